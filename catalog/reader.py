@@ -1,0 +1,192 @@
+"""Strict YAML: plain data only, every value with its line, one clear message for anything else.
+
+PyYAML's parser (libyaml where it is built in) gives the events; values are made here, by the core schema of YAML 1.2:
+`true`/`false` are booleans, `yes`, `no`, `on` and dates are strings, `010` and `12:30` are strings. So nothing in a file
+turns into something its author did not mean, and there is no code path that could build an object.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from catalog.errors import CatalogError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 24
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Control characters, and those that make text read differently from what it is: bidirectional overrides, zero-width
+# characters, byte-order marks, line separators, surrogates.
+_HOSTILE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\uffff"
+    "\U000e0000-\U000e0fff]"
+)
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,30})")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML file as plain data; raises CatalogError with file and line."""
+    return read_yaml_with_lines(path)[0]
+
+
+def read_yaml_with_lines(path: Path | str) -> tuple[dict[str, Any], Lines]:
+    """The mapping in a YAML file, and where each of its values stands; raises CatalogError with file and line."""
+    path = Path(path)
+    return _Builder(path, _text(path)).document()
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """' (did you mean "x"?)' for the candidate most like `name`, or '' where none is like it."""
+    by_lower = {str(candidate).lower(): str(candidate) for candidate in candidates}
+    close = difflib.get_close_matches(str(name).lower()[:200], by_lower, n=1, cutoff=0.6)
+    return f' (did you mean "{by_lower[close[0]]}"?)' if close else ""
+
+
+class Lines:
+    """Where the values of one file stand: `lines.at("claims", 0, "metric")` is a line number, from 1."""
+
+    def __init__(self, path: Path, table: dict[tuple[str | int, ...], int]) -> None:
+        self.path, self._table = path, table
+
+    def at(self, *keys: str | int) -> int:
+        """The line of the key or list item at `keys`, or of the closest thing around it that exists."""
+        while keys and keys not in self._table:
+            keys = keys[:-1]
+        return self._table.get(keys, 1)
+
+    def error(self, message: str, *keys: str | int) -> CatalogError:
+        """An error about the value at `keys`."""
+        return CatalogError(message, self.path, self.at(*keys))
+
+
+def _text(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CatalogError("not a file", path)
+        if status.st_size > MAX_BYTES:
+            raise CatalogError(f"{status.st_size:,} bytes; at most {MAX_BYTES:,} are read", path)
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise CatalogError("no such file", path) from None
+    except OSError as error:
+        raise CatalogError(f"cannot be read: {error.strerror}", path) from None
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CatalogError("not UTF-8", path, raw.count(b"\n", 0, error.start) + 1) from None
+    text = text.replace("\r\n", "\n")
+    if "\t" in text:
+        raise CatalogError("a tab; indent with spaces", path, _line(text, text.index("\t")))
+    hostile = _HOSTILE.search(text)
+    if hostile:
+        what = f"the control or invisible character U+{ord(hostile[0]):04X}"
+        raise CatalogError(what, path, _line(text, hostile.start()))
+    return text
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+class _Builder:
+    """Turns parser events into plain data, refusing what plain data does not need."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.loader = _Loader(text)
+        self.table: dict[tuple[str | int, ...], int] = {}
+
+    def document(self) -> tuple[dict[str, Any], Lines]:
+        try:
+            self.next()  # stream start
+            if isinstance(self.next(), yaml.StreamEndEvent):
+                raise CatalogError("nothing in the file", self.path)
+            start = self.next()
+            if not isinstance(start, yaml.MappingStartEvent):
+                raise self.error('the file must be a mapping: lines of "name: value"', start)
+            data = self.value(start, ())
+            self.next()  # document end
+            after = self.next()
+            if not isinstance(after, yaml.StreamEndEvent):
+                raise self.error("a second document; one file holds one", after)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            what = " ".join(str(error.problem or error.context or error).split())
+            raise CatalogError(f"not YAML: {what}", self.path, mark.line + 1 if mark else None) from None
+        except yaml.YAMLError as error:
+            raise CatalogError(f"not YAML: {' '.join(str(error).split())}", self.path) from None
+        finally:
+            self.loader.dispose()
+        return data, Lines(self.path, self.table)
+
+    def next(self) -> Any:
+        return self.loader.get_event()
+
+    def error(self, message: str, event: Any) -> CatalogError:
+        return CatalogError(message, self.path, event.start_mark.line + 1)
+
+    def value(self, event: Any, where: tuple[str | int, ...]) -> Any:
+        self.table.setdefault(where, event.start_mark.line + 1)
+        if isinstance(event, yaml.AliasEvent):
+            raise self.error(f'the alias "*{event.anchor}"; aliases are not read, write the value out', event)
+        if event.anchor is not None:
+            raise self.error(f'the anchor "&{event.anchor}"; anchors are not read', event)
+        if event.tag is not None:
+            raise self.error(f'the tag "{event.tag}"; tags are not read', event)
+        if len(where) > MAX_DEPTH:
+            raise self.error(f"nested deeper than {MAX_DEPTH} levels", event)
+        if isinstance(event, yaml.ScalarEvent):
+            return self.scalar(event)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items: list[Any] = []
+            while not isinstance(event := self.next(), yaml.SequenceEndEvent):
+                items.append(self.value(event, (*where, len(items))))
+            return items
+        mapping: dict[str, Any] = {}
+        while not isinstance(event := self.next(), yaml.MappingEndEvent):
+            key = self.key(event, where)
+            if key in mapping:
+                raise self.error(f'"{key}" stands twice, first on line {self.table[*where, key]}', event)
+            self.table[*where, key] = event.start_mark.line + 1
+            mapping[key] = self.value(self.next(), (*where, key))
+        return mapping
+
+    def key(self, event: Any, where: tuple[str | int, ...]) -> str:
+        if not isinstance(event, yaml.ScalarEvent):
+            raise self.error("a name that is not plain text", event)
+        key = self.value(event, (*where, ""))
+        self.table.pop((*where, ""), None)
+        if not isinstance(key, str):
+            raise self.error(f'the name "{event.value}" is not text; put it in quotes', event)
+        if key == "<<" or not key.strip():
+            raise self.error("merge keys and empty names are not read", event)
+        return key
+
+    def scalar(self, event: Any) -> Any:
+        text: str = event.value
+        hostile = _HOSTILE.search(text) or re.search("\t", text)
+        if hostile:  # written as an escape inside double quotes
+            raise self.error(f"the control or invisible character U+{ord(hostile[0]):04X}", event)
+        if not event.implicit[0]:  # quoted, or a block
+            return text
+        if text in _CONSTANTS:
+            return _CONSTANTS[text]
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        if _FLOAT.fullmatch(text):
+            number = float(text)
+            if not math.isfinite(number):
+                raise self.error(f'the number "{text[:40]}" is too large', event)
+            return number
+        return text
