@@ -71,8 +71,8 @@ def jensen_shannon(
     """w KL(p || m) + (1 - w) KL(q || m) with m = w p + (1 - w) q: `(..., V)`, `(..., V)` -> `(...)` nats.
 
     `teacher_weight` w is GKD's beta: the weight of the teacher in the mixture and of the teacher's term. The
-    value is at most the entropy of (w, 1 - w), ln 2 at 1/2, and it is 0 at w = 0 and w = 1, where TRL's `beta`
-    switches to forward and reverse KL: these are the limits of this function divided by w and by 1 - w.
+    value is at most the entropy of (w, 1 - w), ln 2 at 1/2, and 0 at w = 0 and w = 1, where TRL's `beta` switches
+    to forward and reverse KL: these are the limits of this function divided by w and by 1 - w.
     Source: Agarwal et al., arXiv 2306.13649, section 2, eq. 1 (generalized JSD).
     """
     _check_fraction("teacher_weight", teacher_weight)
@@ -152,7 +152,7 @@ def adaptive_kl(
     """a KL(p || q) + (1 - a) KL(q || p), a = the head's share of the gap: `(..., V)` x 2 -> `(...)` nats.
 
     The head is the smallest set of the teacher's most probable tokens whose mass reaches `head_mass` (the
-    paper's mu), tokens tied with its last one included; the authors' code leaves out the token that crosses mu
+    paper's mu), tokens tied with its last one included; the authors' code leaves out the one that crosses mu
     unless it is the first. The gap is sum |p - q|; `a` is detached, and 1/2 where p = q.
     Source: Wu et al., arXiv 2404.02657 (AKL).
     """
@@ -233,12 +233,13 @@ def _scale(temperature: float, temperature_squared: bool) -> float:
 
 def _kl(log_a: Tensor, log_b: Tensor) -> Tensor:
     """KL(a || b) over the last axis, with 0 log 0 = 0; where a > 0 = b, `inf` without gradient."""
-    support, finite = log_a > -math.inf, log_b > -math.inf
+    a = log_a.exp()
+    support, finite = a > 0, log_b > -math.inf
     both = support & finite
     # Replaced before subtracting: `where(both, log_a - log_b, 0)` has a NaN gradient from its unused branch.
     gap = torch.where(both, log_a, 0) - torch.where(both, log_b, 0)
-    value = (log_a.exp() * gap).sum(-1)
     infinite = (support & ~finite).any(-1)
+    value = (a * gap).sum(-1)
     return value + torch.zeros_like(value).masked_fill(infinite, math.inf)
 
 
@@ -249,8 +250,8 @@ def _log_mixture(log_a: Tensor, log_b: Tensor, weight: float) -> Tensor:
     if weight == 1:
         return log_a
     mixture = weight * log_a.exp() + (1 - weight) * log_b.exp()
-    positive = mixture > 0
-    return torch.where(positive, torch.where(positive, mixture, 1).log(), -math.inf)
+    # Below the smallest normal number the mixture only ever meets an `a` that is as small: the term is 0.
+    return mixture.clamp_min(torch.finfo(mixture.dtype).tiny).log()
 
 
 def _head(p: Tensor, head_mass: float) -> Tensor:
