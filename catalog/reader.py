@@ -1,8 +1,8 @@
 """Strict YAML: plain data only, every value with its line, one clear message for anything else.
 
-PyYAML's parser (libyaml where it is built in) gives the events; values are made here, by the core schema of YAML 1.2:
-`true`/`false` are booleans, `yes`, `no`, `on` and dates are strings, `010` and `12:30` are strings. So nothing in a file
-turns into something its author did not mean, and there is no code path that could build an object.
+PyYAML's parser (libyaml where it is built in) gives the events; values are made here, by the core schema of
+YAML 1.2: `true`/`false` are booleans; `yes`, `no`, `on`, dates, `010` and `12:30` are strings. So nothing in a
+file turns into something its author did not mean, and there is no code path that could build an object.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 24
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# Control characters, and those that make text read differently from what it is: bidirectional overrides, zero-width
-# characters, byte-order marks, line separators, surrogates.
+# Control characters, and those that make text read differently from what it is: bidirectional overrides,
+# zero-width characters, byte-order marks, line separators, surrogates.
 _HOSTILE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\uffff"
     "\U000e0000-\U000e0fff]"
@@ -40,7 +40,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def read_yaml_with_lines(path: Path | str) -> tuple[dict[str, Any], Lines]:
-    """The mapping in a YAML file, and where each of its values stands; raises CatalogError with file and line."""
+    """The mapping in a YAML file, with the line of each value; raises CatalogError with file and line."""
     path = Path(path)
     return _Builder(path, _text(path)).document()
 
