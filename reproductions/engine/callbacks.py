@@ -1,0 +1,51 @@
+"""What the engine hangs on a Trainer: progress, and a learning curve that leaves training as it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from reproductions.engine.run import Run
+
+_SECONDS_BETWEEN_EVENTS = 0.25
+
+
+class ProgressCallback(TrainerCallback):
+    """Reports (phase, step, steps in all), a few times a second at most."""
+
+    def __init__(self, report: Callable[[str, int, int], None], phase: str) -> None:
+        self._report, self._phase, self._last = report, phase, 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._report(self._phase, state.global_step, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_EVENTS or state.global_step >= state.max_steps:
+            self._last = now
+            self._report(self._phase, state.global_step, state.max_steps)
+
+
+class CurveCallback(TrainerCallback):
+    """Evaluates at the start and at equally spaced steps including the last, off the training clock."""
+
+    def __init__(self, run: Run, trainer: Any, points: int) -> None:
+        self._run, self._trainer, self._points = run, trainer, points
+        self._first_step = run.curve[-1]["step"] if run.curve else 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self._run.curve:
+            self._evaluate(0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        due = {max(1, round(state.max_steps * point / self._points)) for point in range(1, self._points + 1)}
+        if state.global_step in due:
+            self._evaluate(state.global_step)
+
+    def _evaluate(self, step: int) -> None:
+        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        self._run.evaluate_for_curve(model, self._first_step + step)
