@@ -1,7 +1,7 @@
 """Metrics as functionals of per-example columns, so that the bootstrap can recompute them.
 
-Every kind is a function of *means of per-example features*. With that shape a resample of the examples is one row of
-counts, and ten thousand resamples of all runs are one matrix product.
+Every kind is a function of *means of per-example features*. So a resample of the
+examples is one row of counts, and ten thousand resamples of all runs are one matrix product.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ECE_BINS = 10
 
 @dataclass(frozen=True)
 class Kind:
-    """`features`: (columns, examples) -> (examples, F); `finish`: means of features (..., F) -> metric (...)."""
+    """`features`: (columns, examples) -> (examples, F); `finish`: their means (..., F) -> metric (...)."""
 
     columns: int
     features: Callable[[Array], Array]
@@ -111,7 +111,7 @@ def _excess_ratio_finish(means: Array) -> Array:
 
 
 # mean: of one column.
-# ece: expected calibration error of (confidence, correct), ten equal bins (Guo et al., arXiv 1706.04599, eq. 3).
+# ece: expected calibration error of (confidence, correct), ten bins (Guo et al., arXiv 1706.04599, eq. 3).
 # excess_ratio: 100 (sum a - sum b) / sum b, the ExAccErr of MiniLLM (arXiv 2306.08543, section 3.3).
 KINDS: dict[str, Kind] = {
     "mean": Kind(1, _mean_features, _mean_finish),

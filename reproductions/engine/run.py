@@ -93,10 +93,10 @@ class Run:
     _train_began: tuple[float, float] = (0.0, 0.0)
 
     def train(self, trainer: transformers.Trainer, *, phase: str = "student") -> Any:
-        """Trains and returns the bare model; adds progress, learning curve, seconds, tokens and rollout counts.
+        """Trains and returns the bare model; adds progress, curve, seconds, tokens and rollout counts.
 
-        The curve has settings["curve_points"] (default 4) equally spaced steps and the start, on the first
-        settings["curve_examples"] (default 200) test examples. Its evaluation counts as evaluation, not training.
+        The curve has the start and settings["curve_points"] (default 4) equally spaced steps, on the first
+        settings["curve_examples"] (default 200) test examples. Its seconds are not training seconds.
         """
         from reproductions.engine.callbacks import CurveCallback, ProgressCallback
 
@@ -113,7 +113,7 @@ class Run:
     def arguments(self, config_class: type, **overrides: Any) -> Any:
         """A TrainingArguments subclass: the engine's defaults, then settings["training"], then `overrides`.
 
-        While a shared artifact is being made settings["training"] is left out, because its key does not hold it.
+        While a shared artifact is being made settings["training"] is left out: its key does not hold it.
         Raises KDError on a name the class does not have.
         """
         precision = self.settings.get("precision", "fp32")
@@ -157,8 +157,8 @@ class Run:
     ) -> Any:
         """A model made once per key (and data revision) and read back from safetensors, on the CPU.
 
-        Building uses random numbers seeded by key["seed"] (default 0), not the run's: whoever needs the model first
-        makes the same one, and the run goes on as if it had found it. Its budget is recorded under "shared".
+        Building uses random numbers seeded by key["seed"] (default 0), not the run's: whoever needs the model
+        first makes the same one, and the run goes on as if it had found it. Its budget stands under "shared".
         """
 
         def write(folder: Path) -> None:
@@ -202,32 +202,31 @@ class Run:
     def _obtain(self, kind: str, key: Mapping[str, Any], write: Callable[[Path], None]) -> Path:
         full_key = {**key, "testbed": self.testbed.name, "data_revision": self.testbed.revision}
 
-        def build(folder: Path) -> dict[str, float]:
+        def build(folder: Path) -> dict[str, Any]:
             return self._build_shared(folder, int(key.get("seed", 0)), write)
 
         def waiting() -> None:
             self._tell({"event": "waiting", "phase": kind})
 
         folder, meta = self.artifacts.obtain(kind, full_key, build, waiting)
-        self.shared[folder.name] = {
-            "kind": kind,
-            "key": meta["key"],
-            "seconds": meta["seconds"],
-            **meta["budget"],
-        }
+        budget = dict(meta["budget"])
+        self.shared.update(budget.pop("made_from"))
+        self.shared[folder.name] = {"kind": kind, "key": meta["key"], "seconds": meta["seconds"], **budget}
         return folder
 
-    def _build_shared(self, folder: Path, seed: int, write: Callable[[Path], None]) -> dict[str, float]:
+    def _build_shared(self, folder: Path, seed: int, write: Callable[[Path], None]) -> dict[str, Any]:
         """Runs `write` with its own ledger, clock and random numbers; returns the budget it used."""
-        outer = (self.ledger, self._build_seed, self._off_clock, self._off_clock_cpu, self._train_began)
-        self.ledger, self._build_seed = Ledger(), seed
+        outer = (self.ledger, self.shared, self._build_seed)
+        clock = (self._off_clock, self._off_clock_cpu, self._train_began)
+        self.ledger, self.shared, self._build_seed = Ledger(), {}, seed
         try:
             with preserved_random_state():
                 seed_everything(seed)
                 write(folder)
-            return self.ledger.as_dict()
+            return {**self.ledger.as_dict(), "made_from": self.shared}
         finally:
-            self.ledger, self._build_seed, self._off_clock, self._off_clock_cpu, self._train_began = outer
+            self.ledger, self.shared, self._build_seed = outer
+            self._off_clock, self._off_clock_cpu, self._train_began = clock
 
     def _columns(self, model: Any, limit: int | None) -> dict[str, list[float]]:
         """`testbed.evaluate` with random numbers of its own and the modes of every module put back."""
@@ -237,7 +236,8 @@ class Run:
         try:
             with preserved_random_state(), torch.no_grad():
                 seed_everything(self.seed)
-                model.eval()
+                if hasattr(model, "eval"):
+                    model.eval()
                 return self.testbed.evaluate(model, self, limit=limit)
         finally:
             for module, training in modes:
