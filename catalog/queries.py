@@ -15,7 +15,7 @@ STATUSES = ("catalogued", "implemented", "judged")
 
 
 def status(paper: Paper, judged: Collection[str] = ()) -> str:
-    """judged: its id is in `judged` (results are recorded); implemented: it names a method; else catalogued."""
+    """judged: its id is in `judged` (results are recorded); implemented: it names a method."""
     if paper.id in judged:
         return "judged"
     return "implemented" if paper.method else "catalogued"
@@ -29,7 +29,7 @@ def select(
     search: str = "",
     judged: Collection[str] = (),
 ) -> list[Paper]:
-    """Papers with any of the wanted values on every axis that is named, newest first; CatalogError on a wrong name.
+    """Papers with any of the wanted values on every axis named, newest first; CatalogError on a wrong name.
 
     A skill may also be a group ("agent"), which stands for all its values.
     """
@@ -49,7 +49,7 @@ def select(
 
 
 def find(papers: Iterable[Paper], text: str) -> list[Paper]:
-    """Papers with `text` in id, title or what they add; where none has it, those whose words are nearly its words."""
+    """Papers with `text` in id, title or what they add; where none has it, those with similar words."""
     papers = list(papers)
     needle = text.strip().lower()
     exact = [paper for paper in papers if needle in f"{paper.id} {paper.title} {paper.adds}".lower()]
@@ -64,7 +64,7 @@ def find(papers: Iterable[Paper], text: str) -> list[Paper]:
 
 
 def crosstab(papers: Iterable[Paper], rows: str, columns: str) -> dict[tuple[str, str], int]:
-    """How many papers have each pair of values of two axes; a paper counts once in every cell it belongs to."""
+    """How many papers have each pair of values of two axes; a paper counts in every cell it belongs to."""
     counts: Counter[tuple[str, str]] = Counter()
     for paper in papers:
         counts.update((row, column) for row in paper.taxonomy[rows] for column in paper.taxonomy[columns])

@@ -1,8 +1,8 @@
 """Strict YAML: plain data only, every value with its line, one clear message for anything else.
 
 PyYAML's parser (libyaml where it is built in) gives the events; values are made here, by the core schema of
-YAML 1.2: `true`/`false` are booleans; `yes`, `no`, `on`, dates, `010` and `12:30` are strings. So nothing in a
-file turns into something its author did not mean, and there is no code path that could build an object.
+YAML 1.2: `true`/`false` are booleans; `yes`, `no`, `on`, dates, `010` and `12:30` are strings. So nothing
+in a file turns into something its author did not mean, and no code path could build an object.
 """
 
 from __future__ import annotations

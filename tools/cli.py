@@ -1,0 +1,200 @@
+"""The `kd` command: one verb per question, each with `--json` where a program would read the answer.
+
+Exit codes: 0 done, every judged claim reproduced; 1 a claim was not; 2 bad usage or input; 130 interrupted.
+Verbs import what they need when they are called, so that `kd browse` answers before torch could be imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from catalog.errors import CatalogError
+from catalog.reader import nearest
+
+
+class UsageError(ValueError):
+    """What was typed cannot be understood; str() says why, with the nearest valid name."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; never raises for bad input."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `kd browse | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        message = _clean(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        raise UsageError(f'no verb "{verb}"{nearest(verb, VERBS)}; `kd --help` lists them')
+    add_options, run, summary = VERBS[verb]
+    parser = _Parser(prog=f"kd {verb}", description=summary, allow_abbrev=False)
+    add_options(parser)
+    return run(parser.parse_args(rest))
+
+
+def _clean(error: ValueError | OSError) -> str | None:
+    """The sentence for the user, or None where the error is a fault of ours and must show its traceback."""
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    from methods.errors import MethodError
+    from reproductions.engine.errors import KDError
+
+    return str(error) if isinstance(error, CatalogError | KDError | MethodError | UsageError) else None
+
+
+def _help() -> str:
+    lines = ["usage: kd <verb> [options]    (`kd <verb> --help` for its options)", ""]
+    lines += [f"  {verb:<11}{summary}" for verb, (_, _, summary) in VERBS.items()]
+    return "\n".join(
+        [*lines, "", "exit codes: 0 done, claims reproduced; 1 a claim was not; 2 bad input; 130 interrupted"]
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaints name the nearest option and become one line."""
+
+    def parse_args(self, args=None, namespace=None):
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise UsageError(f'{self.prog}: unknown option "{unknown[0]}"{self._nearest(unknown[0])}')
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"argument ([^:]+): (.*)", message)
+        raise UsageError(f"{self.prog}: {wrong[1]}: {wrong[2]}" if wrong else f"{self.prog}: {message}")
+
+    def _nearest(self, word: str) -> str:
+        return nearest(word.split("=")[0], self._option_string_actions)
+
+
+def _count(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number of 1 or more')
+    return value
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
+
+
+def _reproduce_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paper", help="id of the paper, e.g. minillm")
+    parser.add_argument("--scale", default="tiny", help="tiny (default), small or paper")
+    parser.add_argument("--seeds", type=_count, help="only the first N seeds; nothing is committed then")
+    parser.add_argument("--arms", type=_names, help="only these arms, a,b; nothing is committed then")
+    parser.add_argument("--workers", type=_count, help="processes side by side (default: one per core)")
+    parser.add_argument("--replace", action="store_true", help="replace results of another configuration")
+    _json_option(parser)
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from tools import reproduce
+
+    return reproduce.main(args)
+
+
+def _browse_options(parser: argparse.ArgumentParser) -> None:
+    for axis in ("elicitation", "algorithm", "skill", "vertical"):
+        parser.add_argument(f"--{axis}", type=_names, default=[], help="one or more values, a,b: any of them")
+    parser.add_argument("--search", default="", help="text in id, title or what it adds; typos forgiven")
+    parser.add_argument("--status", type=_names, default=[], help="catalogued, implemented or judged")
+    parser.add_argument("--by", type=_names, help="count over two axes instead, e.g. --by skill,algorithm")
+    _json_option(parser)
+
+
+def _browse(args: argparse.Namespace) -> int:
+    from tools import browse
+
+    return browse.main(args)
+
+
+def _show_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paper", help="id of the paper, e.g. minillm")
+    _json_option(parser)
+
+
+def _show(args: argparse.Namespace) -> int:
+    from tools import show
+
+    return show.main(args)
+
+
+def _verify_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paper", nargs="?", help="id of the paper; every judged paper without it")
+    _json_option(parser)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from tools import verify
+
+    return verify.main(args)
+
+
+def _readme_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where README.md differs")
+
+
+def _readme(args: argparse.Namespace) -> int:
+    from tools import readme
+
+    return readme.main(args)
+
+
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="small sizes, seconds instead of minutes")
+    _json_option(parser)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from tools import bench
+
+    return bench.main(args)
+
+
+Options = Callable[[argparse.ArgumentParser], None]
+VERBS: dict[str, tuple[Options, Callable[[argparse.Namespace], int], str]] = {
+    "reproduce": (
+        _reproduce_options,
+        _reproduce,
+        "train a paper's arms over all seeds, judge its claims",
+    ),
+    "browse": (_browse_options, _browse, "the catalog, filtered by axis, status or text"),
+    "show": (_show_options, _show, "one paper: what it is, its claims and verdicts, how to run it"),
+    "verify": (_verify_options, _verify, "judge recorded results again, from their raw figures"),
+    "readme": (_readme_options, _readme, "write README.md from the catalog and the results"),
+    "bench": (_bench_options, _bench, "time and memory of the fused loss beside other implementations"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What the reproductions say about a paper: its folder, what was recorded, how each claim was judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAPERS = ROOT / "reproductions" / "papers"
+SCALES = ("tiny", "small", "paper")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One claim at one scale, judged from recorded figures; a positive difference speaks for the claim."""
+
+    scale: str
+    verdict: str
+    better_mean: float | None
+    worse_mean: float | None
+    difference: float | None
+    interval: tuple[float, float] | None
+    p_holm: float | None
+    seeds: int
+    equal_seconds: Any
+    explanation: str
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """One claim with the paper's numbers and ours, as README, `show` and `verify` print it."""
+
+    id: str
+    statement: str
+    source: str
+    metric: str
+    better: str
+    worse: str
+    margin: float
+    paper_better: float | None
+    paper_worse: float | None
+    paper_setting: str
+    outcomes: tuple[Outcome, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        return asdict(self)
+
+
+def folder(paper_id: str) -> Path:
+    """Where a paper's reproduction lives; the folder is a Python package, hence the underscores."""
+    return PAPERS / paper_id.replace("-", "_")
+
+
+def has_experiment(paper_id: str) -> bool:
+    """Whether there is something to run."""
+    return (folder(paper_id) / "experiment.py").is_file()
+
+
+def result_files(paper_id: str) -> list[Path]:
+    """Committed results, smallest scale first."""
+    found = (folder(paper_id) / "results").glob("*.json")
+    return sorted(found, key=lambda path: (SCALES.index(path.stem) if path.stem in SCALES else 9, path.stem))
+
+
+def judged_papers(paper_ids: Iterable[str]) -> list[str]:
+    """Those of the ids whose results are recorded."""
+    return [paper_id for paper_id in paper_ids if result_files(paper_id)]
+
+
+def claims(paper_id: str) -> list[ClaimRow]:
+    """Every claim of a paper, judged again at each recorded scale (no torch); empty where none is written."""
+    path = folder(paper_id) / "claims.yaml"
+    if not path.is_file():
+        return []
+    from reproductions.engine.claims import judge, load_claims
+
+    written = load_claims(path)
+    explanations = {(finding.claim, finding.scale): finding.explanation for finding in written.findings}
+    outcomes: dict[str, list[Outcome]] = {claim.id: [] for claim in written.claims}
+    for result in result_files(paper_id):
+        for found in judge(paper_id, result.stem):
+            outcomes[found.claim].append(
+                Outcome(
+                    scale=found.scale,
+                    verdict=found.verdict,
+                    better_mean=found.better_mean,
+                    worse_mean=found.worse_mean,
+                    difference=found.difference,
+                    interval=None if found.interval is None else (found.interval[0], found.interval[1]),
+                    p_holm=found.p_holm,
+                    seeds=found.seeds,
+                    equal_seconds=found.equal_seconds,
+                    explanation=explanations.get((found.claim, found.scale), ""),
+                )
+            )
+    return [_row(claim, tuple(outcomes[claim.id])) for claim in written.claims]
+
+
+def _row(claim: Any, outcomes: tuple[Outcome, ...]) -> ClaimRow:
+    numbers = claim.paper_numbers or {}
+    return ClaimRow(
+        id=claim.id,
+        statement=claim.statement,
+        source=f"arXiv {claim.source.arxiv}v{claim.source.version}, {claim.source.where}",
+        metric=claim.metric,
+        better=claim.better,
+        worse=claim.worse,
+        margin=claim.margin,
+        paper_better=numbers.get("better"),
+        paper_worse=numbers.get("worse"),
+        paper_setting=numbers.get("setting", ""),
+        outcomes=outcomes,
+    )

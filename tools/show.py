@@ -1,0 +1,159 @@
+"""`kd show PAPER`: everything known about one paper, and where its code is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from catalog.queries import status
+from catalog.schema import HERE, Catalog, Paper, load_catalog
+from tools import evidence
+from tools.browse import record
+from tools.evidence import ROOT, ClaimRow
+from tools.terminal import interval, number, style, verdict, wrap
+
+BASIS = {
+    "survey-table": "from the survey's summary table",
+    "abstract": "from the abstract",
+    "secondary": "unverified: second-hand",
+    "recalled": "unverified: recalled",
+}
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print one paper; CatalogError with the nearest id where there is none."""
+    catalog = load_catalog()
+    paper = catalog.paper(args.paper)
+    claims = evidence.claims(paper.id)
+    if args.json:
+        print(json.dumps(_as_json(catalog, paper, claims), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(_page(catalog, paper, claims)))
+    return 0
+
+
+def bibtex(paper: Paper) -> str:
+    """A BibTeX entry; authors only where the record has them."""
+    key = f"{paper.id.replace('-', '_')}_{paper.date[:4]}"
+    fields = {"title": f"{{{paper.title}}}"}
+    if paper.authors:
+        fields["author"] = " and ".join(paper.authors)
+    fields |= {"year": paper.date[:4], "howpublished": paper.venue}
+    if paper.arxiv:
+        fields |= {"eprint": paper.arxiv, "archivePrefix": "arXiv"}
+    fields["url"] = paper.url
+    body = "\n".join(
+        wrap(f"{name} = {{{_tex(name, value)}}},", "    ", "  ") for name, value in fields.items()
+    )
+    return f"@misc{{{key},\n{body}\n}}"
+
+
+def _tex(name: str, value: str) -> str:
+    if name == "url":
+        return value
+    return "".join("\\" + letter if letter in "&%#_$" else letter for letter in value)
+
+
+def _places(paper: Paper) -> list[tuple[str, str]]:
+    """Record, reproduction and method, in the order in which a newcomer reads them."""
+    places = [("record", _relative(HERE / "papers" / f"{paper.id}.yaml"))]
+    if paper.method:
+        places.append(("method", paper.method))
+    if evidence.folder(paper.id).is_dir():
+        places.append(("reproduction", _relative(evidence.folder(paper.id)) + "/"))
+    places += [("results", _relative(path)) for path in evidence.result_files(paper.id)]
+    return places
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _page(catalog: Catalog, paper: Paper, claims: Sequence[ClaimRow]) -> list[str]:
+    state = status(paper, evidence.judged_papers([paper.id]))
+    lines = [style(wrap(paper.title), "bold"), f"{paper.venue}, {paper.date}  {paper.url}"]
+    lines += [wrap(", ".join(paper.authors))] if paper.authors else []
+    lines += ["", wrap(paper.adds), "", style("taxonomy", "bold") + "  (* our judgement, not the survey's)"]
+    for axis in catalog.taxonomy.values():
+        labels = paper.taxonomy[axis.id]
+        named = [axis.values[value].title + ("" if how == "listed" else "*") for value, how in labels.items()]
+        if named:
+            lines.append(_entry(axis.id, ", ".join(named)))
+    if paper.objective:
+        lines += ["", style("objective", "bold"), wrap(paper.objective, "  ")]
+    lines += ["", *_models(catalog, paper), *_links(paper)]
+    lines += ["", f"{style('code in this repository', 'bold')}  ({state})"]
+    lines += [_entry(name, place) for name, place in _places(paper)]
+    if claims:
+        lines += ["", style("claims", "bold"), *_claims(claims)]
+    lines += ["", style("run it", "bold"), *(f"  {command}" for command in _commands(paper))]
+    if paper.superseded_by:
+        lines += ["", wrap(f"superseded by {paper.superseded_by}: kd show {paper.superseded_by}")]
+    return [*lines, "", style("cite it", "bold"), bibtex(paper)]
+
+
+def _entry(name: str, text: str) -> str:
+    return wrap(text, " " * 16, f"  {name:<14}")
+
+
+def _models(catalog: Catalog, paper: Paper) -> list[str]:
+    named = [("teacher", paper.teacher), ("student", paper.student), ("seed", paper.seed_knowledge)]
+    lines = [_entry(name, text) for name, text in named if text]
+    head = style("models", "bold") + (f"  ({BASIS[paper.basis]})" if paper.basis else "")
+    for name in paper.teacher_terms:
+        terms = catalog.teachers[name]
+        unread = "" if terms.verified else "; terms not read by us"
+        lines.append(_entry("terms", f"{terms.title}: training on outputs: {terms.allows_training}{unread}"))
+    return [head, *lines] if lines else []
+
+
+def _links(paper: Paper) -> list[str]:
+    links = [("code", link) for link in paper.code] + [("data", link) for link in paper.data]
+    return ["", style("links", "bold"), *(_entry(name, link) for name, link in links)] if links else []
+
+
+def _claims(claims: Sequence[ClaimRow]) -> list[str]:
+    lines = []
+    for claim in claims:
+        lines.append(wrap(f"{claim.id}: {claim.statement}", "    ", "  "))
+        lines.append(wrap(f"source: {claim.source}", "      ", "    "))
+        if claim.paper_better is not None:
+            told = f"paper: {number(claim.paper_better)} against {number(claim.paper_worse)}"
+            lines.append(wrap(f"{told} ({claim.paper_setting})", "      ", "    "))
+        for outcome in claim.outcomes:
+            ours = (
+                f"{outcome.scale}: {number(outcome.better_mean)} against {number(outcome.worse_mean)}, "
+                f"difference {number(outcome.difference)} {interval(outcome.interval)}, {outcome.seeds} seeds"
+            )
+            lines.append(wrap(ours, "      ", "    ") + f"\n      {verdict(outcome.verdict)}")
+        if not claim.outcomes:
+            lines.append("    " + verdict("not run"))
+    return lines
+
+
+def _commands(paper: Paper) -> list[str]:
+    if evidence.has_experiment(paper.id):
+        return [f"make reproduce PAPER={paper.id}", f"make verify PAPER={paper.id}"]
+    return ["nothing to run yet; CONTRIBUTING.md says how to add an experiment"]
+
+
+def _as_json(catalog: Catalog, paper: Paper, claims: Sequence[ClaimRow]) -> dict[str, object]:
+    state = status(paper, evidence.judged_papers([paper.id]))
+    return {
+        **record(paper, state),
+        "objective": paper.objective,
+        "teacher": paper.teacher,
+        "student": paper.student,
+        "seed_knowledge": paper.seed_knowledge,
+        "basis": paper.basis,
+        "verified": paper.models_verified,
+        "teacher_terms": {name: catalog.teachers[name].allows_training for name in paper.teacher_terms},
+        "code": list(paper.code),
+        "data": list(paper.data),
+        "superseded_by": paper.superseded_by,
+        "places": [list(place) for place in _places(paper)],
+        "claims": [claim.as_dict() for claim in claims],
+        "bibtex": bibtex(paper),
+    }

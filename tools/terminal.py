@@ -1,0 +1,69 @@
+"""What every verb's output shares: width, colour only on a terminal, tables that fit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+
+STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+VERDICT_STYLES = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow", "not run": "dim"}
+
+
+def width() -> int:
+    """Columns to write: the terminal's (or $COLUMNS), at most 100, 80 where unknown."""
+    return max(40, min(shutil.get_terminal_size((80, 24)).columns, 100))
+
+
+def style(text: str, *names: str) -> str:
+    """`text` in colour on a terminal that has not asked for none (https://no-color.org), plain elsewhere."""
+    if not names or "NO_COLOR" in os.environ or not sys.stdout.isatty():
+        return text
+    return f"\x1b[{';'.join(STYLES[name] for name in names)}m{text}\x1b[0m"
+
+
+def verdict(text: str) -> str:
+    """A verdict in its colour."""
+    return style(text, VERDICT_STYLES.get(text, "bold"))
+
+
+def fit(text: str, columns: int) -> str:
+    """`text` in at most `columns`, an ellipsis where it was cut."""
+    return text if len(text) <= columns else text[: max(columns - 1, 0)].rstrip() + "…"
+
+
+def wrap(text: str, indent: str = "", first: str | None = None) -> str:
+    """`text` over lines of the terminal's width."""
+    return textwrap.fill(
+        text,
+        width(),
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def grid(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Lines of a table, two spaces between columns; columns whose index is in `right` are right-aligned."""
+    rows = [list(row) for row in rows]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))] if rows else []
+    return [
+        "  ".join(
+            cell.rjust(size) if place in right else cell.ljust(size)
+            for place, (cell, size) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def number(value: float | None) -> str:
+    """Four significant digits at most, never an exponent for ordinary sizes; a dash for nothing."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """'[0.1, 0.4]', or a dash."""
+    return "-" if bounds is None else f"[{number(bounds[0])}, {number(bounds[1])}]"
