@@ -71,11 +71,11 @@ def jensen_shannon(
     """w KL(p || m) + (1 - w) KL(q || m) with m = w p + (1 - w) q: `(..., V)`, `(..., V)` -> `(...)` nats.
 
     `teacher_weight` w is GKD's beta: the weight of the teacher in the mixture and of the teacher's term. The
-    value is at most the entropy of (w, 1 - w), ln 2 at 1/2, and 0 at w = 0 and w = 1, where TRL's `beta` switches
+    value is at most the entropy of (w, 1 - w), ln 2 at 1/2, and 0 at w = 0 and 1, where TRL's `beta` switches
     to forward and reverse KL: these are the limits of this function divided by w and by 1 - w.
     Source: Agarwal et al., arXiv 2306.13649, section 2, eq. 1 (generalized JSD).
     """
-    _check_fraction("teacher_weight", teacher_weight)
+    check_fraction("teacher_weight", teacher_weight)
     log_q, log_p = _log_probs(student_logits, teacher_logits, temperature, shared_vocabulary)
     log_m = _log_mixture(log_p, log_q, teacher_weight)
     value = torch.zeros_like(log_q[..., 0])
@@ -100,7 +100,7 @@ def skew_forward_kl(
     `skew` is DistiLLM's alpha: the share of the first argument, here the teacher, in the mixture. Skew 0 is
     forward KL. Source: Ko et al., arXiv 2402.03898, section 3.1 (SKL).
     """
-    _check_fraction("skew", skew)
+    check_fraction("skew", skew)
     log_q, log_p = _log_probs(student_logits, teacher_logits, temperature, shared_vocabulary)
     return _kl(log_p, _log_mixture(log_p, log_q, skew)) * _scale(temperature, temperature_squared)
 
@@ -119,7 +119,7 @@ def skew_reverse_kl(
     `skew` is DistiLLM's alpha: the share of the first argument, here the student, in the mixture. Skew 0 is
     reverse KL. Source: Ko et al., arXiv 2402.03898, section 3.1 (SRKL).
     """
-    _check_fraction("skew", skew)
+    check_fraction("skew", skew)
     log_q, log_p = _log_probs(student_logits, teacher_logits, temperature, shared_vocabulary)
     return _kl(log_q, _log_mixture(log_q, log_p, skew)) * _scale(temperature, temperature_squared)
 
@@ -156,13 +156,10 @@ def adaptive_kl(
     unless it is the first. The gap is sum |p - q|; `a` is detached, and 1/2 where p = q.
     Source: Wu et al., arXiv 2404.02657 (AKL).
     """
-    _check_fraction("head_mass", head_mass)
+    check_fraction("head_mass", head_mass)
     log_q, log_p = _log_probs(student_logits, teacher_logits, temperature, shared_vocabulary)
     with torch.no_grad():
-        p = log_p.exp()
-        gap = (p - log_q.exp()).abs()
-        head_gap, whole_gap = (gap * _head(p, head_mass)).sum(-1), gap.sum(-1)
-        share = torch.where(whole_gap > 0, head_gap / whole_gap.clamp_min(torch.finfo(gap.dtype).tiny), 0.5)
+        share = head_gap(log_p.exp(), log_q.exp(), head_mass)
     value = _weighted(share, _kl(log_p, log_q)) + _weighted(1 - share, _kl(log_q, log_p))
     return value * _scale(temperature, temperature_squared)
 
@@ -200,9 +197,29 @@ def check_temperature(temperature: float) -> None:
         raise MethodError(f"temperature={temperature} is not a positive number.")
 
 
-def _check_fraction(name: str, value: float) -> None:
+def check_fraction(name: str, value: float) -> None:
+    """Raise MethodError unless 0 <= value <= 1."""
     if not 0 <= value <= 1:
         raise MethodError(f"{name}={value} is not between 0 and 1.")
+
+
+def head_gap(p: Tensor, q: Tensor, head_mass: float, scratch: Tensor | None = None) -> Tensor:
+    """The share of sum |p - q| on the teacher's head (see `adaptive_kl`): `(..., V)` x 2 -> `(...)`.
+
+    The head is a few tokens of a large vocabulary: the largest are taken in growing numbers, not all sorted.
+    """
+    size, count = p.shape[-1], min(p.shape[-1], 64)
+    while True:
+        largest, ids = p.topk(count, dim=-1)
+        above = largest.cumsum(-1) - largest  # mass of the more probable ones
+        last = ((above < head_mass).sum(-1, keepdim=True) - 1).clamp_min(0)
+        smallest_in_head = largest.gather(-1, last)
+        if count == size or bool((largest[..., -1:] < smallest_in_head).all()):
+            break
+        count = min(size, 8 * count)
+    on_head = ((largest - q.gather(-1, ids)).abs() * (largest >= smallest_in_head)).sum(-1)
+    whole = torch.sub(p, q, out=scratch).abs_().sum(-1)
+    return torch.where(whole > 0, on_head / whole.clamp_min(torch.finfo(p.dtype).tiny), 0.5).clamp_max(1)
 
 
 def _log_probs(
@@ -252,14 +269,6 @@ def _log_mixture(log_a: Tensor, log_b: Tensor, weight: float) -> Tensor:
     mixture = weight * log_a.exp() + (1 - weight) * log_b.exp()
     # Below the smallest normal number the mixture only ever meets an `a` that is as small: the term is 0.
     return mixture.clamp_min(torch.finfo(mixture.dtype).tiny).log()
-
-
-def _head(p: Tensor, head_mass: float) -> Tensor:
-    """Boolean `(..., V)`: the tokens with less than `head_mass` of mass strictly above them."""
-    ordered = p.sort(dim=-1, descending=True).values
-    before = ordered.cumsum(-1) - ordered
-    last = ((before < head_mass).sum(-1, keepdim=True) - 1).clamp_min(0)
-    return p >= ordered.gather(-1, last)
 
 
 def _weighted(weight: Tensor, value: Tensor) -> Tensor:

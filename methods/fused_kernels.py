@@ -1,0 +1,390 @@
+"""Losses through an LM head whose logits exist only a chunk at a time, gradient written in the forward pass.
+
+Why it is shaped like this (measured: `make bench`). The floor is four GEMMs: two projections, the gradient of
+the hidden states and that of the head. Hence
+
+- rows are projected `chunk` at a time, enough for an efficient GEMM, little enough that the logits are never
+  all alive; the elementwise work runs over `block` rows of it, which stay in the cache, in buffers made once;
+- one exponential per model and logit; the forward pass already knows the gradient, nothing is recomputed;
+- factors that are constant along a row (row weight, temperature, logit scale) never touch the `(n, V)`
+  tensors: they scale `(n, H)` ones instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from methods.fused_divergences import Block, Fused
+
+# Elements of one (rows, V) buffer: chunk for the GEMMs, block for the elementwise work between them.
+CPU_CHUNK, CPU_BLOCK, CUDA_CHUNK = 8 * 2**20, 2**17, 96 * 2**20
+
+
+@dataclass(frozen=True)
+class Projection:
+    """An LM head ready for the GEMMs: logits = cap(factor * (hidden @ weight.T + bias)) / temperature.
+
+    `factor` is the logit scale, over the temperature where there is no soft cap between the two.
+    """
+
+    weight: Tensor  # (V, H), in the GEMMs' dtype
+    bias: Tensor | None  # (V,)
+    factor: float
+    soft_cap: float | None
+    temperature: float
+    masked: Tensor | None  # ids whose bias is -inf
+
+    def logits(self, hidden: Tensor, out: Tensor) -> Tensor:
+        """`(n, H)` -> `out` `(n, V)`, before the soft cap."""
+        weight = self.weight.t()
+        if self.bias is not None and out.dtype == self.weight.dtype:
+            return torch.addmm(self.bias, hidden, weight, beta=self.factor, alpha=self.factor, out=out)
+        if out.dtype != self.weight.dtype:  # CUDA: bf16 operands, fp32 result
+            torch.mm(hidden, weight, out_dtype=out.dtype, out=out)
+            if self.bias is not None:
+                out.add_(self.bias)
+            return out if self.factor == 1 else out.mul_(self.factor)
+        if self.factor == 1:
+            return torch.mm(hidden, weight, out=out)
+        return torch.addmm(out, hidden, weight, beta=0, alpha=self.factor, out=out)
+
+    def cap(self, logits: Tensor, slope: Tensor | None = None) -> Tensor:
+        """Apply the soft cap in place; `slope` receives its derivative."""
+        if self.soft_cap is None:
+            return logits
+        bounded = logits.div_(self.soft_cap).tanh_()
+        if slope is not None:
+            torch.mul(bounded, bounded, out=slope).neg_().add_(1)
+        return bounded.mul_(self.soft_cap / self.temperature)
+
+    @property
+    def outer(self) -> float:
+        """What the derivative of the logits still has to be multiplied by, a constant."""
+        return self.factor if self.soft_cap is None else self.factor / self.temperature
+
+
+class Objective(Protocol):
+    """A loss per row, given the student's distribution."""
+
+    def allocate(self, layout: Layout, student_masked: Tensor | None) -> None:
+        """Make the buffers, once."""
+
+    def start(self, rows: slice) -> None:
+        """Prepare a chunk."""
+
+    def block(self, log_q: Tensor, q: Tensor, rows: slice, within: slice) -> tuple[Tensor, Tensor]:
+        """Value `(n,)` and slope `(n, V)` (see `methods.fused_divergences`) of some rows of the chunk."""
+
+
+class DivergenceObjective:
+    """The divergence from the teacher's distribution, projected chunk by chunk beside the student's."""
+
+    def __init__(self, divergence: Fused, parameters: dict[str, Any], hidden: Tensor, teacher: Projection):
+        self.divergence, self.parameters, self.hidden, self.teacher = divergence, parameters, hidden, teacher
+        self.logits: Tensor | None = None
+
+    def allocate(self, layout: Layout, student_masked: Tensor | None) -> None:
+        self.layout, self.student_masked = layout, student_masked
+        self.buffer = layout.chunk_buffer(self.teacher.weight.dtype)
+        self.log_p = None if self.buffer.dtype == layout.dtype else layout.block_buffer()
+        self.p, self.scratch = layout.block_buffer(), layout.block_buffer()
+
+    def start(self, rows: slice) -> None:
+        hidden = self.hidden[rows]
+        self.teacher.logits(hidden, out=self.buffer[: len(hidden)])
+
+    def block(self, log_q: Tensor, q: Tensor, rows: slice, within: slice) -> tuple[Tensor, Tensor]:
+        n = len(q)
+        log_p = self.buffer[within]
+        if self.log_p is not None:
+            log_p = self.log_p[:n].copy_(log_p)
+        self.teacher.cap(log_p)
+        log_p, p = softmax_pair(log_p, self.p[:n], self.teacher.masked)
+        block = Block(log_q, q, log_p, p, self.scratch[:n], self.student_masked, self.teacher.masked)
+        return self.divergence(block, **self.parameters)
+
+
+class LabelObjective:
+    """-log q at one id per row."""
+
+    def __init__(self, ids: Tensor):
+        self.ids = ids
+
+    def allocate(self, layout: Layout, student_masked: Tensor | None) -> None:
+        self.masked = student_masked
+
+    def start(self, rows: slice) -> None:
+        pass
+
+    def block(self, log_q: Tensor, q: Tensor, rows: slice, within: slice) -> tuple[Tensor, Tensor]:
+        ids = self.ids[rows].unsqueeze(-1)
+        value = log_q.gather(-1, ids).squeeze(-1).neg()
+        if self.masked is not None:
+            value = value.masked_fill(torch.isin(ids.squeeze(-1), self.masked), torch.inf)
+        slope = log_q.zero_().scatter_(-1, ids, -1)
+        return value, slope if self.masked is None else slope.index_fill_(-1, self.masked, 0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many rows are worked on at once, and where."""
+
+    rows: int
+    size: int  # vocabulary
+    chunk: int
+    block: int
+    device: torch.device
+    dtype: torch.dtype  # of the softmax: float64 or float32
+
+    @classmethod
+    def plan(
+        cls, rows: int, size: int, device: torch.device, dtype: torch.dtype, chunk: int | None
+    ) -> Layout:
+        """Chunk and block by memory, unless `chunk` says how many rows."""
+        on_cpu = device.type == "cpu"
+        if chunk is None:
+            fitting = (CPU_CHUNK if on_cpu else CUDA_CHUNK) // size
+            chunk = max(32, min(1024, fitting // 32 * 32)) if on_cpu else max(128, fitting // 128 * 128)
+        chunk = max(1, min(chunk, rows))
+        block = max(1, CPU_BLOCK * torch.get_num_threads() // size) if on_cpu else chunk
+        return cls(rows, size, chunk, min(block, chunk), device, dtype)
+
+    def chunk_buffer(self, operands: torch.dtype) -> Tensor:
+        """(chunk, V). On CUDA a GEMM of bf16 operands can write fp32; on the CPU it writes its own dtype."""
+        return self.empty(self.chunk, self.dtype if self.device.type == "cuda" else operands)
+
+    def block_buffer(self) -> Tensor:
+        """(block, V)."""
+        return self.empty(self.block, self.dtype)
+
+    def empty(self, rows: int, dtype: torch.dtype) -> Tensor:
+        return torch.empty(rows, self.size, device=self.device, dtype=dtype)
+
+    def chunks(self) -> Iterator[slice]:
+        """Rows of the whole, a chunk at a time."""
+        for start in range(0, self.rows, self.chunk):
+            yield slice(start, min(start + self.chunk, self.rows))
+
+    def blocks(self, count: int) -> Iterator[slice]:
+        """Rows of a chunk of `count` rows, a block at a time."""
+        for start in range(0, count, self.block):
+            yield slice(start, min(start + self.block, count))
+
+
+def softmax_pair(logits: Tensor, spare: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(log-softmax, softmax) in the two given tensors; the log-softmax is 0 at masked ids."""
+    if logits.device.type == "cpu":  # one exponential, every pass in the cache
+        logits.sub_(logits.amax(-1, keepdim=True))
+        torch.exp(logits, out=spare)
+        total = spare.sum(-1, keepdim=True)
+        spare.mul_(total.reciprocal())
+        log_probs, probs = logits.sub_(total.log_()), spare
+    else:  # fewest kernels: memory traffic is what costs
+        torch.log_softmax(logits, -1, out=spare)
+        log_probs, probs = spare, torch.exp(spare, out=logits)
+    if masked is not None:
+        log_probs.index_fill_(-1, masked, 0)
+    return log_probs, probs
+
+
+@dataclass
+class Gradients:
+    """What the forward pass leaves for the backward pass, in the softmax' dtype; None where not asked for."""
+
+    factor: float  # still to be multiplied by
+    hidden: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+    def scaled(self, scale: Tensor | float, inputs: tuple[Tensor | None, ...]) -> Iterator[Tensor | None]:
+        """Each gradient times `scale` and the factor, in place, in its input's dtype."""
+        for made, source in zip((self.hidden, self.weight, self.bias), inputs, strict=True):
+            if made is None or source is None:
+                yield None
+            else:
+                yield made.mul_(scale * self.factor).to(source.dtype)
+
+
+def accumulate(
+    hidden: Tensor,
+    head: Projection,
+    objective: Objective,
+    layout: Layout,
+    row_weights: Tensor | None,
+    needs: tuple[bool, ...],
+    head_rows: int,
+) -> tuple[Tensor, Gradients]:
+    """Values `(N,)` and the gradients of their (weighted) sum.
+
+    `head_rows` is the size of the whole head, of which `head` may hold the first rows only.
+    """
+    objective.allocate(layout, head.masked)
+    values = torch.empty(layout.rows, device=layout.device, dtype=layout.dtype)
+    logits = layout.chunk_buffer(head.weight.dtype)
+    slopes = logits if logits.dtype == head.weight.dtype else layout.empty(layout.chunk, head.weight.dtype)
+    spare = layout.block_buffer()
+    upcast = None if logits.dtype == layout.dtype else layout.block_buffer()
+    cap_slope = None if head.soft_cap is None else layout.block_buffer()
+    gradients = _allocate(hidden, head.outer, layout, needs, head_rows)
+
+    for rows in layout.chunks():
+        chunk = hidden[rows]
+        head.logits(chunk, out=logits[: len(chunk)])
+        objective.start(rows)
+        for within in layout.blocks(len(chunk)):
+            here, n = slice(rows.start + within.start, rows.start + within.stop), within.stop - within.start
+            block = logits[within] if upcast is None else upcast[:n].copy_(logits[within])
+            curve = None if cap_slope is None else cap_slope[:n]
+            head.cap(block, curve)
+            log_q, q = softmax_pair(block, spare[:n], head.masked)
+            value, slope = objective.block(log_q, q, here, within)
+            values[here] = value
+            if any(needs):
+                total = slope.sum(-1, keepdim=True)
+                target = slopes[within] if slopes.dtype == layout.dtype else slope
+                torch.addcmul(slope, q, total, value=-1, out=target)
+                if curve is not None:
+                    target.mul_(curve)
+                if target is slope:
+                    slopes[within].copy_(slope)
+        if any(needs):
+            weights = None if row_weights is None else row_weights[rows].unsqueeze(-1)
+            _add(gradients, slopes[: len(chunk)], chunk, head.weight, weights, rows)
+    return values, gradients
+
+
+def _allocate(
+    hidden: Tensor, factor: float, layout: Layout, needs: tuple[bool, ...], head_rows: int
+) -> Gradients:
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, device=layout.device, dtype=layout.dtype)
+
+    width = hidden.shape[-1]
+    gradients = Gradients(factor)
+    if needs[0]:
+        gradients.hidden = empty(layout.rows, width)
+    if needs[1]:
+        # The first chunk writes the shared rows, the rest stays zero: zeroing them all would cost a pass.
+        gradients.weight = empty(head_rows, width)
+        gradients.weight[layout.size if layout.rows else 0 :].zero_()
+    if needs[2]:
+        gradients.bias = empty(head_rows).zero_()
+    return gradients
+
+
+def _add(
+    gradients: Gradients,
+    slopes: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    row_weights: Tensor | None,
+    rows: slice,
+) -> None:
+    """Add one chunk's GEMMs to the gradients; row weights scale the narrow operands."""
+    if gradients.hidden is not None:
+        target = gradients.hidden[rows]
+        _gemm(slopes, weight, target, keep=False)
+        if row_weights is not None:
+            target.mul_(row_weights)
+    if gradients.weight is not None:
+        right = hidden if row_weights is None else (hidden * row_weights).to(hidden.dtype)
+        _gemm(slopes.t(), right, gradients.weight[: slopes.shape[-1]], keep=rows.start > 0)
+    if gradients.bias is not None:
+        weighted = slopes if row_weights is None else slopes * row_weights
+        gradients.bias[: slopes.shape[-1]] += weighted.sum(0, dtype=gradients.bias.dtype)
+
+
+def _gemm(left: Tensor, right: Tensor, out: Tensor, *, keep: bool) -> None:
+    """out = keep * out + left @ right, accumulated in out's dtype."""
+    if left.dtype == out.dtype:
+        torch.addmm(out, left, right, beta=1 if keep else 0, out=out)
+    elif left.device.type == "cuda" and keep:
+        torch.addmm(out, left, right, out_dtype=out.dtype, out=out)
+    elif left.device.type == "cuda":
+        torch.mm(left, right, out_dtype=out.dtype, out=out)
+    elif keep:
+        out.add_(left @ right)
+    else:
+        out.copy_(left @ right)
+
+
+Run = Callable[[tuple[bool, ...]], tuple[Tensor, Gradients]]
+
+
+class GradientInForward(torch.autograd.Function):
+    """(weighted sum, detached values) of a run whose gradients are made in the forward pass.
+
+    The gradients are scaled in place and given away, so that no second head-sized tensor is made; a second
+    backward pass over a retained graph therefore runs everything again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        run: Run,
+        row_weights: Tensor | None,
+        grad_enabled: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Run, keep the gradients."""
+        needs = tuple(grad_enabled and needed for needed in ctx.needs_input_grad[:3])
+        values, ctx.gradients = run(needs)
+        ctx.needs, ctx.run = needs, run
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.mark_non_differentiable(values)
+        ctx.set_materialize_grads(False)
+        return (values if row_weights is None else values * row_weights).sum(), values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_total: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        """Scale what the forward pass made."""
+        inputs = ctx.saved_tensors  # reading them checks that nobody changed them since
+        if grad_total is None:
+            return (None,) * 6
+        if ctx.gradients is None:
+            with torch.autocast(inputs[0].device.type, enabled=False):
+                ctx.gradients = ctx.run(ctx.needs)[1]
+        made, ctx.gradients = ctx.gradients, None
+        return *made.scaled(grad_total, inputs), None, None, None
+
+
+class LogProbs(torch.autograd.Function):
+    """log q at one id per row, `(N,)`; the backward pass has a factor per row, so it projects again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        operands: Callable[[], tuple[Tensor, Projection]],
+        ids: Tensor,
+        layout: Layout,
+    ) -> Tensor:
+        """Project chunk by chunk, keep nothing of the vocabulary."""
+        rows, head = operands()
+        values, _ = accumulate(rows, head, LabelObjective(ids), layout, None, (False,) * 3, len(weight))
+        ctx.operands, ctx.ids, ctx.layout = operands, ids, layout
+        ctx.save_for_backward(hidden, weight, bias)
+        return values.neg_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, ...]:
+        """The cross entropy's gradient with row weights -grad."""
+        inputs = ctx.saved_tensors
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            rows, head = ctx.operands()
+            objective, weights = LabelObjective(ctx.ids), grad_values.to(ctx.layout.dtype).neg()
+            needs = ctx.needs_input_grad[:3]
+            _, made = accumulate(rows, head, objective, ctx.layout, weights, needs, len(inputs[1]))
+        return *made.scaled(1.0, inputs), None, None, None
