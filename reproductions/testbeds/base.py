@@ -19,8 +19,6 @@ class Testbed(Protocol):
     `revision` is a hash of the rows, so that a result says which data it was measured on.
     """
 
-    __test__ = False  # pytest: this is no test class
-
     name: str
     revision: str
     metrics: Mapping[str, Metric]

@@ -10,14 +10,21 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+# Finished rows cost as much as live ones; copying the cache to drop them pays below this share of live rows.
+COMPACT_BELOW = 0.6
+
 
 @dataclass(frozen=True)
 class Samples:
-    """Generated tokens: `ids` (B, T), `mask` (B, T) true up to and including EOS, `logprobs` (B, T) nats, 0 after it."""
+    """Generated tokens (B, T): `ids`, `mask` (true up to and with EOS), `logprobs` (nats, 0 after EOS)."""
 
     ids: Tensor
     mask: Tensor
     logprobs: Tensor
+
+    def first(self, rows: int) -> Samples:
+        """The first `rows` of them."""
+        return Samples(self.ids[:rows], self.mask[:rows], self.logprobs[:rows])
 
     def finished(self, eos_ids: Sequence[int]) -> Tensor:
         """(B,) true where the answer ended with EOS before the token limit."""
@@ -35,14 +42,14 @@ def is_any(ids: Tensor, values: Sequence[int]) -> Tensor:
 
 
 def positions(attention_mask: Tensor) -> Tensor:
-    """Position of each token counted from the first real one: left padding must not shift learned positions."""
+    """Position of each token counted from the first real one: left padding shifts no learned position."""
     return (attention_mask.cumsum(-1) - 1).clamp_min(0)
 
 
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """Left-padded ids and attention mask (B, P) on the CPU; keeps the last `max_tokens` of a longer prompt."""
+    """Left-padded ids and attention mask (B, P) on the CPU; a longer prompt keeps its last `max_tokens`."""
     rows = [ids[-max_tokens:] for ids in tokenizer(list(prompts), return_attention_mask=False)["input_ids"]]
     width = max(map(len, rows))
     pad = tokenizer.pad_token_id
@@ -65,21 +72,22 @@ def sample(
 ) -> Samples:
     """Continue left-padded prompts (B, P) at temperature 1, or greedily, with a key-value cache.
 
-    One uniform number per row and position is drawn on the CPU before decoding, and a token is chosen by inverting
-    its cumulative distribution: the draw does not depend on the device or on when other rows end, and two models
-    given the same seed are compared with common random numbers.
+    One uniform number per row and position is drawn on the CPU before decoding, and a token is chosen by
+    inverting its cumulative distribution: the draw does not depend on the device or on when other rows end,
+    and two models given the same seed are compared with common random numbers.
     """
     was_training = model.training
     model.eval()
     device = model.device
     rows = len(prompt_ids)
     prompt_ids, attention = prompt_ids.to(device), attention_mask.to(device)
-    uniforms = None if greedy else torch.rand(max_new_tokens, rows, 1, generator=generator).to(device)
+    uniforms = None if greedy else torch.rand(rows, max_new_tokens, generator=generator).to(device)
     ids = torch.full((rows, max_new_tokens), pad_id, device=device)
     mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
     logprobs = torch.zeros((rows, max_new_tokens), device=device)
-    alive = torch.ones(rows, dtype=torch.bool, device=device)
     cache = DynamicCache(config=model.config)
+    index = torch.arange(rows, device=device)  # the rows still being computed
+    alive = torch.ones(rows, dtype=torch.bool, device=device)
     step_ids, place = prompt_ids, positions(attention)
     for step in range(max_new_tokens):
         logits = model(
@@ -91,23 +99,30 @@ def sample(
             logits_to_keep=1,
         ).logits[:, -1]
         logp = logits.float().log_softmax(-1)
-        chosen = logp.argmax(-1, keepdim=True) if uniforms is None else invert(logp, uniforms[step])
-        mask[:, step] = alive
-        ids[:, step] = torch.where(alive, chosen[:, 0], pad_id)
-        logprobs[:, step] = logp.gather(1, chosen)[:, 0] * alive
+        uniform = None if uniforms is None else uniforms[index, step, None]
+        chosen = logp.argmax(-1, keepdim=True) if uniform is None else invert(logp, uniform)
+        mask[index, step] = alive
+        ids[index, step] = torch.where(alive, chosen[:, 0], pad_id)
+        logprobs[index, step] = logp.gather(1, chosen)[:, 0] * alive
         alive = alive & ~is_any(chosen[:, 0], eos_ids)
-        if not alive.any():
+        going = int(alive.sum())
+        if going == 0:
             break
-        step_ids, place = ids[:, step : step + 1], place[:, -1:] + 1
-        attention = torch.cat([attention, attention.new_ones(rows, 1)], 1)
+        step_ids, place = chosen, place[:, -1:] + 1
+        attention = torch.cat([attention, attention.new_ones(len(attention), 1)], 1)
+        if going < COMPACT_BELOW * len(index):
+            kept = alive.nonzero()[:, 0]
+            cache.batch_select_indices(kept)
+            index, alive, attention = index[kept], alive[kept], attention[kept]
+            step_ids, place = step_ids[kept], place[kept]
     model.train(was_training)
     return Samples(ids, mask, logprobs)
 
 
 def invert(logp: Tensor, uniform: Tensor) -> Tensor:
-    """Token (B, 1) at which the cumulative distribution of log-probabilities (B, V) passes `uniform` (B, 1)."""
+    """Token (B, 1) where the cumulative distribution of log-probabilities (B, V) passes `uniform` (B, 1)."""
     cumulative = logp.exp().cumsum(-1)
-    # The total is 1 only up to rounding; scaling keeps the last token reachable and a zero-probability one never.
+    # The total is 1 only up to rounding; scaling by it keeps a token of probability zero out of reach.
     token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
     return token.clamp_max(logp.shape[-1] - 1)
 
@@ -133,10 +148,11 @@ def completion_logprobs(
 
 
 def accumulated_kl(teacher_logp: Tensor, student_logp: Tensor, mask: Tensor) -> Tensor:
-    """Sum over the completion of KL(teacher || student), nats per example (B,), from (B, T, V) and a mask (B, T).
+    """Sum over the completion of KL(teacher || student), nats per example (B,).
 
-    On contexts sampled from the student this is the accumulated regret R(L) of MiniLLM sec. 3.3; on contexts from
-    the teacher it is L times the per-step error there. After EOS both distributions agree, so those terms are 0.
+    Takes log-probabilities (B, T, V) and a mask (B, T). On contexts sampled from the student this is the
+    accumulated regret R(L) of MiniLLM sec. 3.3; on contexts from the teacher it is L times the per-step error
+    there. After EOS both distributions agree, so those terms are 0.
     """
     inner = teacher_logp.exp() * (teacher_logp - student_logp)
     # 0 log 0 = 0: a teacher that excludes a token must not give NaN.

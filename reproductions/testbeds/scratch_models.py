@@ -25,12 +25,11 @@ def scratch_llama(
         num_key_value_heads=shape["heads"],
         max_position_embeddings=max_tokens,
         tie_word_embeddings=True,
-        # Twice the usual 0.02: with 50-130 hidden units the embeddings are the head too, and 0.02 starts it flat.
-        initializer_range=shape.get("initializer_range", 0.04),
+        # Twice the usual 0.02: the embeddings are the head too, and 50-130 hidden units start it too flat.
+        initializer_range=0.04,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        attn_implementation="eager",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

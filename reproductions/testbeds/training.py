@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from reproductions.engine.run import Run
 
 
+def on_device(model: PreTrainedModel, run: Run) -> PreTrainedModel:
+    """`model` on the device of `run`."""
+    model.to(run.device)  # type: ignore[arg-type]  # transformers wraps `to` in a way that hides its signature
+    return model
+
+
 def fine_tune(
     model: PreTrainedModel,
     dataset: Dataset,
@@ -21,9 +27,9 @@ def fine_tune(
     *,
     phase: str,
 ) -> PreTrainedModel:
-    """Train `model` on prompt-completion rows with TRL's SFTTrainer; `settings` are SFTConfig fields and all of them.
+    """Train `model` on prompt-completion rows with TRL's SFTTrainer; returns it in eval mode.
 
-    Only completion tokens count. Returns the model in eval mode.
+    `settings` are fields of SFTConfig. Only completion tokens (and EOS) count.
     """
     from trl import SFTConfig, SFTTrainer
 
