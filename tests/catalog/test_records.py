@@ -1,0 +1,50 @@
+"""What must hold of every record and of the taxonomy that is committed."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from catalog.schema import AXES, HERE, load_catalog
+
+CATALOG = load_catalog()
+
+
+def test_every_leaf_of_the_survey_is_there():
+    count = {axis: len(CATALOG.taxonomy[axis].values) for axis in AXES}
+    assert count == {"elicitation": 6, "algorithm": 4, "skill": 15, "vertical": 5}
+    sections = [value.section for axis in CATALOG.taxonomy.values() for value in axis.values.values()]
+    assert len(set(sections)) == len(sections)
+    assert {"3.1.1", "3.2.4", "4.4.6", "4.5", "5.5"} <= set(sections)
+
+
+def test_formulas_stand_where_the_survey_has_them():
+    axes = CATALOG.taxonomy
+    assert all(
+        value.formulas for axis in ("elicitation", "algorithm") for value in axes[axis].values.values()
+    )
+    divergence = {formula.name for formula in axes["algorithm"].values["divergence-similarity"].formulas}
+    assert {"forward KL", "reverse KL", "JS divergence", "L2-norm distance", "L1-norm distance"} <= divergence
+    assert {"cross-entropy loss", "maximum mean discrepancy"} <= divergence
+    assert {f.name for f in axes["algorithm"].values["rank-optimization"].formulas} == {"DPO", "RRHF", "PRO"}
+
+
+def test_the_catalog_covers_all_four_axes():
+    papers = CATALOG.papers.values()
+    assert len(papers) >= 12 and "minillm" in CATALOG.papers
+    for axis in ("elicitation", "algorithm"):
+        for value in CATALOG.taxonomy[axis].values:
+            assert any(value in paper.taxonomy[axis] for paper in papers), f"no paper has {axis} {value}"
+    verticals = {value for paper in papers for value in paper.taxonomy["vertical"]}
+    assert {"law", "medical-healthcare", "finance", "science"} <= verticals
+
+
+def test_file_names_are_ids_and_nothing_else_lies_there():
+    assert {path.name for path in (HERE / "papers").iterdir()} == {f"{name}.yaml" for name in CATALOG.papers}
+
+
+@pytest.mark.parametrize("paper_id", [paper.id for paper in CATALOG.papers.values() if paper.method])
+def test_the_method_of_a_record_resolves(paper_id):
+    module, _, name = CATALOG.papers[paper_id].method.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), name))

@@ -1,0 +1,146 @@
+"""Records: closed vocabularies, and a message with file, line and nearest name for every mistake."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from catalog.errors import CatalogError
+from catalog.schema import HERE, load_catalog
+
+GOOD = """\
+id: some-paper
+title: "A Paper: With a Colon"
+arxiv: "2401.00001"
+venue: ICLR
+date: "2024-01"
+code:
+  - https://github.com/someone/something
+taxonomy:
+  elicitation: {labeling: listed, self-knowledge: judged}
+  algorithm: {sft: listed}
+  skill: {code: judged}
+teacher: a teacher
+basis: recalled
+teacher_terms: [openai]
+adds: One line of our own.
+objective: "-log p_S(y|x)"
+method: methods.algorithms.sft.SFTTrainer
+"""
+
+
+@pytest.fixture
+def catalog_with(tmp_path: Path):
+    """A catalog of our taxonomy and the papers given by file name."""
+    for name in ("taxonomy.yaml", "teachers.yaml"):
+        shutil.copy(HERE / name, tmp_path / name)
+    (tmp_path / "papers").mkdir()
+
+    def load(**papers: str):
+        for name, content in papers.items():
+            (tmp_path / "papers" / f"{name.replace('_', '-')}.yaml").write_text(content, encoding="utf-8")
+        return load_catalog(tmp_path)
+
+    return load
+
+
+def test_a_good_record_is_read(catalog_with):
+    paper = catalog_with(some_paper=GOOD).paper("some-paper")
+    assert paper.title == "A Paper: With a Colon"
+    assert paper.url == "https://arxiv.org/abs/2401.00001"
+    assert paper.taxonomy["elicitation"] == {"labeling": "listed", "self-knowledge": "judged"}
+    assert paper.taxonomy["vertical"] == {}
+    assert paper.teacher_terms == ("openai",)
+    assert not paper.models_verified
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "what"),
+    [
+        ("id: some-paper", "id: other-paper", 1, 'must be the name of the file, "some-paper"'),
+        ("id: some-paper", "id: Some_Paper", 1, "lower-case"),
+        ("venue: ICLR", "venu: ICLR", None, '"venue" is missing (is it spelled "venu"?)'),
+        ("venue: ICLR", "venue: ICLR\nreviewer: me", 5, 'unknown field "reviewer"'),
+        ("venue: ICLR", "venue: ICLR\nteachr: x", 5, 'unknown field "teachr" (did you mean "teacher"?)'),
+        ("venue: ICLR", "venue: [ICLR]", 4, "must be text, not a list"),
+        ("venue: ICLR", "venue:", 4, '"venue" is missing'),
+        ("venue: ICLR", 'venue: " "', 4, "one line"),
+        ('title: "A Paper: With a Colon"', 'title: "two\\nlines"', 2, "one line"),
+        ('"2024-01"', '"2024-13"', 5, 'not a month like "2023-06"'),
+        ('"2024-01"', "2024", 5, "must be text, not a number"),
+        ('"2401.00001"', "2401.00001", 3, "put it in quotes"),
+        ('"2401.00001"', '"2401.00001v2"', 3, "without version"),
+        ('"2401.00001"', '"2413.00001"', 3, "arXiv id"),
+        ('arxiv: "2401.00001"\n', "", None, '"url" is missing'),
+        ("https://github.com", "http://github.com", 7, "https link"),
+        ("https://github.com/someone", "https://github.com/some one", 7, "https link"),
+        ("https://github.com/someone", "javascript:alert(1)//", 7, "https link"),
+        ("https://github.com/someone", "https://x.org/](evil)", 7, "https link"),
+        ("https://github.com", "https://me:secret@github.com", 7, "https link"),
+        ("code:\n  - ", "code: ", 6, "must be a list, not text"),
+        ("{labeling: listed, self", "{labelling: listed, self", 9, '(did you mean "labeling"?)'),
+        ("{sft: listed}", "{sft: maybe}", 10, 'no value "maybe"; known: listed, judged'),
+        ("{sft: listed}", "[sft]", 10, "must be a mapping"),
+        ("{sft: listed}", "{}", 8, "at least one elicitation and one algorithm"),
+        ("  skill:", "  skil:", 11, 'unknown field "skil" (did you mean "skill"?)'),
+        ("basis: recalled", "basis: remembered", 13, "no value"),
+        ("basis: recalled\n", "", 12, "need a basis"),
+        ("[openai]", "[openia]", 14, '(did you mean "openai"?)'),
+        ("[openai]", "[openai, openai]", 14, "stands twice"),
+        ("methods.algorithms.sft.SFTTrainer", "os.system", 17, "dotted path"),
+        (
+            "methods.algorithms.sft.SFTTrainer",
+            "methods.x.y",
+            17,
+            "",
+        ),  # well-formed; a test resolves real ones
+        ("adds: One", "superseded_by: some-papr\nadds: One", 15, "no paper"),
+        ("adds: One line of our own.", f"adds: {'x' * 501}", 15, "longer than 500"),
+    ],
+)
+def test_every_mistake_has_its_file_and_line(catalog_with, old, new, line, what):
+    assert old in GOOD
+    content = GOOD.replace(old, new, 1)
+    if not what:
+        catalog_with(some_paper=content)
+        return
+    with pytest.raises(CatalogError) as raised:
+        catalog_with(some_paper=content)
+    message = str(raised.value)
+    assert what in message
+    assert "some-paper.yaml:" in message and "\n" not in message
+    if line is not None:
+        assert raised.value.line == line
+
+
+def test_two_papers_cannot_share_an_arxiv_id(catalog_with):
+    with pytest.raises(CatalogError, match=r'other\.yaml:3: arXiv 2401\.00001 is "first" already'):
+        catalog_with(first=GOOD.replace("some-paper", "first"), other=GOOD.replace("some-paper", "other"))
+
+
+def test_superseded_by_names_another_paper(catalog_with):
+    newer = GOOD.replace("some-paper", "newer").replace("00001", "00002")
+    old = GOOD + "superseded_by: newer\n"
+    assert catalog_with(some_paper=old, newer=newer).paper("some-paper").superseded_by == "newer"
+    with pytest.raises(CatalogError, match="no paper"):
+        catalog_with(some_paper=GOOD + "superseded_by: some-paper\n")
+
+
+def test_an_unknown_paper_gets_the_nearest_id(catalog_with):
+    with pytest.raises(CatalogError, match=r'no paper "some-papr".*did you mean "some-paper"'):
+        catalog_with(some_paper=GOOD).paper("some-papr")
+
+
+def test_taxonomy_and_teachers_are_as_strict(catalog_with, tmp_path):
+    taxonomy = tmp_path / "taxonomy.yaml"
+    good = taxonomy.read_text()
+    taxonomy.write_text(good.replace("group: alignment", "group: alignmnt", 1))
+    with pytest.raises(CatalogError, match=r'taxonomy\.yaml:\d+: .*did you mean "alignment"'):
+        catalog_with()
+    taxonomy.write_text(good)
+    teachers = tmp_path / "teachers.yaml"
+    teachers.write_text(teachers.read_text().replace('allows_training: "no"', "allows_training: never", 1))
+    with pytest.raises(CatalogError, match=r"teachers\.yaml:\d+: .*known: yes, with-naming, no, unclear"):
+        catalog_with()

@@ -1,0 +1,114 @@
+"""Imports point one way, and the catalog answers without torch."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = {"catalog", "methods", "reproductions", "tools", "tests"}
+MAY_IMPORT = {
+    "catalog": {"catalog"},
+    "methods": {"methods"},
+    "reproductions": {"reproductions", "methods", "catalog"},
+    "tools": {"tools", "reproductions", "methods", "catalog"},
+}
+# What the catalog may read besides the standard library; anything else would slow `kd browse` down.
+CATALOG_PACKAGES = {"yaml"}
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports, anywhere in it, with its line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import; write the room's name"
+            yield node.lineno, node.module or ""
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def sources(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_point_one_way(room):
+    assert sources(room)
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sources(room)
+        for line, name in imports(path)
+        if name.split(".")[0] in OURS - MAY_IMPORT[room]
+    ]
+    assert not wrong
+
+
+def test_the_catalog_needs_only_a_yaml_parser():
+    allowed = set(sys.stdlib_module_names) | CATALOG_PACKAGES | {"catalog"}
+    wrong = {
+        name for path in sources("catalog") for _, name in imports(path) if name.split(".")[0] not in allowed
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_nothing_comes_from_trl_experimental(room):
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sources(room)
+        for line, name in imports(path)
+        if name.startswith("trl.experimental")
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("words", [["browse"], ["browse", "--json"], ["show", "minillm"], ["--help"]])
+def test_looking_things_up_imports_neither_torch_nor_numpy_heavy_libraries(words):
+    script = (
+        "import sys; from tools.cli import main; code = main(sys.argv[1:]);"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules);"
+        "assert not heavy, heavy; sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_verifying_and_writing_the_readme_do_not_import_torch():
+    script = (
+        "import sys; from tools.readme import render; render();"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_browse_answers_at_once():
+    """Far above the bar of 0.3 s, so that a loaded machine does not fail it; an import of torch (seconds) would."""
+    import time
+
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "tools.cli", "browse"], cwd=ROOT, capture_output=True, check=True
+        )
+        best = min(best, time.perf_counter() - start)
+    assert best < 1.0

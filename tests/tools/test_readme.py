@@ -1,0 +1,114 @@
+"""README.md: generated, stable, escaped."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+
+import pytest
+
+from catalog.schema import Catalog, load_catalog
+from tests.tools.conftest import claim, outcome
+from tools import readme
+
+HOSTILE = (
+    'A | B [link](https://evil.example) <script>alert(1)</script> `code` **bold** _x_ "q" \\ $y$ & ![i](j)'
+)
+
+
+def test_the_readme_on_disk_is_the_generated_one():
+    assert readme.README.read_text(encoding="utf-8") == readme.render(), (
+        "run `make readme`; do not edit README.md"
+    )
+
+
+def test_generating_twice_changes_nothing(tmp_path, monkeypatch, capsys):
+    from tools.cli import main
+
+    monkeypatch.setattr(readme, "README", tmp_path / "README.md")
+    assert main(["readme", "--check"]) == 1
+    assert main(["readme"]) == 0
+    first = (tmp_path / "README.md").read_bytes()
+    assert main(["readme"]) == 0 and (tmp_path / "README.md").read_bytes() == first
+    assert main(["readme", "--check"]) == 0
+    (tmp_path / "README.md").write_text("edited by hand")
+    assert main(["readme", "--check"]) == 1
+
+
+def test_every_paper_and_leaf_stands_in_it():
+    catalog, text = load_catalog(), readme.render()
+    for paper in catalog.papers.values():
+        assert text.count(f"[{paper.id}]") >= 2  # in its leaves and as a reference
+        assert text.count(f"\n[{paper.id}]: {paper.url} ") == 1
+    for axis in catalog.taxonomy.values():
+        assert all(f"(§{value.section}" in text for value in axis.values.values())
+
+
+def test_results_show_claims_numbers_and_verdicts(judged):
+    text = readme.render(claims={"minillm": judged})
+    assert "24.6 vs 23.3" in text and "61.5 vs 58.25" in text and r"3.25 \[1.5, 5\]" in text
+    assert "✅ reproduced" in text and "❌ not reproduced" in text and "⬜ not run" in text
+    assert "✅ 1 ❌ 1 ➖ 1" in text
+    assert "The gap is small here." in text
+    assert "[minillm] ✅ 1 ❌ 1 ➖ 1" in text
+
+
+def test_tables_keep_their_shape(judged):
+    lines = readme.render(claims={"minillm": judged}).splitlines()
+    tables = [
+        (line, after) for line, after in zip(lines, lines[1:], strict=False) if re.fullmatch(r"[|:-]+", after)
+    ]
+    assert len(tables) >= 3
+    for head, rule in tables:
+        columns = rule.count("|")
+        assert head.count("|") == columns
+        place = lines.index(rule, lines.index(head)) + 1
+        while lines[place].startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", lines[place])) == columns, lines[place]
+            place += 1
+
+
+def test_hostile_text_stays_text():
+    catalog = load_catalog()
+    paper = replace(catalog.papers["minillm"], title=HOSTILE)
+    rows = [claim("x", outcome("not reproduced", explanation=HOSTILE), statement=HOSTILE)]
+    hostile = Catalog(catalog.taxonomy, catalog.teachers, {**catalog.papers, "minillm": paper})
+    text = readme.render(hostile, {"minillm": rows})
+    assert "<script>" not in text
+    assert "](https://evil.example)" not in re.sub(r"\\.", "", text)
+    for line in text.splitlines():
+        if "evil.example" in line and line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == 8
+    reference = next(line for line in text.splitlines() if line.startswith("[minillm]: "))
+    assert reference.count('"') == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a|b", r"a\|b"),
+        ("two\nlines", "two lines"),
+        ("<b>", "&lt;b&gt;"),
+        ("[a](b)", r"\[a\](b)"),
+        ("`x`", r"\`x\`"),
+        ("a_b*c", r"a\_b\*c"),
+        ("AT&T", "AT&amp;T"),
+    ],
+)
+def test_markdown_is_escaped(text, shown):
+    assert readme.md(text) == shown
+
+
+def test_links_cannot_leave_their_brackets():
+    assert readme.link("https://a.org/b?c=d&e=%20#f") == "https://a.org/b?c=d&e=%20#f"
+    assert not set(readme.link('https://a.org/) "<script>\n')) & set(')" <>\n')
+
+
+def test_a_thousand_papers_take_less_than_two_seconds():
+    catalog = load_catalog()
+    base = list(catalog.papers.values())
+    many = {f"p-{n}": replace(base[n % len(base)], id=f"p-{n}") for n in range(1000)}
+    start = time.perf_counter()
+    readme.render(Catalog(catalog.taxonomy, catalog.teachers, many), {})
+    assert time.perf_counter() - start < 2
