@@ -138,12 +138,7 @@ class _Builder:
 
     def value(self, event: Any, where: tuple[str | int, ...]) -> Any:
         self.table.setdefault(where, event.start_mark.line + 1)
-        if isinstance(event, yaml.AliasEvent):
-            raise self.error(f'the alias "*{event.anchor}"; aliases are not read, write the value out', event)
-        if event.anchor is not None:
-            raise self.error(f'the anchor "&{event.anchor}"; anchors are not read', event)
-        if event.tag is not None:
-            raise self.error(f'the tag "{event.tag}"; tags are not read', event)
+        self.bare(event)
         if len(where) > MAX_DEPTH:
             raise self.error(f"nested deeper than {MAX_DEPTH} levels", event)
         if isinstance(event, yaml.ScalarEvent):
@@ -162,11 +157,20 @@ class _Builder:
             mapping[key] = self.value(self.next(), (*where, key))
         return mapping
 
+    def bare(self, event: Any) -> None:
+        """Refuse what only an object graph needs: aliases, anchors, tags."""
+        if isinstance(event, yaml.AliasEvent):
+            raise self.error(f'the alias "*{event.anchor}"; aliases are not read, write the value out', event)
+        if event.anchor is not None:
+            raise self.error(f'the anchor "&{event.anchor}"; anchors are not read', event)
+        if event.tag is not None:
+            raise self.error(f'the tag "{event.tag}"; tags are not read', event)
+
     def key(self, event: Any, where: tuple[str | int, ...]) -> str:
         if not isinstance(event, yaml.ScalarEvent):
             raise self.error("a name that is not plain text", event)
-        key = self.value(event, (*where, ""))
-        self.table.pop((*where, ""), None)
+        self.bare(event)
+        key = self.scalar(event)
         if not isinstance(key, str):
             raise self.error(f'the name "{event.value}" is not text; put it in quotes', event)
         if key == "<<" or not key.strip():
@@ -175,9 +179,10 @@ class _Builder:
 
     def scalar(self, event: Any) -> Any:
         text: str = event.value
-        hostile = _HOSTILE.search(text) or re.search("\t", text)
-        if hostile:  # written as an escape inside double quotes
-            raise self.error(f"the control or invisible character U+{ord(hostile[0]):04X}", event)
+        if event.style == '"':  # only here can an escape write what the file's text may not hold
+            hostile = _HOSTILE.search(text) or re.search("\t", text)
+            if hostile:
+                raise self.error(f"the control or invisible character U+{ord(hostile[0]):04X}", event)
         if not event.implicit[0]:  # quoted, or a block
             return text
         if text in _CONSTANTS:

@@ -127,3 +127,9 @@ def test_the_python_parser_reads_the_same(write, monkeypatch):
     assert read_yaml(path) == fast
     with pytest.raises(CatalogError, match="anchor"):
         read_yaml(write("a: &x 1\n"))
+
+
+@pytest.mark.parametrize("content", ["&x a: 1\n", "!!str a: 1\n", "*x : 1\n", '"a\\u200bb": 1\n'])
+def test_names_are_as_plain_as_values(write, content):
+    with pytest.raises(CatalogError):
+        read_yaml(write(content))
