@@ -216,11 +216,14 @@ class Run:
 
     def _build_shared(self, folder: Path, seed: int, write: Callable[[Path], None]) -> dict[str, Any]:
         """Runs `write` with its own ledger, clock and random numbers; returns the budget it used."""
+        import torch
+
         outer = (self.ledger, self.shared, self._build_seed)
         clock = (self._off_clock, self._off_clock_cpu, self._train_began)
         self.ledger, self.shared, self._build_seed = Ledger(), {}, seed
         try:
-            with preserved_random_state():
+            # Somebody may ask for a teacher in the middle of an evaluation, where gradients are off.
+            with preserved_random_state(), torch.enable_grad():
                 seed_everything(seed)
                 write(folder)
             return {**self.ledger.as_dict(), "made_from": self.shared}

@@ -1,0 +1,107 @@
+"""What every trainer needs to know of a model: frozen teachers, safe copies, positions, EOS ids, hidden states."""
+
+import copy
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from methods.errors import MethodError
+
+
+def freeze(model: PreTrainedModel) -> PreTrainedModel:
+    """Put `model` in evaluation mode with no parameter asking for a gradient; returns the same object."""
+    return model.requires_grad_(False).eval()
+
+
+def snapshot(model: PreTrainedModel) -> PreTrainedModel:
+    """A deep copy that computes with its own weights.
+
+    TRL's trainers store a patched `forward` on the instance; a plain `copy.deepcopy` keeps a closure over the
+    original model, so that the copy silently answers with the original's weights. The patch is left out of the copy.
+    """
+    patched = model.__dict__.pop("forward", None)
+    try:
+        return copy.deepcopy(model)
+    finally:
+        if patched is not None:
+            model.__dict__["forward"] = patched
+
+
+def position_ids(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Positions (B, L) counted over attended tokens, 0 on left padding.
+
+    Models with learned absolute positions (GPT-2) are wrong by up to a nat per token without them.
+    """
+    return (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every id that ends a completion: those of the generation config and the tokenizer's own, sorted.
+
+    Raises MethodError where there is none, because rollouts would never end.
+    """
+    declared = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = set(declared if isinstance(declared, (list, tuple)) else [declared]) | {tokenizer.eos_token_id}
+    ids.discard(None)
+    if not ids:
+        raise MethodError(
+            "neither the tokenizer nor the model's generation config names an end-of-sequence token"
+        )
+    return sorted(ids)
+
+
+def core_model(model: Any) -> PreTrainedModel:
+    """The causal LM itself, out of a PEFT wrapper if there is one (adapters stay injected in its layers)."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def hidden_states(
+    model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
+    """Last hidden states (B, L, H) of a causal LM, with the positions that padding asks for; no logits are made."""
+    backbone = core_model(model).base_model
+    return backbone(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=position_ids(attention_mask),
+        use_cache=False,
+    ).last_hidden_state
+
+
+def shared_vocabulary(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    student_tokenizer: PreTrainedTokenizerBase | None = None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+) -> int:
+    """How many leading token ids both heads share; heads padded to different sizes (Qwen 151936 / 152064) are fine.
+
+    Raises MethodError where the two tokenizers give one id to different tokens: a token-level divergence would then
+    compare unrelated words (use a cross-tokenizer method instead).
+    """
+    size = min(
+        student.get_output_embeddings().weight.shape[0], teacher.get_output_embeddings().weight.shape[0]
+    )
+    if student_tokenizer is not None and teacher_tokenizer is not None:
+        ours, theirs = student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
+        if ours != theirs:
+            by_id = {index: token for token, index in theirs.items() if index < size}
+            clash = next(
+                (
+                    (i, t, by_id[i])
+                    for t, i in sorted(ours.items(), key=lambda item: item[1])
+                    if by_id.get(i, t) != t
+                ),
+                None,
+            )
+            if clash is not None:
+                raise MethodError(
+                    f"teacher and student use different tokenizers: id {clash[0]} is {clash[1]!r} for the student "
+                    f"and {clash[2]!r} for the teacher; a token-level divergence needs one tokenizer"
+                )
+            if len(set(ours) & set(theirs)) < 0.5 * min(len(ours), len(theirs)):
+                raise MethodError(
+                    "teacher and student use different tokenizers: they share less than half of the tokens"
+                )
+    return size

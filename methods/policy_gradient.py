@@ -1,0 +1,91 @@
+"""The pieces of sequence-level policy-gradient distillation: rewards, returns, importance weights, clipping.
+
+Shapes: B completions of at most C tokens, right-padded; `mask` (B, C) is 1 on completion tokens. Everything is a pure
+function. Source of the formulas: MiniLLM, arXiv 2306.08543, section 2.2.
+"""
+
+import math
+
+import torch
+
+
+def log_ratio_rewards(
+    teacher_logps: torch.Tensor, student_logps: torch.Tensor, mask: torch.Tensor, *, clip: float | None = None
+) -> torch.Tensor:
+    """r_t = log p(y_t) - log q(y_t) in nats, (B, C), zero off the mask; p teacher, q student at the time of sampling.
+
+    `clip` bounds |r_t|. No gradient flows through a reward.
+    """
+    rewards = (teacher_logps - student_logps).detach()
+    if clip is not None:
+        rewards = rewards.clamp(-clip, clip)
+    return rewards.masked_fill(mask == 0, 0.0)
+
+
+def return_to_go(
+    rewards: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    include_present: bool,
+    normalize: bool,
+    discount: float = 1.0,
+) -> torch.Tensor:
+    """Sum of future rewards at each token, (B, C).
+
+    `include_present=True` gives R_t = sum_{k >= t} r_k (the undivided gradient, eq. 2); False gives R_{t+1}, the
+    long-term part that remains once the single step is taken exactly (eq. 3). `normalize` divides by the number of
+    rewards in the sum, the length normalisation R^Norm_{t+1} = 1/(T-t-1) sum_{k > t} r_k (eq. 5); an empty sum is 0.
+    `discount` multiplies r_k by discount^(k - first term): 1 in the paper, .95 in its scripts.
+    """
+    mask = mask.to(rewards.dtype)
+    returns = torch.zeros_like(rewards)
+    running = torch.zeros_like(rewards[:, 0])
+    for t in range(rewards.shape[1] - 1, -1, -1):
+        if include_present:
+            running = rewards[:, t] + discount * running
+            returns[:, t] = running
+        else:
+            returns[:, t] = running
+            running = rewards[:, t] + discount * running
+    if normalize:
+        terms = mask.flip(1).cumsum(1).flip(1) - (0.0 if include_present else mask)
+        returns = returns / terms.clamp_min(1)
+    return returns * mask
+
+
+def importance_weights(
+    student_logps: torch.Tensor, teacher_logps: torch.Tensor, mask: torch.Tensor, *, teacher_mix: float
+) -> torch.Tensor:
+    """w_t = q(y_t) / ((1 - a) q(y_t) + a p(y_t)), a = `teacher_mix`; (B, C), at most 1/(1 - a), 0 off the mask.
+
+    The exact weight is the product over the prefix; the paper keeps the last factor only, for its variance (eq. 7).
+    """
+    if teacher_mix == 0:
+        return mask.to(student_logps.dtype)
+    log_mixture = torch.logaddexp(
+        student_logps + math.log1p(-teacher_mix),
+        teacher_logps + math.log(teacher_mix),
+    )
+    return torch.exp(student_logps - log_mixture).detach().masked_fill(mask == 0, 0.0)
+
+
+def clipped_policy_loss(
+    logps: torch.Tensor,
+    old_logps: torch.Tensor,
+    advantages: torch.Tensor,
+    weights: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    clip: float | None,
+) -> torch.Tensor:
+    """-min(rho A, clip(rho, 1 - clip, 1 + clip) A) per token, (B, C); rho = weights * q / q_old.
+
+    Differentiable in `logps` only. `clip=None` leaves the ratio alone. On the policy itself (q = q_old) the gradient of
+    the unclipped branch is -weights * A * grad log q.
+    """
+    ratio = weights.detach() * torch.exp(logps - old_logps.detach())
+    advantages = advantages.detach()
+    gain = ratio * advantages
+    if clip is not None:
+        gain = torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * advantages)
+    return -(gain * mask)

@@ -1,0 +1,129 @@
+"""Completions sampled token by token: from a student, from a teacher, or from a mixture of both."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from methods.errors import MethodError
+from methods.models import position_ids
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """B prompts, left-padded to P tokens, each with one completion, right-padded to C tokens."""
+
+    prompt_ids: torch.Tensor  # (B, P)
+    prompt_mask: torch.Tensor  # (B, P), 1 on prompt tokens
+    completion_ids: torch.Tensor  # (B, C), includes the end-of-sequence token
+    completion_mask: torch.Tensor  # (B, C), 1 up to and including the first end-of-sequence token
+    truncated: torch.Tensor  # (B,) bool: stopped by the length limit
+    empty: torch.Tensor  # (B,) bool: nothing before the end-of-sequence token
+
+    def counts(self) -> dict[str, int]:
+        """How many completions there are, and how many of them are truncated or empty."""
+        return {
+            "completions": len(self.truncated),
+            "truncated": int(self.truncated.sum()),
+            "empty": int(self.empty.sum()),
+        }
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated, end-of-sequence tokens included."""
+        return int(self.completion_mask.sum())
+
+
+def left_pad(
+    prompts: list[list[int]], pad_id: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (B, P) padded on the left, and their mask (B, P)."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return ids, mask
+
+
+class _Decoder:
+    """One model with its key-value cache, answering with next-token logits."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.model, self.cache = model, DynamicCache(config=model.config)
+
+    def __call__(self, ids: torch.Tensor, mask: torch.Tensor, vocabulary: int | None) -> torch.Tensor:
+        positions = position_ids(mask)[:, -ids.shape[1] :]
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return logits[:, :vocabulary].float()
+
+
+@torch.no_grad()
+def rollout(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    *,
+    max_new_tokens: int,
+    eos_ids: list[int],
+    pad_id: int,
+    temperature: float = 1.0,
+    greedy: bool = False,
+    teacher: PreTrainedModel | None = None,
+    teacher_mix: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Rollouts:
+    """Sample one completion for each prompt from `(1 - teacher_mix) * model + teacher_mix * teacher`, token by token.
+
+    `teacher_mix` is alpha of MiniLLM (arXiv 2306.08543, section 2.2); 0 samples from `model` alone. Temperature divides
+    the logits of both models. Models with different head sizes are mixed over their shared leading ids. Both run in
+    evaluation mode (dropout off) and get back their mode. Raises MethodError for an empty prompt.
+    """
+    if not prompts or any(len(p) == 0 for p in prompts):
+        raise MethodError("cannot roll out from an empty prompt")
+    device = model.device
+    models = [model] if teacher is None or teacher_mix == 0 else [model, teacher]
+    mix = len(models) == 2
+    vocabulary = min(m.get_output_embeddings().weight.shape[0] for m in models) if mix else None
+    modes = [m.training for m in models]
+    for m in models:
+        m.eval()
+    try:
+        prompt_ids, prompt_mask = left_pad(prompts, pad_id, device)
+        decoders = [_Decoder(m) for m in models]
+        stop = torch.tensor(eos_ids, device=device)
+        ids, mask = prompt_ids, prompt_mask
+        alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
+        columns, alive_columns = [], []
+        for _ in range(max_new_tokens):
+            probs = [torch.softmax(decode(ids, mask, vocabulary) / temperature, -1) for decode in decoders]
+            mixture = (1 - teacher_mix) * probs[0] + teacher_mix * probs[1] if mix else probs[0]
+            token = (
+                mixture.argmax(-1)
+                if greedy
+                else torch.multinomial(mixture, 1, generator=generator).squeeze(1)
+            )
+            columns.append(token.masked_fill(~alive, pad_id))
+            alive_columns.append(alive)
+            alive = alive & ~torch.isin(token, stop)
+            if not alive.any():
+                break
+            ids = columns[-1].unsqueeze(1)
+            mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
+    finally:
+        for m, mode in zip(models, modes, strict=True):
+            m.train(mode)
+    completion_ids = torch.stack(columns, 1)
+    completion_mask = torch.stack(alive_columns, 1).long()
+    return Rollouts(
+        prompt_ids,
+        prompt_mask,
+        completion_ids,
+        completion_mask,
+        truncated=alive,
+        empty=torch.isin(completion_ids[:, 0], stop),
+    )

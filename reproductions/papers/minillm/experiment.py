@@ -1,0 +1,110 @@
+"""MiniLLM (Gu et al., arXiv 2306.08543): distil by minimising the reverse KL of whole responses, on policy.
+
+Phase 1 fine-tunes the student on the data; phase 2 is what the arms differ in. All arms start from the same student
+and take the same number of optimizer steps, each with its own learning rate from one sweep over the same values. The
+paper says: MiniLLM answers better than SFT, word-level KD and sequence-level KD when sampling, drifts less from the
+teacher along its own answers, is better calibrated, and needs each of its three variance reductions.
+"""
+
+from functools import partial
+
+from reproductions.engine.experiment import Arm, Experiment, Scale
+from reproductions.papers.minillm.settings import PAPER, SMALL, TINY
+
+
+def sft(run):
+    """Go on with supervised fine-tuning."""
+    from methods.algorithms.sft import SFTConfig, SFTTrainer
+
+    args = run.arguments(SFTConfig, **run.settings["sft"])
+    return run.train(SFTTrainer(run.testbed.sft_start(run), args=args, **data(run, run.testbed.train)))
+
+
+def word_kd(run):
+    """Match the teacher's next-token distributions on the data (forward KL)."""
+    from methods.algorithms.word_kd import SFTConfig, WordKDTrainer
+
+    settings = dict(run.settings["word_kd"])
+    weight = settings.pop("distillation_weight")
+    trainer = WordKDTrainer(
+        run.testbed.sft_start(run),
+        teacher=run.testbed.teacher(run),
+        args=run.arguments(SFTConfig, **settings),
+        distillation_weight=weight,
+        **data(run, run.testbed.train),
+    )
+    return run.train(trainer)
+
+
+def seqkd(run):
+    """Fine-tune on responses that the teacher wrote for the same prompts."""
+    from datasets import Dataset
+
+    from methods.algorithms.sft import SFTConfig, SFTTrainer
+
+    rows = run.cached_json("seqkd-labels", run.settings["labelling"], partial(teacher_labels, run))
+    args = run.arguments(SFTConfig, **run.settings["seqkd"])
+    return run.train(SFTTrainer(run.testbed.sft_start(run), args=args, **data(run, Dataset.from_list(rows))))
+
+
+def teacher_labels(run):
+    """The teacher's responses to the training prompts, sampled as the paper's scripts do; made once for all seeds."""
+    from methods.elicitation.labelling import label_with_teacher
+
+    labels, report = label_with_teacher(
+        run.testbed.teacher(run),
+        run.testbed.tokenizer,
+        list(run.testbed.train["prompt"]),
+        max_new_tokens=run.testbed.max_completion_tokens,
+        **run.settings["labelling"],
+    )
+    run.ledger.add_tokens({"teacher": report.teacher_tokens, "generated": report.generated_tokens})
+    run.ledger.add_rollouts({name: getattr(report, name) for name in ("completions", "truncated", "empty")})
+    return labels.to_list()
+
+
+def minillm(run, **ablation):
+    """The paper's method, or one of its ablations."""
+    from methods.algorithms.minillm import MiniLLMConfig, MiniLLMTrainer
+
+    settings = run.settings["minillm"] | {"max_completion_length": run.testbed.max_completion_tokens} | ablation
+    trainer = MiniLLMTrainer(
+        run.testbed.sft_start(run),
+        teacher=run.testbed.teacher(run),
+        args=run.arguments(MiniLLMConfig, **settings),
+        pretraining_dataset=run.testbed.pretraining,
+        **data(run, run.testbed.train),
+    )
+    return run.train(trainer)
+
+
+def data(run, dataset):
+    """What every trainer reads: prompt and completion columns, and the tokenizer."""
+    return {"train_dataset": dataset, "processing_class": run.testbed.tokenizer}
+
+
+EXPERIMENT = Experiment(
+    paper="minillm",
+    title="MiniLLM: Knowledge Distillation of Large Language Models",
+    arms={
+        "sft": Arm("SFT", sft, "baseline"),
+        "word-kd": Arm("word-level KD", word_kd, "baseline"),
+        "seqkd": Arm("SeqKD", seqkd, "baseline"),
+        "minillm": Arm("MiniLLM", minillm, "method"),
+        "minillm-no-length-norm": Arm(
+            "MiniLLM w/o length normalisation", partial(minillm, length_normalization=False), "ablation"
+        ),
+        "minillm-no-teacher-mix": Arm(
+            "MiniLLM w/o teacher mixing", partial(minillm, teacher_mix=0.0), "ablation"
+        ),
+        "minillm-no-single-step": Arm(
+            "MiniLLM w/o single-step split", partial(minillm, single_step_decomposition=False), "ablation"
+        ),
+    },
+    scales={
+        "tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=TINY, minutes=6),
+        "small": Scale("word-problems", seeds=(0, 1, 2, 3, 4), settings=SMALL),
+        "paper": Scale("instructions", seeds=(10, 20, 30, 40, 50), settings=PAPER),
+    },
+    headline=("rouge_l", "exact_match", "greedy_exact_match", "ece", "excess_error"),
+)

@@ -1,0 +1,96 @@
+"""One optimizer step of each trainer on the same four unequal examples, whatever the micro-batches and ranks.
+
+Imported by test_invariance.py and run by it on two gloo ranks: `python -m tests.methods.one_update OUT.safetensors`.
+"""
+
+import functools
+import os
+import sys
+import tempfile
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+
+from methods.algorithms import minillm
+from methods.algorithms.minillm import MiniLLMConfig, MiniLLMTrainer
+from methods.algorithms.sft import SFTConfig, SFTTrainer
+from methods.algorithms.word_kd import WordKDTrainer
+from methods.rollouts import rollout
+from tests.methods.conftest import make_model
+
+ROWS = Dataset.from_list(
+    [
+        {"prompt": "ab|", "completion": "cdefgh"},
+        {"prompt": "hello|", "completion": "o"},
+        {"prompt": "x|", "completion": "xyzxyzxyz"},
+        {"prompt": "distil|", "completion": "kd"},
+    ]
+)
+CORPUS = Dataset.from_list([{"text": text} for text in ("plain", "text|of", "unequal", "le")])
+TRAINERS = ("sft", "word-kd", "word-kd-mixed", "minillm", "minillm-corpus")
+MODELS = ("llama", "gpt2", "wide-teacher-vocabulary", "lora", "tied")
+
+
+def make_pair(kind: str):
+    """A student and a teacher of the matrix's `kind`."""
+    teacher = make_model("gpt2" if kind == "gpt2" else "llama", seed=1, width=24)
+    student = make_model("gpt2" if kind == "gpt2" else "llama", seed=0, tie_word_embeddings=kind == "tied")
+    if kind == "wide-teacher-vocabulary":
+        teacher = make_model("llama", seed=1, width=24, vocabulary=37)
+    if kind == "lora":
+        torch.manual_seed(5)
+        config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        student = get_peft_model(student, config)
+    return student, teacher
+
+
+def one_update(
+    trainer_name: str, kind: str, tokenizer, *, batch: int, accumulate: int
+) -> dict[str, torch.Tensor]:
+    """Change of every trained parameter after one SGD step of rate 1 without clipping."""
+    student, teacher = make_pair(kind)
+    before = {name: p.detach().clone() for name, p in student.named_parameters() if p.requires_grad}
+    with tempfile.TemporaryDirectory() as folder:
+        common = dict(  # noqa: C408
+            output_dir=folder, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate, max_steps=1,
+            learning_rate=1.0, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, use_cpu=True, bf16=False,
+            gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
+            disable_tqdm=True, seed=3,
+        )  # fmt: skip
+        shared = {"train_dataset": ROWS, "processing_class": tokenizer}
+        if trainer_name.startswith("minillm"):
+            args = MiniLLMConfig(**common, max_completion_length=7, steps_per_generation=accumulate)
+            corpus = CORPUS if trainer_name.endswith("corpus") else None
+            trainer = MiniLLMTrainer(
+                student, teacher=teacher, args=args, pretraining_dataset=corpus, **shared
+            )
+        elif trainer_name == "sft":
+            trainer = SFTTrainer(student, args=SFTConfig(**common), **shared)
+        else:
+            weight = 0.5 if trainer_name.endswith("mixed") else 1.0
+            trainer = WordKDTrainer(
+                student, args=SFTConfig(**common), teacher=teacher, distillation_weight=weight, **shared
+            )
+        trainer.train()
+    return {name: p.detach() - before[name] for name, p in student.named_parameters() if name in before}
+
+
+def greedy_rollouts() -> None:
+    """Sampling differs between ranks by design; greedy rollouts make the partitions comparable."""
+    minillm.rollout = functools.partial(rollout, greedy=True)
+
+
+if __name__ == "__main__":
+    from tests.methods.conftest import letter_tokenizer
+
+    greedy_rollouts()
+    updates = {
+        f"{trainer}/{kind}/{name}": delta
+        for trainer in TRAINERS
+        for kind in ("llama", "gpt2", "lora")
+        for name, delta in one_update(trainer, kind, letter_tokenizer(), batch=2, accumulate=1).items()
+    }
+    if int(os.environ["RANK"]) == 0:
+        save_file({name: delta.contiguous() for name, delta in updates.items()}, sys.argv[1])

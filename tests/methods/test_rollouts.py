@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from methods.errors import MethodError
+from methods.rollouts import left_pad, rollout
+from tests.methods.conftest import make_model
+
+PROMPTS = [[5, 2], [7, 8, 9, 2], [4, 2]]
+
+
+def run(model, **settings):
+    return rollout(model, PROMPTS, max_new_tokens=6, eos_ids=[1], pad_id=0, **settings)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_greedy_equals_recomputing_each_prompt_alone(kind):
+    """The cache, the padding and the positions change nothing: argmax of a full forward of each single prompt."""
+    model = make_model(kind, seed=3)
+    result = run(model, greedy=True)
+    for row, prompt in enumerate(PROMPTS):
+        ids = list(prompt)
+        for _ in range(6):
+            ids.append(int(model.eval()(torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == 1:
+                break
+        kept = result.completion_ids[row][result.completion_mask[row].bool()].tolist()
+        assert kept == ids[len(prompt) :]
+
+
+def test_samples_follow_the_mixture():
+    """Frequencies of the first token over many draws against (1 - a) q + a p computed from full forwards."""
+    student, teacher = make_model(seed=1), make_model(seed=2, width=24)
+    torch.manual_seed(0)
+    draws = 20_000
+    result = rollout(
+        student, [[5, 2]] * draws, max_new_tokens=1, eos_ids=[1], pad_id=0, teacher=teacher, teacher_mix=0.3
+    )
+    frequency = torch.bincount(result.completion_ids[:, 0], minlength=29) / draws
+    with torch.no_grad():
+        q, p = (m(torch.tensor([[5, 2]])).logits[0, -1].softmax(-1) for m in (student, teacher))
+    expected = 0.7 * q + 0.3 * p
+    assert (frequency - expected).abs().max() < 4 * (0.25 / draws) ** 0.5
+
+
+def test_mask_ends_with_the_first_eos_and_padding_follows():
+    model = make_model(seed=0)
+    torch.manual_seed(0)
+    result = rollout(model, PROMPTS * 40, max_new_tokens=5, eos_ids=[1, 6], pad_id=0)
+    for ids, mask, truncated, empty in zip(
+        result.completion_ids, result.completion_mask, result.truncated, result.empty, strict=True
+    ):
+        length = int(mask.sum())
+        assert mask[:length].all() and not mask[length:].any()
+        assert not torch.isin(ids[: length - 1], torch.tensor([1, 6])).any()
+        assert bool(truncated) == (int(ids[length - 1]) not in (1, 6))
+        assert bool(empty) == (length == 1 and not truncated)
+        assert (ids[length:] == 0).all()
+    counts = result.counts()
+    assert counts["completions"] == 120 and 0 < counts["truncated"] < 120
+
+
+def test_sampling_is_in_evaluation_mode_and_gives_the_mode_back():
+    model = make_model(seed=0).train()
+    model.config.attention_dropout = 0.9
+    seen = []
+    model.register_forward_pre_hook(lambda module, args: seen.append(module.training))
+    run(model)
+    assert seen and not any(seen)
+    assert model.training
+
+
+def test_one_generator_gives_one_result():
+    model = make_model(seed=0)
+    first, second = (run(model, generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first.completion_ids, second.completion_ids)
+
+
+def test_heads_of_different_size_are_mixed_over_the_shared_ids():
+    student, teacher = make_model(seed=0, vocabulary=29), make_model(seed=1, vocabulary=40)
+    torch.manual_seed(0)
+    result = rollout(
+        student, PROMPTS * 50, max_new_tokens=4, eos_ids=[1], pad_id=0, teacher=teacher, teacher_mix=0.9
+    )
+    assert result.completion_ids.max() < 29
+
+
+def test_an_empty_prompt_is_refused():
+    with pytest.raises(MethodError, match="empty prompt"):
+        rollout(make_model(), [[5], []], max_new_tokens=2, eos_ids=[1], pad_id=0)
+
+
+def test_left_padding():
+    ids, mask = left_pad([[5], [6, 7]], 0, torch.device("cpu"))
+    assert ids.tolist() == [[0, 5], [6, 7]] and mask.tolist() == [[0, 1], [1, 1]]
