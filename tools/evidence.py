@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reproductions.engine.claims import Claim
+    from reproductions.engine.judge import ValueJudgement
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = ROOT / "reproductions" / "papers"
 SCALES = ("tiny", "small", "paper")
+
+
+@dataclass(frozen=True)
+class EqualSeconds:
+    """The same comparison where both arms stop at the training seconds of the faster one."""
+
+    difference: float
+    interval: tuple[float, float] | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,7 @@ class Outcome:
     interval: tuple[float, float] | None
     p_holm: float | None
     seeds: int
-    equal_seconds: Any
+    equal_seconds: EqualSeconds | None
     explanation: str
 
 
@@ -71,14 +84,13 @@ def judged_papers(paper_ids: Iterable[str]) -> list[str]:
 
 
 def claims(paper_id: str) -> list[ClaimRow]:
-    """Every claim of a paper, judged again at each recorded scale (no torch); empty where none is written."""
+    """Every claim of a paper, judged again at each recorded scale (no torch); empty where none can be run."""
     path = folder(paper_id) / "claims.yaml"
-    if not path.is_file():
+    if not (path.is_file() and has_experiment(paper_id)):
         return []
     from reproductions.engine.claims import judge, load_claims
 
     written = load_claims(path)
-    explanations = {(finding.claim, finding.scale): finding.explanation for finding in written.findings}
     outcomes: dict[str, list[Outcome]] = {claim.id: [] for claim in written.claims}
     for result in result_files(paper_id):
         for found in judge(paper_id, result.stem):
@@ -89,17 +101,33 @@ def claims(paper_id: str) -> list[ClaimRow]:
                     better_mean=found.better_mean,
                     worse_mean=found.worse_mean,
                     difference=found.difference,
-                    interval=None if found.interval is None else (found.interval[0], found.interval[1]),
+                    interval=found.interval,
                     p_holm=found.p_holm,
                     seeds=found.seeds,
-                    equal_seconds=found.equal_seconds,
-                    explanation=explanations.get((found.claim, found.scale), ""),
+                    equal_seconds=_equal_seconds(found.equal_seconds),
+                    explanation=written.explanation(found.claim, found.scale),
                 )
             )
     return [_row(claim, tuple(outcomes[claim.id])) for claim in written.claims]
 
 
-def _row(claim: Any, outcomes: tuple[Outcome, ...]) -> ClaimRow:
+def values(paper_id: str) -> list[ValueJudgement]:
+    """The paper's own numbers beside ours, where its own scale was run."""
+    path = folder(paper_id) / "results" / "paper.json"
+    if not path.is_file():
+        return []
+    from reproductions.engine.claims import load_claims
+    from reproductions.engine.judge import judge_values
+    from reproductions.engine.results import read_results
+
+    return judge_values(load_claims(folder(paper_id) / "claims.yaml"), "paper", read_results(path))
+
+
+def _equal_seconds(found: Mapping[str, Any] | None) -> EqualSeconds | None:
+    return None if found is None else EqualSeconds(found["difference"], found["interval"], found["seconds"])
+
+
+def _row(claim: Claim, outcomes: tuple[Outcome, ...]) -> ClaimRow:
     numbers = claim.paper_numbers or {}
     return ClaimRow(
         id=claim.id,

@@ -128,6 +128,8 @@ def _claims(claims: Sequence[ClaimRow]) -> list[str]:
                 f"difference {number(outcome.difference)} {interval(outcome.interval)}, {outcome.seeds} seeds"
             )
             lines.append(wrap(ours, "      ", "    ") + f"\n      {verdict(outcome.verdict)}")
+            if outcome.explanation:
+                lines.append(wrap(outcome.explanation, "      "))
         if not claim.outcomes:
             lines.append("    " + verdict("not run"))
     return lines

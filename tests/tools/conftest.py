@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.evidence import ClaimRow, Outcome
+from tools.evidence import ClaimRow, EqualSeconds, Outcome
 
 
 def outcome(verdict: str, scale: str = "tiny", explanation: str = "") -> Outcome:
@@ -18,7 +18,7 @@ def outcome(verdict: str, scale: str = "tiny", explanation: str = "") -> Outcome
         interval=(1.5, 5.0),
         p_holm=0.0123,
         seeds=5,
-        equal_seconds=None,
+        equal_seconds=EqualSeconds(2.5, (-0.5, 5.5), 20.0),
         explanation=explanation,
     )
 

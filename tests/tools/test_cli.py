@@ -204,8 +204,9 @@ def test_verify_exits_by_the_verdicts(kd, monkeypatch, verdicts, code):
     found, out, _ = kd("verify")
     assert found == code
     assert all(verdict in out for verdict in verdicts)
+    assert max(map(len, out.splitlines())) <= 80
     plain = json.loads(kd("verify", "--json")[1])
-    assert [row["outcomes"][0]["verdict"] for row in plain["minillm"]] == verdicts
+    assert [row["outcomes"][0]["verdict"] for row in plain["minillm"]["claims"]] == verdicts
 
 
 def test_verify_of_a_paper_without_results_says_how_to_make_them(kd):

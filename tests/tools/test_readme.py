@@ -79,7 +79,7 @@ def test_hostile_text_stays_text():
     assert "](https://evil.example)" not in re.sub(r"\\.", "", text)
     for line in text.splitlines():
         if "evil.example" in line and line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)\|", line)) == 8
+            assert len(re.findall(r"(?<!\\)\|", line)) == 9
     reference = next(line for line in text.splitlines() if line.startswith("[minillm]: "))
     assert reference.count('"') == 2
 
