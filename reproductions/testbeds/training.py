@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from datasets import Dataset
+
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from reproductions.engine.run import Run
@@ -18,6 +20,30 @@ def on_device(model: PreTrainedModel, run: Run) -> PreTrainedModel:
     return model
 
 
+def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Dataset:
+    """Columns `input_ids` and `labels` (-100 on the prompt) of prompt + completion + EOS, cut at `max_tokens`.
+
+    What TRL's preparation gives, in one batched call instead of four passes row by row: for runs of ten seconds
+    those passes cost more than the training. Hand it over with `SKIP_PREPARATION`.
+    """
+    prompts, completions = list(dataset["prompt"]), list(dataset["completion"])
+    whole = [p + c + str(tokenizer.eos_token) for p, c in zip(prompts, completions, strict=True)]
+    ids = [row[:max_tokens] for row in tokenizer(whole)["input_ids"]]
+    starts = [common(a, b) for a, b in zip(tokenizer(prompts)["input_ids"], ids, strict=True)]
+    labels = [[-100] * n + row[n:] for n, row in zip(starts, ids, strict=True)]
+    kept = [i for i, (n, row) in enumerate(zip(starts, ids, strict=True)) if n < len(row)]
+    return Dataset.from_dict({"input_ids": [ids[i] for i in kept], "labels": [labels[i] for i in kept]})
+
+
+# SFTConfig fields for a dataset that `encode` made.
+SKIP_PREPARATION: Mapping[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
+
+
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+
+
 def fine_tune(
     model: PreTrainedModel,
     dataset: Dataset,
@@ -25,6 +51,7 @@ def fine_tune(
     run: Run,
     settings: Mapping[str, Any],
     *,
+    max_tokens: int,
     phase: str,
 ) -> PreTrainedModel:
     """Train `model` on prompt-completion rows with TRL's SFTTrainer; returns it in eval mode.
@@ -33,6 +60,10 @@ def fine_tune(
     """
     from trl import SFTConfig, SFTTrainer
 
-    arguments = run.arguments(SFTConfig, **settings)
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
+    trainer = SFTTrainer(
+        model=model,
+        args=run.arguments(SFTConfig, **settings, **SKIP_PREPARATION),
+        train_dataset=encode(dataset, tokenizer, max_tokens),
+        processing_class=tokenizer,
+    )
     return run.train(trainer, phase=phase).eval()
