@@ -104,7 +104,7 @@ class Run:
         points = int(self.settings.get("curve_points", 4))
         if self._build_seed is None and points > 0:
             trainer.add_callback(CurveCallback(self, trainer, points))
-        with self._training_clock():
+        with self.training_clock():
             trainer.train()
         self.ledger.add_tokens(getattr(trainer, "token_counts", {}))
         self.ledger.add_rollouts(getattr(trainer, "rollout_counts", {}))
@@ -247,7 +247,8 @@ class Run:
                 module.training = training
 
     @contextlib.contextmanager
-    def _training_clock(self) -> Iterator[None]:
+    def training_clock(self) -> Iterator[None]:
+        """What happens inside counts as training seconds; `train` does this for a Trainer."""
         self._off_clock = self._off_clock_cpu = 0.0
         self._synchronise()
         self._train_began = time.perf_counter(), time.process_time()
