@@ -78,6 +78,15 @@ def result_files(paper_id: str) -> list[Path]:
     return sorted(found, key=lambda path: (SCALES.index(path.stem) if path.stem in SCALES else 9, path.stem))
 
 
+def reports(paper_id: str) -> list[tuple[str, Path | None, Path | None]]:
+    """Per recorded scale: its name, report and plot, where the engine wrote them."""
+    found = []
+    for path in result_files(paper_id):
+        report, plot = path.with_suffix(".md"), path.with_suffix(".png")
+        found.append((path.stem, report if report.is_file() else None, plot if plot.is_file() else None))
+    return found
+
+
 def judged_papers(paper_ids: Iterable[str]) -> list[str]:
     """Those of the ids whose results are recorded."""
     return [paper_id for paper_id in paper_ids if result_files(paper_id)]
@@ -93,7 +102,7 @@ def claims(paper_id: str) -> list[ClaimRow]:
     written = load_claims(path)
     outcomes: dict[str, list[Outcome]] = {claim.id: [] for claim in written.claims}
     for result in result_files(paper_id):
-        for found in judge(paper_id, result.stem):
+        for found in judge(paper_id, result.stem, PAPERS):
             outcomes[found.claim].append(
                 Outcome(
                     scale=found.scale,

@@ -60,6 +60,7 @@ def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRo
         badges={paper.id: badge(paper, claims.get(paper.id, ())) for paper in papers},
         judged={paper_id: rows for paper_id, rows in claims.items() if rows},
         marks=MARKS,
+        reports={paper: _reports(paper) for paper in claims},
         benchmark=_benchmark(),
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
@@ -99,6 +100,16 @@ def tally(claims: Sequence[ClaimRow]) -> str:
 
 def _leaves(papers: Sequence[Paper], axis_id: str, values: Mapping[str, Any]) -> dict[str, list[Paper]]:
     return {value: [paper for paper in papers if value in paper.taxonomy[axis_id]] for value in values}
+
+
+def _reports(paper_id: str) -> list[dict[str, str]]:
+    """Report and plot of each recorded scale, as links from the README."""
+    shown = []
+    for scale, report, plot in evidence.reports(paper_id):
+        paths = {"report": report, "plot": plot}
+        links = {name: path.relative_to(ROOT).as_posix() for name, path in paths.items() if path is not None}
+        shown.append({"scale": scale, "report": "", "plot": "", **links})
+    return shown
 
 
 def _benchmark() -> Any:

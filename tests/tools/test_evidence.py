@@ -1,0 +1,156 @@
+"""From a results file to the rows that README, `show` and `verify` print, through the real judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reproductions.engine.errors import KDError
+from reproductions.engine.experiment import config, config_hash, load_experiment
+from tools import evidence
+
+EXPERIMENT = """
+from reproductions.engine.experiment import Arm, Experiment, Scale
+
+EXPERIMENT = Experiment(
+    paper="toy-paper",
+    title="A toy",
+    arms={name: Arm(name, lambda run: None, role) for name, role in [("good", "method"), ("plain", "baseline")]},
+    scales={
+        "tiny": Scale("nothing", (1, 2, 3, 4, 5), {"steps": 3}),
+        "small": Scale("nothing", (1, 2, 3), {"steps": 4}),
+    },
+    headline=("accuracy",),
+)
+"""
+CLAIMS = """
+claims:
+  - id: good-wins
+    statement: The good arm is more often right.
+    source: {arxiv: "2401.00001", version: 2, where: Table 1}
+    metric: accuracy
+    better: good
+    worse: plain
+    margin: 0
+    scales: [tiny, small]
+    paper_numbers: {better: 0.9, worse: 0.7, setting: large models}
+  - id: plain-wins
+    statement: The plain arm is more often right.
+    source: {arxiv: "2401.00001", version: 2, where: Table 2}
+    metric: accuracy
+    better: plain
+    worse: good
+    margin: 0
+    scales: [tiny]
+findings:
+  - {claim: plain-wins, scale: tiny, explanation: It was made up.}
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch) -> Path:
+    """A paper with an experiment and claims, and no results."""
+    folder = tmp_path / "toy_paper"
+    (folder / "results").mkdir(parents=True)
+    (folder / "experiment.py").write_text(EXPERIMENT)
+    (folder / "claims.yaml").write_text(CLAIMS)
+    monkeypatch.setattr(evidence, "PAPERS", tmp_path)
+    return folder
+
+
+def record(folder: Path, **changes: object) -> None:
+    """A tiny results file: "good" is right on 80 of 100 examples, "plain" on 60."""
+    experiment = load_experiment("toy-paper", folder.parent)
+    runs = []
+    for arm, right in (("good", 80), ("plain", 60)):
+        for seed in (1, 2, 3, 4, 5):
+            correct = [1.0 if (place + seed) % 100 < right else 0.0 for place in range(100)]
+            runs.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "metrics": {"accuracy": sum(correct) / 100},
+                    "examples": {"correct": correct},
+                    "curve": [{"step": 3, "train_seconds": 2.0, "metrics": {"accuracy": right / 100}}],
+                    "seconds": {"train": 2.0, "evaluate": 1.0, "total": 3.0},
+                    "tokens": {"student": 1, "teacher": 1, "generated": 0},
+                    "rollouts": {"completions": 0, "truncated": 0, "empty": 0},
+                }
+            )
+    metric = {
+        "kind": "mean",
+        "columns": ["correct"],
+        "higher_is_better": True,
+        "title": "Accuracy",
+        "unit": "",
+    }
+    results = {
+        "schema": 1,
+        "paper": "toy-paper",
+        "scale": "tiny",
+        "testbed": "nothing",
+        "config_hash": config_hash(experiment, "tiny"),
+        "config": config(experiment, "tiny"),
+        "data_revision": "none",
+        "environment": {},
+        "metrics": {"accuracy": metric},
+        "shared": {},
+        "runs": runs,
+        **changes,
+    }
+    (folder / "results" / "tiny.json").write_text(json.dumps(results))
+
+
+def test_claims_without_results_are_not_run(toy):
+    assert [row.outcomes for row in evidence.claims("toy-paper")] == [(), ()]
+    assert evidence.judged_papers(["toy-paper"]) == []
+    assert evidence.values("toy-paper") == []
+
+
+def test_recorded_results_become_rows(toy):
+    record(toy)
+    good, plain = evidence.claims("toy-paper")
+    assert (good.paper_better, good.paper_worse, good.paper_setting) == (0.9, 0.7, "large models")
+    assert good.source == "arXiv 2401.00001v2, Table 1"
+    (outcome,) = good.outcomes
+    assert (outcome.scale, outcome.verdict, outcome.seeds) == ("tiny", "reproduced", 5)
+    assert outcome.difference == pytest.approx(0.2) and outcome.interval[0] > 0
+    assert (outcome.better_mean, outcome.worse_mean) == pytest.approx((0.8, 0.6))
+    assert outcome.equal_seconds.difference == pytest.approx(0.2)
+    assert plain.outcomes[0].verdict == "not reproduced"
+    assert plain.outcomes[0].explanation == "It was made up."
+    assert plain.paper_better is None
+    assert evidence.judged_papers(["toy-paper", "absent"]) == ["toy-paper"]
+    json.dumps([row.as_dict() for row in (good, plain)])
+
+
+def test_results_of_another_configuration_are_refused(toy):
+    record(toy, config_hash="0" * 12)
+    with pytest.raises(KDError, match="config 000000000000"):
+        evidence.claims("toy-paper")
+
+
+def test_a_hand_edited_figure_is_refused(toy):
+    record(toy)
+    path = toy / "results" / "tiny.json"
+    path.write_text(path.read_text().replace('"accuracy": 0.8}', '"accuracy": 0.9}', 1))
+    with pytest.raises(KDError, match="never edited by hand"):
+        evidence.claims("toy-paper")
+
+
+def test_a_paper_without_experiment_has_no_claims(toy):
+    (toy / "experiment.py").unlink()
+    assert evidence.claims("toy-paper") == []
+    assert not evidence.has_experiment("toy-paper")
+
+
+def test_reports_and_plots_are_found_where_they_exist(toy):
+    record(toy)
+    assert evidence.reports("toy-paper") == [("tiny", None, None)]
+    for suffix in ("md", "png"):
+        (toy / "results" / f"tiny.{suffix}").touch()
+    assert evidence.reports("toy-paper") == [
+        ("tiny", toy / "results" / "tiny.md", toy / "results" / "tiny.png")
+    ]
