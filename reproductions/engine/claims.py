@@ -72,9 +72,9 @@ class ClaimSet:
         return tuple(claim for claim in self.claims if scale in claim.scales)
 
     def paper_number(self, arm: str, metric: str, scale: str) -> float | None:
-        """The paper's own figure for an arm and metric: a table's value, else one that a claim quotes."""
+        """The paper's own figure for an arm and metric: a table's verified value, else one that a claim quotes."""
         for value in self.values:
-            if (value.arm, value.metric) == (arm, metric):
+            if value.verified and (value.arm, value.metric) == (arm, metric):
                 return value.value
         for claim in self.at(scale):
             numbers = claim.paper_numbers or {}

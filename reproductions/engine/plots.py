@@ -46,7 +46,18 @@ def plot(report: Report, path: Path) -> None:
     )
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    write_atomic(path, picture.getvalue())
+    write_atomic(path, _small(picture))
+
+
+def _small(picture: BytesIO) -> bytes:
+    """The PNG with a palette of its own: a third of the size, for git."""
+    from PIL import Image
+
+    smaller = BytesIO()
+    Image.open(picture).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
+        smaller, "PNG", optimize=True
+    )
+    return smaller.getvalue()
 
 
 def _figures(axis: Any, report: Report, metric: str, arms: Sequence[str]) -> None:
