@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from catalog.errors import CatalogError
 from catalog.reader import MAX_BYTES, nearest, read_yaml, read_yaml_with_lines
@@ -133,3 +135,20 @@ def test_the_python_parser_reads_the_same(write, monkeypatch):
 def test_names_are_as_plain_as_values(write, content):
     with pytest.raises(CatalogError):
         read_yaml(write(content))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.one_of(
+        st.binary(max_size=80),
+        st.text(st.characters(codec="utf-8"), max_size=80).map(str.encode),
+        st.text("ab:-[]{},&*!|>'\"%@`#?~<.1e \n", max_size=60).map(str.encode),
+    )
+)
+def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "any.yaml"
+    path.write_bytes(content)
+    try:
+        assert isinstance(read_yaml(path), dict)
+    except CatalogError as error:
+        assert "\n" not in str(error)
