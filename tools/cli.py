@@ -172,8 +172,9 @@ def _readme(args: argparse.Namespace) -> int:
 
 
 def _bench_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="small sizes, seconds instead of minutes")
-    _json_option(parser)
+    from tools import bench
+
+    bench.options(parser)
 
 
 def _bench(args: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from tools.evidence import ROOT, ClaimRow
 from tools.terminal import interval, number
 
 README = ROOT / "README.md"
-BENCHMARK = ROOT / "benchmarks" / "fused.json"
+BENCHMARKS = ROOT / "benchmarks"
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {"reproduced": "✅", "not reproduced": "❌", "inconclusive": "➖", "not run": "⬜"}
 
@@ -61,7 +61,7 @@ def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRo
         judged={paper_id: rows for paper_id, rows in claims.items() if rows},
         marks=MARKS,
         reports={paper: _reports(paper) for paper in claims},
-        benchmark=_benchmark(),
+        benchmarks=benchmarks(),
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
@@ -112,6 +112,29 @@ def _reports(paper_id: str) -> list[dict[str, str]]:
     return shown
 
 
-def _benchmark() -> Any:
-    """What `make bench` recorded, if it did."""
-    return json.loads(BENCHMARK.read_text(encoding="utf-8")) if BENCHMARK.is_file() else None
+def benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table for each file that `make bench` recorded: implementations down, vocabularies across, forward KL."""
+    tables = []
+    for path in sorted((folder or BENCHMARKS).glob("fused-*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        cases = [case for case in record["cases"] if case["divergence"] == "forward_kl"]
+        rows: dict[str, list[str]] = {}
+        for case in cases:
+            for result in case["results"]:
+                rows.setdefault(result["implementation"], []).append(_measured(result))
+        if cases:
+            first = cases[0]
+            versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items() if number)
+            about = f"{record['device']}, {first['dtype']}, {first['positions'] // 2} completion positions"
+            widths = f"hidden sizes {first['student_width']} and {first['teacher_width']}; {versions}"
+            columns = ["forward KL", *(f"vocabulary {case['vocabulary']:,}" for case in cases)]
+            tables.append({"about": f"{about}, {widths}", "columns": columns, "rows": list(rows.items())})
+    return tables
+
+
+def _measured(result: Mapping[str, Any]) -> str:
+    if result["seconds"] is None:
+        return result["note"]
+    peak = result["peak_bytes"]
+    memory = "" if peak is None else ", out of memory" if peak < 0 else f", {peak / 1e9:.2f} GB"
+    return f"{number(result['seconds'])} s{memory}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import replace
@@ -112,3 +113,34 @@ def test_a_thousand_papers_take_less_than_two_seconds():
     start = time.perf_counter()
     readme.render(Catalog(catalog.taxonomy, catalog.teachers, many), {})
     assert time.perf_counter() - start < 2
+
+
+def test_a_recorded_benchmark_becomes_a_table(tmp_path, monkeypatch):
+    def result(name, seconds, peak, note=""):
+        return {"implementation": name, "seconds": seconds, "peak_bytes": peak, "note": note}
+
+    case = {"divergence": "forward_kl", "dtype": "float32", "positions": 2048}
+    case |= {"student_width": 256, "teacher_width": 512}
+    results = [
+        result("four GEMMs (floor)", 0.5, None),
+        result("ours | fused", 0.96, 220_000_000),
+        result("full logits", 6.7, -1),
+        result("peer", None, None, "not installed"),
+    ]
+    record = {
+        "device": "a processor",
+        "versions": {"torch": "2.13.0", "liger-kernel": None},
+        "cases": [
+            {**case, "vocabulary": 32000, "results": results},
+            {**case, "vocabulary": 128256, "results": results},
+            {**case, "vocabulary": 32000, "divergence": "jensen_shannon", "results": results},
+        ],
+    }
+    (tmp_path / "fused-cpu-float32.json").write_text(json.dumps(record))
+    assert readme.benchmarks(tmp_path / "absent") == []
+    monkeypatch.setattr(readme, "BENCHMARKS", tmp_path)
+    text = readme.render()
+    assert "| forward KL | vocabulary 32,000 | vocabulary 128,256 |" in text
+    assert r"| ours \| fused | 0.96 s, 0.22 GB | 0.96 s, 0.22 GB |" in text
+    assert "6.7 s, out of memory" in text and "not installed" in text
+    assert "a processor, float32, 1024 completion positions, hidden sizes 256 and 512; torch 2.13.0" in text
