@@ -72,6 +72,16 @@ def has_experiment(paper_id: str) -> bool:
     return (folder(paper_id) / "experiment.py").is_file()
 
 
+def scales(paper_id: str) -> list[tuple[str, float]]:
+    """The scales a paper can be run at and the minutes each takes on two cores, 0 where unknown."""
+    if not has_experiment(paper_id):
+        return []
+    from reproductions.engine.experiment import load_experiment
+
+    declared = load_experiment(paper_id, PAPERS).scales
+    return [(name, scale.minutes) for name, scale in declared.items()]
+
+
 def result_files(paper_id: str) -> list[Path]:
     """Committed results, smallest scale first."""
     found = (folder(paper_id) / "results").glob("*.json")

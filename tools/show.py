@@ -136,9 +136,14 @@ def _claims(claims: Sequence[ClaimRow]) -> list[str]:
 
 
 def _commands(paper: Paper) -> list[str]:
-    if evidence.has_experiment(paper.id):
-        return [f"make reproduce PAPER={paper.id}", f"make verify PAPER={paper.id}"]
-    return ["nothing to run yet; CONTRIBUTING.md says how to add an experiment"]
+    scales = evidence.scales(paper.id)
+    if not scales:
+        return ["nothing to run yet; CONTRIBUTING.md says how to add an experiment"]
+    commands = []
+    for scale, minutes in scales:
+        time = f"   # about {number(minutes)} minutes on 2 cores" if minutes else ""
+        commands.append(f"make reproduce PAPER={paper.id} SCALE={scale}{time}")
+    return commands
 
 
 def _as_json(catalog: Catalog, paper: Paper, claims: Sequence[ClaimRow]) -> dict[str, object]:

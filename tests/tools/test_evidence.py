@@ -146,6 +146,11 @@ def test_a_paper_without_experiment_has_no_claims(toy):
     assert not evidence.has_experiment("toy-paper")
 
 
+def test_scales_come_from_the_experiment(toy):
+    assert evidence.scales("toy-paper") == [("tiny", 0), ("small", 0)]
+    assert evidence.scales("absent") == []
+
+
 def test_reports_and_plots_are_found_where_they_exist(toy):
     record(toy)
     assert evidence.reports("toy-paper") == [("tiny", None, None)]
