@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 # Finished rows cost as much as live ones; copying the cache to drop them pays below this share of live rows.
 COMPACT_BELOW = 0.6
+# Rows of one forward pass over whole sequences: the activations of a small model then stay in a CPU's cache.
+FORWARD_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,13 @@ class Samples:
     mask: Tensor
     logprobs: Tensor
 
-    def first(self, rows: int) -> Samples:
-        """The first `rows` of them."""
-        return Samples(self.ids[:rows], self.mask[:rows], self.logprobs[:rows])
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """ids, mask and logprobs."""
+        return self.ids, self.mask, self.logprobs
+
+    def rows(self, span: slice) -> Samples:
+        """Some of them."""
+        return Samples(self.ids[span], self.mask[span], self.logprobs[span])
 
     def finished(self, eos_ids: Sequence[int]) -> Tensor:
         """(B,) true where the answer ended with EOS before the token limit."""
@@ -67,21 +73,20 @@ def sample(
     max_new_tokens: int,
     eos_ids: Sequence[int],
     pad_id: int,
-    generator: torch.Generator | None = None,
-    greedy: bool = False,
+    uniforms: Tensor | None = None,
 ) -> Samples:
-    """Continue left-padded prompts (B, P) at temperature 1, or greedily, with a key-value cache.
+    """Continue left-padded prompts (B, P) at temperature 1, or greedily without `uniforms`, with a key-value cache.
 
-    One uniform number per row and position is drawn on the CPU before decoding, and a token is chosen by
-    inverting its cumulative distribution: the draw does not depend on the device or on when other rows end,
-    and two models given the same seed are compared with common random numbers.
+    `uniforms` (B, max_new_tokens) in [0, 1) choose the tokens by inverting their cumulative distribution: a draw
+    does not depend on the device or on when other rows end, and two models given the same numbers are compared
+    with common random numbers.
     """
     was_training = model.training
     model.eval()
     device = model.device
     rows = len(prompt_ids)
     prompt_ids, attention = prompt_ids.to(device), attention_mask.to(device)
-    uniforms = None if greedy else torch.rand(rows, max_new_tokens, generator=generator).to(device)
+    uniforms = None if uniforms is None else uniforms.to(device)
     ids = torch.full((rows, max_new_tokens), pad_id, device=device)
     mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
     logprobs = torch.zeros((rows, max_new_tokens), device=device)
@@ -129,29 +134,22 @@ def invert(logp: Tensor, uniform: Tensor) -> Tensor:
 
 @torch.no_grad()
 def completion_logprobs(
-    model: PreTrainedModel, prompt_ids: Tensor, attention_mask: Tensor, samples: Samples, batch: int = 64
+    model: PreTrainedModel, prompt_ids: Tensor, attention_mask: Tensor, samples: Samples
 ) -> Tensor:
-    """Log-probabilities (B, T, V) in fp32 of the next token at every position of the sampled completions.
-
-    `batch` rows at a time: for small models on a CPU the activations of 64 rows stay in the cache.
-    """
+    """Log-probabilities (B, T, V) in fp32 of the next token at every position of the sampled completions."""
     was_training = model.training
     model.eval()
     device = model.device
-    ids = torch.cat([prompt_ids.to(device), samples.ids.to(device)], 1)
     attention = torch.cat([attention_mask.to(device), samples.mask.to(device, attention_mask.dtype)], 1)
-    parts = []
-    for some, seen in zip(ids.split(batch), attention.split(batch), strict=True):
-        logits = model(
-            input_ids=some,
-            attention_mask=seen,
-            position_ids=positions(seen),
-            use_cache=False,
-            logits_to_keep=samples.ids.shape[1] + 1,
-        ).logits[:, :-1]
-        parts.append(logits.float().log_softmax(-1))
+    logits = model(
+        input_ids=torch.cat([prompt_ids.to(device), samples.ids.to(device)], 1),
+        attention_mask=attention,
+        position_ids=positions(attention),
+        use_cache=False,
+        logits_to_keep=samples.ids.shape[1] + 1,
+    ).logits[:, :-1]
     model.train(was_training)
-    return torch.cat(parts)
+    return logits.float().log_softmax(-1)
 
 
 def accumulated_kl(teacher_logp: Tensor, student_logp: Tensor, mask: Tensor) -> Tensor:
@@ -216,3 +214,8 @@ def error_rate(predictions: Sequence[Sequence[int]], references: Sequence[Sequen
 def exact_match(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> np.ndarray:
     """1.0 where the answer is the reference, else 0.0."""
     return np.array([float(list(p) == list(r)) for p, r in zip(predictions, references, strict=True)])
+
+
+def rounded(columns: Mapping[str, tuple[np.ndarray, int]]) -> dict[str, list[float]]:
+    """Plain lists from (figures, digits): what a result file keeps, so that metrics of both agree."""
+    return {name: np.round(np.asarray(v, float), digits).tolist() for name, (v, digits) in columns.items()}

@@ -18,22 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import Metric
 from reproductions.testbeds import evaluation as ev
+from reproductions.testbeds.judging import Judge
 from reproductions.testbeds.scratch_models import scratch_llama
 from reproductions.testbeds.training import fine_tune, on_device
 
 if TYPE_CHECKING:
     from reproductions.engine.run import Run
-
-Prompts = tuple[Tensor, Tensor]  # left-padded ids and attention mask
 
 PACKAGE, VERSION, FILE = "Aquila-Resolve", "0.1.4", "Aquila_Resolve/data/cmudict.json.gz"
 
@@ -57,7 +54,6 @@ TEACHER_TRAINING = {
 }
 SAMPLES_PER_WORD = 2
 MAX_TOKENS = 32
-TEACHER_SEED = 1_000_000  # keeps the teacher's samples apart from every student's
 
 METRICS = {
     "rouge_l": Metric("mean", ("rouge_l",), True, "ROUGE-L on phonemes, sampled", "%"),
@@ -161,12 +157,17 @@ class Pronunciation:
     pretraining = None
 
     def __init__(self, lexicon: Mapping[str, str]) -> None:
-        self._judged: tuple[Run, PreTrainedModel, dict[tuple[Any, ...], tuple[ev.Samples, Tensor]]] | None = (
-            None
-        )
         self._lexicon = lexicon
         self._words = split_words(list(lexicon))
         self.tokenizer = make_tokenizer(sorted({p for said in lexicon.values() for p in said.split()}))
+
+        self._judge = Judge(
+            self.tokenizer,
+            self.teacher,
+            max_prompt_tokens=self.max_prompt_tokens,
+            max_new_tokens=self.max_completion_tokens,
+            batch=4096,
+        )
 
     @cached_property
     def revision(self) -> str:
@@ -227,32 +228,6 @@ class Pronunciation:
         key = {"shape": STUDENT_SHAPE, "training": training, "seed": run.seed}
         return on_device(run.cached_model("sft-start", key, build), run)
 
-    def _decode(self, model: PreTrainedModel, prompts: Prompts, copies: int = 1, **how: Any) -> ev.Samples:
-        ids, attention = prompts
-        return ev.sample(
-            model,
-            ids.repeat(copies, 1),
-            attention.repeat(copies, 1),
-            max_new_tokens=self.max_completion_tokens,
-            eos_ids=[self.tokenizer.eos_token_id],
-            pad_id=self.tokenizer.pad_token_id,
-            **how,
-        )
-
-    def _judge(
-        self, run: Run, prompts: Prompts, asked: tuple[Any, ...]
-    ) -> tuple[PreTrainedModel, ev.Samples, Tensor]:
-        """The teacher, its own answers and its log-probabilities on them: the same all through a run."""
-        if self._judged is None or self._judged[0] is not run:
-            # A copy of its own: a trainer may wrap the forward of the teacher it was handed.
-            self._judged = (run, self.teacher(run), {})
-        _, teacher, known = self._judged
-        if asked not in known:
-            generator = torch.Generator().manual_seed(TEACHER_SEED + run.seed)
-            samples = self._decode(teacher, prompts, generator=generator)
-            known[asked] = samples, ev.completion_logprobs(teacher, *prompts, samples)
-        return teacher, *known[asked]
-
     def evaluate(
         self, model: PreTrainedModel, run: Run, *, split: str = "test", limit: int | None = None
     ) -> dict[str, list[float]]:
@@ -260,43 +235,23 @@ class Pronunciation:
         rows = getattr(self, split)
         rows = rows.select(range(min(len(rows), limit or len(rows))))
         references = self.tokenizer(list(rows["completion"]))["input_ids"]
-        prompts = ev.encode_prompts(self.tokenizer, rows["prompt"], self.max_prompt_tokens)
-        eos = [self.tokenizer.eos_token_id]
-
-        sampled = self._decode(
-            model, prompts, SAMPLES_PER_WORD, generator=torch.Generator().manual_seed(run.seed)
-        )
-        answers = sampled.answers(eos)
+        answers = self._judge.answers(model, run, rows["prompt"], copies=SAMPLES_PER_WORD)
 
         def mean_score(score: Callable[..., np.ndarray]) -> np.ndarray:
-            return score(answers, references * SAMPLES_PER_WORD).reshape(SAMPLES_PER_WORD, -1).mean(0)
+            return np.mean([score(sampled, references) for sampled in answers.sampled], axis=0)
 
-        greedy = self._decode(model, prompts, greedy=True)
-        correct = ev.exact_match(greedy.answers(eos), references)
-        teacher, teacher_answers, teacher_on_teacher = self._judge(run, prompts, (split, len(rows)))
-        own = sampled.first(len(rows))
-        regret = ev.accumulated_kl(
-            ev.completion_logprobs(teacher, *prompts, own),
-            ev.completion_logprobs(model, *prompts, own),
-            own.mask,
-        )
-        step_error = ev.accumulated_kl(
-            teacher_on_teacher, ev.completion_logprobs(model, *prompts, teacher_answers), teacher_answers.mask
-        )
+        correct = ev.exact_match(answers.greedy, references)
         columns = {
             "rouge_l": (mean_score(ev.rouge_l), 1),
             "exact_match": (100 * mean_score(ev.exact_match), 0),
             "phoneme_error_rate": (mean_score(ev.error_rate), 1),
             "greedy_exact_match": (100 * correct, 0),
-            "confidence": (greedy.logprobs.sum(1).exp().cpu().numpy(), 3),
+            "confidence": (answers.confidence, 3),
             "correct": (correct, 0),
-            "kl_student_contexts": (regret.cpu().numpy(), 2),
-            "kl_teacher_contexts": (step_error.cpu().numpy(), 2),
+            "kl_student_contexts": (answers.regret, 2),
+            "kl_teacher_contexts": (answers.step_error, 2),
         }
-        return {
-            name: np.round(figures.astype(float), digits).tolist()
-            for name, (figures, digits) in columns.items()
-        }
+        return ev.rounded(columns)
 
 
 def load() -> Pronunciation:

