@@ -103,7 +103,7 @@ class MiniLLMTrainer(GRPOTrainer):
         self.rollout_counts = {"completions": 0, "truncated": 0, "empty": 0}
         self._corpus = None
         if pretraining_dataset is not None and args.pretraining_weight > 0:
-            self._corpus = _endless(pretraining_dataset, processing_class, args)
+            self._corpus = _endless(pretraining_dataset, processing_class, args, self.accelerator)
         self._corpus_window: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -289,12 +289,23 @@ def _predicting_states(model, prompt_ids, prompt_mask, completion_ids, completio
     return hidden_states(model, ids, mask)[:, prompt_ids.shape[1] - 1 : -1]
 
 
-def _endless(corpus: Dataset, tokenizer: Any, args: MiniLLMConfig):
-    """Batches of (ids, labels) of plain text for ever, in an order that the seed fixes; padding is -100 in labels."""
+def _endless(corpus: Dataset, tokenizer: Any, args: MiniLLMConfig, accelerator: Any):
+    """This rank's batches of (ids, labels) of plain text for ever, in an order that the seed fixes.
+
+    Every rank draws the same global batch and keeps its own rows; padding is -100 in labels.
+    """
+    ranks, rank = accelerator.num_processes, accelerator.process_index
+    if len(corpus) < args.per_device_train_batch_size * ranks:
+        raise MethodError(
+            f"the pretraining corpus has {len(corpus)} texts, fewer than one batch over {ranks} ranks"
+        )
 
     def collate(rows):
         limit = args.max_completion_length
-        tokens = [tokenizer(row["text"], truncation=True, max_length=limit)["input_ids"] for row in rows]
+        tokens = [
+            tokenizer(row["text"], truncation=True, max_length=limit)["input_ids"]
+            for row in rows[rank::ranks]
+        ]
         width = max(map(len, tokens))
         ids = torch.full((len(tokens), width), tokenizer.pad_token_id)
         labels = torch.full((len(tokens), width), -100)
@@ -303,11 +314,8 @@ def _endless(corpus: Dataset, tokenizer: Any, args: MiniLLMConfig):
         return ids, labels
 
     order = torch.Generator().manual_seed(args.seed)
+    size = args.per_device_train_batch_size * ranks
     while True:
         yield from DataLoader(
-            corpus,
-            batch_size=args.per_device_train_batch_size,
-            shuffle=True,
-            generator=order,
-            collate_fn=collate,
+            corpus, batch_size=size, shuffle=True, drop_last=True, generator=order, collate_fn=collate
         )

@@ -67,7 +67,9 @@ def minillm(run, **ablation):
     """The paper's method, or one of its ablations."""
     from methods.algorithms.minillm import MiniLLMConfig, MiniLLMTrainer
 
-    settings = run.settings["minillm"] | {"max_completion_length": run.testbed.max_completion_tokens} | ablation
+    settings = (
+        run.settings["minillm"] | {"max_completion_length": run.testbed.max_completion_tokens} | ablation
+    )
     trainer = MiniLLMTrainer(
         run.testbed.sft_start(run),
         teacher=run.testbed.teacher(run),
@@ -106,5 +108,6 @@ EXPERIMENT = Experiment(
         "small": Scale("word-problems", seeds=(0, 1, 2, 3, 4), settings=SMALL),
         "paper": Scale("instructions", seeds=(10, 20, 30, 40, 50), settings=PAPER),
     },
+    metrics=("rouge_l_dolly", "rouge_l_self_instruct", "rouge_l_super_natural"),
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece", "excess_error"),
 )
