@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,13 +229,14 @@ def measure(case: Case, repeats: int, budget: float) -> Iterator[Result]:
     parts = {name: _parts(case) if name.startswith("TRL GKD") else 1 for name in losses}
     problems = {n: problem if n == 1 else make_problem(_share(case, n)) for n in set(parts.values())}
 
-    peaks = {name: _peak(problems[parts[name]], loss) * parts[name] for name, loss in losses.items()}
+    small = make_problem(replace(case, vocabulary=64, positions=8 * BATCH))
+    peaks = {name: _peak(problems[parts[name]], loss, small) * parts[name] for name, loss in losses.items()}
     reference = {n: gradients(p, ours) for n, p in problems.items()}
     steps: dict[str, Callable[[], Any]] = {FLOOR: floor(problem)}
     errors: dict[str, float] = {}
     for name, loss in losses.items():
         errors[name] = _error(gradients(problems[parts[name]], loss), reference[parts[name]])
-        steps[name] = lambda loss=loss, part=problems[parts[name]]: gradients(part, loss)
+        steps[name] = partial(gradients, problems[parts[name]], loss)
     del reference
     seconds = _take_turns(steps, repeats, budget, case.device)
 
@@ -307,12 +309,15 @@ def _timed(step: Callable[[], Any], device: str) -> float:
     return time.process_time() - start
 
 
-def _peak(problem: Problem, loss: Loss) -> int:
-    """Bytes above what the inputs take, at the highest point of one step."""
+def _peak(problem: Problem, loss: Loss, small: Problem) -> int:
+    """Bytes above what the inputs take, at the highest point of one step.
+
+    A step on a small problem comes first: libraries and workspaces that are loaded then are not the loss.
+    """
     import torch
 
     if problem.hidden.device.type == "cuda":
-        gradients(problem, loss)  # compilers and workspaces are not the loss
+        gradients(small, loss)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -321,7 +326,7 @@ def _peak(problem: Problem, loss: Loss) -> int:
         return torch.cuda.max_memory_allocated() - before
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_peak_in_child, args=(sender, problem, loss))
+    child = context.Process(target=_peak_in_child, args=(sender, problem, loss, small))
     child.start()
     sender.close()
     try:
@@ -332,9 +337,10 @@ def _peak(problem: Problem, loss: Loss) -> int:
         child.join()
 
 
-def _peak_in_child(sender: Any, problem: Problem, loss: Loss) -> None:
+def _peak_in_child(sender: Any, problem: Problem, loss: Loss, small: Problem) -> None:
     import resource
 
+    gradients(small, loss)
     unit = 1 if sys.platform == "darwin" else 1024
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     gradients(problem, loss)
