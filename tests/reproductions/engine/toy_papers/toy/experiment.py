@@ -1,4 +1,4 @@
-"""A toy paper for the engine's tests: a student of 48 parameters learns a line, from labels or from a cached teacher."""
+"""A toy paper for the engine's tests: a student of 48 parameters learns a line, from labels or a cached teacher."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class ToyTestbed:
 
         return run.cached_model("teacher", {"width": WIDTH}, build, load=_load)
 
-    def evaluate(self, model: Any, run: Any, *, split: str = "test", limit: int | None = None) -> dict[str, list[float]]:
+    def evaluate(
+        self, model: Any, run: Any, *, split: str = "test", limit: int | None = None
+    ) -> dict[str, list[float]]:
         import torch
 
         inputs = self.inputs[:limit]

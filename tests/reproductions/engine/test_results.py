@@ -1,0 +1,89 @@
+import json
+
+import pytest
+
+from reproductions.engine.errors import KDError
+from reproductions.engine.results import (
+    check_config,
+    dumps,
+    figures,
+    list_results,
+    read_results,
+    write_results,
+)
+
+from .test_claims import levels, load_experiment, results
+
+
+@pytest.fixture
+def recorded(papers):
+    path = papers / "toy" / "results" / "tiny.json"
+    made = results(papers, {"method": levels(1, 1.1), "baseline": levels(2, 2.2)})
+    write_results(path, made)
+    return path
+
+
+def test_what_is_written_is_read_back_one_run_a_line(recorded, papers):
+    made = read_results(recorded)
+    assert dumps(made) == recorded.read_text()
+    assert sum(line.startswith('  {"arm":') for line in recorded.read_text().splitlines()) == 4
+    check_config(recorded, made, load_experiment("toy", papers))
+    assert list_results(papers_root=papers) == [("toy", "tiny", recorded)]
+
+
+def test_equal_figures_leave_the_file_alone_and_others_replace_it(recorded):
+    made = read_results(recorded)
+    made["environment"], made["runs"][0]["seconds"]["train"] = {"finished": "later"}, 99.0
+    assert write_results(recorded, made) is False
+    made["runs"][0]["tokens"]["student"] = 2
+    assert write_results(recorded, made) is True and read_results(recorded) == made
+
+
+def test_figures_are_without_times_and_machine(recorded):
+    made = read_results(recorded)
+    made["shared"] = {
+        "teacher-1": {"kind": "teacher", "seconds": 3.0, "train_seconds": 2.0, "student_tokens": 5}
+    }
+    made["runs"][0]["curve"] = [{"step": 1, "train_seconds": 0.5, "metrics": {"error": 1.0}}]
+    kept = figures(made)
+    assert kept["shared"] == {"teacher-1": {"kind": "teacher", "student_tokens": 5}}
+    assert kept["runs"][0]["curve"] == [{"step": 1, "metrics": {"error": 1.0}}]
+    assert "environment" not in kept and "seconds" not in kept["runs"][0]
+    assert "seconds" in made["runs"][0]
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda made: made.pop("metrics"), "metrics is missing"),
+        (lambda made: made.update(schema=2), "schema 2; this version reads schema 1"),
+        (lambda made: made.update(verdict="reproduced"), "unknown field verdict"),
+        (lambda made: made.update(runs={}), "runs must be list, not dict"),
+        (lambda made: made["runs"][1].pop("seed"), r"runs[1].seed is missing"),
+        (lambda made: made["runs"].append(made["runs"][0]), "stands twice"),
+        (
+            lambda made: made["runs"][0]["metrics"].update(error=0.1),
+            "runs[0].metrics.error is 0.1, its examples give",
+        ),
+        (lambda made: made["runs"][0]["examples"]["error"].pop(), "equally long"),
+        (lambda made: made["runs"][2]["examples"].pop("correct"), 'needs column "correct"'),
+        (lambda made: made["metrics"]["error"].update(kind="median"), 'unknown metric kind "median"'),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_an_error_with_its_name(recorded, damage, message):
+    made = json.loads(recorded.read_text())
+    damage(made)
+    recorded.write_text(json.dumps(made))
+    if message == "equally long":
+        with pytest.raises(KDError, match="tiny.json: .*its examples give"):
+            read_results(recorded)
+        return
+    with pytest.raises(KDError) as error:
+        read_results(recorded)
+    assert "tiny.json: " in str(error.value) and message in str(error.value)
+
+
+def test_a_file_in_the_wrong_place_is_noticed(recorded, papers):
+    moved = recorded.rename(recorded.with_name("paper.json"))
+    with pytest.raises(KDError, match="holds results of toy at scale tiny"):
+        check_config(moved, read_results(moved), load_experiment("toy", papers))
