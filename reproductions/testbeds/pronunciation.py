@@ -70,8 +70,8 @@ _ENDINGS = """
     s es ed d ing ings er ers ly y ness ment ments able ably ation ations tion tions al ally ity ities
     ism ist ists ize ized izes izing ful less ship man mans ive or ors e en ian ians ic ics ical
 """
-# Longest first, so that "ers" goes before "s".
-SUFFIXES = sorted(_ENDINGS.split(), key=len, reverse=True)
+ENDINGS = frozenset(_ENDINGS.split())
+LONGEST_ENDING = max(map(len, ENDINGS))
 
 
 def lexicon_path() -> Path:
@@ -107,8 +107,10 @@ def family(word: str) -> str:
     stem, before = word, ""
     while stem != before:
         before = stem
-        suffix = next((s for s in SUFFIXES if stem.endswith(s) and len(stem) - len(s) >= 3), "")
-        stem = stem.removesuffix(suffix)
+        for size in range(min(LONGEST_ENDING, len(stem) - 3), 0, -1):
+            if stem[-size:] in ENDINGS:
+                stem = stem[:-size]
+                break
     if len(stem) > 3 and stem[-1] == stem[-2]:
         stem = stem[:-1]  # "runn(ing)" belongs to "run"
     return stem[:5]

@@ -17,7 +17,9 @@ EOS, PAD, V = 1, 0, 23
 def model(request):
     torch.manual_seed(0)
     if request.param == "gpt2":
-        config = GPT2Config(vocab_size=V, n_embd=16, n_layer=2, n_head=2, n_positions=40, initializer_range=0.5)
+        config = GPT2Config(
+            vocab_size=V, n_embd=16, n_layer=2, n_head=2, n_positions=40, initializer_range=0.5
+        )
         config.bos_token_id = config.eos_token_id = EOS
         return GPT2LMHeadModel(config)  # in training mode, with dropout: sampling must switch that off
     return LlamaForCausalLM(
@@ -149,7 +151,10 @@ def test_rouge_l_agrees_with_the_package():
     generator = np.random.default_rng(0)
     words = ["aa", "bb", "cc", "dd", "ee"]
     pairs = [
-        (generator.integers(0, 5, generator.integers(1, 9)), generator.integers(0, 5, generator.integers(1, 9)))
+        (
+            generator.integers(0, 5, generator.integers(1, 9)),
+            generator.integers(0, 5, generator.integers(1, 9)),
+        )
         for _ in range(60)
     ]
     got = ev.rouge_l([a.tolist() for a, _ in pairs], [b.tolist() for _, b in pairs])
