@@ -27,7 +27,8 @@ KEPT_NUMBERS = 2**24  # the teacher's log-probabilities are kept between evaluat
 class Answers:
     """What a model answered to N prompts, as token ids without EOS: `sampled` (copies x N) and `greedy` (N).
 
-    `confidence` (N,) is the probability of the greedy answer with its EOS; `regret` and `step_error` (N,) are
+    `confidence` (N,) is the probability of the greedy answer with its EOS, `token_confidence` (N,) its geometric
+    mean per token; `regret` and `step_error` (N,) are
     KL(teacher || student) in nats summed over the model's own first sample and over the teacher's sample;
     `truncated` counts the samples that the token limit cut.
     """
@@ -35,6 +36,7 @@ class Answers:
     sampled: list[list[list[int]]]
     greedy: list[list[int]]
     confidence: np.ndarray
+    token_confidence: np.ndarray
     regret: np.ndarray
     step_error: np.ndarray
     truncated: int
@@ -91,6 +93,7 @@ class Judge:
             sampled=[rows[i : i + len(prompts)] for i in range(0, len(rows), len(prompts))],
             greedy=greedy.answers(self.eos_ids),
             confidence=greedy.logprobs.sum(1).exp().cpu().numpy(),
+            token_confidence=(greedy.logprobs.sum(1) / greedy.mask.sum(1)).exp().cpu().numpy(),
             regret=regret.cpu().numpy(),
             step_error=step_error.cpu().numpy(),
             truncated=int((~own.finished(self.eos_ids)).sum()),
