@@ -100,5 +100,5 @@ def rebuilt(model: PreTrainedModel, config: object, state: dict[str, torch.Tenso
     with torch.random.fork_rng(devices=[]):
         made = type(model)(config)  # type: ignore[arg-type]
     made.load_state_dict(state)
-    made.to(dtype=model.dtype)
+    made.to(model.dtype)  # type: ignore[arg-type]  # transformers wraps `to` in a way that hides its signature
     return made
