@@ -213,12 +213,8 @@ def gradients(problem: Problem, loss: Loss) -> tuple[Tensor, Tensor]:
     return hidden, weight
 
 
-def measure(case: Case, repeats: int, budget: float) -> Iterator[Result]:
-    """Every implementation on one case; `budget` seconds an implementation, at least one turn each."""
-    import torch
-
-    torch.set_num_threads(1 if case.device == "cpu" else torch.get_num_threads())
-    problem = make_problem(case)
+def available(case: Case) -> tuple[dict[str, Loss], dict[str, str]]:
+    """The implementations that can be had here, and why the others cannot."""
     losses: dict[str, Loss] = {OURS: ours}
     missing: dict[str, str] = {}
     for name, (get, otherwise) in _peers(case):
@@ -226,24 +222,28 @@ def measure(case: Case, repeats: int, budget: float) -> Iterator[Result]:
             losses[name] = get()
         except (ImportError, AttributeError):
             missing[name] = otherwise
-    parts = {name: _parts(case) if name.startswith("TRL GKD") else 1 for name in losses}
-    problems = {n: problem if n == 1 else make_problem(_share(case, n)) for n in set(parts.values())}
+    return losses, missing
 
-    small = make_problem(replace(case, vocabulary=64, positions=8 * BATCH))
-    peaks = {name: _peak(problems[parts[name]], loss, small) * parts[name] for name, loss in losses.items()}
+
+def measure(case: Case, peaks: dict[str, int], repeats: int, budget: float) -> Iterator[Result]:
+    """Every implementation on one case; `budget` seconds an implementation, at least one turn each."""
+    losses, missing = available(case)
+    parts = {name: _parts(case, name) for name in losses}
+    problems = {n: make_problem(_share(case, n)) for n in set(parts.values())}
     reference = {n: gradients(p, ours) for n, p in problems.items()}
-    steps: dict[str, Callable[[], Any]] = {FLOOR: floor(problem)}
+    steps: dict[str, Callable[[], Any]] = {FLOOR: floor(problems[parts[OURS]])}
     errors: dict[str, float] = {}
     for name, loss in losses.items():
-        errors[name] = _error(gradients(problems[parts[name]], loss), reference[parts[name]])
-        steps[name] = partial(gradients, problems[parts[name]], loss)
+        problem = problems[parts[name]]
+        errors[name] = _error(gradients(problem, loss), reference[parts[name]])
+        steps[name] = partial(gradients, problem, loss)
     del reference
     seconds = _take_turns(steps, repeats, budget, case.device)
 
     yield Result(FLOOR, seconds[FLOOR], None, None)
     for name in losses:
         note = "" if parts[name] == 1 else f"measured on 1/{parts[name]} of the batch, multiplied"
-        yield Result(name, seconds[name] * parts[name], peaks[name], errors[name], note)
+        yield Result(name, seconds[name] * parts[name], peaks.get(name), errors[name], note)
     for name, otherwise in missing.items():
         yield Result(name, None, None, None, otherwise)
 
@@ -254,10 +254,12 @@ def _peers(case: Case) -> Iterator[tuple[str, tuple[Callable[[], Loss], str]]]:
         yield "Liger chunked, compiled", (lambda: liger_chunked(True), "not installed")
 
 
-def _parts(case: Case) -> int:
+def _parts(case: Case, name: str) -> int:
     """Into how many parts the batch must be cut for full logits to fit into half of the memory."""
     import torch
 
+    if not name.startswith("TRL GKD"):
+        return 1
     if case.device == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory
     else:
@@ -309,39 +311,58 @@ def _timed(step: Callable[[], Any], device: str) -> float:
     return time.process_time() - start
 
 
-def _peak(problem: Problem, loss: Loss, small: Problem) -> int:
-    """Bytes above what the inputs take, at the highest point of one step.
+def peak_memory(case: Case) -> dict[str, int]:
+    """Bytes above what the inputs take, at the highest point of one step of each implementation."""
+    losses, _ = available(case)
+    peaks = {}
+    for name, loss in losses.items():
+        parts = _parts(case, name)
+        share = _share(case, parts)
+        bytes_ = _peak_on_cuda(share, loss) if case.device == "cuda" else _peak_in_fork(share, loss)
+        if bytes_ is not None:
+            peaks[name] = bytes_ * parts
+    return peaks
 
-    A step on a small problem comes first: libraries and workspaces that are loaded then are not the loss.
-    """
+
+def _warm_up(case: Case, loss: Loss) -> None:
+    """A step on a small problem: the libraries and workspaces that it loads are not the loss."""
+    gradients(make_problem(replace(case, vocabulary=64, positions=8 * BATCH)), loss)
+
+
+def _peak_on_cuda(case: Case, loss: Loss) -> int:
     import torch
 
-    if problem.hidden.device.type == "cuda":
-        gradients(small, loss)
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        gradients(problem, loss)
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+    _warm_up(case, loss)
+    problem = make_problem(case)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    gradients(problem, loss)
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _peak_in_fork(case: Case, loss: Loss) -> int | None:
+    """None where the child was killed (out of memory). The parent must not have run a step: its heap would help."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_peak_in_child, args=(sender, problem, loss, small))
+    child = context.Process(target=_peak_in_child, args=(sender, case, loss))
     child.start()
     sender.close()
     try:
         return receiver.recv()
     except EOFError:
-        return -1  # the child was killed: out of memory
+        return None
     finally:
         child.join()
 
 
-def _peak_in_child(sender: Any, problem: Problem, loss: Loss, small: Problem) -> None:
+def _peak_in_child(sender: Any, case: Case, loss: Loss) -> None:
     import resource
 
-    gradients(small, loss)
     unit = 1 if sys.platform == "darwin" else 1024
+    _warm_up(case, loss)
+    problem = make_problem(case)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     gradients(problem, loss)
     sender.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
@@ -381,9 +402,14 @@ def main(argv: Sequence[str] | argparse.Namespace | None = None) -> int:
     console = Console(width=80, stderr=args.json)
     record = _environment(args)
     agree = True
+    torch.set_num_threads(1)
+    peaks = {}
+    for case in cases:  # all of them before anything is timed: see _peak_in_fork
+        with console.status(f"memory: vocabulary {case.vocabulary}, {case.divergence}"):
+            peaks[case] = peak_memory(case)
     for case in cases:
-        with console.status(f"vocabulary {case.vocabulary}, {case.divergence}"):
-            results = list(measure(case, args.repeats, budget=2.0 if args.quick else 20.0))
+        with console.status(f"time: vocabulary {case.vocabulary}, {case.divergence}"):
+            results = list(measure(case, peaks[case], args.repeats, budget=2.0 if args.quick else 20.0))
         console.print(_table(case, results))
         record["cases"].append({**asdict(case), "results": [asdict(result) for result in results]})
         limit = 1e-3 if case.dtype == "float32" else 0.2
