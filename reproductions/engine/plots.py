@@ -27,7 +27,7 @@ def plot(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     results = report.results
-    metrics = [name for name in report.headline if name in results["metrics"]]
+    metrics = report.shown
     arms = [arm for arm in results["config"]["arms"] if runs_by_seed(results, arm)]
     curves = any(run["curve"] for run in results["runs"])
     columns = 3 if curves else 1
@@ -90,7 +90,7 @@ def _curve(
         y = [np.mean([curve[index]["metrics"][metric] for curve in curves]) for index in range(points)]
         axis.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.2)
     axis.set_xlabel(label, fontsize=8)
-    axis.set_ylabel(_label(results, metric), fontsize=8)
+    axis.set_ylabel(results["metrics"][metric]["title"], fontsize=8)
     _tidy(axis, "both")
 
 

@@ -239,7 +239,7 @@ class LiveReporter:
         table.add_column("arm", no_wrap=True)
         table.add_column("seeds", justify="right")
         for metric in plan.headline:
-            table.add_column(metric, justify="right")
+            table.add_column(metric.replace("_", " "), justify="right")
         for arm in plan.arms:
             wanted = sum(1 for task in plan.tasks if task[0] == arm)
             means = [self._tracker.means(arm, metric) for metric in plan.headline]

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from reproductions.engine.claims import ClaimSet
 
 STYLES = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow", "not run": "dim"}
-_METRICS_A_TABLE = 4
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,14 @@ class Report:
 
     @property
     def scale(self) -> str:
+        """The scale of the results."""
         return self.results["scale"]
+
+    @property
+    def shown(self) -> list[str]:
+        """The headline metrics measured at this scale; all of them where the headline names none of them."""
+        measured = self.results["metrics"]
+        return [name for name in self.headline if name in measured] or list(measured)
 
 
 def rows(claims: ClaimSet, results: Mapping[str, Any]) -> list[Row]:
@@ -109,13 +115,11 @@ def budgets(results: Mapping[str, Any]) -> list[Budget]:
 def show(report: Report, message: str, console: Console | None = None) -> None:
     """Prints tables, verdicts and where the results are."""
     console = console if console is not None else Console()
-    results = report.results
-    metrics = results["metrics"]
-    shown = [name for name in report.headline if name in metrics]
+    for metrics in _groups(report.shown, console.width):
+        console.print()
+        console.print(_figures_table(report, metrics))
     console.print()
-    for start in range(0, len(shown), _METRICS_A_TABLE):
-        console.print(_figures_table(report, shown[start : start + _METRICS_A_TABLE]))
-    console.print(_budget_table(results))
+    console.print(_budget_table(report.results))
     console.print()
     for judgement in report.judgements:
         console.print(_claim_text(report, judgement))
@@ -205,13 +209,19 @@ def bounds(interval: Sequence[float] | None) -> str:
     return "-" if interval is None else f"{interval[0]:.3g} to {interval[1]:.3g}"
 
 
+def _groups(metrics: Sequence[str], width: int) -> list[Sequence[str]]:
+    """As many metrics side by side as fit: names take 32 columns, an interval 18."""
+    size = max(1, (width - 32) // 18)
+    return [metrics[start : start + size] for start in range(0, len(metrics), size)]
+
+
 def _figures_table(report: Report, metrics: Sequence[str]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left", header_style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("arm", no_wrap=True)
     table.add_column("", style="dim")
     for name in metrics:
         arrow = "↑" if report.results["metrics"][name]["higher_is_better"] else "↓"
-        table.add_column(f"{name} {arrow}", justify="right")
+        table.add_column(f"{name.replace('_', ' ')} {arrow}", justify="right")
     by_place = {(row.arm, row.metric): row for row in report.rows}
     arms = [arm for arm in report.results["config"]["arms"] if (arm, metrics[0]) in by_place]
     for arm in arms:

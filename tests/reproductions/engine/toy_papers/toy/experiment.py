@@ -79,7 +79,6 @@ def _train(run: Any, noise: float, teacher: bool) -> Any:
 
     student = _model()
     guide = run.testbed.teacher(run) if teacher else None
-    optimizer = torch.optim.SGD(student.parameters(), lr=run.settings["learning_rate"])
     steps = run.settings["steps"]
     with run.training_clock():
         for step in range(1, steps + 1):
@@ -88,9 +87,9 @@ def _train(run: Any, noise: float, teacher: bool) -> Any:
             if guide is not None:
                 target = guide(inputs).detach()
             loss = (student(inputs) - target).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            # By hand: importing torch.optim costs every worker four seconds, a run here costs a tenth of one.
+            (gradient,) = torch.autograd.grad(loss, [student.weight])
+            student.weight.data -= run.settings["learning_rate"] * gradient
             run.ledger.add_tokens({"student": 8, "teacher": 8 if teacher else 0})
             run.report_step("student", step, steps)
             if step % (steps // 2) == 0:
