@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -207,7 +208,10 @@ def _check_figures(path: Path, where: str, run: Mapping[str, Any], metrics: Mapp
 
 
 def _commit() -> dict[str, Any]:
-    """The commit of this checkout and whether files differ from it; None outside git."""
+    """The commit of this checkout and whether files differ from it.
+
+    Outside git (a copy on a machine without the history) KD_COMMIT may name the commit it was copied from.
+    """
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:
@@ -224,4 +228,7 @@ def _commit() -> dict[str, Any]:
         return done.stdout.strip()
 
     status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+    return {
+        "commit": git("rev-parse", "HEAD") or os.environ.get("KD_COMMIT"),
+        "dirty": None if status is None else bool(status),
+    }
