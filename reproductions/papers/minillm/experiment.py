@@ -15,23 +15,25 @@ from reproductions.papers.minillm.settings import PAPER, SMALL, TINY
 def sft(run):
     """Go on with supervised fine-tuning."""
     from methods.algorithms.sft import SFTConfig, SFTTrainer
+    from reproductions.testbeds.training import SKIP_PREPARATION
 
-    args = run.arguments(SFTConfig, **run.settings["sft"])
-    return run.train(SFTTrainer(run.testbed.sft_start(run), args=args, **data(run, run.testbed.train)))
+    args = run.arguments(SFTConfig, **run.settings["sft"], **SKIP_PREPARATION)
+    return run.train(SFTTrainer(baseline_start(run), args=args, **encoded(run, run.testbed.train)))
 
 
 def word_kd(run):
     """Match the teacher's next-token distributions on the data (forward KL)."""
     from methods.algorithms.word_kd import SFTConfig, WordKDTrainer
+    from reproductions.testbeds.training import SKIP_PREPARATION
 
     settings = dict(run.settings["word_kd"])
     weight = settings.pop("distillation_weight")
     trainer = WordKDTrainer(
-        run.testbed.sft_start(run),
+        baseline_start(run),
         teacher=run.testbed.teacher(run),
-        args=run.arguments(SFTConfig, **settings),
+        args=run.arguments(SFTConfig, **settings, **SKIP_PREPARATION),
         distillation_weight=weight,
-        **data(run, run.testbed.train),
+        **encoded(run, run.testbed.train),
     )
     return run.train(trainer)
 
@@ -41,10 +43,11 @@ def seqkd(run):
     from datasets import Dataset
 
     from methods.algorithms.sft import SFTConfig, SFTTrainer
+    from reproductions.testbeds.training import SKIP_PREPARATION
 
     rows = run.cached_json("seqkd-labels", run.settings["labelling"], partial(teacher_labels, run))
-    args = run.arguments(SFTConfig, **run.settings["seqkd"])
-    return run.train(SFTTrainer(run.testbed.sft_start(run), args=args, **data(run, Dataset.from_list(rows))))
+    args = run.arguments(SFTConfig, **run.settings["seqkd"], **SKIP_PREPARATION)
+    return run.train(SFTTrainer(baseline_start(run), args=args, **encoded(run, Dataset.from_list(rows))))
 
 
 def teacher_labels(run):
@@ -75,14 +78,26 @@ def minillm(run, **ablation):
         teacher=run.testbed.teacher(run),
         args=run.arguments(MiniLLMConfig, **settings),
         pretraining_dataset=run.testbed.pretraining,
-        **data(run, run.testbed.train),
+        train_dataset=run.testbed.train,
+        processing_class=run.testbed.tokenizer,
     )
     return run.train(trainer)
 
 
-def data(run, dataset):
-    """What every trainer reads: prompt and completion columns, and the tokenizer."""
-    return {"train_dataset": dataset, "processing_class": run.testbed.tokenizer}
+def baseline_start(run):
+    """Phase 1's student, so that all arms take equal steps; the pretrained one at scale paper, as published."""
+    return run.testbed.sft_start(run) if run.settings["start"] == "sft" else run.testbed.student(run)
+
+
+def encoded(run, dataset):
+    """Tokenised rows of prompt and completion, and the tokenizer, as the fixed-data trainers take them."""
+    from reproductions.testbeds.training import encode
+
+    limit = run.testbed.max_prompt_tokens + run.testbed.max_completion_tokens
+    return {
+        "train_dataset": encode(dataset, run.testbed.tokenizer, limit),
+        "processing_class": run.testbed.tokenizer,
+    }
 
 
 EXPERIMENT = Experiment(
