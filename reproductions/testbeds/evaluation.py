@@ -53,10 +53,11 @@ def positions(attention_mask: Tensor) -> Tensor:
 
 
 def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int, *, keep: str = "end"
 ) -> tuple[Tensor, Tensor]:
-    """Left-padded ids and attention mask (B, P) on the CPU; a longer prompt keeps its last `max_tokens`."""
-    rows = [ids[-max_tokens:] for ids in tokenizer(list(prompts), return_attention_mask=False)["input_ids"]]
+    """Left-padded ids and attention mask (B, P) on the CPU; of a longer prompt the "end" or "start" is kept."""
+    cut = slice(-max_tokens, None) if keep == "end" else slice(max_tokens)
+    rows = [ids[cut] for ids in tokenizer(list(prompts), return_attention_mask=False)["input_ids"]]
     width = max(map(len, rows))
     pad = tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])

@@ -62,11 +62,13 @@ class Judge:
         max_prompt_tokens: int,
         max_new_tokens: int,
         batch: int,
+        keep: str = "end",
     ) -> None:
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
         self.max_new_tokens = max_new_tokens
         self.batch = batch
+        self.keep = keep  # which part of a prompt that is too long
         self._make_teacher = teacher
         self._teacher: _Teacher | None = None
 
@@ -79,7 +81,7 @@ class Judge:
         self, model: PreTrainedModel, run: Run, prompts: Sequence[str], *, copies: int = 1
     ) -> Answers:
         """Sample `copies` answers at temperature 1 and one greedily; the same for the same `run.seed`."""
-        encoded = ev.encode_prompts(self.tokenizer, prompts, self.max_prompt_tokens)
+        encoded = self._encode(prompts)
         with autocast(run):
             own = self._decode(model, encoded, self._uniforms(run.seed, len(prompts) * copies), copies)
             greedy = self._decode(model, encoded, None)
@@ -98,6 +100,16 @@ class Judge:
             step_error=step_error.cpu().numpy(),
             truncated=int((~own.finished(self.eos_ids)).sum()),
         )
+
+    def sampled(self, model: PreTrainedModel, run: Run, prompts: Sequence[str]) -> list[list[int]]:
+        """One answer to each prompt at temperature 1, as token ids without EOS."""
+        with autocast(run):
+            return self._decode(model, self._encode(prompts), self._uniforms(run.seed, len(prompts))).answers(
+                self.eos_ids
+            )
+
+    def _encode(self, prompts: Sequence[str]) -> Prompts:
+        return ev.encode_prompts(self.tokenizer, prompts, self.max_prompt_tokens, keep=self.keep)
 
     def _uniforms(self, seed: int, rows: int) -> Tensor:
         return torch.rand(rows, self.max_new_tokens, generator=torch.Generator().manual_seed(seed))

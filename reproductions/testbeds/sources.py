@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,28 +50,37 @@ def mirror(variable: str) -> Path | None:
 
 
 def load_rows(
-    hub_id: str, split: str, columns: Sequence[str], *, config: str | None = None
+    hub_id: str,
+    split: str,
+    columns: Sequence[str],
+    *,
+    config: str | None = None,
+    file: str | None = None,
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of a data set's split, with at least `columns`.
+    """The rows of a data set's split (or of one JSON Lines `file` of it), with at least `columns`.
 
-    Looks for `$KD_DATA_DIR/<hub id>/<split>.jsonl`, then `$KD_DATA_DIR/<last part of the id>/<split>.jsonl`, then
-    asks the hub. Raises KDError naming the places when none has it, or the line of a row that is not as expected.
+    Looks for `$KD_DATA_DIR/<hub id>/<split>.jsonl`, then `$KD_DATA_DIR/<last part of the id>/<split>.jsonl`,
+    then asks the hub, of which only the first `limit` rows are fetched. Raises KDError naming the places when
+    none has it, or the line of a row that is not as expected.
     """
+    name = file or f"{split}.jsonl"
     folder = mirror("KD_DATA_DIR")
-    places = (
-        [] if folder is None else [folder / name / f"{split}.jsonl" for name in (hub_id, Path(hub_id).name)]
-    )
+    places = [] if folder is None else [folder / part / name for part in (hub_id, Path(hub_id).name)]
     for place in places:
         if place.is_file():
-            return read_jsonl(place, columns)
+            return read_jsonl(place, columns)[:limit]
     from datasets import load_dataset
 
     try:
-        rows = [dict(row) for row in load_dataset(hub_id, config, split=split)]
+        stream = load_dataset(
+            hub_id, config, data_files=file, split="train" if file else split, streaming=True
+        )
+        rows = [dict(row) for row in islice(stream, limit)]
     except Exception as error:  # the hub's client raises a dozen unrelated types
         looked = ", ".join(map(str, places)) or "no local mirror (KD_DATA_DIR is not set)"
         raise KDError(
-            f'data set "{hub_id}", split "{split}": not found. Looked at {looked}, then at the hub, which failed: '
+            f'data set "{hub_id}", {name}: not found. Looked at {looked}, then at the hub, which failed: '
             f"{first_line(error)}"
         ) from error
     for number, row in enumerate(rows, 1):

@@ -1,0 +1,120 @@
+"""Local replicas of models and data: the same calls as with the real ones, in seconds."""
+
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from reproductions.engine.experiment import Arm, Experiment, Scale
+from reproductions.engine.run import make_run
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+NOUNS = ["apples", "books", "coins", "dogs", "eggs", "forks", "goats", "hats", "inks", "jars"]
+NAMES = ["Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon"]
+
+
+def byte_level_bpe(texts, size=500, **names):
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, initial_alphabet=alphabet)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, **names)
+
+
+def write_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def problems(count, start):
+    rows = []
+    for i in range(start, start + count):
+        name, noun, other = NAMES[i % 10], NOUNS[i // 10 % 10], NOUNS[i % 7]
+        a, b = i % 9 + 2, i % 4 + 1
+        house = chr(97 + i % 26) + chr(97 + i // 26)
+        question = f"{name} of house {house} has {a} {noun} and buys {b} {other}. How many?"
+        rows.append(
+            {"question": question, "answer": f"{a}+{b}=<<{a}+{b}={a + b}>>{a + b} things\n#### {a + b}"}
+        )
+    rows.append({"question": "Too long?", "answer": "one\ntwo\nthree\nfour\n#### 4"})
+    return rows
+
+
+def instructions(count, start=0):
+    return [
+        {
+            "instruction": f"Name {NOUNS[i % 10]} for {NAMES[i % 7]}, number {i}",
+            "input": "" if i % 3 else f"{NAMES[i % 10]} likes {NOUNS[i % 4]}",
+            "output": [f"{NAMES[i % 5]} has {i} {NOUNS[i % 10]}.", "None."]
+            if start
+            else f"{i} {NOUNS[i % 10]}.",
+        }
+        for i in range(start, start + count)
+    ]
+
+
+@pytest.fixture(scope="session")
+def replicas(tmp_path_factory):
+    """Folders `models` and `data` laid out as KD_MODEL_DIR and KD_DATA_DIR."""
+    root = tmp_path_factory.mktemp("replicas")
+    data, model_root = root / "data", root / "models"
+    write_rows(data / "gsm8k/train.jsonl", problems(60, 0))
+    write_rows(data / "gsm8k/test.jsonl", problems(12, 300))
+    write_rows(
+        data / "MiniLLM/dolly/raw.jsonl",
+        [*instructions(30), {**instructions(1)[0], "instruction": "x " * 400}],
+    )
+    write_rows(data / "MiniLLM/dolly/valid.jsonl", instructions(6, 100))
+    places = ("self-inst/valid", "Vicuna/valid", "sinst/11_/valid", "uinst/11_/valid")
+    for size, place in zip((5, 4, 3, 7), places, strict=True):
+        write_rows(data / f"MiniLLM/{place}.jsonl", instructions(size, 200))
+    write_rows(data / "Skylion007/openwebtext/train.jsonl", [{"text": f"{n} and {n}"} for n in NOUNS])
+    texts = [str(v) for row in problems(60, 0) + instructions(30) for v in row.values()]
+
+    torch.manual_seed(0)
+    chat = byte_level_bpe(texts, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    smol = LlamaConfig(
+        vocab_size=len(chat),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=30,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    saved = [("HuggingFaceTB/SmolLM2-135M-Instruct", LlamaForCausalLM(smol), chat)]
+    plain = byte_level_bpe(texts, eos_token="<|endoftext|>")
+    for name, width in (("gpt2", 16), ("gpt2-xl", 32)):
+        config = GPT2Config(vocab_size=len(plain), n_embd=width, n_layer=2, n_head=2, n_positions=512)
+        config.bos_token_id = config.eos_token_id = plain.eos_token_id
+        saved.append((f"openai-community/{name}", GPT2LMHeadModel(config), plain))
+    for hub_id, model, tokenizer in saved:
+        model.save_pretrained(model_root / hub_id)
+        tokenizer.save_pretrained(model_root / hub_id)
+    return root
+
+
+@pytest.fixture
+def mirrors(replicas, monkeypatch):
+    monkeypatch.setenv("KD_DATA_DIR", str(replicas / "data"))
+    monkeypatch.setenv("KD_MODEL_DIR", str(replicas / "models"))
+    return replicas
+
+
+@pytest.fixture
+def trial(tmp_path):
+    """Makes a run on a testbed, with a training of two steps."""
+
+    def make(testbed, seed=1, **settings):
+        short = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
+        arm = Arm("SFT", lambda run: run.testbed.sft_start(run), "baseline")
+        scale = Scale(testbed.name, (1, 2), {"sft_start": short, "curve_points": 0, **settings})
+        experiment = Experiment("trial", "a trial", {"sft": arm}, {"one": scale}, ("rouge_l",))
+        return make_run(experiment, "sft", seed, "one", testbed=testbed, cache=tmp_path)
+
+    return make
