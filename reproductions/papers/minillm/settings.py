@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
     },
-    # Learning rates: each arm's best of one sweep over 1e-3, 2e-3, 4e-3 (8e-3 too where 4e-3 won), by sampled ROUGE-L on the
+    # Learning rates: each arm's best of one sweep over 1e-3, 2e-3, 4e-3 (8e-3 too where 4e-3 won), by ROUGE-L on the
     # validation split with seed 100, which is not among the experiment's. The ablations take MiniLLM's.
     #   sft      68.4 69.1 69.6 69.4     seqkd    67.6 68.5 68.5
     #   word-kd  68.7 70.0 70.0 70.0     minillm  72.4 74.0 73.0
