@@ -70,7 +70,15 @@ def _figures(axis: Any, report: Report, metric: str, arms: Sequence[str]) -> Non
         row = by_arm[arm]
         if row.interval is not None:
             axis.plot(row.interval, [place, place], color=colour, linewidth=1.6)
-        axis.plot(row.mean, place, marker=marker, color=colour, markersize=6.5, markeredgecolor="white")
+        axis.plot(
+            row.mean,
+            place,
+            marker=marker,
+            color=colour,
+            markersize=7,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+        )
     axis.set_yticks(range(len(arms)), arms, fontsize=8)
     axis.set_ylim(len(arms) - 0.5, -0.5)
     axis.set_xlabel(_label(report.results, metric), fontsize=8)

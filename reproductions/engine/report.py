@@ -174,7 +174,7 @@ def markdown(report: Report, picture: str) -> str:
             f"- **{judgement.verdict}**: {_cell(claim.statement)} "
             f"([arXiv {claim.source.arxiv}v{claim.source.version}]"
             f"(https://arxiv.org/abs/{claim.source.arxiv}v{claim.source.version}), {_cell(claim.source.where)})",
-            f"  {_cell(_evidence(report, judgement))}",
+            f"  {_cell('; '.join(_evidence(report, judgement)))}",
         ]
         explanation = claims.explanation(judgement.claim, report.scale)
         if explanation:
@@ -210,15 +210,15 @@ def bounds(interval: Sequence[float] | None) -> str:
 
 
 def _groups(metrics: Sequence[str], width: int) -> list[Sequence[str]]:
-    """As many metrics side by side as fit: names take 32 columns, an interval 18."""
-    size = max(1, (width - 32) // 18)
+    """As many metrics side by side as fit: arms take 24 columns, an interval 16."""
+    size = max(1, (width - 24) // 16)
     return [metrics[start : start + size] for start in range(0, len(metrics), size)]
 
 
 def _figures_table(report: Report, metrics: Sequence[str]) -> Table:
+    """Each arm's mean, under it the 95 % interval over seeds, under that the paper's own number."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("arm", no_wrap=True)
-    table.add_column("", style="dim")
+    table.add_column("mean, 95 % over seeds", no_wrap=True)
     for name in metrics:
         arrow = "↑" if report.results["metrics"][name]["higher_is_better"] else "↓"
         table.add_column(f"{name.replace('_', ' ')} {arrow}", justify="right")
@@ -226,18 +226,18 @@ def _figures_table(report: Report, metrics: Sequence[str]) -> Table:
     arms = [arm for arm in report.results["config"]["arms"] if (arm, metrics[0]) in by_place]
     for arm in arms:
         cells = [by_place[arm, metric] for metric in metrics]
-        table.add_row(arm, "mean", *(number(cell.mean) for cell in cells))
-        table.add_row("", "95 %", *(Text(bounds(cell.interval), style="dim") for cell in cells))
+        table.add_row(arm, *(number(cell.mean) for cell in cells))
+        table.add_row("", *(Text(bounds(cell.interval), style="dim") for cell in cells))
         if any(cell.paper is not None for cell in cells):
-            paper = ("" if cell.paper is None else number(cell.paper) for cell in cells)
-            table.add_row("", "paper", *(Text(text, style="cyan") for text in paper))
+            paper = ("" if cell.paper is None else f"paper {number(cell.paper)}" for cell in cells)
+            table.add_row("", *(Text(text, style="cyan") for text in paper))
     return table
 
 
 def _budget_table(results: Mapping[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("budget", no_wrap=True)
-    for name in ("student", "teacher", "generated", "train", "evaluate", "cut", "empty"):
+    for name in ("student\ntokens", "teacher\ntokens", "rollout\ntokens", "train", "eval", "cut", "empty"):
         table.add_column(name, justify="right")
     for budget in budgets(results):
         table.add_row(budget.arm, *_budget_cells(budget, unit=" s"))
@@ -263,39 +263,33 @@ def _thousands(count: float) -> str:
 
 
 def _claim_text(report: Report, judgement: Judgement) -> Text:
-    claim = next(claim for claim in report.claims.claims if claim.id == judgement.claim)
     text = Text()
     text.append(f"{judgement.verdict:<15}", style=STYLES[judgement.verdict])
-    text.append(f" {claim.id}", style="bold")
-    text.append(f": {claim.better} over {claim.worse}, {claim.metric}\n")
-    for part in _evidence(report, judgement).split("; "):
-        text.append(f"{'':<16}{part}\n", style="dim")
-    text.rstrip()
+    text.append(f" {judgement.claim}\n", style="bold")
+    text.append("\n".join(f"{'':<16}{part}" for part in _evidence(report, judgement)), style="dim")
     return text
 
 
-def _evidence(report: Report, judgement: Judgement) -> str:
+def _evidence(report: Report, judgement: Judgement) -> list[str]:
+    """What the verdict rests on, a line each: the two means, the difference, the paper's numbers."""
     claim = next(claim for claim in report.claims.claims if claim.id == judgement.claim)
     if judgement.difference is None:
-        return "its arms were not run"
-    better, worse = number(judgement.better_mean), number(judgement.worse_mean)
-    p_value = "" if judgement.p_holm is None else f", p {judgement.p_holm:.2g}"
-    text = (
-        f"{better} over {worse}: {signed(judgement.difference)} "
-        f"({bounds(judgement.interval)}{p_value}, {judgement.seeds} seeds)"
-    )
+        return [f"{claim.metric}: {claim.better} and {claim.worse} were not both run"]
+    means = f"{claim.better} {number(judgement.better_mean)}, {claim.worse} {number(judgement.worse_mean)}"
+    difference = f"{signed(judgement.difference)} ({bounds(judgement.interval)})"
+    if judgement.p_holm is not None:
+        difference += f", p {judgement.p_holm:.2g}"
     if claim.margin:
-        text += f"; the margin is {claim.margin:g}"
+        difference += f", margin {claim.margin:g}"
+    lines = [f"{claim.metric}: {means}", difference]
     equal = judgement.equal_seconds
     if equal is not None:
-        text += f"; at equal seconds ({equal['seconds']:.3g} s): {signed(equal['difference'])}"
-        text += f" ({bounds(equal['interval'])})"
+        lines.append(f"at equal seconds: {signed(equal['difference'])} ({bounds(equal['interval'])})")
     numbers = claim.paper_numbers or {}
     if "better" in numbers and "worse" in numbers:
-        text += f"; paper: {numbers['better']} over {numbers['worse']}"
-        if "setting" in numbers:
-            text += f" ({numbers['setting']})"
-    return text
+        setting = f" ({numbers['setting']})" if "setting" in numbers else ""
+        lines.append(f"paper: {numbers['better']:g}, {numbers['worse']:g}{setting}")
+    return lines
 
 
 def _value_text(value: ValueJudgement) -> Text:

@@ -323,11 +323,7 @@ def execute(run: Run, experiment: Experiment) -> dict[str, Any]:
     finally:
         shutil.rmtree(run.scratch, ignore_errors=True)
     wanted = sorted({column for metric in run.testbed.metrics.values() for column in metric.columns})
-    examples = {
-        name: [significant(float(number), EXAMPLE_DIGITS) for number in columns[name]]
-        for name in wanted
-        if name in columns
-    }
+    examples = {name: [_compact(number) for number in columns[name]] for name in wanted if name in columns}
     ledger = run.ledger
     return {
         "arm": run.arm,
@@ -350,3 +346,9 @@ def execute(run: Run, experiment: Experiment) -> dict[str, Any]:
         "rollouts": {"completions": ledger.completions, "truncated": ledger.truncated, "empty": ledger.empty},
         "shared": run.shared,
     }
+
+
+def _compact(number: float) -> float | int:
+    """Five significant digits; whole numbers without ".0": most columns are zeros and ones, and go into git."""
+    rounded = significant(float(number), EXAMPLE_DIGITS)
+    return int(rounded) if rounded.is_integer() else rounded

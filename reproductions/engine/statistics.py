@@ -57,11 +57,12 @@ def paired_bootstrap(
         return Comparison(difference, None, None)
     generator = np.random.default_rng(seed)
     counts = _resampled_counts(examples, resamples, seed)
+    both = np.concatenate([better, worse])
     draws = np.empty(resamples)
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
-        weights = counts[start : start + size] / examples
-        per_seed = sign * (_resampled(finish, weights, better) - _resampled(finish, weights, worse))
+        values = _resampled(finish, counts[start : start + size] / examples, both)
+        per_seed = sign * (values[:, :seeds] - values[:, seeds:])
         draws[start : start + size] = _over_seeds(generator, per_seed)
     return Comparison(difference, interval(draws), two_sided_p(draws, margin))
 
