@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from methods.fused_divergences import Block, Fused
 
 # Elements of one (rows, V) buffer: chunk for the GEMMs, block for the elementwise work between them.
-CPU_CHUNK, CPU_BLOCK, CUDA_CHUNK = 5 * 2**20, 2**17, 96 * 2**20
+CPU_CHUNK, CPU_BLOCK, CUDA_CHUNK = 8 * 2**20, 2**17, 96 * 2**20
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Layout:
         on_cpu = device.type == "cpu"
         if chunk is None:
             fitting = (CPU_CHUNK if on_cpu else CUDA_CHUNK) // size
-            chunk = max(64, min(1024, fitting // 32 * 32)) if on_cpu else max(128, fitting // 128 * 128)
+            chunk = max(128, min(1024, fitting // 32 * 32)) if on_cpu else max(128, fitting // 128 * 128)
         chunk = max(1, min(chunk, rows))
         block = max(1, CPU_BLOCK * torch.get_num_threads() // size) if on_cpu else chunk
         return cls(rows, size, chunk, min(block, chunk), device, dtype)

@@ -240,7 +240,7 @@ def test_fp32_is_close_to_float64(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_bf16_inputs_keep_an_fp32_softmax(name):
     """The error is that of bf16 operands; TRL's and Liger's bf16 softmax is 12 % off for JSD."""
-    tolerance = 0.05 if name == "total_variation" else 0.03  # its slope jumps where p = q
+    tolerance = 0.1 if name == "total_variation" else 0.03  # its slope jumps where p = q
     hidden, head = student_side(vocabulary=700, dtype=torch.bfloat16)
     teacher_hidden, teacher_head = teacher_side(vocabulary=700, dtype=torch.bfloat16)
     loss = linear_divergence(hidden, head, teacher_hidden, teacher_head, divergence=name, chunk_size=4)
