@@ -145,6 +145,7 @@ def test_one_worker_in_another_order_gives_the_same_figures(reference, papers, t
     assert found["runs"] == expected["runs"] and found["shared"] == expected["shared"]
 
 
+@pytest.mark.slow
 def test_killed_three_times_and_interrupted_it_ends_with_the_same_file(reference, papers, tmp_path):
     change(papers, "SECONDS_A_STEP = 0.0", "SECONDS_A_STEP = 0.015")
     cache, moments = tmp_path / "cache", random.Random(7)
