@@ -278,6 +278,24 @@ def test_autocast_chooses_the_dtype_of_the_gemms_not_of_the_softmax():
         assert b.dtype == torch.float32 and (b - a).norm() / a.norm() < 0.03
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_formula_relies_on_which_buffer_holds_what(name, monkeypatch):
+    """On CUDA the log-softmax comes back in the spare tensor and the softmax in the logits' one."""
+
+    def swapped(logits, spare, masked):
+        assert masked is None
+        spare.copy_(torch.log_softmax(logits, -1))
+        return spare, torch.exp(spare, out=logits)
+
+    monkeypatch.setattr(fused_kernels, "softmax_pair", swapped)
+    hidden, head = student_side()
+    teacher_hidden, teacher_head = teacher_side()
+    expected = DIVERGENCES[name](logits(hidden, head), logits(teacher_hidden, teacher_head))
+    loss = linear_divergence(hidden, head, teacher_hidden, teacher_head, divergence=name, chunk_size=4)
+    torch.testing.assert_close(loss.values, expected.detach())
+    assert_same_gradients(expected.sum(), loss.total, leaves(hidden, head))
+
+
 class LargestTensor(TorchDispatchMode):
     """The most elements that any operation returned."""
 
