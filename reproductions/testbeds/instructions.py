@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import string
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -37,10 +38,10 @@ MAX_PROMPT, MAX_TOTAL = 256, 512  # sec. 3.1 and scripts/gpt2
 # name -> (hub id, file, rows): the published sets; `11_` is "reference of 11 or more tokens" (sec. 3.1).
 EVALUATION_SETS: Mapping[str, tuple[str, str, int | None]] = {
     "dolly": (DOLLY, TEST_FILE, None),
-    "self_inst": ("MiniLLM/self-inst", "valid.jsonl", None),
+    "self_instruct": ("MiniLLM/self-inst", "valid.jsonl", None),
     "vicuna": ("MiniLLM/Vicuna", "valid.jsonl", None),
-    "sni": ("MiniLLM/sinst", "11_/valid.jsonl", None),
-    "unni": ("MiniLLM/uinst", "11_/valid.jsonl", 10_000),
+    "super_natural": ("MiniLLM/sinst", "11_/valid.jsonl", None),
+    "unnatural": ("MiniLLM/uinst", "11_/valid.jsonl", 10_000),
 }
 
 # The teacher of scripts/gpt2/sft/sft_xlarge.sh: batch 2 on each of 16 GPUs.
@@ -66,10 +67,10 @@ WITHOUT_INPUT = BELOW + ". " + WRITE + "\n\n### Instruction:\n{instruction}\n\n#
 
 TITLES = {
     "dolly": "DollyEval",
-    "self_inst": "SelfInst",
+    "self_instruct": "SelfInst",
     "vicuna": "VicunaEval",
-    "sni": "S-NI",
-    "unni": "UnNI",
+    "super_natural": "S-NI",
+    "unnatural": "UnNI",
 }
 METRICS = {
     "rouge_l": Metric("mean", ("rouge_l_dolly",), True, "ROUGE-L on DollyEval, sampled", "%"),
@@ -77,6 +78,11 @@ METRICS = {
         f"rouge_l_{name}": Metric("mean", (f"rouge_l_{name}",), True, f"ROUGE-L on {title}, sampled", "%")
         for name, title in TITLES.items()
     },
+    "exact_match": Metric("mean", ("exact_match",), True, "exact match on DollyEval, sampled", "%"),
+    "greedy_exact_match": Metric(
+        "mean", ("greedy_exact_match",), True, "exact match on DollyEval, greedy", "%"
+    ),
+    "ece": Metric("ece", ("confidence", "correct"), False, "calibration error of the mean token probability"),
     "excess_error": Metric(
         "excess_ratio", ("kl_student_contexts", "kl_teacher_contexts"), False, "excess accumulated error", "%"
     ),
@@ -88,6 +94,11 @@ def prompt_of(row: Mapping[str, Any]) -> str:
     if row.get("input"):
         return WITH_INPUT.format(instruction=row["instruction"], input=row["input"])
     return WITHOUT_INPUT.format(instruction=row["instruction"])
+
+
+def plain(text: str) -> str:
+    """Lower case, without ASCII punctuation, single blanks."""
+    return " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
 
 
 class Instructions:
@@ -200,6 +211,10 @@ class Instructions:
         answers = self._judge.answers(model, run, [prompt for prompt, _ in own])
         columns = {
             "rouge_l_dolly": (self._rouge(answers.sampled[0], own), 2),
+            "exact_match": (100 * self._exact(answers.sampled[0], own), 0),
+            "greedy_exact_match": (100 * self._exact(answers.greedy, own), 0),
+            "confidence": (answers.token_confidence, 3),
+            "correct": (self._exact(answers.greedy, own), 0),
             "kl_student_contexts": (answers.regret, 2),
             "kl_teacher_contexts": (answers.step_error, 2),
         }
@@ -217,6 +232,12 @@ class Instructions:
             for text, (_, references) in zip(texts, rows, strict=True)
         ]
         return 100 * np.array(best)
+
+    def _exact(self, answers: list[list[int]], rows: Sequence[tuple[str, list[str]]]) -> np.ndarray:
+        """1.0 where the answer is one of the references, letters' case, punctuation and blanks aside."""
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        pairs = zip(texts, rows, strict=True)
+        return np.array([float(plain(text) in map(plain, references)) for text, (_, references) in pairs])
 
 
 def load() -> Instructions:

@@ -38,15 +38,17 @@ def test_sft_and_evaluation_on_all_five_sets(testbed, trial):
     assert testbed.teacher(run).config.n_embd == 32
     model = testbed.sft_start(run)
     columns = testbed.evaluate(model, run)
-    sizes = {"dolly": 6, "self_inst": 5, "vicuna": 4, "sni": 3, "unni": 7}
+    sizes = {"dolly": 6, "self_instruct": 5, "vicuna": 4, "super_natural": 3, "unnatural": 7}
     assert {name: len(columns[f"rouge_l_{name}"]) for name in sizes} == sizes
     assert set(values(testbed.metrics, columns)) == set(testbed.metrics)
     assert testbed.evaluate(model, run) == columns
-    assert len(testbed.evaluate(model, run, limit=2)["rouge_l_unni"]) == 2
-    assert "rouge_l_unni" not in testbed.evaluate(model, run, split="validation")
+    assert len(testbed.evaluate(model, run, limit=2)["rouge_l_unnatural"]) == 2
+    assert "rouge_l_unnatural" not in testbed.evaluate(model, run, split="validation")
 
 
 def test_the_best_of_several_references_counts(testbed):
     answer = testbed.tokenizer("4 coins")["input_ids"]
     scores = testbed._rouge([answer, answer], [("p", ["nothing", "4 coins"]), ("p", ["nothing"])])
     assert scores.tolist() == [100, 0]
+    exact = testbed._exact([answer, answer], [("p", ["nothing", " 4  Coins!"]), ("p", ["nothing"])])
+    assert exact.tolist() == [1, 0]
