@@ -37,13 +37,15 @@ class Arm:
 class Scale:
     """Where and how big.
 
-    `settings` holds every hyper-parameter as plain JSON data; `minutes` is for 2 cores, 0 if unknown.
+    `settings` holds every hyper-parameter as plain JSON data; `minutes` is for 2 cores, 0 if unknown. `arms` names
+    those that run at this scale (none named: all), where all of them would be too dear.
     """
 
     testbed: str
     seeds: tuple[int, ...]
     settings: Mapping[str, Any]
     minutes: float = 0
+    arms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Experiment:
                 f'{self.paper} has no arm "{name}"{nearest(name, self.arms)}; it has {_list(self.arms)}'
             )
         return self.arms[name]
+
+    def arms_at(self, scale: str) -> dict[str, Arm]:
+        """The arms that run at a scale, in order."""
+        named = self.scale(scale).arms
+        return {name: arm for name, arm in self.arms.items() if not named or name in named}
 
     def load_testbed(self, scale: str) -> Testbed:
         """The testbed of a scale (imports torch)."""
@@ -132,7 +139,9 @@ def config(experiment: Experiment, scale: str) -> dict[str, Any]:
         "method_version": experiment.method_version,
         "settings": json.loads(canonical_json(dict(chosen.settings))),
         "seeds": list(chosen.seeds),
-        "arms": {name: {"title": arm.title, "role": arm.role} for name, arm in experiment.arms.items()},
+        "arms": {
+            name: {"title": arm.title, "role": arm.role} for name, arm in experiment.arms_at(scale).items()
+        },
     }
 
 
@@ -184,6 +193,8 @@ def _check(experiment: Experiment, paper: str, path: Path) -> None:
     for name, scale in experiment.scales.items():
         if not scale.seeds or len(set(scale.seeds)) != len(scale.seeds):
             raise KDError(f'{path}: scale "{name}" needs seeds that are all different')
+        for arm_name in scale.arms:
+            experiment.arm(arm_name)
         try:
             canonical_json(dict(scale.settings))
         except KDError as error:

@@ -73,7 +73,7 @@ class _Request:
 
     def __post_init__(self) -> None:
         declared = self.experiment.scale(self.scale).seeds
-        self.complete = set(self.arms) == set(self.experiment.arms) and self.seeds == tuple(declared)
+        self.complete = set(self.arms) == set(self.experiment.arms_at(self.scale)) and self.seeds == tuple(declared)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -245,15 +245,18 @@ def _check(
         raise KDError(
             f"--seeds {seeds}: scale {scale} of {paper} declares {len(declared)}, so 1 to {len(declared)}"
         )
+    here = experiment.arms_at(scale)
     for arm in arms or ():
         experiment.arm(arm)
+        if arm not in here:
+            raise KDError(f'{paper} does not run arm "{arm}" at scale {scale}, only {", ".join(here)}')
     root = cache if cache is not None else cache_root()
     return _Request(
         experiment=experiment,
         claims=load_claims(paper_folder(paper, papers_root) / "claims.yaml", experiment),
         scale=scale,
         seeds=tuple(declared[:seeds]),
-        arms=tuple(arm for arm in experiment.arms if not arms or arm in arms),
+        arms=tuple(arm for arm in here if not arms or arm in arms),
         state=State(root, paper, scale, config_hash(experiment, scale)),
         cache=root,
         papers_root=papers_root,

@@ -54,12 +54,13 @@ def teacher_labels(run):
     """The teacher's responses to the training prompts, sampled as the paper's scripts do; made once for all seeds."""
     from methods.elicitation.labelling import label_with_teacher
 
+    settings = dict(run.settings["labelling"])
     labels, report = label_with_teacher(
         run.testbed.teacher(run),
         run.testbed.tokenizer,
-        list(run.testbed.train["prompt"]),
+        list(run.testbed.train["prompt"])[: settings.pop("prompts")],
         max_new_tokens=run.testbed.max_completion_tokens,
-        **run.settings["labelling"],
+        **settings,
     )
     run.ledger.add_tokens({"teacher": report.teacher_tokens, "generated": report.generated_tokens})
     run.ledger.add_rollouts({name: getattr(report, name) for name in ("completions", "truncated", "empty")})
@@ -100,6 +101,8 @@ def encoded(run, dataset):
     }
 
 
+MAIN_ARMS = ("sft", "word-kd", "seqkd", "minillm")  # the ablations would double the hours of scale small
+
 EXPERIMENT = Experiment(
     paper="minillm",
     title="MiniLLM: Knowledge Distillation of Large Language Models",
@@ -120,7 +123,7 @@ EXPERIMENT = Experiment(
     },
     scales={
         "tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=TINY, minutes=6),
-        "small": Scale("word-problems", seeds=(0, 1, 2, 3, 4), settings=SMALL),
+        "small": Scale("word-problems", seeds=(0, 1, 2), settings=SMALL, minutes=60, arms=MAIN_ARMS),
         "paper": Scale("instructions", seeds=(10, 20, 30, 40, 50), settings=PAPER),
     },
     metrics=("rouge_l_dolly", "rouge_l_self_instruct", "rouge_l_super_natural"),
