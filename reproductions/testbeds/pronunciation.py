@@ -37,7 +37,7 @@ PACKAGE, VERSION, FILE = "Aquila-Resolve", "0.1.4", "Aquila_Resolve/data/cmudict
 # Changing any of these makes another testbed: results of before and after do not compare.
 SPLIT_VERSION = "1"
 MAX_LETTERS, MAX_PHONEMES = 10, 10
-TRAIN_WORDS, VALIDATION_WORDS, TEST_WORDS = 12_000, 500, 1_000
+TRAIN_WORDS, VALIDATION_WORDS, TEST_WORDS = 12_000, 500, 600
 
 TEACHER_SHAPE = {"layers": 3, "hidden": 96, "heads": 3, "intermediate": 192}
 STUDENT_SHAPE = {"layers": 2, "hidden": 48, "heads": 2, "intermediate": 96}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ def on_device(model: PreTrainedModel, run: Run) -> PreTrainedModel:
     return model
 
 
+@lru_cache(maxsize=4)  # a worker makes many runs on the same split
 def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Dataset:
     """Columns `input_ids` and `labels` (-100 on the prompt) of prompt + completion + EOS, cut at `max_tokens`.
 

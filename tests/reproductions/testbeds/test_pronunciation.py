@@ -40,7 +40,7 @@ def run(testbed, cache, monkeypatch):
 
 def test_splits_have_their_sizes_and_share_no_word_and_no_family(testbed):
     splits = [testbed.train, testbed.validation, testbed.test]
-    assert [len(s) for s in splits] == [12_000, 500, 1_000]
+    assert [len(s) for s in splits] == [12_000, 500, 600]
     words = [{"".join(p.removesuffix(" |").split()) for p in s["prompt"]} for s in splits]
     words.append({"".join(p.removesuffix(" |").split()) for p in testbed.teacher_train["prompt"]})
     assert words[0] < words[3]
