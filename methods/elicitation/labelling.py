@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from methods.errors import MethodError
 from methods.models import eos_ids
 from methods.rollouts import rollout
 
@@ -42,7 +43,7 @@ def label_with_teacher(
     Kim and Rush (arXiv 1606.07947, section 3.2) take the beam's mode, later work on language models greedy decoding or
     a sample at temperature 1 (MiniLLM's scripts): `greedy` and `temperature` say which. `seed` fixes the samples.
     A truncated completion would teach the student to stop in mid-sentence, an empty one to say nothing: both are left
-    out and counted in the report.
+    out and counted in the report. Raises MethodError where nothing is left.
     """
     report = LabellingReport()
     stops = eos_ids(teacher, tokenizer)
@@ -76,4 +77,9 @@ def label_with_teacher(
                 whole = tokenizer.decode(ids[row] + answer, skip_special_tokens=True)
                 answers[i] = whole.removeprefix(tokenizer.decode(ids[row], skip_special_tokens=True))
     rows = [{"prompt": prompts[i], "completion": answers[i]} for i in range(len(prompts)) if i in answers]
+    if not rows:
+        raise MethodError(
+            f"the teacher gave no usable completion to {len(prompts)} prompts: {report.truncated} truncated at "
+            f"{max_new_tokens} tokens, {report.empty} empty"
+        )
     return Dataset.from_list(rows), report
