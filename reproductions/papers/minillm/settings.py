@@ -17,6 +17,7 @@ MINILLM: dict[str, Any] = {
 
 TINY: dict[str, Any] = {
     "start": "sft",
+    "curve_examples": 120,
     "sft_start": {
         "max_steps": 400,
         "per_device_train_batch_size": 32,
@@ -76,13 +77,6 @@ PAPER: dict[str, Any] = {
     "precision": "bf16-autocast",  # fp16 in the scripts; bf16 needs no loss scaling
     "download": True,
     "curve_points": 0,
-    "teacher": {  # sft/sft_xlarge.sh
-        "num_train_epochs": 10,
-        "per_device_train_batch_size": 32,
-        "learning_rate": 5e-5,
-        "lr_scheduler_type": "cosine",
-        "weight_decay": 1e-2,
-    },
     "sft_start": {  # section 3.1: three epochs, here the last checkpoint instead of the best on validation
         "num_train_epochs": 3,
         "per_device_train_batch_size": 32,
