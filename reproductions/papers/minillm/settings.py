@@ -49,7 +49,8 @@ SMALL: dict[str, Any] = {
     "start": "sft",
     "precision": "fp32",
     "curve_points": 1,
-    "curve_examples": 20,
+    "curve_examples": 10,
+    "test_examples": 40,
     "sft_start": {
         "max_steps": 80,
         "per_device_train_batch_size": 8,
@@ -58,7 +59,7 @@ SMALL: dict[str, Any] = {
         "warmup_steps": 10,
     },
     "training": {
-        "max_steps": 32,
+        "max_steps": 24,
         "per_device_train_batch_size": 8,
         "learning_rate": 2e-4,
         "lr_scheduler_type": "linear",
@@ -68,8 +69,8 @@ SMALL: dict[str, Any] = {
     "sft": {},
     "word_kd": {"distillation_weight": 1.0},
     "seqkd": {},
-    "labelling": {"temperature": 1.0, "batch_size": 64, "seed": 0, "prompts": 320},
-    "minillm": MINILLM,
+    "labelling": {"temperature": 1.0, "batch_size": 64, "seed": 0, "prompts": 192},
+    "minillm": {**MINILLM, "num_iterations": 2},  # three batches of 32 rollouts in 24 updates
 }
 
 # As published: GPT-2 XL -> GPT-2 120M on Dolly. All from LMOps, minillm/scripts/gpt2, unless said otherwise.
