@@ -123,7 +123,7 @@ EXPERIMENT = Experiment(
     },
     scales={
         "tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=TINY, minutes=6),
-        "small": Scale("word-problems", seeds=(0, 1, 2), settings=SMALL, minutes=60, arms=MAIN_ARMS),
+        "small": Scale("word-problems", seeds=(0, 1, 2), settings=SMALL, minutes=100, arms=MAIN_ARMS),
         "paper": Scale("instructions", seeds=(10, 20, 30, 40, 50), settings=PAPER),
     },
     metrics=("rouge_l_dolly", "rouge_l_self_instruct", "rouge_l_super_natural"),
