@@ -44,7 +44,7 @@ TINY: dict[str, Any] = {
     "minillm": {**MINILLM, "learning_rate": 2e-3},
 }
 
-# Small enough for two CPU cores without bfloat16 units in under two hours: few steps, one learning rate for every arm, untuned.
+# Sized for two CPU cores without bfloat16 units in two hours: few steps, one learning rate for every arm, untuned.
 SMALL: dict[str, Any] = {
     "start": "sft",
     "precision": "fp32",
