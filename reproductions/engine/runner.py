@@ -73,7 +73,9 @@ class _Request:
 
     def __post_init__(self) -> None:
         declared = self.experiment.scale(self.scale).seeds
-        self.complete = set(self.arms) == set(self.experiment.arms_at(self.scale)) and self.seeds == tuple(declared)
+        self.complete = set(self.arms) == set(self.experiment.arms_at(self.scale)) and self.seeds == tuple(
+            declared
+        )
 
     @property
     def tasks(self) -> tuple[Task, ...]:
