@@ -1,8 +1,9 @@
 """MiniLLM (Gu et al., arXiv 2306.08543): distil by minimising the reverse KL of whole responses, on policy.
 
 Phase 1 fine-tunes the student on the data; phase 2 is what the arms differ in. All arms start from the same student
-and take the same number of optimizer steps, each with its own learning rate from one sweep over the same values. The
-paper says: MiniLLM answers better than SFT, word-level KD and sequence-level KD when sampling, drifts less from the
+and take the same number of optimizer steps. At tiny every main arm has its own best learning rate of one sweep, and the
+ablations take MiniLLM's; at small nothing is tuned.
+The paper says: MiniLLM answers better than SFT, word-level KD and sequence-level KD when sampling, drifts less from the
 teacher along its own answers, is better calibrated, and needs each of its three variance reductions.
 """
 
