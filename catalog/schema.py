@@ -14,15 +14,27 @@ from catalog.reader import Lines, nearest, read_yaml_with_lines
 HERE = Path(__file__).parent
 AXES = ("elicitation", "algorithm", "skill", "vertical")
 CONFIDENCES = ("listed", "judged")  # listed: in the survey or its list; judged: our own reading
-BASES = ("survey-table", "abstract", "secondary", "recalled")  # where teacher, student and seed come from
+BASES = (
+    "paper",
+    "survey-table",
+    "abstract",
+    "secondary",
+    "recalled",
+)  # where teacher, student and seed come from
 UNVERIFIED_BASES = ("secondary", "recalled")
 ALLOWS_TRAINING = ("yes", "with-naming", "no", "unclear")
+SCOPES = (
+    "llm",
+    "beyond-llm",
+    "survey",
+)  # what a paper is about; surveys and papers beyond language models stand apart
 
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _MONTH = re.compile(r"(19|20)\d\d-(0[1-9]|1[0-2])")
 _DAY = re.compile(r"20\d\d-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 _ARXIV = re.compile(r"\d\d(0[1-9]|1[0-2])\.\d{4,5}")
 _LINK = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[^\s<>\"'`()\[\]{}|\\]*)?")
+_LICENCE = re.compile(r"none|[A-Za-z0-9][A-Za-z0-9.+-]*( (AND|OR) [A-Za-z0-9][A-Za-z0-9.+-]*)*")
 _METHOD = re.compile(r"methods(\.[a-z_][a-z0-9_]*)+\.[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -68,7 +80,12 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Paper:
-    """One paper; `taxonomy[axis][value]` is the confidence with which the value was given."""
+    """One paper; `taxonomy[axis][value]` is the confidence with which the value was given.
+
+    `distils` is False where no knowledge passes from a teacher (or the model itself) into a student: the list names
+    the paper, its pieces would not be a distillation method. `sources` are where the record's facts were seen;
+    `corrections` say where it departs from the list it was taken from.
+    """
 
     id: str
     title: str
@@ -76,10 +93,13 @@ class Paper:
     date: str
     taxonomy: Mapping[str, Mapping[str, str]]
     adds: str
+    scope: str
+    distils: bool
     arxiv: str | None
     url: str
     authors: tuple[str, ...]
     code: tuple[str, ...]
+    code_licence: str | None
     data: tuple[str, ...]
     teacher: str | None
     student: str | None
@@ -89,6 +109,9 @@ class Paper:
     objective: str | None
     method: str | None
     superseded_by: str | None
+    note: str | None
+    corrections: tuple[str, ...]
+    sources: tuple[str, ...]
 
     @property
     def models_verified(self) -> bool:
@@ -195,7 +218,9 @@ def load_paper(
     values = record.mapping("taxonomy")
     labels = {name: values.labels(name, taxonomy[name]) for name in AXES}
     values.done()
-    if not labels["elicitation"] or not labels["algorithm"]:
+    scope = record.choice("scope", SCOPES, required=False) or "llm"
+    distils = record.take("distils", _flag, required=False) is not False
+    if scope == "llm" and distils and not (labels["elicitation"] and labels["algorithm"]):
         raise record.error("a paper needs at least one elicitation and one algorithm", "taxonomy")
     arxiv = record.take("arxiv", _arxiv, required=False)
     url = record.take("url", _link, required=arxiv is None)
@@ -206,10 +231,13 @@ def load_paper(
         date=record.take("date", _month),
         taxonomy=labels,
         adds=record.text("adds"),
+        scope=scope,
+        distils=distils,
         arxiv=arxiv,
         url=url or f"https://arxiv.org/abs/{arxiv}",
         authors=record.many("authors", _line),
         code=record.many("code", _link),
+        code_licence=record.take("code_licence", _licence, required=False),
         data=record.many("data", _link),
         teacher=record.take("teacher", _line, required=False),
         student=record.take("student", _line, required=False),
@@ -219,6 +247,9 @@ def load_paper(
         objective=record.take("objective", _line, required=False),
         method=record.take("method", _method, required=False),
         superseded_by=record.take("superseded_by", _identifier, required=False),
+        note=record.take("note", _line, required=False),
+        corrections=record.many("corrections", _line),
+        sources=record.many("sources", _link),
     )
     record.done()
     if paper.basis is None and (paper.teacher or paper.student or paper.seed_knowledge):
@@ -377,4 +408,5 @@ _month = _pattern(_MONTH, 'a month like "2023-06"')
 _day = _pattern(_DAY, 'a day like "2026-11-22"')
 _arxiv = _pattern(_ARXIV, 'an arXiv id like "2306.08543", without version')
 _link = _pattern(_LINK, "an https link without spaces, quotes or brackets")
+_licence = _pattern(_LICENCE, 'an SPDX licence id like "Apache-2.0", or "none" where the repository has none')
 _method = _pattern(_METHOD, 'a dotted path like "methods.algorithms.minillm.MiniLLMTrainer"')
