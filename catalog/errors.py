@@ -1,7 +1,8 @@
-"""The one error that the catalog raises."""
+"""The one error that the catalog raises, and what its sentences are made of."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -12,6 +13,21 @@ class CatalogError(ValueError):
         self.message, self.path, self.line = message, path, line
         place = "" if path is None else f"{_shown(Path(path))}:" + ("" if line is None else f"{line}:")
         super().__init__(f"{place} {message}" if place else message)
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """' (did you mean "x"?)' for the candidate most like `name`, or '' where none is like it."""
+    import difflib  # here: what is spelled right never needs it
+
+    by_lower = {str(candidate).lower(): str(candidate) for candidate in candidates}
+    close = difflib.get_close_matches(str(name).lower()[:200], by_lower, n=1, cutoff=0.6)
+    return f' (did you mean "{by_lower[close[0]]}"?)' if close else ""
+
+
+def cut(text: object, length: int = 60) -> str:
+    """The beginning of a text that somebody else wrote, so that no message is longer than a line or two."""
+    shown = str(text)
+    return shown if len(shown) <= length else f"{shown[:length]}..."
 
 
 def _shown(path: Path) -> Path:

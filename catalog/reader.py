@@ -7,17 +7,16 @@ in a file turns into something its author did not mean, and no code path could b
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, cut
+from catalog.errors import nearest as nearest
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 24
@@ -43,13 +42,6 @@ def read_yaml_with_lines(path: Path | str) -> tuple[dict[str, Any], Lines]:
     """The mapping in a YAML file, with the line of each value; raises CatalogError with file and line."""
     path = Path(path)
     return _Builder(path, _text(path)).document()
-
-
-def nearest(name: str, candidates: Iterable[str]) -> str:
-    """' (did you mean "x"?)' for the candidate most like `name`, or '' where none is like it."""
-    by_lower = {str(candidate).lower(): str(candidate) for candidate in candidates}
-    close = difflib.get_close_matches(str(name).lower()[:200], by_lower, n=1, cutoff=0.6)
-    return f' (did you mean "{by_lower[close[0]]}"?)' if close else ""
 
 
 class Lines:
@@ -123,7 +115,9 @@ class _Builder:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             what = " ".join(str(error.problem or error.context or error).split())
-            raise CatalogError(f"not YAML: {what}", self.path, mark.line + 1 if mark else None) from None
+            raise CatalogError(
+                f"not YAML: {cut(what, 200)}", self.path, mark.line + 1 if mark else None
+            ) from None
         except yaml.YAMLError as error:
             raise CatalogError(f"not YAML: {' '.join(str(error).split())}", self.path) from None
         finally:
@@ -152,7 +146,7 @@ class _Builder:
         while not isinstance(event := self.next(), yaml.MappingEndEvent):
             key = self.key(event, where)
             if key in mapping:
-                raise self.error(f'"{key}" stands twice, first on line {self.table[*where, key]}', event)
+                raise self.error(f'"{cut(key)}" stands twice, first on line {self.table[*where, key]}', event)
             self.table[*where, key] = event.start_mark.line + 1
             mapping[key] = self.value(self.next(), (*where, key))
         return mapping
@@ -160,11 +154,13 @@ class _Builder:
     def bare(self, event: Any) -> None:
         """Refuse what only an object graph needs: aliases, anchors, tags."""
         if isinstance(event, yaml.AliasEvent):
-            raise self.error(f'the alias "*{event.anchor}"; aliases are not read, write the value out', event)
+            raise self.error(
+                f'the alias "*{cut(event.anchor)}"; aliases are not read, write the value out', event
+            )
         if event.anchor is not None:
-            raise self.error(f'the anchor "&{event.anchor}"; anchors are not read', event)
+            raise self.error(f'the anchor "&{cut(event.anchor)}"; anchors are not read', event)
         if event.tag is not None:
-            raise self.error(f'the tag "{event.tag}"; tags are not read', event)
+            raise self.error(f'the tag "{cut(event.tag)}"; tags are not read', event)
 
     def key(self, event: Any, where: tuple[str | int, ...]) -> str:
         if not isinstance(event, yaml.ScalarEvent):
@@ -172,7 +168,7 @@ class _Builder:
         self.bare(event)
         key = self.scalar(event)
         if not isinstance(key, str):
-            raise self.error(f'the name "{event.value}" is not text; put it in quotes', event)
+            raise self.error(f'the name "{cut(event.value)}" is not text; put it in quotes', event)
         if key == "<<" or not key.strip():
             raise self.error("merge keys and empty names are not read", event)
         return key
@@ -192,6 +188,6 @@ class _Builder:
         if _FLOAT.fullmatch(text):
             number = float(text)
             if not math.isfinite(number):
-                raise self.error(f'the number "{text[:40]}" is too large', event)
+                raise self.error(f'the number "{cut(text)}" is too large', event)
             return number
         return text
