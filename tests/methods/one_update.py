@@ -13,11 +13,14 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
-from methods.algorithms import minillm
+from methods.algorithms import distillation, minillm
+from methods.algorithms.distillation import DistillationTrainer, Term
 from methods.algorithms.minillm import MiniLLMConfig, MiniLLMTrainer
 from methods.algorithms.sft import SFTConfig, SFTTrainer
 from methods.algorithms.word_kd import WordKDTrainer
 from methods.rollouts import rollout
+from methods.samplers import OnPolicy, WithStudent
+from methods.targets import AverageLogits, InterpolatedLogits
 from tests.methods.conftest import make_model
 
 ROWS = Dataset.from_list(
@@ -29,7 +32,25 @@ ROWS = Dataset.from_list(
     ]
 )
 CORPUS = Dataset.from_list([{"text": text} for text in ("plain", "text|of", "unequal", "le")])
-TRAINERS = ("sft", "word-kd", "word-kd-mixed", "minillm", "minillm-corpus")
+# Compositions of the white-box trainer; functions, because targets have a state.
+COMPOSITIONS = {
+    "on-policy": lambda: {
+        "sampler": OnPolicy(1.0),
+        "terms": [Term("jensen_shannon", settings={"teacher_weight": 0.1})],
+    },
+    "two-sided": lambda: {
+        "sampler": WithStudent(),
+        "terms": [
+            Term("skew_forward_kl", sources=("teacher",)),
+            Term("skew_reverse_kl", sources=("student",)),
+        ],
+    },
+    "interpolated": lambda: {"terms": [Term(target=InterpolatedLogits())]},
+    "two-teachers": lambda: {
+        "terms": [Term(target=AverageLogits([0.3, 0.7])), Term("cross_entropy", weight=0.5)]
+    },
+}
+TRAINERS = ("sft", "word-kd", "word-kd-mixed", "minillm", "minillm-corpus", *COMPOSITIONS)
 MODELS = ("llama", "gpt2", "wide-teacher-vocabulary", "lora", "tied")
 
 
@@ -66,6 +87,18 @@ def one_update(
             trainer = MiniLLMTrainer(
                 student, teacher=teacher, args=args, pretraining_dataset=corpus, **shared
             )
+        elif trainer_name in COMPOSITIONS:
+            second = make_model("gpt2" if kind == "gpt2" else "llama", seed=2)
+            options = COMPOSITIONS[trainer_name]()
+            teachers = [teacher, second] if trainer_name == "two-teachers" else teacher
+            trainer = DistillationTrainer(
+                student,
+                teacher=teachers,
+                args=SFTConfig(**common),
+                max_completion_length=7,
+                **options,
+                **shared,
+            )
         elif trainer_name == "sft":
             trainer = SFTTrainer(student, args=SFTConfig(**common), **shared)
         else:
@@ -79,7 +112,8 @@ def one_update(
 
 def greedy_rollouts() -> None:
     """Sampling differs between ranks by design; greedy rollouts make the partitions comparable."""
-    minillm.rollout = functools.partial(rollout, greedy=True)
+    for module in (minillm, distillation):
+        module.rollout = functools.partial(rollout, greedy=True)
 
 
 if __name__ == "__main__":
