@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from catalog.errors import CatalogError
-from catalog.reader import nearest
-from catalog.schema import AXES, Axis, Catalog, Paper
+from catalog.errors import CatalogError, cut, nearest
+from catalog.model import AXES, SCOPES, Axis, Catalog, Paper
+from catalog.search import find as find
 
 STATUSES = ("catalogued", "implemented", "judged")
 
@@ -26,41 +25,39 @@ def select(
     *,
     wanted: Mapping[str, Sequence[str]] | None = None,
     statuses: Sequence[str] = (),
+    years: Sequence[str] = (),
+    scopes: Sequence[str] = (),
+    has_code: bool = False,
+    among: Collection[str] | None = None,
     search: str = "",
     judged: Collection[str] = (),
 ) -> list[Paper]:
     """Papers with any of the wanted values on every axis named, newest first; CatalogError on a wrong name.
 
-    A skill may also be a group ("agent"), which stands for all its values.
+    A skill may also be a group ("agent"), which stands for all its values. `years` are "2025", "2023-2025" or "2024-";
+    `has_code`: the authors' code is linked; `among`: only these ids. With `search` the best match comes first.
     """
-    for name in statuses:
-        if name not in STATUSES:
-            raise CatalogError(
-                f'no status "{name}"{nearest(name, STATUSES) or "; known: " + ", ".join(STATUSES)}'
-            )
-    papers = [paper for paper in catalog.papers.values() if not statuses or status(paper, judged) in statuses]
-    for axis_id, names in (wanted or {}).items():
-        if names:
-            values = {value for name in names for value in _values(catalog.taxonomy[axis_id], name)}
-            papers = [paper for paper in papers if values & paper.taxonomy[axis_id].keys()]
+    papers = list(catalog.papers.values())
+    if statuses:
+        names = {_known(name, STATUSES, "status") for name in statuses}
+        papers = [paper for paper in papers if status(paper, judged) in names]
+    if scopes:
+        names = {_known(name, SCOPES, "scope") for name in scopes}
+        papers = [paper for paper in papers if paper.scope in names]
+    if years:
+        spans = [year_span(text) for text in years]
+        papers = [p for p in papers if any(first <= int(p.date[:4]) <= last for first, last in spans)]
+    if has_code:
+        papers = [paper for paper in papers if paper.code]
+    if among is not None:
+        papers = [paper for paper in papers if paper.id in among]
+    for axis_id, values in (wanted or {}).items():
+        if values:
+            labels = {label for name in values for label in _labels(catalog.taxonomy[axis_id], name)}
+            papers = [paper for paper in papers if labels & paper.taxonomy[axis_id].keys()]
     if search.strip():
-        papers = find(papers, search)
+        return find(papers, search)
     return sorted(papers, key=lambda paper: (paper.date, paper.id), reverse=True)
-
-
-def find(papers: Iterable[Paper], text: str) -> list[Paper]:
-    """Papers with `text` in id, title or what they add; where none has it, those with similar words."""
-    papers = list(papers)
-    needle = text.strip().lower()
-    exact = [paper for paper in papers if needle in f"{paper.id} {paper.title} {paper.adds}".lower()]
-    if exact:
-        return exact
-    words = _words(needle)
-    return [
-        paper
-        for paper in papers
-        if words and all(_has_like(word, _words(f"{paper.id} {paper.title} {paper.adds}")) for word in words)
-    ]
 
 
 def crosstab(papers: Iterable[Paper], rows: str, columns: str) -> dict[tuple[str, str], int]:
@@ -71,27 +68,40 @@ def crosstab(papers: Iterable[Paper], rows: str, columns: str) -> dict[tuple[str
     return dict(counts)
 
 
+def by_leaf(papers: Iterable[Paper], axis: str) -> dict[str, list[Paper]]:
+    """The papers of each value of an axis that has any."""
+    leaves: dict[str, list[Paper]] = {}
+    for paper in papers:
+        for value in paper.taxonomy[axis]:
+            leaves.setdefault(value, []).append(paper)
+    return leaves
+
+
 def axis_name(name: str) -> str:
     """`name` if it is an axis; CatalogError otherwise."""
-    if name not in AXES:
-        raise CatalogError(f'no axis "{name}"{nearest(name, AXES) or "; known: " + ", ".join(AXES)}')
+    return _known(name, AXES, "axis")
+
+
+def year_span(text: str) -> tuple[int, int]:
+    """First and last year of "2025", "2023-2025" or "2024-"; CatalogError otherwise."""
+    found = re.fullmatch(r"(\d{4})(-(\d{4})?)?", text)
+    if not found:
+        raise CatalogError(f'"{cut(text)}" is no year; write 2025, 2023-2025 or 2024-')
+    first = int(found[1])
+    last = int(found[3]) if found[3] else 9999 if found[2] else first
+    if last < first:
+        raise CatalogError(f'"{text}" ends before it begins; write {last}-{first}')
+    return first, last
+
+
+def _known(name: str, names: Sequence[str], what: str, of: str = "") -> str:
+    if name not in names:
+        hint = nearest(name, names) or "; known: " + ", ".join(names)
+        raise CatalogError(f'no {what} "{cut(name)}"{of}{hint}')
     return name
 
 
-def _values(axis: Axis, name: str) -> set[str]:
-    if name in axis.values:
-        return {name}
+def _labels(axis: Axis, name: str) -> set[str]:
     if name in axis.groups:
         return {value.id for value in axis.values.values() if value.group == name}
-    known = [*axis.values, *axis.groups]
-    raise CatalogError(
-        f'no value "{name}" of {axis.id}{nearest(name, known) or "; known: " + ", ".join(known)}'
-    )
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.lower())
-
-
-def _has_like(word: str, words: list[str]) -> bool:
-    return bool(difflib.get_close_matches(word, words, n=1, cutoff=0.75))
+    return {_known(name, [*axis.values, *axis.groups], "value", f" of {axis.id}")}
