@@ -124,6 +124,19 @@ def _reproduce(args: argparse.Namespace) -> int:
     return reproduce.main(args)
 
 
+def _tune_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paper", help="id of the paper, e.g. gkd")
+    parser.add_argument("--scale", default="tiny", help="tiny (default), small or paper")
+    parser.add_argument("--arms", type=_names, help="only these arms, a,b")
+    parser.add_argument("--workers", type=_count, help="processes side by side (default: 2)")
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from tools import tune
+
+    return tune.main(args)
+
+
 def _browse_options(parser: argparse.ArgumentParser) -> None:
     for axis in ("elicitation", "algorithm", "skill", "vertical"):
         parser.add_argument(f"--{axis}", type=_names, default=[], help="one or more values, a,b: any of them")
@@ -190,6 +203,7 @@ VERBS: dict[str, tuple[Options, Callable[[argparse.Namespace], int], str]] = {
         _reproduce,
         "train a paper's arms over all seeds, judge its claims",
     ),
+    "tune": (_tune_options, _tune, "the same sweep of learning rates for every arm, on validation data"),
     "browse": (_browse_options, _browse, "the catalog, filtered by axis, status or text"),
     "show": (_show_options, _show, "one paper: what it is, its claims and verdicts, how to run it"),
     "verify": (_verify_options, _verify, "judge recorded results again, from their raw figures"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,7 +100,21 @@ def reports(paper_id: str) -> list[tuple[str, Path | None, Path | None]]:
 
 def judged_papers(paper_ids: Iterable[str]) -> list[str]:
     """Those of the ids whose results are recorded."""
-    return [paper_id for paper_id in paper_ids if result_files(paper_id)]
+    return [paper_id for paper_id in _with_folder(paper_ids) if result_files(paper_id)]
+
+
+def runnable_papers(paper_ids: Iterable[str]) -> list[str]:
+    """Those of the ids that have an experiment."""
+    return [paper_id for paper_id in _with_folder(paper_ids) if has_experiment(paper_id)]
+
+
+def _with_folder(paper_ids: Iterable[str]) -> list[str]:
+    """One look at the folder for all: a thousand ids are asked for, most have nothing."""
+    try:
+        present = set(os.listdir(PAPERS))  # noqa: PTH208 - names only, and fast
+    except OSError:
+        return []
+    return [paper_id for paper_id in paper_ids if paper_id.replace("-", "_") in present]
 
 
 def claims(paper_id: str) -> list[ClaimRow]:
@@ -151,7 +166,7 @@ def _row(claim: Claim, outcomes: tuple[Outcome, ...]) -> ClaimRow:
     return ClaimRow(
         id=claim.id,
         statement=claim.statement,
-        source=f"arXiv {claim.source.arxiv}v{claim.source.version}, {claim.source.where}",
+        source=f"arXiv {claim.source.label}, {claim.source.where}",
         metric=claim.metric,
         better=claim.better,
         worse=claim.worse,

@@ -14,11 +14,16 @@ from reproductions.engine.experiment import Experiment, load_experiment
 
 @dataclass(frozen=True)
 class Source:
-    """Where in which version of the paper something stands."""
+    """Where in which version of the paper something stands; `version` is None where that was not seen."""
 
     arxiv: str
-    version: int
+    version: int | None
     where: str
+
+    @property
+    def label(self) -> str:
+        """The identifier as arXiv writes it, e.g. "2306.08543v5"."""
+        return self.arxiv if self.version is None else f"{self.arxiv}v{self.version}"
 
 
 @dataclass(frozen=True)
@@ -170,15 +175,16 @@ class _Reader:
         )
 
     def source(self, item: Any, where: tuple[str | int, ...], places: set[str]) -> Source:
-        self.fields(item, where, {"arxiv", "version", *places}, set())
-        if not isinstance(item["version"], int) or isinstance(item["version"], bool) or item["version"] < 1:
+        self.fields(item, where, {"arxiv", *places}, {"version"})
+        version = item.get("version")
+        if version is not None and (type(version) is not int or version < 1):
             raise self.error('"version" must be a whole number of 1 or more', *where, "version")
         if places == {"where"}:
             place = self.text(item, where, "where")
         else:
             table, row, column = (str(item[name]) for name in ("table", "row", "column"))
             place = f"Table {table}, {row}, {column}"
-        return Source(self.text(item, where, "arxiv"), item["version"], place)
+        return Source(self.text(item, where, "arxiv"), version, place)
 
     def paper_numbers(self, item: Any, where: tuple[str | int, ...]) -> dict[str, Any] | None:
         if item is None:

@@ -172,8 +172,8 @@ def markdown(report: Report, picture: str) -> str:
         claim = by_id[judgement.claim]
         lines += [
             f"- **{judgement.verdict}**: {_cell(claim.statement)} "
-            f"([arXiv {claim.source.arxiv}v{claim.source.version}]"
-            f"(https://arxiv.org/abs/{claim.source.arxiv}v{claim.source.version}), {_cell(claim.source.where)})",
+            f"([arXiv {claim.source.label}](https://arxiv.org/abs/{claim.source.label}), "
+            f"{_cell(claim.source.where)})",
             f"  {_cell('; '.join(_evidence(report, judgement)))}",
         ]
         explanation = claims.explanation(judgement.claim, report.scale)

@@ -9,6 +9,7 @@ teacher along its own answers, is better calibrated, and needs each of its three
 
 from functools import partial
 
+from reproductions.arms import encoded, teacher_answers
 from reproductions.engine.experiment import Arm, Experiment, Scale
 from reproductions.papers.minillm.settings import PAPER, SMALL, TINY
 
@@ -41,31 +42,12 @@ def word_kd(run):
 
 def seqkd(run):
     """Fine-tune on responses that the teacher wrote for the same prompts."""
-    from datasets import Dataset
-
     from methods.algorithms.sft import SFTConfig, SFTTrainer
     from reproductions.testbeds.training import SKIP_PREPARATION
 
-    rows = run.cached_json("seqkd-labels", run.settings["labelling"], partial(teacher_labels, run))
     args = run.arguments(SFTConfig, **run.settings["seqkd"], **SKIP_PREPARATION)
-    return run.train(SFTTrainer(baseline_start(run), args=args, **encoded(run, Dataset.from_list(rows))))
-
-
-def teacher_labels(run):
-    """The teacher's responses to the training prompts, sampled as the paper's scripts do; made once for all seeds."""
-    from methods.elicitation.labelling import label_with_teacher
-
-    settings = dict(run.settings["labelling"])
-    labels, report = label_with_teacher(
-        run.testbed.teacher(run),
-        run.testbed.tokenizer,
-        list(run.testbed.train["prompt"])[: settings.pop("prompts")],
-        max_new_tokens=run.testbed.max_completion_tokens,
-        **settings,
-    )
-    run.ledger.add_tokens({"teacher": report.teacher_tokens, "generated": report.generated_tokens})
-    run.ledger.add_rollouts({name: getattr(report, name) for name in ("completions", "truncated", "empty")})
-    return labels.to_list()
+    rows = teacher_answers(run)
+    return run.train(SFTTrainer(baseline_start(run), args=args, **encoded(run, rows)))
 
 
 def minillm(run, **ablation):
@@ -89,17 +71,6 @@ def minillm(run, **ablation):
 def baseline_start(run):
     """Phase 1's student, so that all arms take equal steps; the pretrained one at scale paper, as published."""
     return run.testbed.sft_start(run) if run.settings["start"] == "sft" else run.testbed.student(run)
-
-
-def encoded(run, dataset):
-    """Tokenised rows of prompt and completion, and the tokenizer, as the fixed-data trainers take them."""
-    from reproductions.testbeds.training import encode
-
-    limit = run.testbed.max_prompt_tokens + run.testbed.max_completion_tokens
-    return {
-        "train_dataset": encode(dataset, run.testbed.tokenizer, limit),
-        "processing_class": run.testbed.tokenizer,
-    }
 
 
 MAIN_ARMS = ("sft", "word-kd", "seqkd", "minillm")  # the ablations would double the hours of scale small

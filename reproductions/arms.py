@@ -1,0 +1,119 @@
+"""Arms that many papers share: SFT, sequence-level KD, and white-box distillation put together from slots.
+
+Each takes the run first and reads its hyper-parameters from the scale's settings: `training` holds what all arms share,
+`arms[<name>]` what is an arm's own (its learning rate), `labelling` how a teacher writes answers. Every arm starts from
+the student that the testbed's SFT made with `sft_start`, so that all take equal steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from methods.algorithms.distillation import Term
+    from methods.samplers import Sampler
+    from reproductions.engine.run import Run
+
+
+def sft(run: Run, dataset: Dataset | None = None) -> Any:
+    """Supervised fine-tuning on the testbed's training rows, or on `dataset`."""
+    from methods.algorithms.sft import SFTConfig, SFTTrainer
+
+    rows = run.testbed.train if dataset is None else dataset
+    args = arguments(run, SFTConfig)
+    return run.train(SFTTrainer(run.testbed.sft_start(run), args=args, **encoded(run, rows)))
+
+
+def seqkd(run: Run) -> Any:
+    """Supervised fine-tuning on answers that the teacher wrote for the same prompts."""
+    return sft(run, teacher_answers(run))
+
+
+def distil(
+    run: Run,
+    *,
+    terms: Sequence[Term] | None = None,
+    sampler: Sampler | None = None,
+    teacher: Any = None,
+    dataset: Dataset | None = None,
+    student: Any = None,
+) -> Any:
+    """White-box distillation with the given terms (forward KL without any) and sampler.
+
+    From the testbed's teacher, on its training rows and its SFT student, where nothing else is given.
+    """
+    from methods.algorithms.distillation import DistillationTrainer, SFTConfig, Term
+
+    trainer = DistillationTrainer(
+        run.testbed.sft_start(run) if student is None else student,
+        teacher=run.testbed.teacher(run) if teacher is None else teacher,
+        args=arguments(run, SFTConfig),
+        terms=[Term()] if terms is None else terms,
+        sampler=sampler,
+        max_completion_length=run.testbed.max_completion_tokens,
+        eval_dataset=encoded(run, run.testbed.validation)["train_dataset"],
+        **encoded(run, run.testbed.train if dataset is None else dataset),
+    )
+    return run.train(trainer)
+
+
+def divergence(run: Run, name: str, **settings: Any) -> Any:
+    """One divergence from the teacher on the training rows."""
+    from methods.algorithms.distillation import Term
+
+    return distil(run, terms=[Term(name, settings=settings)])
+
+
+def on_policy(run: Run, name: str, *, fraction: float = 1.0, **settings: Any) -> Any:
+    """One divergence from the teacher, on the student's own answers in `fraction` of the steps."""
+    from methods.algorithms.distillation import Term
+    from methods.samplers import OnPolicy
+
+    return distil(run, terms=[Term(name, settings=settings)], sampler=OnPolicy(fraction))
+
+
+def teacher_answers(run: Run) -> Dataset:
+    """The teacher's answers to the training prompts by settings["labelling"]; made once for all seeds and papers."""
+    from datasets import Dataset
+
+    rows = run.cached_json("seqkd-labels", run.settings["labelling"], partial(_label, run))
+    return Dataset.from_list(rows)
+
+
+def _label(run: Run) -> list[dict[str, str]]:
+    from methods.elicitation.labelling import label_with_teacher
+
+    settings = dict(run.settings["labelling"])
+    labels, report = label_with_teacher(
+        run.testbed.teacher(run),
+        run.testbed.tokenizer,
+        list(run.testbed.train["prompt"])[: settings.pop("prompts")],
+        max_new_tokens=run.testbed.max_completion_tokens,
+        **settings,
+    )
+    run.ledger.add_tokens({"teacher": report.teacher_tokens, "generated": report.generated_tokens})
+    run.ledger.add_rollouts({name: getattr(report, name) for name in ("completions", "truncated", "empty")})
+    return labels.to_list()
+
+
+def arguments(run: Run, config_class: Callable[..., Any]) -> Any:
+    """Training arguments for rows that `encoded` made: what all arms share, then this arm's own."""
+    from reproductions.testbeds.training import SKIP_PREPARATION
+
+    own = run.settings.get("arms", {}).get(run.arm, {})
+    return run.arguments(config_class, **own, **SKIP_PREPARATION)  # type: ignore[arg-type]
+
+
+def encoded(run: Run, dataset: Dataset) -> dict[str, Any]:
+    """Tokenised rows of prompt and completion, and the tokenizer, as the fixed-data trainers take them."""
+    from reproductions.testbeds.training import encode
+
+    limit = run.testbed.max_prompt_tokens + run.testbed.max_completion_tokens
+    return {
+        "train_dataset": encode(dataset, run.testbed.tokenizer, limit),
+        "processing_class": run.testbed.tokenizer,
+    }
