@@ -1,0 +1,35 @@
+"""AKL (Wu et al., arXiv 2404.02657): weigh forward and reverse KL by where teacher and student disagree.
+
+The head holds the teacher's most probable tokens up to half of the mass. The share of the gap |p - q| on the head
+weighs the forward KL, the rest the reverse KL, position by position, on fixed answers.
+The paper says: AKL beats either KL, their sum, and training without a teacher.
+"""
+
+from functools import partial
+
+from reproductions.arms import distil, divergence, seqkd, sft
+from reproductions.engine.experiment import Arm, Experiment, Scale
+from reproductions.settings import tiny
+
+
+def sum_of_both(run):
+    """Half the forward and half the reverse KL everywhere."""
+    from methods.algorithms.distillation import Term
+
+    return distil(run, terms=[Term("forward_kl", weight=0.5), Term("reverse_kl", weight=0.5)])
+
+
+EXPERIMENT = Experiment(
+    paper="akl",
+    title="Rethinking Kullback-Leibler Divergence in Knowledge Distillation for Large Language Models",
+    arms={
+        "sft": Arm("SFT", sft, "baseline"),
+        "seqkd": Arm("SeqKD", seqkd, "baseline"),
+        "fkl": Arm("forward KL", partial(divergence, name="forward_kl"), "baseline"),
+        "rkl": Arm("reverse KL", partial(divergence, name="reverse_kl"), "baseline"),
+        "fkl-rkl": Arm("forward + reverse KL", sum_of_both, "baseline"),
+        "akl": Arm("AKL", partial(divergence, name="adaptive_kl", head_mass=0.5), "method"),
+    },
+    scales={"tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=tiny({}), minutes=4)},
+    headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
+)
