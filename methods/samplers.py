@@ -98,6 +98,22 @@ class WithStudent:
         return [example for pair in zip(given, sampled, strict=True) for example in pair]
 
 
+class HalfStudent:
+    """Every second example of the window becomes the student's own completion; the others stay, as `source`.
+
+    The same terms as with `WithStudent`, for as many sequences a step as any other arm has.
+    Source: f-DISTILL, arXiv 2307.15190, section 2.2.
+    """
+
+    def __init__(self, source: str = "teacher", *, temperature: float = 1.0):
+        self._both = WithStudent(source, temperature=temperature)
+
+    def __call__(self, window: Sequence[Example], step: Step) -> list[Example]:
+        given = [replace(example, source=self._both.source) for example in window]
+        given[1::2] = student_examples(window[1::2], step, temperature=self._both.temperature)
+        return given
+
+
 class AdaptiveReplay:
     """The share of student samples grows when the validation loss does not fall; most samples are replayed ones.
 
@@ -154,6 +170,8 @@ class AdaptiveReplay:
 
 def student_examples(window: Sequence[Example], step: Step, **settings: float) -> list[Example]:
     """The student's own completions of the window's prompts."""
+    if not window:
+        return []
     return with_completions(window, step.generate([e.prompt for e in window], **settings), "student")
 
 

@@ -61,14 +61,14 @@ def distil(
     return run.train(trainer)
 
 
-def divergence(run: Run, name: str, **settings: Any) -> Any:
+def divergence(run: Run, *, name: str, **settings: Any) -> Any:
     """One divergence from the teacher on the training rows."""
     from methods.algorithms.distillation import Term
 
     return distil(run, terms=[Term(name, settings=settings)])
 
 
-def on_policy(run: Run, name: str, *, fraction: float = 1.0, **settings: Any) -> Any:
+def on_policy(run: Run, *, name: str, fraction: float = 1.0, **settings: Any) -> Any:
     """One divergence from the teacher, on the student's own answers in `fraction` of the steps."""
     from methods.algorithms.distillation import Term
     from methods.samplers import OnPolicy

@@ -166,6 +166,12 @@ def accumulated_kl(teacher_logp: Tensor, student_logp: Tensor, mask: Tensor) -> 
     return (per_token * mask).sum(-1)
 
 
+def token_nll(logp: Tensor, samples: Samples) -> Tensor:
+    """-log probability of the sampled tokens, nats per token (B,), by log-probabilities (B, T, V)."""
+    chosen = logp.gather(-1, samples.ids.to(logp.device).unsqueeze(-1)).squeeze(-1)
+    return -(chosen * samples.mask).sum(-1) / samples.mask.sum(-1).clamp_min(1)
+
+
 def padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of ids as one array (B, max length), with their lengths (B,)."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)

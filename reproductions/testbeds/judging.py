@@ -30,7 +30,8 @@ class Answers:
     `confidence` (N,) is the probability of the greedy answer with its EOS, `token_confidence` (N,) its geometric
     mean per token; `regret` and `step_error` (N,) are
     KL(teacher || student) in nats summed over the model's own first sample and over the teacher's sample;
-    `truncated` counts the samples that the token limit cut.
+    `likelihood_risk` and `coverage_risk` (N,) are nats per token of the teacher on the model's first sample and of the
+    model on the teacher's sample; `truncated` counts the samples that the token limit cut.
     """
 
     sampled: list[list[list[int]]]
@@ -39,6 +40,8 @@ class Answers:
     token_confidence: np.ndarray
     regret: np.ndarray
     step_error: np.ndarray
+    likelihood_risk: np.ndarray
+    coverage_risk: np.ndarray
     truncated: int
 
 
@@ -88,8 +91,8 @@ class Judge:
             first = own.rows(slice(len(prompts)))
             teacher = self._teacher_of(run)
             theirs, known = self._teacher_answers(teacher, tuple(prompts), encoded)
-            regret = self._divergence(teacher.model, model, encoded, first, None)
-            step_error = self._divergence(teacher.model, model, encoded, theirs, known)
+            regret, likelihood_risk, _ = self._compare(teacher.model, model, encoded, first, None)
+            step_error, _, coverage_risk = self._compare(teacher.model, model, encoded, theirs, known)
         rows = own.answers(self.eos_ids)
         return Answers(
             sampled=[rows[i : i + len(prompts)] for i in range(0, len(rows), len(prompts))],
@@ -98,6 +101,8 @@ class Judge:
             token_confidence=(greedy.logprobs.sum(1) / greedy.mask.sum(1)).exp().cpu().numpy(),
             regret=regret.cpu().numpy(),
             step_error=step_error.cpu().numpy(),
+            likelihood_risk=likelihood_risk.cpu().numpy(),
+            coverage_risk=coverage_risk.cpu().numpy(),
             truncated=int((~own.finished(self.eos_ids)).sum()),
         )
 
@@ -135,15 +140,16 @@ class Judge:
             )
         return ev.Samples(*(torch.cat(same) for same in zip(*(p.tensors() for p in parts), strict=True)))
 
-    def _divergence(
+    def _compare(
         self,
         teacher: PreTrainedModel,
         student: PreTrainedModel,
         prompts: Prompts,
         contexts: ev.Samples,
         known: Tensor | None,
-    ) -> Tensor:
-        """Accumulated KL(teacher || student) (N,) on `contexts`; `known` are the teacher's log-probabilities."""
+    ) -> tuple[Tensor, ...]:
+        """On `contexts`, each (N,): accumulated KL(teacher || student), and -log of the tokens' probability per token
+        by the teacher and by the student. `known` are the teacher's log-probabilities."""
         parts = []
         step = min(self.batch, ev.FORWARD_ROWS)
         for start in range(0, len(contexts.ids), step):
@@ -152,8 +158,8 @@ class Judge:
             ids, attention = (part[span] for part in prompts)
             p = ev.completion_logprobs(teacher, ids, attention, some) if known is None else known[span]
             q = ev.completion_logprobs(student, ids, attention, some)
-            parts.append(ev.accumulated_kl(p, q, some.mask))
-        return torch.cat(parts)
+            parts.append((ev.accumulated_kl(p, q, some.mask), ev.token_nll(p, some), ev.token_nll(q, some)))
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def _teacher_of(self, run: Run) -> _Teacher:
         if self._teacher is None or self._teacher.run is not run:

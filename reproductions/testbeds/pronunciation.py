@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import Metric
 from reproductions.testbeds import evaluation as ev
-from reproductions.testbeds.judging import Judge
+from reproductions.testbeds.judging import Answers, Judge
 from reproductions.testbeds.scratch_models import scratch_llama
 from reproductions.testbeds.training import fine_tune, on_device
 
@@ -40,6 +40,11 @@ MAX_LETTERS, MAX_PHONEMES = 10, 10
 TRAIN_WORDS, VALIDATION_WORDS, TEST_WORDS = 12_000, 500, 600
 
 TEACHER_SHAPE = {"layers": 3, "hidden": 96, "heads": 3, "intermediate": 192}
+TEACHER_SHAPES = {  # teachers that differ in size only; "medium" is everybody's
+    "small": {"layers": 2, "hidden": 64, "heads": 2, "intermediate": 128},
+    "medium": TEACHER_SHAPE,
+    "large": {"layers": 4, "hidden": 160, "heads": 4, "intermediate": 320},
+}
 STUDENT_SHAPE = {"layers": 2, "hidden": 48, "heads": 2, "intermediate": 96}
 # Set once, on the teacher and the SFT baseline alone, before any distillation method was judged here.
 TEACHER_TRAINING = {
@@ -206,14 +211,15 @@ class Pronunciation:
     ) -> PreTrainedModel:
         return fine_tune(model, rows, self.tokenizer, run, training, max_tokens=MAX_TOKENS, phase=phase)
 
-    def teacher(self, run: Run) -> PreTrainedModel:
-        """The cached teacher, frozen, on `run.device`; some minutes to make on one core."""
+    def teacher(self, run: Run, size: str = "medium") -> PreTrainedModel:
+        """The cached teacher of a size of TEACHER_SHAPES, frozen, on `run.device`; some minutes to make on one core."""
+        shape = TEACHER_SHAPES[size]
 
         def build() -> PreTrainedModel:
-            model = self._scratch(TEACHER_SHAPE, seed=0)
+            model = self._scratch(shape, seed=0)
             return self._fine_tune(model, self.teacher_train, run, TEACHER_TRAINING, "teacher")
 
-        key = {"shape": TEACHER_SHAPE, "training": TEACHER_TRAINING, "seed": 0}
+        key = {"shape": shape, "training": TEACHER_TRAINING, "seed": 0}
         return on_device(run.cached_model("teacher", key, build), run).eval().requires_grad_(False)
 
     def student(self, run: Run) -> PreTrainedModel:
@@ -238,12 +244,16 @@ class Pronunciation:
         rows = rows.select(range(min(len(rows), limit or len(rows))))
         references = self.tokenizer(list(rows["completion"]))["input_ids"]
         answers = self._judge.answers(model, run, rows["prompt"], copies=SAMPLES_PER_WORD)
+        return ev.rounded(self._columns(answers, references))
+
+    def _columns(self, answers: Answers, references: list[list[int]]) -> dict[str, tuple[np.ndarray, int]]:
+        """Figures and their digits, by column."""
 
         def mean_score(score: Callable[..., np.ndarray]) -> np.ndarray:
             return np.mean([score(sampled, references) for sampled in answers.sampled], axis=0)
 
         correct = ev.exact_match(answers.greedy, references)
-        columns = {
+        return {
             "rouge_l": (mean_score(ev.rouge_l), 1),
             "exact_match": (100 * mean_score(ev.exact_match), 0),
             "phoneme_error_rate": (mean_score(ev.error_rate), 1),
@@ -253,9 +263,27 @@ class Pronunciation:
             "kl_student_contexts": (answers.regret, 2),
             "kl_teacher_contexts": (answers.step_error, 2),
         }
-        return ev.rounded(columns)
 
 
-def load() -> Pronunciation:
+class PronunciationRisks(Pronunciation):
+    """The same testbed, which also measures how likely each side finds what the other says.
+
+    Likelihood risk: -log of the teacher's probability of the student's sample; coverage risk: -log of the student's
+    probability of the teacher's sample; nats per token. Source: f-DISTILL, arXiv 2307.15190, section 4 (Table 3).
+    """
+
+    metrics = METRICS | {
+        "likelihood_risk": Metric("mean", ("likelihood_risk",), False, "likelihood risk, nats/token"),
+        "coverage_risk": Metric("mean", ("coverage_risk",), False, "coverage risk, nats/token"),
+    }
+
+    def _columns(self, answers: Answers, references: list[list[int]]) -> dict[str, tuple[np.ndarray, int]]:
+        return super()._columns(answers, references) | {
+            "likelihood_risk": (answers.likelihood_risk, 2),
+            "coverage_risk": (answers.coverage_risk, 2),
+        }
+
+
+def load(testbed: type[Pronunciation] = Pronunciation) -> Pronunciation:
     """The testbed on the installed lexicon; raises KDError where the package is missing."""
-    return Pronunciation(read_lexicon(lexicon_path()))
+    return testbed(read_lexicon(lexicon_path()))

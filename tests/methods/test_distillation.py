@@ -11,7 +11,7 @@ from methods.algorithms.distillation import DistillationTrainer, SFTConfig, Term
 from methods.divergences import DIVERGENCES
 from methods.errors import MethodError
 from methods.fused import Head
-from methods.samplers import AdaptiveReplay, Example, OnPolicy, Step, TeacherMixed, WithStudent
+from methods.samplers import AdaptiveReplay, Example, HalfStudent, OnPolicy, Step, TeacherMixed, WithStudent
 from methods.targets import AverageLogits, InterpolatedLogits, Rows, Teacher, mix_logits
 from tests.methods.conftest import make_model
 
@@ -176,6 +176,12 @@ def test_samplers_say_where_their_sequences_come_from():
     assert both == [
         Example([5, 6], [7, 1], "teacher"), sampled[0], Example([8], [9, 9, 1], "teacher"), sampled[1],
     ]  # fmt: skip
+
+
+def test_half_of_a_window_is_the_student_s():
+    half = HalfStudent()(WINDOW, Recorder().step)
+    assert half == [Example([5, 6], [7, 1], "teacher"), Example([8], [8, 1], "student")]
+    assert [e.source for e in HalfStudent()(WINDOW[:1], Recorder().step)] == ["teacher"]
 
 
 def test_the_on_policy_share_is_that_of_steps():
