@@ -11,16 +11,17 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from catalog.queries import crosstab, status
-from catalog.schema import Catalog, Paper, load_catalog
+from catalog.queries import crosstab
+from catalog.schema import Catalog, Paper
 from tools import evidence
 from tools.evidence import ROOT, ClaimRow
+from tools.overview import MARKS, NEWEST, Coverage, Overview, judging, overview, tally
 from tools.terminal import interval, number
 
 README = ROOT / "README.md"
 BENCHMARKS = ROOT / "benchmarks"
 TEMPLATES = Path(__file__).parent / "templates"
-MARKS = {"reproduced": "✅", "not reproduced": "❌", "inconclusive": "➖", "not run": "⬜"}
+BAR = 10  # signs of a coverage bar
 
 
 def main(args: argparse.Namespace) -> int:
@@ -38,9 +39,7 @@ def main(args: argparse.Namespace) -> int:
 
 def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRow]] | None = None) -> str:
     """The README's text; both arguments are read from the repository where they are not given."""
-    catalog = catalog or load_catalog()
-    if claims is None:
-        claims = {paper: evidence.claims(paper) for paper in evidence.judged_papers(catalog.papers)}
+    atlas = overview(catalog, claims)
     # Markdown, not HTML: the filters `md`, `code` and `link` escape for it, and a test renders hostile text.
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -50,20 +49,39 @@ def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRo
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701
     )
-    environment.filters.update(md=md, code=code, number=number, interval=interval, tally=tally, link=link)
-    papers = sorted(catalog.papers.values(), key=lambda paper: (paper.date, paper.id), reverse=True)
+    environment.filters.update(md=md, number=number, interval=interval, tally=tally)
+    environment.filters.update(link=link, bar=bar, name=name)
+    split, unplaced = placed(atlas)
     text = environment.get_template("README.md.j2").render(
-        catalog=catalog,
-        papers=papers,
-        counts=crosstab(papers, "elicitation", "algorithm"),
-        leaves={axis_id: _leaves(papers, axis_id, axis.values) for axis_id, axis in catalog.taxonomy.items()},
-        badges={paper.id: badge(paper, claims.get(paper.id, ())) for paper in papers},
-        judged={paper_id: rows for paper_id, rows in claims.items() if rows},
+        atlas=atlas,
+        catalog=atlas.catalog,
+        counts=crosstab(atlas.core, "elicitation", "algorithm"),
+        newest=atlas.papers[:NEWEST],
+        split=split,
+        unplaced=unplaced,
+        anchor=anchor,
         marks=MARKS,
-        reports={paper: _reports(paper) for paper in claims},
+        judging=judging(MARKS),
+        reports={paper: _reports(paper) for paper in atlas.claims},
         benchmarks=benchmarks(),
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def placed(atlas: Overview) -> tuple[dict[str, dict[str, dict[str, list[Paper]]]], list[Paper]]:
+    """For every leaf the papers described there and those only named; and the papers without any leaf."""
+    seen: set[str] = set()
+    split: dict[str, dict[str, dict[str, list[Paper]]]] = {}
+    for axis, values in atlas.leaves.items():
+        split[axis] = {}
+        for value, papers in values.items():
+            described = [paper for paper in papers if paper.id not in seen]
+            split[axis][value] = {
+                "described": described,
+                "named": [paper for paper in papers if paper.id in seen],
+            }
+            seen |= {paper.id for paper in described}
+    return split, [paper for paper in atlas.core if paper.id not in seen]
 
 
 def md(text: object) -> str:
@@ -73,33 +91,29 @@ def md(text: object) -> str:
     return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", line)
 
 
-def code(text: object) -> str:
-    """Text as a code span that survives in a table cell."""
-    line = " ".join(str(text).split())
-    safe = "".join(f"&#{ord(letter)};" if letter in "&<>`|\\*_[]~$" else letter for letter in line)
-    return f"<code>{safe}</code>"
-
-
 def link(url: str) -> str:
-    """A link's address; the schema lets no bracket, quote or space in, and this holds were it to change."""
+    """A link's address: https or a path of this repository; nothing in it can close the brackets around it."""
+    if re.match(r"[^/?#]*:", url) and not url.startswith("https://"):
+        return "#"
     return re.sub(r"[^\w./:?=&%#~+,;@-]", lambda found: f"%{ord(found[0]):02X}", url, flags=re.ASCII)
 
 
-def badge(paper: Paper, claims: Sequence[ClaimRow]) -> str:
-    """A paper's state in a few signs: '✅ 7 ❌ 1' over its judged claims, '⚙' where there is only code."""
-    if claims:
-        return tally(claims)
-    return "⚙" if status(paper) == "implemented" else ""
+def name(paper_id: str) -> str:
+    """A paper's short name, linked to where it is described."""
+    return f"[{paper_id}](#p-{paper_id})"
 
 
-def tally(claims: Sequence[ClaimRow]) -> str:
-    """'✅ 7 ❌ 1': how many outcomes have each verdict, over all scales."""
-    verdicts = [outcome.verdict for claim in claims for outcome in claim.outcomes]
-    return " ".join(f"{mark} {verdicts.count(name)}" for name, mark in MARKS.items() if name in verdicts)
+def anchor(place: str) -> str:
+    """What a link to `#place` leads to."""
+    return f'<a id="{place}"></a>'
 
 
-def _leaves(papers: Sequence[Paper], axis_id: str, values: Mapping[str, Any]) -> dict[str, list[Paper]]:
-    return {value: [paper for paper in papers if value in paper.taxonomy[axis_id]] for value in values}
+def bar(coverage: Coverage) -> str:
+    """'█▌░░░░░░░░': the share of a leaf's papers that is covered, to an eighth of a sign; never none where any is."""
+    eighths = coverage.covered * BAR * 8 // coverage.papers if coverage.papers else 0
+    whole, part = divmod(max(eighths, 1 if coverage.covered else 0), 8)
+    drawn = "█" * whole + ("▏▎▍▌▋▊▉"[part - 1] if part else "")
+    return drawn + "░" * (BAR - len(drawn))
 
 
 def _reports(paper_id: str) -> list[dict[str, str]]:

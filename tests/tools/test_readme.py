@@ -9,19 +9,24 @@ from dataclasses import replace
 
 import pytest
 
-from catalog.schema import Catalog, load_catalog
+from catalog.schema import AXES, Catalog, load_catalog
 from tests.tools.conftest import claim, outcome
 from tools import readme
+from tools.overview import Coverage
 
 HOSTILE = (
     'A | B [link](https://evil.example) <script>alert(1)</script> `code` **bold** _x_ "q" \\ $y$ & ![i](j)'
 )
 
 
-def test_the_readme_on_disk_is_the_generated_one():
-    assert readme.README.read_text(encoding="utf-8") == readme.render(), (
-        "run `make readme`; do not edit README.md"
-    )
+@pytest.fixture(scope="module")
+def text() -> str:
+    """The README as the repository makes it; judging the recorded results takes a second."""
+    return readme.render()
+
+
+def test_the_readme_on_disk_is_the_generated_one(text):
+    assert readme.README.read_text(encoding="utf-8") == text, "run `make readme`; do not edit README.md"
 
 
 def test_generating_twice_changes_nothing(tmp_path, monkeypatch, capsys):
@@ -37,13 +42,62 @@ def test_generating_twice_changes_nothing(tmp_path, monkeypatch, capsys):
     assert main(["readme", "--check"]) == 1
 
 
-def test_every_paper_and_leaf_stands_in_it():
-    catalog, text = load_catalog(), readme.render()
+def test_every_paper_is_described_once_and_named_in_all_its_leaves(text):
+    catalog = load_catalog()
+    sections = dict(re.findall(r'^#### <a id="([a-z0-9-]+)"></a>.*?\n(.*?)(?=^##)', text, re.M | re.S))
+    assert len(sections) == sum(len(axis.values) for axis in catalog.taxonomy.values())
     for paper in catalog.papers.values():
-        assert text.count(f"[{paper.id}]") >= 2  # in its leaves and as a reference
-        assert text.count(f"\n[{paper.id}]: {paper.url} ") == 1
-    for axis in catalog.taxonomy.values():
-        assert all(f"(§{value.section}" in text for value in axis.values.values())
+        described = f'<a id="p-{paper.id}"></a>**['
+        assert text.count(described) == 1
+        assert text.count(readme.md(paper.adds)) == 1
+        leaves = [f"{axis}-{value}" for axis, labels in paper.taxonomy.items() for value in labels]
+        for leaf in leaves if paper.scope == "llm" else []:
+            assert described in sections[leaf] or f"[{paper.id}](#p-{paper.id})" in sections[leaf]
+        if paper.scope != "llm":
+            assert not any(described in section for section in sections.values())
+
+
+def test_every_link_inside_leads_somewhere(text):
+    places = re.findall(r'<a id="([^"]+)"></a>', text)
+    assert len(places) == len(set(places))
+    heads = re.findall(r"^#+ ([^<\n]+)$", text, re.M)
+    slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= slugs | set(places)
+    for path in re.findall(r"\]\(((?!https://|#)[^)]+)\)", text):
+        assert (readme.ROOT / path).exists(), path
+
+
+def test_surveys_and_papers_beyond_language_models_have_their_own_sections():
+    base = load_catalog()
+    paper = base.papers["minillm"]
+    papers = {
+        "minillm": paper,
+        "picture": replace(paper, id="picture", title="A picture model", scope="beyond-llm"),
+        "overview": replace(
+            paper, id="overview", title="An overview", scope="survey", taxonomy={a: {} for a in AXES}
+        ),
+        "bare": replace(paper, id="bare", title="A bare one", distils=False, taxonomy={a: {} for a in AXES}),
+    }
+    text = readme.render(Catalog(base.taxonomy, base.teachers, papers), {})
+    parts = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    assert "A picture model" in parts["Beyond language models"]
+    assert "An overview" in parts["Surveys"]
+    assert "A bare one" in parts["Named, without a leaf"] and "†" in parts["Named, without a leaf"]
+    assert "picture" not in parts["Papers by leaf"] and "#p-minillm" in parts["Papers by leaf"]
+    assert "| **[Feature](#elicitation-feature)** | · | 1 | 1 | · |" in parts["The field at a glance"]
+
+
+def test_github_shows_all_of_it(text):
+    assert len(text.encode()) < 500_000  # GitHub cuts a README off there
+
+
+@pytest.mark.parametrize(
+    ("papers", "implemented", "judged", "drawn"),
+    [(0, 0, 0, "░" * 10), (160, 0, 0, "░" * 10), (160, 1, 0, "▏" + "░" * 9), (10, 1, 4, "█" * 5 + "░" * 5)]
+    + [(4, 0, 4, "█" * 10), (80, 10, 3, "█▋" + "░" * 8)],
+)
+def test_the_coverage_bar_shows_a_share(papers, implemented, judged, drawn):
+    assert readme.bar(Coverage(papers, implemented, judged)) == drawn
 
 
 def test_results_show_claims_numbers_and_verdicts(judged):
@@ -52,7 +106,7 @@ def test_results_show_claims_numbers_and_verdicts(judged):
     assert "✅ reproduced" in text and "❌ not reproduced" in text and "⬜ not run" in text
     assert "✅ 1 ❌ 1 ➖ 1" in text
     assert "The gap is small here." in text
-    assert "[minillm] ✅ 1 ❌ 1 ➖ 1" in text
+    assert "[minillm](#p-minillm) ✅ 1 ❌ 1 ➖ 1" in text
 
 
 def test_tables_keep_their_shape(judged):
@@ -78,11 +132,8 @@ def test_hostile_text_stays_text():
     text = readme.render(hostile, {"minillm": rows})
     assert "<script>" not in text
     assert "](https://evil.example)" not in re.sub(r"\\.", "", text)
-    for line in text.splitlines():
-        if "evil.example" in line and line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)\|", line)) == 9
-    reference = next(line for line in text.splitlines() if line.startswith("[minillm]: "))
-    assert reference.count('"') == 2
+    rows = [line for line in text.splitlines() if "evil.example" in line and line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in rows] == [9, 7]  # a claim and a paper
 
 
 @pytest.mark.parametrize(
@@ -104,6 +155,8 @@ def test_markdown_is_escaped(text, shown):
 def test_links_cannot_leave_their_brackets():
     assert readme.link("https://a.org/b?c=d&e=%20#f") == "https://a.org/b?c=d&e=%20#f"
     assert not set(readme.link('https://a.org/) "<script>\n')) & set(')" <>\n')
+    assert readme.link("catalog/papers/gkd.yaml") == "catalog/papers/gkd.yaml"
+    assert readme.link("javascript:alert(1)") == readme.link("http://a.org") == "#"
 
 
 def test_a_thousand_papers_take_less_than_two_seconds():

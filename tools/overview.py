@@ -1,0 +1,146 @@
+"""What README and site both say of the catalog: its parts, how far each leaf is covered, the verdicts in signs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from catalog.queries import status
+from catalog.schema import AXES, Catalog, Paper, load_catalog
+from tools import evidence
+from tools.evidence import ClaimRow
+
+MARKS = {"reproduced": "✅", "not reproduced": "❌", "inconclusive": "➖", "not run": "⬜"}
+NEWEST = 12
+
+# How a reproduction is judged: a heading and its text, for Markdown and HTML alike; {signs} are the verdicts' marks.
+_JUDGING = (
+    (
+        "Claims first.",
+        "What the paper states (this arm beats that arm on this metric, by its Table 1) is committed before "
+        "anything runs.",
+    ),
+    (
+        "Equal budgets.",
+        "All arms get the same data and steps, baselines the same tuning as the method; ablations take over the "
+        "method's settings. Tokens and seconds stand in the result. The same comparison at equal seconds is "
+        "reported beside it.",
+    ),
+    (
+        "Raw figures.",
+        "Every seed and every test example is recorded. Nothing is dropped, and no verdict is typed: "
+        "make verify computes them again.",
+    ),
+    (
+        "A verdict is an interval.",
+        "Paired bootstrap over seeds and examples, 95 %, Holm-corrected over a paper's claims: above the margin is "
+        "{reproduced} reproduced, below it {not_reproduced} not reproduced, across it {inconclusive} inconclusive.",
+    ),
+    (
+        "A scale is not the paper.",
+        "The scales tiny (models from scratch, minutes) and small (100-300M parameters) test whether the ordering "
+        "holds there; only the scale paper tests the paper's own numbers.",
+    ),
+)
+
+
+def judging(marks: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The rules by which verdicts come about, with the signs that stand for them where they are printed."""
+    signs = {name.replace(" ", "_"): mark for name, mark in marks.items()}
+    return [(head, text.format(**signs)) for head, text in _JUDGING]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many papers of a leaf there are, have their method here, and were judged (which has a method too)."""
+
+    papers: int
+    implemented: int
+    judged: int
+
+    @property
+    def covered(self) -> int:
+        """Papers that are more than a record."""
+        return self.implemented + self.judged
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The catalog with what its reproductions say; `claims` holds only papers with claims that can be run."""
+
+    catalog: Catalog
+    claims: Mapping[str, Sequence[ClaimRow]]
+
+    @cached_property
+    def papers(self) -> list[Paper]:
+        """Every paper, newest first."""
+        return sorted(self.catalog.papers.values(), key=lambda paper: (paper.date, paper.id), reverse=True)
+
+    @cached_property
+    def core(self) -> list[Paper]:
+        """Papers about language models: what leaves, matrix and coverage count."""
+        return [paper for paper in self.papers if paper.scope == "llm"]
+
+    @cached_property
+    def beyond(self) -> list[Paper]:
+        return [paper for paper in self.papers if paper.scope == "beyond-llm"]
+
+    @cached_property
+    def surveys(self) -> list[Paper]:
+        return [paper for paper in self.papers if paper.scope == "survey"]
+
+    @cached_property
+    def leaves(self) -> dict[str, dict[str, list[Paper]]]:
+        """axis -> value -> its papers about language models, newest first."""
+        found: dict[str, dict[str, list[Paper]]] = {
+            axis: {value: [] for value in self.catalog.taxonomy[axis].values} for axis in AXES
+        }
+        for paper in self.core:
+            for axis in AXES:
+                for value in paper.taxonomy[axis]:
+                    found[axis][value].append(paper)
+        return found
+
+    @cached_property
+    def judged(self) -> frozenset[str]:
+        """Ids of papers with at least one recorded verdict."""
+        return frozenset(name for name, rows in self.claims.items() if any(row.outcomes for row in rows))
+
+    def status(self, paper: Paper) -> str:
+        """catalogued, implemented or judged."""
+        return status(paper, self.judged)
+
+    def coverage(self, papers: Iterable[Paper]) -> Coverage:
+        """Of some papers."""
+        states = [self.status(paper) for paper in papers]
+        return Coverage(len(states), states.count("implemented"), states.count("judged"))
+
+    def verdicts(self, paper: Paper) -> dict[str, int]:
+        """How many of a paper's outcomes, over all scales, have each verdict, in the order of MARKS."""
+        return count_verdicts(self.claims.get(paper.id, ()))
+
+    def badge(self, paper: Paper) -> str:
+        """A paper's state in a few signs: '✅ 7 ❌ 1' over its judged claims, '⚙' where there is only code."""
+        return tally(self.claims.get(paper.id, ())) or ("⚙" if paper.method else "")
+
+
+def count_verdicts(claims: Iterable[ClaimRow]) -> dict[str, int]:
+    """{'reproduced': 7, 'not reproduced': 1}, only verdicts that occur."""
+    found = [outcome.verdict for claim in claims for outcome in claim.outcomes]
+    return {name: found.count(name) for name in MARKS if name in found}
+
+
+def tally(claims: Iterable[ClaimRow]) -> str:
+    """'✅ 7 ❌ 1': how many outcomes have each verdict, over all scales."""
+    return " ".join(f"{MARKS[name]} {count}" for name, count in count_verdicts(claims).items())
+
+
+def overview(
+    catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRow]] | None = None
+) -> Overview:
+    """Both arguments are read from the repository where they are not given."""
+    catalog = catalog or load_catalog()
+    if claims is None:
+        claims = {paper: evidence.claims(paper) for paper in evidence.judged_papers(catalog.papers)}
+    return Overview(catalog, {paper_id: rows for paper_id, rows in claims.items() if rows})
