@@ -22,8 +22,8 @@ help: ## what can be typed here
 reproduce: .venv/ready ## PAPER=minillm [SCALE=tiny] [SEEDS=n] [ARMS=a,b]: train every arm, judge every claim
 	@$(KD) reproduce $(if $(PAPER),"$(PAPER)") $(if $(SCALE),--scale "$(SCALE)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(ARMS),--arms "$(ARMS)") $(ARGS)
 
-browse: .venv/ready ## [ELICITATION= ALGORITHM= SKILL= VERTICAL= SEARCH= STATUS=]: the catalog in the terminal
-	@$(KD) browse $(if $(ELICITATION),--elicitation "$(ELICITATION)") $(if $(ALGORITHM),--algorithm "$(ALGORITHM)") $(if $(SKILL),--skill "$(SKILL)") $(if $(VERTICAL),--vertical "$(VERTICAL)") $(if $(SEARCH),--search "$(SEARCH)") $(if $(STATUS),--status "$(STATUS)") $(ARGS)
+browse: .venv/ready ## [ELICITATION= ALGORITHM= SKILL= VERTICAL= SEARCH= STATUS= YEAR= SCOPE= HAS_CODE=1 HAS_REPRODUCTION=1]: the catalog in the terminal
+	@$(KD) browse $(if $(ELICITATION),--elicitation "$(ELICITATION)") $(if $(ALGORITHM),--algorithm "$(ALGORITHM)") $(if $(SKILL),--skill "$(SKILL)") $(if $(VERTICAL),--vertical "$(VERTICAL)") $(if $(SEARCH),--search "$(SEARCH)") $(if $(STATUS),--status "$(STATUS)") $(if $(YEAR),--year "$(YEAR)") $(if $(SCOPE),--scope "$(SCOPE)") $(if $(HAS_CODE),--has-code) $(if $(HAS_REPRODUCTION),--has-reproduction) $(ARGS)
 
 show: .venv/ready ## PAPER=minillm: one paper, its claims and verdicts, and how to run it
 	@$(KD) show $(if $(PAPER),"$(PAPER)") $(ARGS)

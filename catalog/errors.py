@@ -20,8 +20,25 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     import difflib  # here: what is spelled right never needs it
 
     by_lower = {str(candidate).lower(): str(candidate) for candidate in candidates}
-    close = difflib.get_close_matches(str(name).lower()[:200], by_lower, n=1, cutoff=0.6)
-    return f' (did you mean "{by_lower[close[0]]}"?)' if close else ""
+    wanted = str(name).lower()[:200]
+    close = difflib.get_close_matches(wanted, by_lower, n=3, cutoff=0.6)
+    if not close:
+        return ""
+
+    def alike(
+        other: str,
+    ) -> tuple[float, int]:  # of two equally alike, the one that begins alike: typos come late
+        return difflib.SequenceMatcher(a=other, b=wanted).ratio(), same_start(wanted, other)
+
+    return f' (did you mean "{by_lower[max(close, key=alike)]}"?)'
+
+
+def same_start(one: str, other: str) -> int:
+    """With how many equal letters two words begin."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
 
 
 def cut(text: object, length: int = 60) -> str:

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
+from catalog.errors import same_start
 from catalog.model import Paper
 
 _WORD = re.compile(r"[^\W_]+")
@@ -19,6 +20,8 @@ _WHOLE, _START, _INSIDE = (
 )  # a title that holds a word anywhere is above a line that says the word
 _PHRASE = 1.5  # the words stand together, in this order
 _LIKE = 0.75  # difflib's ratio, from which words count as similar
+
+_NEAR = 0.1  # words this much less alike than the most alike one are not what was meant
 
 
 def find(papers: Iterable[Paper], text: str) -> list[Paper]:
@@ -114,14 +117,15 @@ def _similar(words: list[str], vocabulary: set[str]) -> dict[str, dict[str, floa
 
     found = {}
     for word in words:
-        close = [other for other in vocabulary if abs(len(other) - len(word)) <= 3]
         matcher = difflib.SequenceMatcher(b=word[:60], autojunk=False)
         rated = {}
-        for other in close:
-            matcher.set_seq1(other)
-            if matcher.quick_ratio() >= _LIKE and (ratio := matcher.ratio()) >= _LIKE:
-                rated[other] = ratio
-        found[word] = rated
+        for other in vocabulary:
+            if abs(len(other) - len(word)) <= 3:
+                matcher.set_seq1(other)
+                if matcher.quick_ratio() >= _LIKE and (ratio := matcher.ratio()) >= _LIKE:
+                    rated[other] = ratio + 0.01 * same_start(word, other)  # typos stand late in a word
+        best = max(rated.values(), default=0.0)
+        found[word] = {other: ratio for other, ratio in rated.items() if ratio > best - _NEAR}
     return found
 
 

@@ -7,14 +7,14 @@ Verbs import what they need when they are called, so that `kd browse` answers be
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from catalog.errors import CatalogError
-from catalog.reader import nearest
+from catalog.errors import CatalogError, nearest
 
 
 class UsageError(ValueError):
@@ -24,6 +24,9 @@ class UsageError(ValueError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; never raises for bad input."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another alphabet gets "?", not a traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = _clean(error)
         if message is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {_visible(message)}", file=sys.stderr)
         return 2
     return code
 
@@ -63,6 +66,13 @@ def _clean(error: ValueError | OSError) -> str | None:
     from reproductions.engine.errors import KDError
 
     return str(error) if isinstance(error, CatalogError | KDError | MethodError | UsageError) else None
+
+
+def _visible(message: str) -> str:
+    """What somebody typed, or a file is called, must not steer the terminal when a message repeats it."""
+    from tools.terminal import visible
+
+    return visible(" ".join(message.split("\n")))
 
 
 def _help() -> str:
@@ -140,10 +150,18 @@ def _tune(args: argparse.Namespace) -> int:
 def _browse_options(parser: argparse.ArgumentParser) -> None:
     for axis in ("elicitation", "algorithm", "skill", "vertical"):
         parser.add_argument(f"--{axis}", type=_names, default=[], help="one or more values, a,b: any of them")
-    parser.add_argument("--search", default="", help="text in id, title or what it adds; typos forgiven")
+    parser.add_argument(
+        "--search", default="", help="words of id, title, what it adds, models; typos forgiven"
+    )
+    parser.add_argument("--year", type=_names, default=[], help="2025, 2023-2025 or 2024-; several: a,b")
+    parser.add_argument("--scope", type=_names, default=[], help="llm, beyond-llm or survey")
+    parser.add_argument("--has-code", action="store_true", help="only papers whose authors' code is linked")
+    parser.add_argument("--has-reproduction", action="store_true", help="only papers that can be run here")
+    parser.add_argument("--list", action="store_true", help="list the papers where no filter is given too")
     parser.add_argument("--status", type=_names, default=[], help="catalogued, implemented or judged")
     parser.add_argument("--by", type=_names, help="count over two axes instead, e.g. --by skill,algorithm")
     _json_option(parser)
+    parser.add_argument("--csv", action="store_true", help="print CSV for a spreadsheet")
 
 
 def _browse(args: argparse.Namespace) -> int:
@@ -204,7 +222,7 @@ VERBS: dict[str, tuple[Options, Callable[[argparse.Namespace], int], str]] = {
         "train a paper's arms over all seeds, judge its claims",
     ),
     "tune": (_tune_options, _tune, "the same sweep of learning rates for every arm, on validation data"),
-    "browse": (_browse_options, _browse, "the catalog, filtered by axis, status or text"),
+    "browse": (_browse_options, _browse, "the taxonomy tree; papers by axis, year, status or text"),
     "show": (_show_options, _show, "one paper: what it is, its claims and verdicts, how to run it"),
     "verify": (_verify_options, _verify, "judge recorded results again, from their raw figures"),
     "readme": (_readme_options, _readme, "write README.md from the catalog and the results"),

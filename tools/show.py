@@ -10,11 +10,12 @@ from pathlib import Path
 from catalog.queries import status
 from catalog.schema import HERE, Catalog, Paper, load_catalog
 from tools import evidence
-from tools.browse import record
+from tools.browse import SCOPES, record
 from tools.evidence import ROOT, ClaimRow
-from tools.terminal import interval, number, style, verdict, wrap
+from tools.terminal import interval, number, style, verdict, width, wrap
 
 BASIS = {
+    "paper": "from the paper",
     "survey-table": "from the survey's summary table",
     "abstract": "from the abstract",
     "secondary": "unverified: second-hand",
@@ -37,23 +38,22 @@ def main(args: argparse.Namespace) -> int:
 def bibtex(paper: Paper) -> str:
     """A BibTeX entry; authors only where the record has them."""
     key = f"{paper.id.replace('-', '_')}_{paper.date[:4]}"
-    fields = {"title": f"{{{paper.title}}}"}
+    fields = {"title": f"{{{_tex(paper.title)}}}"}
     if paper.authors:
-        fields["author"] = " and ".join(paper.authors)
-    fields |= {"year": paper.date[:4], "howpublished": paper.venue}
+        fields["author"] = " and ".join(map(_tex, paper.authors))
+    fields |= {"year": paper.date[:4], "howpublished": _tex(paper.venue)}
     if paper.arxiv:
         fields |= {"eprint": paper.arxiv, "archivePrefix": "arXiv"}
     fields["url"] = paper.url
-    body = "\n".join(
-        wrap(f"{name} = {{{_tex(name, value)}}},", "    ", "  ") for name, value in fields.items()
-    )
+    body = "\n".join(wrap(f"{name} = {{{value}}},", "    ", "  ") for name, value in fields.items())
     return f"@misc{{{key},\n{body}\n}}"
 
 
-def _tex(name: str, value: str) -> str:
-    if name == "url":
-        return value
-    return "".join("\\" + letter if letter in "&%#_$" else letter for letter in value)
+def _tex(text: str) -> str:
+    """Text that TeX sets as it is."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {letter: f"\\{letter}" for letter in "&%#_$"} | {"{": r"\lbrace{}", "}": r"\rbrace{}"}
+    return "".join(special.get(letter, letter) for letter in text)
 
 
 def _places(paper: Paper) -> list[tuple[str, str]]:
@@ -73,25 +73,45 @@ def _relative(path: Path) -> str:
 
 def _page(catalog: Catalog, paper: Paper, claims: Sequence[ClaimRow]) -> list[str]:
     state = status(paper, evidence.judged_papers([paper.id]))
-    lines = [style(wrap(paper.title), "bold"), f"{paper.venue}, {paper.date}  {paper.url}"]
+    lines = [style(wrap(paper.title), "bold"), wrap(f"{paper.venue}, {paper.date}  {paper.url}")]
     lines += [wrap(", ".join(paper.authors))] if paper.authors else []
-    lines += ["", wrap(paper.adds), "", style("taxonomy", "bold") + "  (* our judgement, not the survey's)"]
-    for axis in catalog.taxonomy.values():
-        labels = paper.taxonomy[axis.id]
-        named = [axis.values[value].title + ("" if how == "listed" else "*") for value, how in labels.items()]
-        if named:
-            lines.append(_entry(axis.id, ", ".join(named)))
+    lines += ["", wrap(paper.adds)]
+    if paper.scope != "llm":
+        lines.append(wrap(f"scope: {SCOPES[paper.scope]}"))
+    if not paper.distils:
+        why = f"listed because: {paper.note}" if paper.note else "listed by a source of the catalog"
+        lines.append(wrap(f"no distillation; {why}"))
+    elif paper.note:
+        lines.append(wrap(f"note: {paper.note}"))
+    lines += [wrap(text) for text in _succession(catalog, paper)]
+    labelled = [axis for axis in catalog.taxonomy.values() if paper.taxonomy[axis.id]]
+    if labelled:
+        lines += ["", style("taxonomy", "bold") + "  (* our judgement, not the survey's)"]
+    for axis in labelled:
+        labels = paper.taxonomy[axis.id].items()
+        named = [axis.values[value].title + ("" if how == "listed" else "*") for value, how in labels]
+        lines.append(_entry(axis.id, ", ".join(named)))
     if paper.objective:
         lines += ["", style("objective", "bold"), wrap(paper.objective, "  ")]
-    lines += ["", *_models(catalog, paper), *_links(paper)]
+    for part in (_models(catalog, paper), _links(paper), _provenance(paper)):
+        lines += ["", *part] if part else []
     lines += ["", f"{style('code in this repository', 'bold')}  ({state})"]
     lines += [_entry(name, place) for name, place in _places(paper)]
     if claims:
         lines += ["", style("claims", "bold"), *_claims(claims)]
-    lines += ["", style("run it", "bold"), *(f"  {command}" for command in _commands(paper))]
-    if paper.superseded_by:
-        lines += ["", wrap(f"superseded by {paper.superseded_by}: kd show {paper.superseded_by}")]
+    lines += ["", style("run it", "bold"), *_commands(paper)]
     return [*lines, "", style("cite it", "bold"), bibtex(paper)]
+
+
+def _succession(catalog: Catalog, paper: Paper) -> list[str]:
+    """Who replaced this paper, and whom it replaced."""
+    lines = []
+    if paper.superseded_by:
+        lines.append(f"superseded by {paper.superseded_by}: kd show {paper.superseded_by}")
+    earlier = [other.id for other in catalog.papers.values() if other.superseded_by == paper.id]
+    if earlier:
+        lines.append(f"supersedes {', '.join(earlier)}: kd show {earlier[0]}")
+    return lines
 
 
 def _entry(name: str, text: str) -> str:
@@ -111,7 +131,21 @@ def _models(catalog: Catalog, paper: Paper) -> list[str]:
 
 def _links(paper: Paper) -> list[str]:
     links = [("code", link) for link in paper.code] + [("data", link) for link in paper.data]
-    return ["", style("links", "bold"), *(_entry(name, link) for name, link in links)] if links else []
+    if paper.code:
+        links.insert(len(paper.code), ("code licence", _licence(paper.code_licence)))
+    return [style("links", "bold"), *(_entry(name, link) for name, link in links)] if links else []
+
+
+def _licence(name: str | None) -> str:
+    return {None: "not looked up", "none": "the repository has none"}.get(name, name or "")
+
+
+def _provenance(paper: Paper) -> list[str]:
+    """Where the record's facts were seen, and where it departs from the list it was taken from."""
+    entries = [("source", link) for link in paper.sources] + [
+        ("corrected", text) for text in paper.corrections
+    ]
+    return [style("this record", "bold"), *(_entry(*entry) for entry in entries)] if entries else []
 
 
 def _claims(claims: Sequence[ClaimRow]) -> list[str]:
@@ -138,28 +172,33 @@ def _claims(claims: Sequence[ClaimRow]) -> list[str]:
 def _commands(paper: Paper) -> list[str]:
     scales = evidence.scales(paper.id)
     if not scales:
-        return ["nothing to run yet; CONTRIBUTING.md says how to add an experiment"]
-    commands = []
-    for scale, minutes in scales:
-        time = f"   # about {number(minutes)} minutes on 2 cores" if minutes else ""
-        commands.append(f"make reproduce PAPER={paper.id} SCALE={scale}{time}")
-    return commands
+        return [wrap(f"nothing to run yet; `kd check {paper.id}` lists what is missing", "  ")]
+    commands = [f"make reproduce PAPER={paper.id} SCALE={scale}" for scale, _ in scales]
+    times = [f"about {number(minutes)} minutes on 2 cores" if minutes else "" for _, minutes in scales]
+    if evidence.result_files(paper.id):
+        commands.append(f"make verify PAPER={paper.id}")
+        times.append("judges what was recorded again")
+    size = max(map(len, commands))
+    lines = []
+    for command, time in zip(commands, times, strict=True):
+        line = f"  {command:<{size}}  # {time}" if time else f"  {command}"
+        lines += [line] if len(line) <= width() else [f"  {command}", f"    # {time}"]
+    return lines
 
 
 def _as_json(catalog: Catalog, paper: Paper, claims: Sequence[ClaimRow]) -> dict[str, object]:
     state = status(paper, evidence.judged_papers([paper.id]))
+    earlier = [other.id for other in catalog.papers.values() if other.superseded_by == paper.id]
     return {
         **record(paper, state),
+        "authors": list(paper.authors),
         "objective": paper.objective,
-        "teacher": paper.teacher,
-        "student": paper.student,
-        "seed_knowledge": paper.seed_knowledge,
-        "basis": paper.basis,
         "verified": paper.models_verified,
         "teacher_terms": {name: catalog.teachers[name].allows_training for name in paper.teacher_terms},
-        "code": list(paper.code),
-        "data": list(paper.data),
-        "superseded_by": paper.superseded_by,
+        "supersedes": earlier,
+        "note": paper.note,
+        "corrections": list(paper.corrections),
+        "sources": list(paper.sources),
         "places": [list(place) for place in _places(paper)],
         "claims": [claim.as_dict() for claim in claims],
         "bibtex": bibtex(paper),

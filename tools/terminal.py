@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+# Control characters (escape sequences begin with one), and those that change the order in which text is read.
+_UNPRINTED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+MARKS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "~", "not run": "·"}
 VERDICT_STYLES = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow", "not run": "dim"}
 
 
 def width() -> int:
     """Columns to write: the terminal's (or $COLUMNS), at most 100, 80 where unknown."""
-    return max(40, min(shutil.get_terminal_size((80, 24)).columns, 100))
+    try:
+        columns = int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        columns = 0
+    if columns <= 0:
+        try:  # not shutil's, which loads every kind of archive
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns or 80 if sys.__stdout__ else 80
+        except (ValueError, OSError):
+            columns = 80
+    return max(40, min(columns, 100))
 
 
 def style(text: str, *names: str) -> str:
@@ -24,20 +35,28 @@ def style(text: str, *names: str) -> str:
     return f"\x1b[{';'.join(STYLES[name] for name in names)}m{text}\x1b[0m"
 
 
-def verdict(text: str) -> str:
-    """A verdict in its colour."""
-    return style(text, VERDICT_STYLES.get(text, "bold"))
+def verdict(name: str, text: str | None = None) -> str:
+    """A verdict, or a text about it, in the verdict's colour."""
+    return style(name if text is None else text, VERDICT_STYLES.get(name, "bold"))
+
+
+def visible(text: str) -> str:
+    """`text` with every character that a terminal would obey, or not show, written out as its code."""
+    return _UNPRINTED.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
 
 
 def fit(text: str, columns: int) -> str:
     """`text` in at most `columns`, an ellipsis where it was cut."""
+    text = visible(text)
     return text if len(text) <= columns else text[: max(columns - 1, 0)].rstrip() + "…"
 
 
 def wrap(text: str, indent: str = "", first: str | None = None) -> str:
     """`text` over lines of the terminal's width."""
+    import textwrap
+
     return textwrap.fill(
-        text,
+        visible(" ".join(text.split())),
         width(),
         initial_indent=indent if first is None else first,
         subsequent_indent=indent,
@@ -48,7 +67,7 @@ def wrap(text: str, indent: str = "", first: str | None = None) -> str:
 
 def grid(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Lines of a table, two spaces between columns; columns whose index is in `right` are right-aligned."""
-    rows = [list(row) for row in rows]
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))] if rows else []
     return [
         "  ".join(

@@ -116,6 +116,8 @@ def test_files_that_are_no_files_or_too_large(tmp_path, write):
 
 def test_nearest_forgives_case_and_typos_and_stays_silent_otherwise():
     assert nearest("MinLLM", ["minillm", "gkd"]) == ' (did you mean "minillm"?)'
+    assert nearest("minilm", ["miniplm", "minillm"]) == nearest("minilm", ["minillm", "miniplm"])
+    assert nearest("minilm", ["miniplm", "minillm"]) == ' (did you mean "minillm"?)'
     assert nearest("zzz", ["minillm", "gkd"]) == ""
     assert nearest("x" * 100_000, ["minillm"]) == ""
 

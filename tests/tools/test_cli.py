@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from catalog.errors import CatalogError
+from catalog.schema import Catalog, load_catalog
 from methods.errors import MethodError
 from reproductions.engine.errors import KDError
 from tools import browse, cli, evidence, show, verify
@@ -38,6 +40,8 @@ def kd(capsys):
         (["browse", "--skil", "code"], 'unknown option "--skil" (did you mean "--skill"?)'),
         (["browse", "--skill", "cod"], 'no value "cod" of skill (did you mean "code"?)'),
         (["browse", "--status", "done"], 'no status "done"; known: catalogued, implemented, judged'),
+        (["browse", "--year", "23"], '"23" is no year; write 2025, 2023-2025 or 2024-'),
+        (["browse", "--scope", "llms"], 'no scope "llms" (did you mean "llm"?)'),
         (["browse", "--by", "skill"], "--by needs two axes"),
         (["browse", "--by", "skill,algoritm"], 'no axis "algoritm" (did you mean "algorithm"?)'),
         (["browse", "--search"], "expected one argument"),
@@ -126,13 +130,76 @@ def test_help_lists_every_verb_and_stays_within_a_screen(kd):
     assert kd()[1] == out
 
 
-def test_browse_fits_80_columns_and_counts(kd, monkeypatch):
+@pytest.mark.parametrize(
+    "message", ["\x1b[31mred\x1b[0m", "two\nlines", "\x07", "back\x08", "\x9b31m", "\u202eabc"]
+)
+def test_what_was_typed_never_steers_the_terminal(kd, message):
+    for words in (
+        ["show", message],
+        [message],
+        ["browse", "--search", "x", message],
+        ["browse", "--year", message],
+    ):
+        code, _, err = kd(*words)
+        assert code == 2 and err.endswith("\n") and err[:-1].isprintable()
+
+
+def test_a_terminal_of_another_alphabet_is_no_error():
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.cli", "browse", "--list"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "COLUMNS": "80"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and done.stdout.isascii() and done.stderr == b""
+
+
+def test_browse_is_a_tree_with_counts_and_verdicts(kd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(
+        browse, "tallies", lambda papers: {"minillm": {"reproduced": 7, "inconclusive": 1, "not run": 3}}
+    )
+    catalog = load_catalog()
     code, out, _ = kd("browse")
-    assert code == 0 and max(map(len, out.splitlines())) <= 80
-    assert "minillm" in out and "\x1b" not in out
+    lines = out.splitlines()
+    assert code == 0 and max(map(len, lines)) <= 80 and "\x1b" not in out
+    assert lines[0].startswith(f"{len(catalog.papers)} papers")
+    for axis in catalog.taxonomy.values():
+        for value in axis.values.values():
+            count = sum(value.id in paper.taxonomy[axis.id] for paper in catalog.papers.values())
+            row = next(line for line in lines if line.split()[:1] == [value.id])
+            assert f" {count or '.'}" in row
+            assert ("✓7 ~1" in row) == (value.id in catalog.papers["minillm"].taxonomy[axis.id])
+    assert "PAPERS BY ELICITATION AND ALGORITHM" in lines
+    assert any("--scope beyond-llm" in line for line in lines)
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "100", "0", "x"])
+@pytest.mark.parametrize("words", [["--list"], ["--search", "minilm"], [], ["--by", "skill,elicitation"]])
+def test_browse_fits_the_terminal(kd, monkeypatch, columns, words):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(browse, "tallies", lambda papers: {})
+    code, out, _ = kd("browse", *words)
+    limit = int(columns) if columns not in ("0", "x") else 80
+    assert code == 0 and (columns == "40" or max(map(len, out.splitlines())) <= limit)
+
+
+def test_browse_lists_what_was_asked_for(kd):
+    catalog = load_catalog()
+    everything = kd("browse", "--list")[1]
+    assert all(f"\n{paper_id} " in everything for paper_id in catalog.papers)
+    assert everything.index("LANGUAGE MODELS") > everything.index("\nminillm ")
+    assert f"\n{len(catalog.papers)} papers" in everything
     assert "no paper matches" in kd("browse", "--search", "zzzzzz")[1]
-    assert max(map(len, kd("browse", "--by", "skill,elicitation")[1].splitlines())) <= 80
+    found = json.loads(kd("browse", "--year", "2023-2024", "--has-code", "--algorithm", "sft", "--json")[1])
+    assert found and all(paper["date"][:4] in ("2023", "2024") and paper["code"] for paper in found)
+    runnable = json.loads(kd("browse", "--has-reproduction", "--json")[1])
+    assert "minillm" in [paper["id"] for paper in runnable] and len(runnable) < len(catalog.papers)
+    others = json.loads(kd("browse", "--scope", "beyond-llm", "--json")[1])
+    assert {paper["scope"] for paper in others} <= {"beyond-llm"}
+    first = kd("browse", "--search", "minilm")[1].splitlines()[1]
+    assert first.startswith("minillm ")
 
 
 def test_browse_json_is_what_was_asked_for(kd):
@@ -141,6 +208,42 @@ def test_browse_json_is_what_was_asked_for(kd):
     cells = json.loads(kd("browse", "--by", "elicitation,algorithm", "--json")[1])
     assert {"elicitation", "algorithm", "papers"} == cells[0].keys()
     assert json.loads(kd("browse", "--search", "zzzzzz", "--json")[1]) == []
+    assert len(json.loads(kd("browse", "--json")[1])) == len(load_catalog().papers)
+
+
+def test_browse_csv_is_a_table(kd):
+    import csv
+
+    rows = list(csv.DictReader(kd("browse", "--csv")[1].splitlines()))
+    assert [row["id"] for row in rows] == [paper["id"] for paper in json.loads(kd("browse", "--json")[1])]
+    minillm = next(row for row in rows if row["id"] == "minillm")
+    assert minillm["elicitation"] == "feature; feedback" and minillm["distils"] == "true"
+    crossed = list(csv.DictReader(kd("browse", "--by", "skill,algorithm", "--csv")[1].splitlines()))
+    assert crossed[0].keys() == {"skill", "algorithm", "papers"}
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1+1", "＝1", "\r=1", '=HYPERLINK("x")']
+)
+def test_no_cell_is_a_formula(text):
+    assert browse.cell(text)[0] == "'" or browse.cell(text)[0] == "<"
+    assert browse.cell([text, "a"])[0] in "'<"
+    assert browse.cell("a=1") == "a=1" and browse.cell(None) == "" and browse.cell(False) == "false"
+
+
+def test_hostile_text_of_a_record_is_shown_as_text(kd, monkeypatch):
+    hostile = "\x1b]0;owned\x07 \x1b[2J \u202etitle, =cmd"
+    catalog = load_catalog()
+    paper = replace(catalog.papers["minillm"], title=hostile, adds=hostile, note=hostile, objective=hostile)
+    changed = Catalog(catalog.taxonomy, catalog.teachers, {**catalog.papers, "minillm": paper})
+    for module in (browse, show):
+        monkeypatch.setattr(module, "load_catalog", lambda: changed)
+    monkeypatch.setattr(evidence, "claims", lambda paper: [])
+    for words in (["browse", "--list"], ["browse", "--search", "minillm"], ["show", "minillm"]):
+        out = kd(*words)[1]
+        assert "minillm" in out and all(line.isprintable() for line in out.splitlines())
+    for words in (["browse", "--csv"], ["browse", "--json"], ["show", "minillm", "--json"]):
+        assert "\x1b" not in kd(*words)[1]
 
 
 def test_show_tells_where_everything_is(kd, monkeypatch, judged):
@@ -166,19 +269,54 @@ def test_show_tells_where_everything_is(kd, monkeypatch, judged):
     assert not too_long
 
 
-def test_show_says_what_is_unverified(kd):
+def test_show_says_what_is_unverified(kd, monkeypatch):
+    catalog = load_catalog()
+    recalled = replace(catalog.papers["gkd"], id="gkd", basis="recalled", teacher="T5")
+    seen = replace(catalog.papers["orca"], basis="survey-table", teacher="GPT-4")
+    changed = Catalog(catalog.taxonomy, catalog.teachers, {**catalog.papers, "gkd": recalled, "orca": seen})
+    monkeypatch.setattr(show, "load_catalog", lambda: changed)
     assert "unverified: recalled" in kd("show", "gkd")[1]
     assert "unverified" not in kd("show", "orca")[1].split("terms")[0]
     assert json.loads(kd("show", "gkd", "--json")[1])["verified"] is False
 
 
-def test_bibtex_escapes_what_tex_would_read(monkeypatch):
-    from dataclasses import replace
+def test_show_says_what_kind_of_entry_it_is(kd, monkeypatch):
+    catalog = load_catalog()
+    old = replace(
+        catalog.papers["minillm"],
+        id="old",
+        scope="beyond-llm",
+        distils=False,
+        note="RL only.",
+        code_licence="MIT",
+        superseded_by="minillm",
+        corrections=("venue: listed as ICML",),
+        sources=("https://example.org/a",),
+    )
+    changed = Catalog(catalog.taxonomy, catalog.teachers, {**catalog.papers, "old": old})
+    monkeypatch.setattr(show, "load_catalog", lambda: changed)
+    monkeypatch.setattr(evidence, "claims", lambda paper: [])
+    out = kd("show", "old")[1]
+    for part in (
+        "no distillation; listed because: RL only.",
+        "scope: beyond language models",
+        "code licence  MIT",
+        "corrected     venue: listed as ICML",
+        "source        https://example.org/a",
+        "superseded by minillm: kd show minillm",
+        "`kd check old`",
+    ):
+        assert part in out
+    assert "supersedes old: kd show old" in kd("show", "minillm")[1]
+    plain = json.loads(kd("show", "minillm", "--json")[1])
+    assert (
+        plain["supersedes"] == ["old"] and {"corrections", "sources", "scope", "code_licence"} <= plain.keys()
+    )
 
-    from catalog.schema import load_catalog
 
+def test_bibtex_escapes_what_tex_would_read():
     paper = replace(
-        load_catalog().papers["minillm"], title="100% of A & B_c #1", authors=("A. One", "B. Two")
+        load_catalog().papers["minillm"], title=r"100% of A & B_c #1 {x \y ~^", authors=("A. One", "B. Two")
     )
     entry = show.bibtex(paper)
     assert r"100\% of A \& B\_c \#1" in entry

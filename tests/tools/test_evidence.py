@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.experiment import config, config_hash, load_experiment
-from tools import evidence
+from tools import evidence, verdicts
 
 EXPERIMENT = """
 from reproductions.engine.experiment import Arm, Experiment, Scale
@@ -159,3 +160,104 @@ def test_reports_and_plots_are_found_where_they_exist(toy):
     assert evidence.reports("toy-paper") == [
         ("tiny", toy / "results" / "tiny.md", toy / "results" / "tiny.png")
     ]
+
+
+def test_only_papers_with_an_experiment_can_be_run(toy):
+    assert evidence.runnable_papers(["absent", "toy-paper"]) == ["toy-paper"]
+    (toy / "experiment.py").unlink()
+    assert evidence.runnable_papers(["absent", "toy-paper"]) == []
+
+
+@pytest.fixture
+def judged(toy, tmp_path, monkeypatch) -> list[str]:
+    """The toy with results, everything long unchanged, an empty cache; the list grows when claims are judged."""
+    monkeypatch.setenv("KD_CACHE", str(tmp_path / "cache"))
+    record(toy)
+    settle(toy)
+    monkeypatch.setattr(verdicts, "_files", lambda *folders: [])
+    asked: list[str] = []
+    claims = evidence.claims
+
+    def counting(paper):
+        asked.append(paper)
+        return claims(paper)
+
+    monkeypatch.setattr(evidence, "claims", counting)
+    return asked
+
+
+def settle(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+EXPECTED = {"toy-paper": {"reproduced": 1, "not reproduced": 1}}
+
+
+def test_verdicts_are_counted_and_kept(judged, toy):
+    assert verdicts.tallies(["toy-paper", "absent"]) == EXPECTED
+    assert verdicts.tallies(["toy-paper"]) == EXPECTED and judged == ["toy-paper"]
+
+
+@pytest.mark.parametrize("name", ["claims.yaml", "experiment.py", "results/tiny.json"])
+def test_any_file_that_decides_a_verdict_makes_it_be_judged_again(judged, toy, name):
+    verdicts.tallies(["toy-paper"])
+    path = toy / name
+    path.write_text(path.read_text().replace("The plain arm", "A plain arm") + "\n")
+    settle(toy)
+    assert verdicts.tallies(["toy-paper"]) == EXPECTED and len(judged) == 2
+
+
+def test_changed_figures_change_the_count(judged, toy):
+    verdicts.tallies(["toy-paper"])
+    path = toy / "claims.yaml"
+    path.write_text(path.read_text().replace("margin: 0", "margin: 0.9", 1))
+    settle(toy)
+    assert verdicts.tallies(["toy-paper"]) == {"toy-paper": {"not reproduced": 2}}
+
+
+def test_new_results_and_another_judge_are_seen(judged, toy, monkeypatch):
+    verdicts.tallies(["toy-paper"])
+    (toy / "results" / "tiny.json").unlink()
+    assert verdicts.tallies(["toy-paper"]) == {}
+    record(toy)
+    settle(toy)
+    assert verdicts.tallies(["toy-paper"]) == EXPECTED
+    count = len(judged)
+    monkeypatch.setattr(verdicts, "_files", lambda *folders: [toy / "claims.yaml"])
+    assert verdicts.tallies(["toy-paper"]) == EXPECTED and len(judged) == count + 1
+
+
+def test_what_was_written_a_moment_ago_is_judged_again(judged, toy):
+    (toy / "claims.yaml").touch()
+    for _ in range(2):
+        assert verdicts.tallies(["toy-paper"]) == EXPECTED
+    assert len(judged) == 2
+
+
+def test_results_that_cannot_be_judged_are_left_out_aloud(judged, toy, capsys):
+    record(toy, config_hash="0" * 12)
+    settle(toy)
+    for _ in range(2):  # an error is never kept
+        assert verdicts.tallies(["toy-paper"]) == {}
+        assert "verdicts of toy-paper are left out" in capsys.readouterr().err
+    (toy / "experiment.py").write_text("def (:")
+    assert verdicts.tallies(["toy-paper"]) == {}
+
+
+@pytest.mark.parametrize("entry", [7, [], [1, 2, 3], ["x", ["y"], {"reproduced": 9}], {"a": 1}])
+def test_entries_of_another_shape_count_as_absent(judged, toy, monkeypatch, entry):
+    monkeypatch.setattr(verdicts.cache, "read", lambda path, key: {"toy-paper": entry})
+    assert verdicts.tallies(["toy-paper"]) == EXPECTED
+
+
+def test_what_an_experiment_imports_decides_with_it(toy):
+    (toy / "experiment.py").write_text(
+        "from reproductions.papers.minillm import settings\n"
+        "if True:\n    import reproductions.testbeds.base\n"
+        "def late():\n    import reproductions.engine.pool\n"
+    )
+    names = [path.as_posix() for path in verdicts.sources("toy-paper")]
+    assert any(name.endswith("minillm/settings.py") for name in names)
+    assert any(name.endswith("testbeds/base.py") for name in names)
+    assert not any(name.endswith("engine/pool.py") for name in names)
