@@ -3,9 +3,10 @@
 
 PYTHON ?= python3
 KD := .venv/bin/kd
+CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce browse show readme verify bench test lint clean
+.PHONY: help reproduce browse show readme site verify bench test lint clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
@@ -38,8 +39,12 @@ bench: .venv/ready ## time and memory of the fused loss beside TRL's, Liger's an
 	@.venv/bin/pip install -q --no-deps -c constraints.txt liger-kernel==0.8.5
 	@$(KD) bench $(ARGS)
 
-test: .venv/ready ## every test
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+site: .venv/ready ## [OUT=site]: write the catalog as static pages that open from disk
+	@$(KD) site $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+test: .venv/ready ## every test; those of the site in a browser only where Chromium is installed
+	$(if $(CHROMIUM),,@echo "no chromium found: the site's browser tests are left out (apt-get install chromium)")
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile $(if $(CHROMIUM),,-m "not browser") $(ARGS)
 
 lint: .venv/ready ## ruff (lint and format) and mypy
 	@.venv/bin/ruff check .

@@ -202,6 +202,18 @@ def _readme(args: argparse.Namespace) -> int:
     return readme.main(args)
 
 
+def _site_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", default="site", help="folder to write (default: site); only a site is replaced"
+    )
+
+
+def _site(args: argparse.Namespace) -> int:
+    from tools.site import build
+
+    return build.main(args)
+
+
 def _bench_options(parser: argparse.ArgumentParser) -> None:
     from tools import bench
 
@@ -226,6 +238,7 @@ VERBS: dict[str, tuple[Options, Callable[[argparse.Namespace], int], str]] = {
     "show": (_show_options, _show, "one paper: what it is, its claims and verdicts, how to run it"),
     "verify": (_verify_options, _verify, "judge recorded results again, from their raw figures"),
     "readme": (_readme_options, _readme, "write README.md from the catalog and the results"),
+    "site": (_site_options, _site, "write the catalog as static pages, with search and charts"),
     "bench": (_bench_options, _bench, "time and memory of the fused loss beside other implementations"),
 }
 

@@ -1,0 +1,1 @@
+"""`kd site`: the catalog as static pages that open from disk and from any host."""
