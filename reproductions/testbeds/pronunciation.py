@@ -22,6 +22,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from methods.elicitation.labelling import beam_search
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import Metric
 from reproductions.testbeds import evaluation as ev
@@ -282,6 +283,37 @@ class PronunciationRisks(Pronunciation):
             "likelihood_risk": (answers.likelihood_risk, 2),
             "coverage_risk": (answers.coverage_risk, 2),
         }
+
+
+class PronunciationBeams(Pronunciation):
+    """The same testbed, which also decodes with a beam of five and says what that gains over greedy decoding."""
+
+    beams = 5
+    metrics = METRICS | {
+        "beam_exact_match": Metric("mean", ("beam_exact_match",), True, "exact match, beam of 5", "%"),
+        "beam_gain": Metric("mean", ("beam_gain",), False, "gain of a beam of 5 over greedy", "%"),
+        "mode_probability": Metric("mean", ("confidence",), True, "probability of the greedy answer"),
+    }
+
+    def evaluate(
+        self, model: PreTrainedModel, run: Run, *, split: str = "test", limit: int | None = None
+    ) -> dict[str, list[float]]:
+        """As everywhere, and the best answer of the beam."""
+        columns = super().evaluate(model, run, split=split, limit=limit)
+        rows = getattr(self, split)
+        rows = rows.select(range(len(columns["correct"])))
+        found, _ = beam_search(
+            model,
+            self.tokenizer,
+            list(rows["prompt"]),
+            beams=self.beams,
+            max_new_tokens=self.max_completion_tokens,
+            batch_size=600,
+        )
+        pairs = zip(found, rows["completion"], strict=True)
+        right = np.array([float(bool(best) and best[0].split() == gold.split()) for best, gold in pairs])
+        gain = 100 * (right - np.array(columns["correct"]))
+        return columns | ev.rounded({"beam_exact_match": (100 * right, 0), "beam_gain": (gain, 0)})
 
 
 def load(testbed: type[Pronunciation] = Pronunciation) -> Pronunciation:

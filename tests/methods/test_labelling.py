@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from methods.elicitation import labelling
-from methods.elicitation.labelling import label_with_teacher
+from methods.elicitation.labelling import beam_search, closest, label_with_teacher
 from methods.errors import MethodError
 from methods.models import freeze
 from tests.methods.conftest import make_model
@@ -49,3 +49,33 @@ def test_truncated_answers_are_left_out_and_counted(tokenizer):
     assert report.completions == 4 == len(data) + report.truncated + report.empty
     assert report.truncated > 0 and len(data) > 0
     assert report.generated_tokens <= 20
+
+
+def test_the_beam_finds_the_most_probable_answers(tokenizer):
+    """Against every completion of at most three tokens, scored one by one."""
+    teacher = make_model(seed=3)
+    found, report = beam_search(teacher, tokenizer, ["ab|", "c|"], beams=40, max_new_tokens=3, batch_size=2)
+    assert report.completions == 80 and report.truncated + report.empty + sum(map(len, found)) == 80
+    for prompt, answers in zip(("ab|", "c|"), found, strict=True):
+        ids = tokenizer(prompt)["input_ids"]
+        letters = range(2, 29)
+        whole = [[a] for a in letters] + [[a, b] for a in letters for b in letters]
+        scores = {tuple(c): score(teacher, ids, [*c, 1]) for c in whole}
+        best = max(scores, key=scores.__getitem__)
+        texts = [tuple(tokenizer(answer.replace(" ", ""))["input_ids"]) for answer in answers]
+        assert texts[0] == best
+        got = [scores[text] for text in texts]
+        assert got == sorted(got, reverse=True)
+
+
+def score(model, prompt, completion):
+    ids = torch.tensor([[*prompt, *completion]])
+    with torch.no_grad():
+        logp = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return float(logp[range(len(completion)), completion].sum())
+
+
+def test_interpolation_takes_the_candidate_most_like_the_reference():
+    candidates = ["A B C D X", "A B C D E F", "Q R S T U"]
+    assert closest(candidates, "A B C D E") == "A B C D E F"
+    assert closest(candidates, "Q R S T V") == "Q R S T U"
