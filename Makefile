@@ -6,7 +6,7 @@ KD := .venv/bin/kd
 CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce browse show readme site verify bench test lint clean
+.PHONY: help reproduce browse show readme site verify new check check-links bench test lint clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
@@ -31,6 +31,15 @@ show: .venv/ready ## PAPER=minillm: one paper, its claims and verdicts, and how 
 
 verify: .venv/ready ## [PAPER=minillm]: judge the recorded results again, from their raw figures
 	@$(KD) verify $(if $(PAPER),"$(PAPER)") $(ARGS)
+
+new: .venv/ready ## PAPER=some-id ARXIV=2401.00001 [REPRODUCTION=1]: begin a record; every gap is marked
+	@$(KD) new $(if $(PAPER),"$(PAPER)") $(if $(ARXIV),--arxiv "$(ARXIV)") $(if $(REPRODUCTION),--reproduction) $(ARGS)
+
+check: .venv/ready ## [PAPER=minillm]: what is missing, from record to results, each with the line to edit
+	@$(KD) check $(if $(PAPER),"$(PAPER)") $(ARGS)
+
+check-links: .venv/ready ## ask every linked address whether it answers (needs the network, takes minutes)
+	@$(KD) check-links $(ARGS)
 
 readme: .venv/ready ## write README.md from the catalog and the results
 	@$(KD) readme $(ARGS)

@@ -52,10 +52,15 @@ def _run(words: list[str]) -> int:
     verb, *rest = words
     if verb not in VERBS:
         raise UsageError(f'no verb "{verb}"{nearest(verb, VERBS)}; `kd --help` lists them')
-    add_options, run, summary = VERBS[verb]
+    return VERBS[verb][1](parser_of(verb).parse_args(rest))
+
+
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """What a verb understands; its complaints are a UsageError of one line."""
+    add_options, _, summary = VERBS[verb]
     parser = _Parser(prog=f"kd {verb}", description=summary, allow_abbrev=False)
     add_options(parser)
-    return run(parser.parse_args(rest))
+    return parser
 
 
 def _clean(error: ValueError | OSError) -> str | None:
@@ -77,7 +82,7 @@ def _visible(message: str) -> str:
 
 def _help() -> str:
     lines = ["usage: kd <verb> [options]    (`kd <verb> --help` for its options)", ""]
-    lines += [f"  {verb:<11}{summary}" for verb, (_, _, summary) in VERBS.items()]
+    lines += [f"  {verb:<13}{summary}" for verb, (_, _, summary) in VERBS.items()]
     return "\n".join(
         [*lines, "", "exit codes: 0 done, claims reproduced; 1 a claim was not; 2 bad input; 130 interrupted"]
     )
@@ -214,6 +219,46 @@ def _site(args: argparse.Namespace) -> int:
     return build.main(args)
 
 
+def _new_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paper", help="id of the new record, e.g. self-instruct")
+    parser.add_argument("--arxiv", help="arXiv id or address, e.g. 2212.10560")
+    parser.add_argument("--url", help="where the paper is, if not on arXiv")
+    parser.add_argument("--reproduction", action="store_true", help="begin its claims.yaml too")
+
+
+def _new(args: argparse.Namespace) -> int:
+    from tools import scaffold
+
+    return scaffold.main(args)
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paper", nargs="?", help="id of the paper; a summary over all without it")
+    parser.add_argument("--ratchet", action="store_true", help="compare the counts that may only shrink")
+    parser.add_argument("--write", action="store_true", help="with --ratchet: write counts that shrank")
+    parser.add_argument("--grow", action="store_true", help="with --write: write counts that grew, too")
+    _json_option(parser)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from tools import check
+
+    return check.main(args)
+
+
+def _check_links_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--days", type=_count, default=30, help="ask again after so many days (30)")
+    parser.add_argument("--timeout", type=_count, default=20, help="seconds to wait for an answer (20)")
+    parser.add_argument("--workers", type=_count, default=8, help="hosts asked at the same time (8)")
+    _json_option(parser)
+
+
+def _check_links(args: argparse.Namespace) -> int:
+    from tools import check_links
+
+    return check_links.main(args)
+
+
 def _bench_options(parser: argparse.ArgumentParser) -> None:
     from tools import bench
 
@@ -239,6 +284,13 @@ VERBS: dict[str, tuple[Options, Callable[[argparse.Namespace], int], str]] = {
     "verify": (_verify_options, _verify, "judge recorded results again, from their raw figures"),
     "readme": (_readme_options, _readme, "write README.md from the catalog and the results"),
     "site": (_site_options, _site, "write the catalog as static pages, with search and charts"),
+    "new": (_new_options, _new, "begin the record of a paper"),
+    "check": (_check_options, _check, "what is missing of a paper, from record to results, and where"),
+    "check-links": (
+        _check_links_options,
+        _check_links,
+        "ask every linked address whether it answers (network)",
+    ),
     "bench": (_bench_options, _bench, "time and memory of the fused loss beside other implementations"),
 }
 

@@ -46,10 +46,10 @@ def kd(capsys):
         (["browse", "--by", "skill,algoritm"], 'no axis "algoritm" (did you mean "algorithm"?)'),
         (["browse", "--search"], "expected one argument"),
         (["show"], "the following arguments are required: paper"),
-        (["show", "minilm"], 'no paper "minilm" in the catalog (did you mean "minillm"?)'),
+        (["show", "minillmm"], 'no paper "minillmm" in the catalog (did you mean "minillm"?)'),
         (["show", "minillm", "gkd"], 'unknown option "gkd"'),
-        (["verify", "minilm"], '(did you mean "minillm"?)'),
-        (["reproduce", "minilm"], '(did you mean "minillm"?)'),
+        (["verify", "minillmm"], '(did you mean "minillm"?)'),
+        (["reproduce", "minillmm"], '(did you mean "minillm"?)'),
         (["reproduce", "minillm", "--seeds", "0"], "not a whole number of 1 or more"),
         (["reproduce", "minillm", "--seeds", "two"], "not a whole number of 1 or more"),
         (["reproduce", "minillm", "--sede", "2"], 'did you mean "--seeds"?'),
@@ -176,7 +176,7 @@ def test_browse_is_a_tree_with_counts_and_verdicts(kd, monkeypatch):
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "100", "0", "x"])
-@pytest.mark.parametrize("words", [["--list"], ["--search", "minilm"], [], ["--by", "skill,elicitation"]])
+@pytest.mark.parametrize("words", [["--list"], ["--search", "minillmm"], [], ["--by", "skill,elicitation"]])
 def test_browse_fits_the_terminal(kd, monkeypatch, columns, words):
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr(browse, "tallies", lambda papers: {})
@@ -198,7 +198,7 @@ def test_browse_lists_what_was_asked_for(kd):
     assert "minillm" in [paper["id"] for paper in runnable] and len(runnable) < len(catalog.papers)
     others = json.loads(kd("browse", "--scope", "beyond-llm", "--json")[1])
     assert {paper["scope"] for paper in others} <= {"beyond-llm"}
-    first = kd("browse", "--search", "minilm")[1].splitlines()[1]
+    first = kd("browse", "--search", "minillmm")[1].splitlines()[1]
     assert first.startswith("minillm ")
 
 
