@@ -1,0 +1,216 @@
+"""The config file of `kd distill`: strict YAML, every mistake with its line and the nearest valid name."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import CatalogError
+from catalog.reader import Lines, nearest, read_yaml_with_lines
+from reproductions.engine.files import digest
+
+REQUIRED = ("method", "student", "data", "output")
+BUDGET: dict[str, Any] = {
+    "steps": 1000,  # optimizer steps
+    "batch_size": 8,  # sequences of one micro-batch
+    "accumulate": 1,  # micro-batches a step
+    "learning_rate": 1e-5,
+    "schedule": "cosine",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "prompt_tokens": 512,
+    "completion_tokens": 256,
+}
+LORA: dict[str, Any] = {
+    "rank": 16,
+    "alpha": 32,
+    "dropout": 0.0,
+    "targets": [],
+}  # no targets: every linear layer
+OPTIONAL: dict[str, Any] = {
+    "teacher": None,
+    "teacher_terms": None,
+    "accept_teacher_terms": False,
+    "settings": {},
+    "budget": BUDGET,
+    "lora": None,
+    "precision": "fp32",
+    "seed": 0,
+    "save_every": 100,
+}
+PRECISIONS = ("fp32", "bf16-autocast")
+
+# Which entry of catalog/teachers.yaml a model's name belongs to, where the config does not say it.
+FAMILIES = {
+    "*gpt-oss*": "gpt-oss",
+    "*llama-2*": "llama",
+    "*llama-3.1*": "llama-3-1",
+    "*llama-3.2*": "llama-3-1",
+    "*llama-3.3*": "llama-3-1",
+    "*llama-3*": "llama-3",
+    "*vicuna*": "llama",
+    "*gemma*": "gemma",
+    "*deepseek-v3*": "deepseek",
+    "*deepseek-r1*": "deepseek",
+    "*gpt2*": "open-weights",
+    "*smollm*": "open-weights",
+    "*pythia*": "open-weights",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a user asked for, complete with defaults; `settings` are the method's own."""
+
+    path: Path
+    method: str
+    teachers: tuple[str, ...]
+    student: str
+    data: Path
+    output: Path
+    teacher_terms: str | None
+    accept_teacher_terms: bool
+    settings: Mapping[str, Any]
+    budget: Mapping[str, Any]
+    lora: Mapping[str, Any] | None
+    precision: str
+    seed: int
+    save_every: int
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits over everything that changes the student: not where it is written or how often it is saved."""
+        plain = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("path", "output", "save_every", "accept_teacher_terms", "teacher_terms")
+        }
+        return digest(json.loads(json.dumps(plain, default=str)), 12)
+
+
+def load_config(path: Path, methods: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The config in a file. `methods` maps each method to its settings' defaults. Raises CatalogError."""
+    data, lines = read_yaml_with_lines(path)
+    known = [*REQUIRED, *OPTIONAL]
+    for name in data:
+        if name not in known:
+            raise lines.error(f'unknown field "{name}"{nearest(name, known)}', name)
+    for name in REQUIRED:
+        if not isinstance(data.get(name), str):
+            raise lines.error(f'"{name}" is missing or not text', *([name] if name in data else []))
+    method = data["method"]
+    if method not in methods:
+        raise lines.error(
+            f'no method "{method}"{nearest(method, methods)}; known: {", ".join(methods)}', "method"
+        )
+    teachers = _teachers(data, lines)
+    precision = data.get("precision", OPTIONAL["precision"])
+    if precision not in PRECISIONS:
+        raise lines.error(f'precision "{precision}"; known: {", ".join(PRECISIONS)}', "precision")
+    config = Config(
+        path=path,
+        method=method,
+        teachers=teachers,
+        student=_place(path, data["student"]),
+        data=(path.parent / data["data"]).resolve(),
+        output=(path.parent / data["output"]).resolve(),
+        teacher_terms=data.get("teacher_terms"),
+        accept_teacher_terms=data.get("accept_teacher_terms") is True,
+        settings=_with_defaults(data, "settings", methods[method], lines),
+        budget=_with_defaults(data, "budget", BUDGET, lines),
+        lora=None if data.get("lora") is None else _with_defaults(data, "lora", LORA, lines),
+        precision=precision,
+        seed=_whole(data, "seed", lines, least=0),
+        save_every=_whole(data, "save_every", lines, least=1),
+    )
+    if not config.data.is_file():
+        raise lines.error(f'"data": no file {config.data}', "data")
+    if method == "sft" and teachers:
+        raise lines.error(
+            "sft learns from the data alone; take the teacher out, or another method", "teacher"
+        )
+    if method != "sft" and not teachers:
+        raise lines.error(f'{method} needs a "teacher"')
+    return config
+
+
+def check_teacher_terms(config: Config, known: Mapping[str, Any]) -> None:
+    """Raise CatalogError where a teacher's terms forbid training on its outputs and nobody said that this is known.
+
+    `known` are the entries of catalog/teachers.yaml. A teacher whose family cannot be told counts as unclear.
+    """
+    if config.accept_teacher_terms:
+        return
+    named = [config.teacher_terms] if config.teacher_terms else [family(name) for name in config.teachers]
+    for entry in filter(None, named):
+        if entry not in known:
+            raise CatalogError(
+                f'no entry "{entry}" in catalog/teachers.yaml{nearest(entry, known)}', config.path
+            )
+        if known[entry].allows_training == "no":
+            raise CatalogError(
+                f"the terms of {known[entry].title} forbid training other models on its outputs ({known[entry].note}) "
+                "See whether they bind you; `accept_teacher_terms: true` goes on",
+                config.path,
+            )
+
+
+def family(teacher: str) -> str | None:
+    """The entry of catalog/teachers.yaml that a model's name tells, or None."""
+    name = Path(teacher).name.lower()
+    return next((entry for pattern, entry in FAMILIES.items() if fnmatch.fnmatch(name, pattern)), None)
+
+
+def _teachers(data: Mapping[str, Any], lines: Lines) -> tuple[str, ...]:
+    value = data.get("teacher")
+    found = value if isinstance(value, list) else [] if value is None else [value]
+    for place, name in enumerate(found):
+        if not isinstance(name, str):
+            raise lines.error('"teacher" must be a model or a list of models', "teacher", place)
+    return tuple(_place(lines.path, name) for name in found)
+
+
+def _place(config: Path, name: str) -> str:
+    """A folder beside the config file where there is one, else a hub id as it is."""
+    local = config.parent / name
+    return str(local.resolve()) if local.is_dir() else name
+
+
+def _with_defaults(
+    data: Mapping[str, Any], name: str, defaults: Mapping[str, Any], lines: Lines
+) -> dict[str, Any]:
+    given = data.get(name) or {}
+    if not isinstance(given, dict):
+        raise lines.error(f'"{name}" must be a mapping', name)
+    for key, value in given.items():
+        if key not in defaults:
+            listed = ", ".join(defaults) or "none"
+            raise lines.error(f'{name}: unknown "{key}"{nearest(key, defaults)}; known: {listed}', name, key)
+        _check_kind(value, defaults[key], f"{name}: {key}", lines, name, key)
+    return {**defaults, **given}
+
+
+def _check_kind(value: Any, default: Any, what: str, lines: Lines, *where: str) -> None:
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        if default is not None and type(value) is not type(default):
+            raise lines.error(f"{what} must be like {json.dumps(default)}", *where)
+        return
+    fits = (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    )
+    if not fits or (isinstance(default, int) and not isinstance(value, int)):
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise lines.error(f"{what} must be {kind} of 0 or more", *where)
+
+
+def _whole(data: Mapping[str, Any], name: str, lines: Lines, *, least: int) -> int:
+    value = data.get(name, OPTIONAL[name])
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise lines.error(f'"{name}" must be a whole number of {least} or more', name)
+    return value

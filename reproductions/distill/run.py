@@ -1,0 +1,186 @@
+"""`kd distill`: train, go on after an interrupt, save a plain Hugging Face folder with a record of how it was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reproductions.distill.config import Config
+from reproductions.distill.methods import Parts, trainer_for
+from reproductions.engine.callbacks import ProgressCallback
+from reproductions.engine.errors import KDError
+from reproductions.engine.files import read_json, write_atomic
+from reproductions.engine.seeding import seed_everything
+from reproductions.testbeds.sources import load_pretrained, read_jsonl
+
+RECORD, STATE = "kd-distill.json", ".kd-state"
+VALIDATION_ROWS = 64
+
+
+def distil(config: Config, report: Callable[[str, int, int], None]) -> dict[str, Any]:
+    """Make the student of a config, or go on making it; returns the record that is saved beside it.
+
+    Checkpoints lie in `<output>/.kd-state` until the student is saved. Raises KDError where the output holds another
+    config's student or unfinished work, or a row of the data is not as expected.
+    """
+    finished = _finished(config)
+    if finished is not None:
+        return finished
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of loading and saving: the run has one of its own
+    rows = read_jsonl(config.data, ("prompt", "completion"))
+    for number, row in enumerate(rows, 1):
+        for name in ("prompt", "completion"):
+            if not isinstance(row[name], str) or not row[name]:
+                raise KDError(f'{config.data}: row {number}: "{name}" must be text')
+    seed_everything(config.seed)
+    student, tokenizer = load_pretrained(config.student)
+    loaded = [load_pretrained(name) for name in config.teachers]
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    data = Dataset.from_list([{"prompt": r["prompt"], "completion": r["completion"]} for r in rows])
+    parts = Parts(
+        student=_adapted(student, config),
+        teachers=[model for model, _ in loaded if model is not None],
+        tokenizer=tokenizer,
+        teacher_tokenizer=loaded[0][1] if loaded else None,
+        rows=_short_enough(data, tokenizer, config),
+        validation=data.select(range(min(VALIDATION_ROWS, len(data)))),
+        prompt_tokens=config.budget["prompt_tokens"],
+        completion_tokens=config.budget["completion_tokens"],
+        arguments=lambda kind, **more: _arguments(config, kind, more),
+        settings=config.settings,
+        keep=lambda name, build: _kept(config.output / STATE / f"{name}.json", build),
+    )
+    write_atomic(config.output / STATE / "config.json", json.dumps({"hash": config.hash}) + "\n")
+    trainer = trainer_for(config.method, parts)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(ProgressCallback(report, config.method))
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=_last_checkpoint(config))
+    return _save(config, trainer, tokenizer, parts.spent, time.perf_counter() - started)
+
+
+def _kept(path: Path, build: Callable[[], Any]) -> Any:
+    if not path.is_file():
+        write_atomic(path, json.dumps(build(), ensure_ascii=False))
+    return read_json(path)
+
+
+def _finished(config: Config) -> dict[str, Any] | None:
+    """The record of a student that this config made before; KDError where something else lies in its place."""
+    for path, what in (
+        (config.output / RECORD, "a student"),
+        (config.output / STATE / "config.json", "unfinished work"),
+    ):
+        if path.is_file():
+            found = read_json(path)
+            if found.get("hash") != config.hash:
+                raise KDError(
+                    f"{config.output} holds {what} of another config; name another output, or remove it"
+                )
+            if path.name == RECORD:
+                return found
+    return None
+
+
+def _short_enough(data: Any, tokenizer: Any, config: Config) -> Any:
+    """Rows whose prompt and completion fit; KDError where fewer than one does."""
+    limits = {name: config.budget[f"{name}_tokens"] for name in ("prompt", "completion")}
+    lengths = {name: [len(ids) for ids in tokenizer(list(data[name]))["input_ids"]] for name in limits}
+    kept = [i for i in range(len(data)) if all(lengths[name][i] <= limits[name] for name in limits)]
+    if not kept:
+        raise KDError(f"{config.data}: no row fits into {limits['prompt']} + {limits['completion']} tokens")
+    return data.select(kept)
+
+
+def _adapted(student: Any, config: Config) -> Any:
+    if config.lora is None:
+        return student
+    from peft import LoraConfig, get_peft_model
+
+    lora = config.lora
+    return get_peft_model(
+        student,
+        LoraConfig(
+            r=lora["rank"],
+            lora_alpha=lora["alpha"],
+            lora_dropout=lora["dropout"],
+            target_modules=lora["targets"] or "all-linear",
+        ),
+    )
+
+
+def _arguments(config: Config, kind: type, more: dict[str, Any]) -> Any:
+    import torch
+
+    budget, cuda = config.budget, torch.cuda.is_available()
+    known = {item.name for item in dataclasses.fields(kind) if item.init}
+    values = {
+        "output_dir": str(config.output / STATE),
+        "max_steps": budget["steps"],
+        "per_device_train_batch_size": budget["batch_size"],
+        "gradient_accumulation_steps": budget["accumulate"],
+        "learning_rate": float(budget["learning_rate"]),
+        "lr_scheduler_type": budget["schedule"],
+        "warmup_steps": budget["warmup_steps"],
+        "weight_decay": budget["weight_decay"],
+        "max_grad_norm": budget["max_grad_norm"],
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "use_cpu": not cuda,
+        "bf16": config.precision == "bf16-autocast",
+        "fp16": False,
+        "save_strategy": "steps",
+        "save_steps": config.save_every,
+        "save_total_limit": 1,
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": cuda,
+    }
+    return kind(**{name: value for name, value in (values | more).items() if name in known})
+
+
+def _last_checkpoint(config: Config) -> str | None:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    return get_last_checkpoint(str(config.output / STATE))
+
+
+def _save(
+    config: Config, trainer: Any, tokenizer: Any, spent: dict[str, int], seconds: float
+) -> dict[str, Any]:
+    """The student as a plain folder, adapters merged in; checkpoints go once it is there."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.save_pretrained(config.output)
+    tokenizer.save_pretrained(config.output)
+    record = {
+        "hash": config.hash,
+        "method": config.method,
+        "teachers": list(config.teachers),
+        "student": config.student,
+        "data": str(config.data),
+        "settings": dict(config.settings),
+        "budget": dict(config.budget),
+        "seed": config.seed,
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 1),
+        "tokens": dict(Counter(getattr(trainer, "token_counts", {})) + Counter(spent)),
+        "rollouts": getattr(trainer, "rollout_counts", {}),
+    }
+    write_atomic(config.output / RECORD, json.dumps(record, indent=1) + "\n")
+    shutil.rmtree(config.output / STATE, ignore_errors=True)
+    return record

@@ -1,0 +1,178 @@
+"""`kd distill`: every method on models of a user's own, errors with their line, and going on after an interrupt."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+from catalog.errors import CatalogError
+from catalog.schema import load_catalog
+from reproductions.distill import run as running
+from reproductions.distill.config import check_teacher_terms, load_config
+from reproductions.distill.methods import SETTINGS
+from reproductions.distill.run import RECORD, STATE, distil
+from reproductions.engine.errors import KDError
+from tests.methods.conftest import letter_tokenizer, make_model
+
+WORDS = ["ab", "hello", "x", "distil", "teach", "loss", "token", "kd"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A teacher, a student and data as a user would have them."""
+    for name, seed, width in (("teacher", 1, 24), ("second", 2, 16), ("student", 0, 16)):
+        make_model(seed=seed, width=width).save_pretrained(tmp_path / name)
+        letter_tokenizer().save_pretrained(tmp_path / name)
+    rows = [{"prompt": f"{word}|", "completion": word[::-1]} for word in WORDS]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def config_of(folder, method="word-kd", *, name="run", teacher="teacher", steps=4, extra=""):
+    text = (
+        f"method: {method}\nstudent: student\ndata: data.jsonl\noutput: {name}\nsave_every: 2\n"
+        f"budget: {{steps: {steps}, batch_size: 4, learning_rate: 0.01, prompt_tokens: 12, completion_tokens: 12}}\n"
+    )
+    text += f"teacher: {teacher}\n" if teacher else ""
+    path = folder / f"{name}.yaml"
+    path.write_text(text + extra)
+    return path
+
+
+def made(path):
+    return distil(load_config(path, SETTINGS), lambda *_: None)
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_every_method_saves_a_plain_folder(folder, method):
+    extra = "settings: {greedy: true}\n" if method == "seqkd" else ""
+    if method == "minillm":
+        extra = "settings: {steps_per_generation: 2, num_iterations: 1}\n"
+    if method == "distillm":
+        extra = "settings: {start: 1.0}\n"
+    path = config_of(folder, method, teacher=None if method == "sft" else "teacher", extra=extra)
+    if method == "seqkd":
+        model = AutoModelForCausalLM.from_pretrained(folder / "teacher")
+        model.generation_config.eos_token_id = list(range(1, 29, 3))  # an untrained teacher hardly ever stops
+        model.save_pretrained(folder / "teacher")
+    record = made(path)
+    assert record["steps"] == 4 and record["tokens"]["student"] > 0
+    student = AutoModelForCausalLM.from_pretrained(folder / "run")
+    before = AutoModelForCausalLM.from_pretrained(folder / "student")
+    assert any(not torch.equal(a, b) for a, b in zip(student.parameters(), before.parameters(), strict=True))
+    assert AutoTokenizer.from_pretrained(folder / "run").eos_token == "<eos>"
+    assert not (folder / "run" / STATE).exists()
+    assert not list((folder / "run").glob("*.bin")) and (folder / "run" / "model.safetensors").is_file()
+    if method not in ("sft",):
+        assert record["tokens"]["teacher"] > 0
+
+
+def test_two_teachers_and_lora(folder):
+    record = made(
+        config_of(folder, teacher="[teacher, second]", extra="lora: {rank: 2, targets: [q_proj]}\n")
+    )
+    assert record["teachers"] == [str(folder / "teacher"), str(folder / "second")]
+    names = {name for name, _ in AutoModelForCausalLM.from_pretrained(folder / "run").named_parameters()}
+    assert not any("lora" in name for name in names), "adapters are merged in"
+
+
+class Stop(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch):
+    whole, cut = config_of(folder, "gkd", name="whole"), config_of(folder, "gkd", name="cut")
+    made(whole)
+    build = running.trainer_for
+
+    def stopping(method, parts):
+        trainer = build(method, parts)
+        trainer.add_callback(Stop())
+        return trainer
+
+    monkeypatch.setattr(running, "trainer_for", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        made(cut)
+    monkeypatch.setattr(running, "trainer_for", build)
+    assert (folder / "cut" / STATE / "checkpoint-2").is_dir()
+    assert made(cut)["steps"] == 4
+    one, other = (
+        AutoModelForCausalLM.from_pretrained(folder / name).state_dict() for name in ("whole", "cut")
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=0)
+    assert made(cut)["steps"] == 4, "a finished student is not made again"
+
+
+def test_another_config_s_output_is_left_alone(folder):
+    made(config_of(folder))
+    with pytest.raises(KDError, match="holds a student of another config"):
+        made(config_of(folder, steps=5))
+    assert (folder / "run" / RECORD).is_file()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("methd: gkd", 'unknown field "methd" (did you mean "method"?)'),
+        ("settings: {skw: 0.1}", 'settings: unknown "skw"'),
+        ("budget: {step: 5}", 'budget: unknown "step" (did you mean "steps"?)'),
+        ("budget: {steps: many}", "budget: steps must be a whole number of 0 or more"),
+        ("precision: fp8", 'precision "fp8"; known: fp32, bf16-autocast'),
+        ("seed: -1", '"seed" must be a whole number of 0 or more'),
+        ("lora: {rnk: 4}", 'lora: unknown "rnk" (did you mean "rank"?)'),
+    ],
+)
+def test_mistakes_have_file_line_and_the_nearest_name(folder, line, message):
+    path = folder / "wrong.yaml"
+    path.write_text(
+        f"method: word-kd\nteacher: teacher\nstudent: student\ndata: data.jsonl\noutput: o\n{line}\n"
+    )
+    with pytest.raises(CatalogError) as error:
+        load_config(path, SETTINGS)
+    assert message in str(error.value) and "wrong.yaml:6:" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: gkdd\nstudent: s\ndata: data.jsonl\noutput: o\n", 'no method "gkdd" (did you mean "gkd"?)'),
+        ("method: gkd\nstudent: s\ndata: data.jsonl\noutput: o\n", 'gkd needs a "teacher"'),
+        (
+            "method: sft\nteacher: t\nstudent: s\ndata: data.jsonl\noutput: o\n",
+            "sft learns from the data alone",
+        ),
+        ("method: sft\nstudent: s\ndata: nowhere.jsonl\noutput: o\n", "no file"),
+        ("method: sft\nstudent: s\ndata: data.jsonl\n", '"output" is missing'),
+    ],
+)
+def test_what_cannot_be_run_is_refused(folder, text, message):
+    path = folder / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(
+        CatalogError, match=message.replace("(", r"\(").replace("?", r"\?").replace(")", r"\)")
+    ):
+        load_config(path, SETTINGS)
+
+
+def test_a_bad_row_is_named(folder):
+    (folder / "data.jsonl").write_text('{"prompt": "a|", "completion": "b"}\n{"prompt": "a|"}\n')
+    with pytest.raises(KDError, match=r"data\.jsonl:2: no field completion"):
+        made(config_of(folder))
+
+
+def test_a_teacher_whose_terms_forbid_it_needs_a_word(folder):
+    teachers = load_catalog(Path(__file__).resolve().parents[3] / "catalog").teachers
+    config = load_config(config_of(folder, teacher="meta-llama/Llama-2-7b-chat-hf"), SETTINGS)
+    with pytest.raises(CatalogError, match="forbid training"):
+        check_teacher_terms(config, teachers)
+    knowing = config_of(folder, teacher="meta-llama/Llama-2-7b-chat-hf", extra="accept_teacher_terms: true\n")
+    check_teacher_terms(load_config(knowing, SETTINGS), teachers)
+    named = config_of(folder, extra="teacher_terms: openai\n")
+    with pytest.raises(CatalogError, match="forbid training"):
+        check_teacher_terms(load_config(named, SETTINGS), teachers)
+    check_teacher_terms(load_config(config_of(folder), SETTINGS), teachers)
