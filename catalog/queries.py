@@ -84,7 +84,7 @@ def axis_name(name: str) -> str:
 
 def year_span(text: str) -> tuple[int, int]:
     """First and last year of "2025", "2023-2025" or "2024-"; CatalogError otherwise."""
-    found = re.fullmatch(r"(\d{4})(-(\d{4})?)?", text)
+    found = re.fullmatch(r"(\d{4})(-(\d{4})?)?", text, re.ASCII)
     if not found:
         raise CatalogError(f'"{cut(text)}" is no year; write 2025, 2023-2025 or 2024-')
     first = int(found[1])

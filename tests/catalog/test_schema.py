@@ -98,6 +98,35 @@ def test_a_good_record_is_read(catalog_with):
         ),  # well-formed; a test resolves real ones
         ("adds: One", "superseded_by: some-papr\nadds: One", 15, "no paper"),
         ("adds: One line of our own.", f"adds: {'x' * 501}", 15, "longer than 500"),
+        ("adds: One line of our own.", f"adds: {'x' * 100_000}", 15, "longer than 500"),
+        ("venue: ICLR", f"venue: ICLR\n{'x' * 900}: y", 5, "unknown field"),
+        ("[openai]", f"[{'x' * 450}]", 14, "no teacher"),
+        ("some-paper\n", f"{'x' * 400}\n", 1, "must be the name of the file"),
+        ("{sft: listed}", f"{{{'x' * 450}: listed}}", 10, "no value of algorithm"),
+        ("venue: ICLR", "venue: ICLR\nscope: video", 5, "known: llm, beyond-llm, survey"),
+        ("venue: ICLR", "venue: ICLR\nscope: [llm]", 5, "must be text, not a list"),
+        ("venue: ICLR", 'venue: ICLR\ndistils: "no"', 5, "must be true or false, not text"),
+        ("venue: ICLR", "venue: ICLR\ncode_licence: Apache 2", 5, "SPDX"),
+        ("venue: ICLR", "venue: ICLR\ncorrections: [a, a]", 5, "stands twice"),
+        ("venue: ICLR", "venue: ICLR\ncorrections: [[a]]", 5, "must be text, not a list"),
+        ("venue: ICLR", 'venue: ICLR\nsources: ["javascript:alert(1)"]', 5, "https link"),
+        ("venue: ICLR", 'venue: ICLR\nsources: ["data:text/html,x"]', 5, "https link"),
+        ("venue: ICLR", "venue: ICLR\nurl: https://x.org/<script>", 5, "https link"),
+        ("venue: ICLR", 'venue: ICLR\nurl: "https://x.org/\\u202e"', 5, "U+202E"),
+        ("venue: ICLR", "venue: ICLR\nauthors: A B, C D", 5, "must be a list, not text"),
+        ("venue: ICLR", 'venue: ICLR\nauthors: [A B, ""]', 5, "one line"),
+        ("venue: ICLR", "venue: ICLR\nid: some-paper", 5, '"id" stands twice, first on line 1'),
+        ("venue: ICLR", "venue:\tICLR", 4, "a tab"),
+        ("venue: ICLR", "venue: I\x1b[31mCLR", 4, "U+001B"),
+        ("venue: ICLR", "venue: I\u202eCLR", 4, "U+202E"),
+        ("venue: ICLR", "venue: 0x1f", None, ""),  # text, and harmless
+        ("venue: ICLR", "venue: &a ICLR\nnote: *a", 4, "anchors are not read"),
+        ('"2024-01"', '"2024-1"', 5, "month"),
+        ('"2024-01"', '"24-01"', 5, "month"),
+        ('"2024-01"', '"2024-01-05"', 5, "month"),
+        ('"2024-01"', '"20２４-01"', 5, "month"),
+        ('"2401.00001"', '"24０１.00001"', 3, "arXiv id"),
+        ('"2024-01"', "true", 5, "must be text, not true/false"),
     ],
 )
 def test_every_mistake_has_its_file_and_line(catalog_with, old, new, line, what):
@@ -111,6 +140,7 @@ def test_every_mistake_has_its_file_and_line(catalog_with, old, new, line, what)
     message = str(raised.value)
     assert what in message
     assert "some-paper.yaml:" in message and "\n" not in message
+    assert len(message) < 1000  # a hostile value is not repeated at length
     if line is not None:
         assert raised.value.line == line
 
@@ -143,4 +173,44 @@ def test_taxonomy_and_teachers_are_as_strict(catalog_with, tmp_path):
     teachers = tmp_path / "teachers.yaml"
     teachers.write_text(teachers.read_text().replace('allows_training: "no"', "allows_training: never", 1))
     with pytest.raises(CatalogError, match=r"teachers\.yaml:\d+: .*known: yes, with-naming, no, unclear"):
+        catalog_with()
+
+
+@pytest.mark.parametrize("day", ["2026-02-30", "2026-13-01", "26-01-01", "2026-1-1", "tomorrow"])
+def test_the_terms_were_checked_on_a_day_of_the_calendar(catalog_with, tmp_path, day):
+    (tmp_path / "teachers.yaml").write_text(
+        "teachers:\n  openai:\n    title: T\n    terms_url: https://x.org/\n    allows_training: unclear\n"
+        f'    checked_on: "{day}"\n    verified: true\n    note: N.\n'
+    )
+    with pytest.raises(CatalogError, match=r"teachers\.yaml:6: .*is not a day"):
+        catalog_with()
+
+
+def test_a_bomb_of_records_is_refused_at_once(catalog_with):
+    """Each level names the one before ten times: a loader that follows aliases would hold a billion values."""
+    levels = [
+        "a: &a [x, x]",
+        *(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+    ]
+    with pytest.raises(CatalogError, match=r"some-paper\.yaml:1: .*anchors are not read"):
+        catalog_with(some_paper="\n".join(levels))
+
+
+def test_a_record_that_is_not_utf8_or_too_large_is_refused(catalog_with, tmp_path):
+    path = tmp_path / "papers" / "some-paper.yaml"
+    path.write_bytes(GOOD.replace("ICLR", "\xe9").encode("latin-1"))
+    with pytest.raises(CatalogError, match=r"some-paper\.yaml:4: not UTF-8"):
+        catalog_with()
+    path.write_text(GOOD + "#" * 1_000_000)
+    with pytest.raises(CatalogError, match=r"some-paper\.yaml: 1,000,\d+ bytes; at most"):
+        catalog_with()
+
+
+def test_what_lies_among_the_records_and_is_none_is_said(catalog_with, tmp_path):
+    (tmp_path / "papers" / "folder.yaml").mkdir()
+    with pytest.raises(CatalogError, match=r"folder\.yaml: not a file"):
+        catalog_with()
+    (tmp_path / "papers" / "folder.yaml").rmdir()
+    (tmp_path / "papers" / "gone.yaml").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(CatalogError, match=r"gone\.yaml: no such file"):
         catalog_with()
