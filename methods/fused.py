@@ -115,7 +115,8 @@ def linear_divergence(
     Shapes: hidden states `(..., H_s)` and `(..., H_t)`; `mask` (bool) and `weights` `(...)`; either head may
     have more ids than the other: both are cut to the shared ones, as views. `divergence` is a name of
     FUSED_DIVERGENCES or a function like those there; `parameters` are its own (`teacher_weight`, `skew`,
-    `head_mass`). `chunk_size` rows are projected at a time (default: by memory).
+    `head_mass`), one `skew` for all rows or a tensor `(...)`. `chunk_size` rows are projected at a time (default: by
+    memory).
     Raises MethodError for shapes, names and settings that do not fit.
     """
     function = _divergence(divergence, parameters)
@@ -127,6 +128,10 @@ def linear_divergence(
         )
     size = shared_size(len(student_head.weight), len(teacher_head.weight), shared_vocabulary)
     rows = _Rows(student_hidden, mask)
+    for name, value in parameters.items():
+        if isinstance(value, Tensor):
+            _same_rows(name, value, student_hidden)
+            parameters[name] = rows.take(value.detach())
     student = _Operands(rows.take(student_hidden), student_head, size, temperature)
     teacher = _Operands(rows.take(teacher_hidden), teacher_head, size, temperature)
 

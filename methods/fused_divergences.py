@@ -65,9 +65,9 @@ def _jensen_shannon(block: Block, teacher_weight: float = 0.5) -> tuple[Tensor, 
     return teacher * teacher_weight + slope.sum(-1), slope
 
 
-def _skew_forward_kl(block: Block, skew: float = 0.1) -> tuple[Tensor, Tensor]:
-    check_fraction("skew", skew)
-    if skew == 0:
+def _skew_forward_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+    skew = by_row("skew", skew, block)
+    if isinstance(skew, float) and skew == 0:
         return _forward_kl(block)
     m = torch.lerp(block.q, block.p, skew, out=block.scratch).clamp_min_(_tiny(block.q))
     slope = torch.mul(block.q, block.p, out=block.log_q).div_(m).mul_(skew - 1)
@@ -75,12 +75,12 @@ def _skew_forward_kl(block: Block, skew: float = 0.1) -> tuple[Tensor, Tensor]:
     return value, slope
 
 
-def _skew_reverse_kl(block: Block, skew: float = 0.1) -> tuple[Tensor, Tensor]:
-    check_fraction("skew", skew)
-    if skew == 0:
+def _skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+    skew = by_row("skew", skew, block)
+    if isinstance(skew, float) and skew == 0:
         return _reverse_kl(block)
     m = torch.lerp(block.p, block.q, skew, out=block.scratch).clamp_min_(_tiny(block.q))
-    from_mixture = torch.mul(block.q, block.q, out=block.log_p).div_(m).mul_(-skew)
+    from_mixture = torch.mul(block.q, block.q, out=block.log_p).div_(m).mul_(skew).neg_()
     slope = block.log_q.sub_(m.log_()).mul_(block.q)
     value = slope.sum(-1)
     return value, slope.add_(from_mixture)
@@ -118,6 +118,14 @@ FUSED_DIVERGENCES: dict[str, Fused] = {
     "total_variation": _total_variation,
     "adaptive_kl": _adaptive_kl,
 }
+
+
+def by_row(name: str, value: float | Tensor, block: Block) -> float | Tensor:
+    """A fraction that is one number for all rows, checked, or one for each `(n,)`, as a column `(n, 1)`."""
+    if isinstance(value, Tensor):
+        return value.to(block.q.dtype).unsqueeze(-1)
+    check_fraction(name, value)
+    return float(value)
 
 
 def _tiny(tensor: Tensor) -> float:

@@ -107,7 +107,8 @@ class DivergenceObjective:
         self.teacher.cap(log_p)
         log_p, p = softmax_pair(log_p, self.p[:n], self.teacher.masked)
         block = Block(log_q, q, log_p, p, self.scratch[:n], self.student_masked, self.teacher.masked)
-        return self.divergence(block, **self.parameters)
+        own = {name: v[rows] if isinstance(v, Tensor) else v for name, v in self.parameters.items()}
+        return self.divergence(block, **own)
 
 
 class LabelObjective:

@@ -8,7 +8,7 @@ GEMM and the fused loss needs to know nothing about them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +44,18 @@ class Target(Protocol):
 
     def begin_step(self, progress: float, last_loss: float | None) -> None:
         """Called before each optimizer step: its number over all steps, and the mean loss of the one before."""
+        ...
+
+
+class RowSettings(Protocol):
+    """Settings of a divergence that differ from row to row, such as a skew for each sequence."""
+
+    def __call__(self, rows: Rows, mask: Tensor | None) -> dict[str, Tensor]:
+        """By name, a value (N,) for each of the rows; only those inside `mask` (N,) count. No gradient."""
+        ...
+
+    def begin_step(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        """Called on every rank before each optimizer step; `reduce` sums a tensor over the ranks."""
         ...
 
 

@@ -41,6 +41,7 @@ def distil(
     teacher: Any = None,
     dataset: Dataset | None = None,
     student: Any = None,
+    callbacks: Sequence[Any] = (),
 ) -> Any:
     """White-box distillation with the given terms (forward KL without any) and sampler.
 
@@ -55,6 +56,7 @@ def distil(
         terms=[Term()] if terms is None else terms,
         sampler=sampler,
         max_completion_length=run.testbed.max_completion_tokens,
+        callbacks=list(callbacks),
         eval_dataset=encoded(run, run.testbed.validation)["train_dataset"],
         **encoded(run, run.testbed.train if dataset is None else dataset),
     )

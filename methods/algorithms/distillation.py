@@ -18,7 +18,7 @@ from methods.fused_divergences import Fused
 from methods.models import core_model, eos_ids, freeze, hidden_states, shared_vocabulary
 from methods.rollouts import rollout
 from methods.samplers import SOURCES, Example, Sampler, Step
-from methods.targets import Rows, Target, Teacher
+from methods.targets import Rows, RowSettings, Target, Teacher
 
 __all__ = ["DistillationTrainer", "SFTConfig", "Term"]
 
@@ -32,7 +32,7 @@ class Term:
     `divergence`: a name of `methods.divergences`, a function like those of `methods.fused_divergences`, or
     "cross_entropy" for -log q(label). `settings` are its own (`skew`, ...); it and `weight` may be functions of the
     training's progress in [0, 1). `sources`: only sequences from there ("data", "teacher", "student"); all where empty.
-    `token_weights` gives a weight for each of N rows; no gradient goes through it.
+    `token_weights` gives a weight for each of N rows, `row_settings` further settings for each; without gradient.
     """
 
     divergence: str | Fused = "forward_kl"
@@ -42,6 +42,7 @@ class Term:
     target: Target = field(default_factory=Teacher)
     sources: tuple[str, ...] = ()
     token_weights: Callable[[Rows], Tensor] | None = None
+    row_settings: RowSettings | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.divergence, str) and self.divergence not in (*FUSED_DIVERGENCES, CROSS_ENTROPY):
@@ -97,6 +98,8 @@ class DistillationTrainer(SFTTrainer):
         last_loss = self._last_loss()
         for term in self.terms:
             term.target.begin_step(self.progress, last_loss)
+            if term.row_settings is not None:
+                term.row_settings.begin_step(self._sum_over_ranks)
         if self.sampler is not None:
             batches = self._sampled(batches)
             count = self._get_num_items_in_batch(batches, device)
@@ -111,6 +114,9 @@ class DistillationTrainer(SFTTrainer):
         """Mean loss of the step before, over all ranks; None before the first."""
         local, self._window_loss = self._window_loss, None
         return None if local is None else float(self.accelerator.reduce(local, "mean"))
+
+    def _sum_over_ranks(self, local: Tensor) -> Tensor:
+        return self.accelerator.reduce(local.to(self.accelerator.device), "sum")
 
     def _sampled(self, batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         assert self.sampler is not None
@@ -209,6 +215,8 @@ class DistillationTrainer(SFTTrainer):
             if not bool(mask.any()):
                 return rows.hidden.new_zeros(())
         token_weights = None if term.token_weights is None else term.token_weights(rows)
+        if term.row_settings is not None:
+            settings = {**settings, **term.row_settings(rows, mask)}
         common: dict[str, Any] = {"mask": mask, "weights": token_weights, "temperature": term.temperature}
         if term.divergence == CROSS_ENTROPY:
             loss = linear_cross_entropy(rows.hidden, rows.head, rows.labels, **common)

@@ -104,6 +104,12 @@ def _ece_finish(means: Array) -> Array:
     return np.abs(means).sum(axis=-1)
 
 
+def _ratio_finish(means: Array) -> Array:
+    """sum a / sum b; a resample whose b is all zero counts as zero."""
+    a, b = means[..., 0], means[..., 1]
+    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+
+
 def _excess_ratio_finish(means: Array) -> Array:
     """100 * (sum a - sum b) / sum b; a resample whose b is all zero counts as zero excess."""
     a, b = means[..., 0], means[..., 1]
@@ -112,9 +118,11 @@ def _excess_ratio_finish(means: Array) -> Array:
 
 # mean: of one column.
 # ece: expected calibration error of (confidence, correct), ten bins (Guo et al., arXiv 1706.04599, eq. 3).
+# ratio: sum a / sum b, e.g. accepted of proposed tokens.
 # excess_ratio: 100 (sum a - sum b) / sum b, the ExAccErr of MiniLLM (arXiv 2306.08543, section 3.3).
 KINDS: dict[str, Kind] = {
     "mean": Kind(1, _mean_features, _mean_finish),
     "ece": Kind(2, _ece_features, _ece_finish),
+    "ratio": Kind(2, _mean_features, _ratio_finish),
     "excess_ratio": Kind(2, _mean_features, _excess_ratio_finish),
 }

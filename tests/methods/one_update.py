@@ -18,6 +18,13 @@ from methods.algorithms.distillation import DistillationTrainer, Term
 from methods.algorithms.minillm import MiniLLMConfig, MiniLLMTrainer
 from methods.algorithms.sft import SFTConfig, SFTTrainer
 from methods.algorithms.word_kd import WordKDTrainer
+from methods.contrastive import (
+    AdaptiveSkew,
+    PairedStudent,
+    detached_skew_reverse_kl,
+    student_share,
+    teacher_share,
+)
 from methods.rollouts import rollout
 from methods.samplers import OnPolicy, WithStudent
 from methods.targets import AverageLogits, InterpolatedLogits
@@ -49,6 +56,27 @@ COMPOSITIONS = {
     "two-teachers": lambda: {
         "terms": [Term(target=AverageLogits([0.3, 0.7])), Term("cross_entropy", weight=0.5)]
     },
+}
+
+
+def anchored_skew(anchor: float) -> AdaptiveSkew:
+    """An adaptive skew that knows its anchor already, so that one step shows what it does."""
+    skew = AdaptiveSkew("teacher", base=0.5, anchor_steps=1)
+    skew.anchor = anchor
+    return skew
+
+
+COMPOSITIONS["contrastive"] = lambda: {
+    "sampler": PairedStudent(),
+    "terms": [
+        Term(
+            "skew_forward_kl",
+            weight=teacher_share,
+            sources=("teacher",),
+            row_settings=anchored_skew(0.005),
+        ),
+        Term(detached_skew_reverse_kl, weight=student_share, sources=("student",)),
+    ],
 }
 TRAINERS = ("sft", "word-kd", "word-kd-mixed", "minillm", "minillm-corpus", *COMPOSITIONS)
 MODELS = ("llama", "gpt2", "wide-teacher-vocabulary", "lora", "tied")

@@ -27,6 +27,12 @@ def test_excess_ratio_is_a_ratio_of_sums_not_a_mean_of_ratios():
     assert metrics.value(metric, {"a": [2, 10], "b": [1, 9]}) == pytest.approx(20.0)
 
 
+def test_ratio_is_a_ratio_of_sums():
+    metric = Metric("ratio", ("accepted", "proposed"), True, "acceptance")
+    assert metrics.value(metric, {"accepted": [1, 6], "proposed": [4, 6]}) == pytest.approx(0.7)
+    assert metrics.value(metric, {"accepted": [0, 0], "proposed": [0, 0]}) == 0
+
+
 def test_features_reproduce_the_metric_on_a_resample():
     rng = np.random.default_rng(0)
     columns = {"confidence": rng.random(50), "correct": (rng.random(50) < 0.5).astype(float)}
