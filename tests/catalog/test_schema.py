@@ -113,6 +113,8 @@ def test_a_good_record_is_read(catalog_with):
         ("venue: ICLR", 'venue: ICLR\nsources: ["data:text/html,x"]', 5, "https link"),
         ("venue: ICLR", "venue: ICLR\nurl: https://x.org/<script>", 5, "https link"),
         ("venue: ICLR", 'venue: ICLR\nurl: "https://x.org/\\u202e"', 5, "U+202E"),
+        ("venue: ICLR", "venue: ICLR\nurl: https://x.org/a\u00a0b", 5, "https link"),
+        ("venue: ICLR", "venue: ICLR\nurl: https://x.org/\u0430", 5, "https link"),
         ("venue: ICLR", "venue: ICLR\nauthors: A B, C D", 5, "must be a list, not text"),
         ("venue: ICLR", 'venue: ICLR\nauthors: [A B, ""]', 5, "one line"),
         ("venue: ICLR", "venue: ICLR\nid: some-paper", 5, '"id" stands twice, first on line 1'),
