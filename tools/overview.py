@@ -103,6 +103,15 @@ class Overview:
         return found
 
     @cached_property
+    def supersedes(self) -> dict[str, list[Paper]]:
+        """Id -> the papers that it replaces."""
+        found: dict[str, list[Paper]] = {}
+        for paper in self.papers:
+            if paper.superseded_by:
+                found.setdefault(paper.superseded_by, []).append(paper)
+        return found
+
+    @cached_property
     def judged(self) -> frozenset[str]:
         """Ids of papers with at least one recorded verdict."""
         return frozenset(name for name, rows in self.claims.items() if any(row.outcomes for row in rows))

@@ -22,6 +22,7 @@ README = ROOT / "README.md"
 BENCHMARKS = ROOT / "benchmarks"
 TEMPLATES = Path(__file__).parent / "templates"
 BAR = 10  # signs of a coverage bar
+FOLDED = 30  # so many names beyond which a leaf's list is folded away
 
 
 def main(args: argparse.Namespace) -> int:
@@ -60,6 +61,7 @@ def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRo
         split=split,
         unplaced=unplaced,
         anchor=anchor,
+        folded=FOLDED,
         marks=MARKS,
         judging=judging(MARKS),
         reports={paper: _reports(paper) for paper in atlas.claims},

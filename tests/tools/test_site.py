@@ -243,8 +243,11 @@ def test_a_folder_with_other_files_is_never_written_over(tmp_path):
         build(tmp_path / "thesis.tex", hostile_atlas())
 
 
-def test_the_verb_writes_the_site(tmp_path, capsys):
+def test_the_verb_writes_the_site(tmp_path, capsys, monkeypatch):
     from tools.cli import main
+    from tools.site import build as module
+
+    monkeypatch.setattr(module, "overview", hostile_atlas)  # what is written does not matter here
 
     assert main(["site", "--out", str(tmp_path / "made" / "site")]) == 0
     assert (tmp_path / "made" / "site" / "index.html").is_file() and (
@@ -260,9 +263,9 @@ def test_a_thousand_papers_take_a_few_seconds(tmp_path):
     catalog = load_catalog()
     base = list(catalog.papers.values())
     many = {f"p-{n}": replace(base[n % len(base)], id=f"p-{n}", superseded_by=None) for n in range(1000)}
-    start = time.perf_counter()
+    start = time.process_time()  # this process's own seconds, whatever else the machine does
     build(tmp_path / "site", Overview(Catalog(catalog.taxonomy, catalog.teachers, many), {}))
-    assert time.perf_counter() - start < 10  # about 2.5 s on an idle core
+    assert time.process_time() - start < 5  # about 2 s on this project's two cores
     assert all(path.stat().st_size < 1_500_000 for path in (tmp_path / "site").rglob("*"))
 
 

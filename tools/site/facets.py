@@ -54,17 +54,19 @@ def facets(atlas: Overview) -> list[Facet]:
         names = [(value.id, value.title, axis.groups.get(value.group, "")) for value in axis.values.values()]
         found.append(_facet(atlas, axis_id, axis.title, names, _axis(axis_id)))
     years = sorted({paper.date[:4] for paper in atlas.papers}, reverse=True)
-    states = [(state, state, "") for state in STATUSES]
-    verdicts = [(slug(name), name, "") for name in ("reproduced", "not reproduced", "inconclusive")]
+    states = [(state, state.capitalize(), "") for state in STATUSES]
+    verdicts = [
+        (slug(name), name.capitalize(), "") for name in ("reproduced", "not reproduced", "inconclusive")
+    ]
     links = [
-        ("code", "code published", ""),
-        ("data", "data published", ""),
-        ("method", "method in this repository", ""),
+        ("code", "Code published", ""),
+        ("data", "Data published", ""),
+        ("method", "Method in this repository", ""),
     ]
     scopes = [
-        ("llm", "language models", ""),
-        ("beyond-llm", "beyond language models", ""),
-        ("survey", "surveys", ""),
+        ("llm", "Language models", ""),
+        ("beyond-llm", "Beyond language models", ""),
+        ("survey", "Surveys", ""),
     ]
     return [
         *found,

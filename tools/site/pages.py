@@ -72,7 +72,7 @@ def paper_page(atlas: Overview, paper: Paper) -> dict[str, Any]:
         "plot_files": {f"plots/{paper.id}-{scale}.png": plot for scale, plot in plots},
         "basis": BASIS.get(paper.basis or "", "from the paper") if paper.basis else "",
         "terms": [atlas.catalog.teachers[name] for name in paper.teacher_terms],
-        "supersedes": [other for other in atlas.papers if other.superseded_by == paper.id],
+        "supersedes": atlas.supersedes.get(paper.id, []),
         "places": _places(paper),
         "scales": evidence.scales(paper.id),
         "bibtex": re.sub(r"\n {4}", " ", bibtex(paper)),  # in one piece: the page wraps it

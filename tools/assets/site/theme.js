@@ -1,4 +1,4 @@
-// Light or dark: the system's choice until the reader makes one, which is kept. Runs before the first paint.
+// On every page. Light or dark: the system's choice until the reader makes one, which is kept; runs before the first paint.
 "use strict";
 (function () {
   const root = document.documentElement;
@@ -12,6 +12,11 @@
   }
   if (["light", "dark"].includes(kept())) root.dataset.theme = kept();
   document.addEventListener("DOMContentLoaded", function () {
+    // The address after # belongs to the page's own state (a search, two axes): skipping must not overwrite it.
+    document.querySelector(".skip").addEventListener("click", function (event) {
+      event.preventDefault();
+      document.getElementById("main").focus();
+    });
     const button = document.getElementById("theme");
     function show() { button.setAttribute("aria-pressed", String(current() === "dark")); }
     show();
