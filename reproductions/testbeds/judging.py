@@ -113,6 +113,19 @@ class Judge:
                 self.eos_ids
             )
 
+    def teacher_samples(self, run: Run, prompts: Sequence[str]) -> ev.Samples:
+        """The teacher's answers to the prompts, sampled at temperature 1: the same to all who ask in a run."""
+        with autocast(run):
+            return self._teacher_answers(self._teacher_of(run), tuple(prompts), self._encode(prompts))[0]
+
+    def teacher_divergence(self, model: PreTrainedModel, run: Run, prompts: Sequence[str]) -> np.ndarray:
+        """KL(teacher || model) summed over the teacher's sample, nats (N,): `step_error` of `answers` alone."""
+        encoded = self._encode(prompts)
+        with autocast(run):
+            teacher = self._teacher_of(run)
+            theirs, known = self._teacher_answers(teacher, tuple(prompts), encoded)
+            return self._compare(teacher.model, model, encoded, theirs, known)[0].cpu().numpy()
+
     def _encode(self, prompts: Sequence[str]) -> Prompts:
         return ev.encode_prompts(self.tokenizer, prompts, self.max_prompt_tokens, keep=self.keep)
 
