@@ -34,7 +34,9 @@ PRECISIONS = ("fp32", "bf16-autocast")
 
 @dataclass
 class Ledger:
-    """The budget a run used. Times in seconds; `train_cpu_seconds` is processor time of the same span."""
+    """The budget a run used. Times in seconds: of the clock on the wall, but training on one CPU thread counts that
+    thread's own time, so that a busy machine does not change the comparison at equal seconds. `train_cpu_seconds` is
+    processor time of the same span in any case."""
 
     student_tokens: int = 0
     teacher_tokens: int = 0
@@ -184,15 +186,15 @@ class Run:
     def evaluate_for_curve(self, model: Any, step: int) -> None:
         """Adds a point to the learning curve; training afterwards goes on as if nothing had happened."""
         self._synchronise()
-        wall, cpu = time.perf_counter(), time.process_time()
-        seconds = self.ledger.train_seconds + wall - self._train_began[0] - self._off_clock
+        wall, clock, cpu = time.perf_counter(), self._clock(), time.process_time()
+        seconds = self.ledger.train_seconds + clock - self._train_began[0] - self._off_clock
         limit = int(self.settings.get("curve_examples", 200))
         columns = self._columns(model, limit)
         values = metric_functions.values(self.testbed.metrics, columns)
         metrics = {name: significant(value, EXAMPLE_DIGITS) for name, value in values.items()}
         self.curve.append({"step": step, "train_seconds": round(max(seconds, 0.0), 3), "metrics": metrics})
         self._synchronise()
-        self._off_clock += time.perf_counter() - wall
+        self._off_clock += self._clock() - clock
         self._off_clock_cpu += time.process_time() - cpu
         self.ledger.evaluate_seconds += time.perf_counter() - wall
 
@@ -255,12 +257,19 @@ class Run:
         """What happens inside counts as training seconds; `train` does this for a Trainer."""
         self._off_clock = self._off_clock_cpu = 0.0
         self._synchronise()
-        self._train_began = time.perf_counter(), time.process_time()
+        self._train_began = self._clock(), time.process_time()
         yield
         self._synchronise()
-        wall, cpu = self._train_began
-        self.ledger.train_seconds += time.perf_counter() - wall - self._off_clock
+        clock, cpu = self._train_began
+        self.ledger.train_seconds += self._clock() - clock - self._off_clock
         self.ledger.train_cpu_seconds += time.process_time() - cpu - self._off_clock_cpu
+
+    def _clock(self) -> float:
+        """Seconds of training: a single CPU thread's own time, which whatever else the machine does leaves alone."""
+        import torch
+
+        single = self.device.type == "cpu" and torch.get_num_threads() == 1
+        return time.process_time() if single else time.perf_counter()
 
     def _synchronise(self) -> None:
         """A GPU works behind our back; the clock is read when it has caught up."""
