@@ -22,7 +22,8 @@ TINY_TRAINING: dict[str, Any] = {
 TINY_LABELLING: dict[str, Any] = {"temperature": 1.0, "batch_size": 512, "seed": 0, "prompts": None}
 
 # `kd tune`: every arm tries these rates once, with a seed that no experiment judges, on the validation split.
-TINY_TUNING: dict[str, Any] = {"seed": 100, "learning_rates": [1e-3, 2e-3, 4e-3], "metric": "rouge_l"}
+# 1e-3 is left out: it was the worst of three for every arm of MiniLLM's sweep (reproductions/papers/minillm/settings.py).
+TINY_TUNING: dict[str, Any] = {"seed": 100, "learning_rates": [2e-3, 4e-3], "metric": "rouge_l"}
 
 
 def tiny(learning_rates: Mapping[str, float], **more: Any) -> dict[str, Any]:
