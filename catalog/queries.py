@@ -20,6 +20,11 @@ def status(paper: Paper, judged: Collection[str] = ()) -> str:
     return "implemented" if paper.method else "catalogued"
 
 
+def reproducible(paper: Paper) -> bool:
+    """Whether a method and claims belong to the paper: not to surveys, other fields, papers that distil nothing."""
+    return paper.scope == "llm" and paper.distils
+
+
 def select(
     catalog: Catalog,
     *,

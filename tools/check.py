@@ -11,6 +11,7 @@ from pathlib import Path
 
 from catalog.errors import CatalogError
 from catalog.model import Catalog, Paper
+from catalog.queries import reproducible
 from catalog.reader import read_yaml, read_yaml_with_lines
 from catalog.schema import HERE, load_catalog
 from tools import evidence
@@ -70,22 +71,17 @@ def missing(catalog: Catalog, paper: Paper) -> Iterator[Missing]:
         yield Missing("unfilled", _relative(path), line, f"fill in {what}")
     place = _Places(path)
     yield from _record(catalog, paper, place)
-    if is_expected(paper):
+    if reproducible(paper):
         yield from _method(paper, place)
         yield from _reproduction(paper)
     for line, what in broken(path):
         yield Missing("names", _relative(path), line, what)
 
 
-def is_expected(paper: Paper) -> bool:
-    """Whether a method and claims belong to the paper: not to surveys, other fields, papers that distil nothing."""
-    return paper.scope == "llm" and paper.distils
-
-
 def counts(catalog: Catalog) -> dict[str, int]:
     """How many records lack something; what tests/catalog/ratchet.yaml holds."""
     papers = list(catalog.papers.values())
-    expected = [paper for paper in papers if is_expected(paper)]
+    expected = [paper for paper in papers if reproducible(paper)]
     return {
         "without_method": sum(not paper.method for paper in expected),
         "without_claims": sum(not (evidence.folder(p.id) / "claims.yaml").is_file() for p in expected),
@@ -126,7 +122,7 @@ def _record(catalog: Catalog, paper: Paper, place: _Places) -> Iterator[Missing]
     at = place.missing
     if not paper.authors:
         yield at("authors", "authors", "authors are missing: authors: [First Last, First Last]")
-    if is_expected(paper):
+    if reproducible(paper):
         if not (paper.teacher or paper.student):
             yield at("models", "teacher", "teacher and student are missing")
         if paper.basis is None:
@@ -141,7 +137,7 @@ def _record(catalog: Catalog, paper: Paper, place: _Places) -> Iterator[Missing]
     if paper.teacher and not paper.teacher_terms:
         what = f"teacher_terms are missing: whose terms bind outputs of {paper.teacher}?"
         yield at("terms", "teacher_terms", what)
-    if is_expected(paper) and not paper.objective and FORMULAS & paper.taxonomy["algorithm"].keys():
+    if reproducible(paper) and not paper.objective and FORMULAS & paper.taxonomy["algorithm"].keys():
         yield at("objective", "objective", "objective is missing: the loss in one line of plain text")
     terms = HERE / "teachers.yaml"
     for name in paper.teacher_terms:

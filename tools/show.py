@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from catalog.queries import status
+from catalog.queries import reproducible, status
 from catalog.schema import HERE, Catalog, Paper, load_catalog
 from tools import evidence
 from tools.browse import SCOPES, record
@@ -171,6 +171,8 @@ def _claims(claims: Sequence[ClaimRow]) -> list[str]:
 
 def _commands(paper: Paper) -> list[str]:
     scales = evidence.scales(paper.id)
+    if not scales and not reproducible(paper):
+        return ["  nothing: no method for language models to reproduce"]
     if not scales:
         return [wrap(f"nothing to run yet; `kd check {paper.id}` lists what is missing", "  ")]
     commands = [f"make reproduce PAPER={paper.id} SCALE={scale}" for scale, _ in scales]

@@ -154,14 +154,15 @@ def test_a_thousand_papers_are_browsed_at_once(tmp_path, monkeypatch):
 
 
 def test_browse_answers_at_once():
-    """Far above the bar of 0.3 s, so that a loaded machine does not fail it; an import of torch (seconds) would."""
-    import time
+    """The bar is 0.3 s for the whole process; its processor time, since others may use this machine as well."""
+    import resource
 
     best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, "-m", "tools.cli", "browse"], cwd=ROOT, capture_output=True, check=True
         )
-        best = min(best, time.perf_counter() - start)
-    assert best < 1.0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert best < 0.3

@@ -304,9 +304,10 @@ def test_show_says_what_kind_of_entry_it_is(kd, monkeypatch):
         "corrected     venue: listed as ICML",
         "source        https://example.org/a",
         "superseded by minillm: kd show minillm",
-        "`kd check old`",
+        "nothing: no method for language models to reproduce",
     ):
         assert part in out
+    assert "`kd check xuanyuan-2` lists what is missing" in kd("show", "xuanyuan-2")[1]
     assert "supersedes old: kd show old" in kd("show", "minillm")[1]
     plain = json.loads(kd("show", "minillm", "--json")[1])
     assert (

@@ -14,8 +14,10 @@ from tools.evidence import ROOT
 
 @pytest.fixture
 def new(tmp_path, monkeypatch, capsys):
-    """`kd new` in a copy of the catalog: exit code, stdout, stderr."""
-    shutil.copytree(HERE, tmp_path / "catalog", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    """`kd new` in a catalog of one paper: exit code, stdout, stderr."""
+    (tmp_path / "catalog" / "papers").mkdir(parents=True)
+    for name in ("taxonomy.yaml", "teachers.yaml", "papers/minillm.yaml"):
+        shutil.copy(HERE / name, tmp_path / "catalog" / name)
     monkeypatch.setattr(scaffold, "HERE", tmp_path / "catalog")
     monkeypatch.setattr(scaffold, "ROOT", tmp_path)
     monkeypatch.setattr(scaffold, "load_catalog", lambda: load_catalog(tmp_path / "catalog"))
