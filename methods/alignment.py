@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -101,22 +101,16 @@ class ByteSpans:
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
-    """The bytes that each id stands for, as far as the kind of tokenizer says; special tokens stand for their name."""
-    spelling: Any = _spelling(tokenizer)
-    table = {
-        index: spelled
-        for token, index in tokenizer.get_vocab().items()
-        if spelling is not None and (spelled := spelling(token)) is not None
-    }
-    return table | {
-        index: str(token.content).encode() for index, token in tokenizer.added_tokens_decoder.items()
-    }
+    """The bytes that each id stands for, as far as the tokenizer says; special tokens stand for their name."""
+    spelling = _spelling(tokenizer)
+    spelled = {index: spelling(token) for token, index in tokenizer.get_vocab().items()}
+    own = {index: str(token.content).encode() for index, token in tokenizer.added_tokens_decoder.items()}
+    return {index: raw for index, raw in spelled.items() if raw is not None} | own
 
 
-def _spelling(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """A function from a token to its bytes, or None where the tokenizer is of another kind."""
-    backend: Any = tokenizer
-    described = json.loads(backend.backend_tokenizer.to_str())
+def _spelling(tokenizer: Any) -> Callable[[str], bytes | None]:
+    """A function from a token to its bytes, by the kind of tokenizer."""
+    described = json.loads(tokenizer.backend_tokenizer.to_str())
     kinds = {
         part["type"]
         for name in ("pre_tokenizer", "decoder")
@@ -138,7 +132,17 @@ def _spelling(tokenizer: PreTrainedTokenizerBase) -> Any:
             return token.replace(SENTENCEPIECE_BLANK, " ").encode()
 
         return sentencepiece
-    return None
+
+    # Words as they are; where blanks are dropped each begins with one, unless it goes on with the word before.
+    prefix = described["model"].get("continuing_subword_prefix") or ""
+    drops = bool(kinds & {"Whitespace", "WhitespaceSplit", "BertPreTokenizer"})
+
+    def word(token: str) -> bytes:
+        if prefix and token.startswith(prefix):
+            return token.removeprefix(prefix).encode()
+        return (" " * drops + token).encode()
+
+    return word
 
 
 def _flat(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -175,7 +179,8 @@ def align(first: Sequence[int], second: Sequence[int]) -> list[Chunk]:
         start = end
     if chunks:
         chunks[-1] = chunks[-1]._replace(
-            first=range(chunks[-1].first.start, len(first)), second=range(chunks[-1].second.start, len(second))
+            first=range(chunks[-1].first.start, len(first)),
+            second=range(chunks[-1].second.start, len(second)),
         )
     return chunks
 
@@ -190,16 +195,11 @@ def _after(ends: Sequence[int], index: int, end: int) -> int:
 def starts_with(tokenizer: PreTrainedTokenizerBase, first_bytes: bytes, size: int) -> Tensor:
     """Which of `size` ids (bool) stand for bytes that begin with one of `first_bytes`, or for a special token.
 
-    Ids that the tokenizer does not have are not among them. Where the kind of tokenizer does not say a token's bytes,
-    a token is taken to begin with the blank that separates it: every id is among them if a blank is.
+    Ids that the tokenizer does not have are not among them.
     """
-    table = token_bytes(tokenizer)
     special = set(tokenizer.all_special_ids)
     chosen = torch.zeros(size, dtype=torch.bool)
-    separated = 0x20 in first_bytes
-    for index in tokenizer.get_vocab().values():
+    for index, spelled in token_bytes(tokenizer).items():
         if index < size:
-            spelled = table.get(index)
-            begins = separated if spelled is None else spelled[:1] in [bytes([b]) for b in first_bytes]
-            chosen[index] = index in special or begins
+            chosen[index] = index in special or (len(spelled) > 0 and spelled[0] in first_bytes)
     return chosen

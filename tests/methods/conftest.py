@@ -7,7 +7,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 torch.set_num_threads(1)
@@ -24,6 +24,15 @@ def letter_tokenizer() -> PreTrainedTokenizerFast:
     vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", "|", *LETTERS])}
     core = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>")
+
+
+def pair_tokenizer() -> PreTrainedTokenizerFast:
+    """A teacher's tokenizer over the same letters: two neighbours of the alphabet in one token where they meet."""
+    pairs = [a + b for a, b in zip(LETTERS[::2], LETTERS[1::2], strict=True)][:9]
+    vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", "|", *pairs, *LETTERS])}
+    core = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("|".join([*pairs, "."])), "isolated")
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>")
 
 

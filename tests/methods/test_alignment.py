@@ -24,9 +24,16 @@ from reproductions.engine.files import cache_root
 from reproductions.testbeds.sources import mirror
 from tests.methods.conftest import letter_tokenizer
 
-CORPUS = ["hello world hello word", "the cat sat on the mat", "naïve café über", "数字 123 45 🙂🙂", "a  b\n\tc"] * 4
+CORPUS = [
+    "hello world hello word",
+    "the cat sat on the mat",
+    "naïve café über",
+    "数字 123 45 🙂🙂",
+    "a  b\n\tc",
+] * 4
 EXAMPLES = [
-    "", " ", "  \n", "hello world", " leading", "trailing ", "a\r\n\tb", "naïve café", "e\u0301\u0323", "🙂", "👩\u200d💻 ok",
+    "", " ", "  \n", "hello world", " leading", "trailing ", "a\r\n\tb", "naïve café", "e\u0301\u0323", "🙂",
+    "👩\u200d💻 ok",
     "日本語テキスト", "\u2581x \u2581", "<|im_start|>user<eos>", "\u0000\u0001", "\ud7ff\U0010ffff", "Ġhello Ċ", "ﬁ½ ①",
     "<0xE2>", "x" * 50, "\u00a0\u3000",
 ]  # fmt: skip
@@ -110,7 +117,9 @@ def known():
 
 
 def texts():
-    words = st.sampled_from(["hello", " world", "<tool>", "<eos>", "<|im_end|>", "\u2581", "🙂", "é", "e\u0301"])
+    words = st.sampled_from(
+        ["hello", " world", "<tool>", "<eos>", "<|im_end|>", "\u2581", "🙂", "é", "e\u0301"]
+    )
     return st.one_of(st.text(max_size=30), st.lists(words, max_size=8).map("".join))
 
 
@@ -139,7 +148,7 @@ def check_chunks(text: str, first, second) -> None:
             part = [i for i in getattr(c, side) if spans.ends[i] > spans.starts()[i]]
             assert spans.starts()[part[0]] == c.start and spans.ends[part[-1]] == c.end
     for c in chunks:
-        inner = set(first.ends[i] for i in c.first) & set(second.ends[i] for i in c.second)
+        inner = {first.ends[i] for i in c.first} & {second.ends[i] for i in c.second}
         assert {end for end in inner if c.start < end < c.end} == set(), "no smaller chunk"
 
 
@@ -244,7 +253,21 @@ def test_which_tokens_begin_at_a_boundary():
         expected = index == tokenizer.eos_token_id or table[index][:1] in (b" ", b"\n", b"\t")
         assert mask[index] == expected, tokenizer.convert_ids_to_tokens(index)
     assert mask.sum() > 3 and not mask[len(tokenizer) :].any()
-    assert starts_with(words(), b" ", 4).all() and not starts_with(letter_tokenizer(), b"\n", 29)[2:].any()
+    assert starts_with(words(), b" ", 4).all(), "dropped blanks belong to the words"
+    letters = letter_tokenizer()
+    assert starts_with(letters, b"c|", 29).nonzero().squeeze(1).tolist() == sorted(
+        [*letters.all_special_ids, *letters.convert_tokens_to_ids(["|", "c"])]
+    )
+
+
+def test_pieces_that_go_on_with_a_word_begin_without_a_blank():
+    vocabulary = {w: i for i, w in enumerate(["[UNK]", "hel", "##lo", "world"])}
+    core = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]")
+    spans = ByteSpans(tokenizer)(["hello  world"])[0]
+    assert spans.ids == [1, 2, 3] and spans.ends == [3, 5, 12]
+    assert starts_with(tokenizer, b" ", 4).tolist() == [True, True, False, True]
 
 
 def test_a_slow_tokenizer_is_refused():

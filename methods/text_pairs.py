@@ -1,0 +1,119 @@
+"""Rows of text under two tokenizers: ids, labels and chunks of both sides, made once and collated in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from methods.alignment import ByteSpans, Spans, align
+from methods.errors import MethodError
+
+COLUMNS = ("input_ids", "labels", "chunks")
+
+
+def encode_pairs(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None = None,
+    teacher_max_length: int | None = None,
+) -> Dataset:
+    """Columns `input_ids`, `labels`, `chunks` and the same with `teacher_` for rows of `prompt` and `completion` text.
+
+    Each side encodes prompt + completion as one text and ends it with its EOS, which counts as one more byte. Labels
+    are -100 except on tokens that begin in the completion. `chunks` numbers the row's smallest common chunks inside
+    the completion, -1 elsewhere: on tokens of a chunk that begins in the prompt, and behind either length limit.
+    Rows without a label are left out. Raises MethodError for missing columns or a tokenizer without an EOS.
+    """
+    if not {"prompt", "completion"} <= set(dataset.column_names):
+        raise MethodError(
+            f"rows need the columns prompt and completion, not {', '.join(dataset.column_names)}"
+        )
+    prompts, completions = list(dataset["prompt"]), list(dataset["completion"])
+    if any(not isinstance(text, str) for text in (*prompts[:1], *completions[:1])):
+        raise MethodError("prompt and completion must be text: apply each side's chat template beforehand")
+    texts = [p + c for p, c in zip(prompts, completions, strict=True)]
+    sides = [
+        [_ended(spans, eos_of(side)) for spans in ByteSpans(side)(texts)]
+        for side in (tokenizer, teacher_tokenizer)
+    ]
+    limits = [max_length, teacher_max_length]
+    rows = []
+    for prompt, ours, theirs in zip(prompts, *sides, strict=True):
+        begin = len(prompt.encode())
+        row = _row(begin, ours, theirs, limits)
+        if any(label != -100 for label in row["labels"]):
+            rows.append(row)
+    names = [prefix + name for prefix in ("", "teacher_") for name in COLUMNS]
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in names})
+
+
+def eos_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The tokenizer's EOS id. Raises MethodError where it has none."""
+    if not isinstance(tokenizer.eos_token_id, int):
+        raise MethodError(f"{type(tokenizer).__name__} has no EOS: a completion would never end")
+    return tokenizer.eos_token_id
+
+
+def _ended(spans: Spans, eos: int) -> Spans:
+    """With an EOS of one byte behind the text, whether or not the tokenizer's template adds one."""
+    size = spans.ends[-1] if spans.ends else 0
+    added = bool(spans.ids) and spans.ids[-1] == eos and spans.starts()[-1] == size
+    keep = len(spans.ids) - added
+    return Spans([*spans.ids[:keep], eos], [*spans.ends[:keep], size + 1])
+
+
+def _row(begin: int, ours: Spans, theirs: Spans, limits: Sequence[int | None]) -> dict[str, list[int]]:
+    sides = [ours, theirs]
+    sizes = [
+        len(s.ids) if limit is None else min(limit, len(s.ids))
+        for s, limit in zip(sides, limits, strict=True)
+    ]
+    numbers = [[-1] * len(s.ids) for s in sides]
+    count = 0
+    for chunk in align(ours.ends, theirs.ends):
+        parts = [chunk.first, chunk.second]
+        # The first token of a sequence is given, not predicted; where it is BOS the chunk does without it.
+        unpredicted = any(part.start == 0 and s.ends[0] > 0 for part, s in zip(parts, sides, strict=True))
+        cut = any(part.stop > size for part, size in zip(parts, sizes, strict=True))
+        if chunk.start >= begin and not unpredicted and not cut:
+            for part, column in zip(parts, numbers, strict=True):
+                for index in part:
+                    column[index] = count if index else -1
+            count += 1
+    row: dict[str, list[int]] = {}
+    for prefix, spans, size, column in zip(("", "teacher_"), sides, sizes, numbers, strict=True):
+        labels = [i if start >= begin else -100 for i, start in zip(spans.ids, spans.starts(), strict=True)]
+        row[prefix + "input_ids"] = spans.ids[:size]
+        row[prefix + "labels"] = [-100, *labels[1:size]]
+        row[prefix + "chunks"] = column[:size]
+    return row
+
+
+@dataclass(frozen=True)
+class PairCollator:
+    """Right-padded tensors of both sides, with `attention_mask` and `teacher_attention_mask`."""
+
+    pad_id: int
+    teacher_pad_id: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch: dict[str, Tensor] = {}
+        for prefix, pad in (("", self.pad_id), ("teacher_", self.teacher_pad_id)):
+            lengths = [len(row[prefix + "input_ids"]) for row in rows]
+            width = max(lengths)
+            for name, filler in zip(COLUMNS, (pad, -100, -1), strict=True):
+                padded = [
+                    [*row[prefix + name], *[filler] * (width - size)]
+                    for row, size in zip(rows, lengths, strict=True)
+                ]
+                batch[prefix + name] = torch.tensor(padded)
+            batch[prefix + "attention_mask"] = torch.tensor([[1] * n + [0] * (width - n) for n in lengths])
+        return batch

@@ -1,0 +1,100 @@
+"""Arms of papers about two tokenizers: the testbed has `other_teacher` and `teacher_tokenizer` beside the student's.
+
+As in reproductions/arms.py, hyper-parameters come from the scale's settings and every arm starts from the SFT student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from reproductions.arms import arguments, sft
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from methods.algorithms.cross_tokenizer import LossTerm
+    from reproductions.engine.run import Run
+
+
+def seqkd(run: Run) -> Any:
+    """Supervised fine-tuning on text that the teacher wrote for the training prompts."""
+    return sft(run, other_teacher_answers(run))
+
+
+def uld(run: Run, share: float = 1.0) -> Any:
+    """ULD and cross entropy on a share of the teacher's answers, in equally many steps."""
+    from methods.algorithms.cross_tokenizer import NextToken, SortedProbabilities
+
+    answers = other_teacher_answers(run)
+    answers = answers.select(range(int(len(answers) * share)))
+    return cross_distil(run, [NextToken(), SortedProbabilities(**run.settings["uld"])], dataset=answers)
+
+
+def alm(run: Run, *, with_sft: bool = False, balance: bool = True, **changes: Any) -> Any:
+    """ALM on the training rows; `with_sft` adds the cross entropy, balanced by gradients or one to one."""
+    from methods.algorithms.cross_tokenizer import ChunkLikelihood, NextToken
+
+    chunks = ChunkLikelihood(**run.settings["alm"] | changes)
+    terms: list[LossTerm] = [NextToken(), chunks] if with_sft else [chunks]
+    return cross_distil(run, terms, gradient_balance=with_sft and balance)
+
+
+def cross_distil(
+    run: Run, terms: Sequence[LossTerm], *, dataset: Dataset | None = None, gradient_balance: bool = False
+) -> Any:
+    """Distillation from the teacher with other tokens, on the training rows where no others are given."""
+    from methods.algorithms.cross_tokenizer import CrossTokenizerTrainer, SFTConfig
+
+    testbed: Any = run.testbed
+    rows = testbed.train if dataset is None else dataset
+    trainer = CrossTokenizerTrainer(
+        testbed.sft_start(run),
+        teacher=testbed.other_teacher(run),
+        teacher_tokenizer=testbed.teacher_tokenizer,
+        terms=terms,
+        args=arguments(run, SFTConfig),
+        train_dataset=encoded_pairs(rows, testbed.tokenizer, testbed.teacher_tokenizer),
+        processing_class=testbed.tokenizer,
+        gradient_balance=gradient_balance,
+    )
+    return run.train(trainer)
+
+
+@lru_cache(maxsize=4)  # a worker makes many runs on the same rows
+def encoded_pairs(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    """Both tokenisations of the rows and their chunks."""
+    from methods.text_pairs import encode_pairs
+
+    return encode_pairs(rows, tokenizer, teacher_tokenizer)
+
+
+def other_teacher_answers(run: Run) -> Dataset:
+    """Text that the teacher wrote for the training prompts by settings["labelling"]; made once for all seeds."""
+    from datasets import Dataset
+    from methods.elicitation.labelling import label_with_teacher
+
+    testbed: Any = run.testbed
+
+    def build() -> list[dict[str, str]]:
+        settings = dict(run.settings["labelling"])
+        labels, report = label_with_teacher(
+            testbed.other_teacher(run),
+            testbed.teacher_tokenizer,
+            list(testbed.train["prompt"])[: settings.pop("prompts")],
+            max_new_tokens=testbed.max_teacher_completion_tokens,
+            **settings,
+        )
+        rows, unread = testbed.readable(labels)
+        run.ledger.add_tokens({"teacher": report.teacher_tokens, "generated": report.generated_tokens})
+        counts = {name: getattr(report, name) for name in ("completions", "truncated", "empty")}
+        # What the student cannot read says nothing to it: it is counted with the empty answers.
+        run.ledger.add_rollouts(counts | {"empty": counts["empty"] + unread})
+        return rows.to_list()
+
+    key = {"labelling": run.settings["labelling"], "teacher": "other tokens"}
+    return Dataset.from_list(run.cached_json("seqkd-labels-other-tokens", key, build))
