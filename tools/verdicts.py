@@ -24,7 +24,8 @@ def tallies(paper_ids: Iterable[str]) -> dict[str, Tally]:
     Results that cannot be judged (made by another configuration, say) leave their paper out and say so on stderr.
     """
     path = cache.file_for("verdicts", evidence.ROOT)
-    kept = cache.read(path, "1")
+    key = cache.source_key([Path(__file__), Path(evidence.__file__)])
+    kept = cache.read(path, key)
     entries: dict[str, Any] = kept if isinstance(kept, dict) else {}
     judges = _signatures(_files(*(evidence.ROOT / room for room in ROOMS)))
     found: dict[str, Tally] = {}
@@ -38,7 +39,7 @@ def tallies(paper_ids: Iterable[str]) -> dict[str, Tally]:
         if tally is not None:
             found[paper_id] = tally
     if changed:
-        cache.write(path, "1", entries)
+        cache.write(path, key, entries)
     return found
 
 
