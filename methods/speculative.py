@@ -1,7 +1,7 @@
 """Speculative decoding: a small draft model proposes a block of tokens, the target keeps what it would have said.
 
 The text has exactly the target's distribution (or is its greedy answer), whatever the draft; a better aligned draft
-only makes it come in fewer calls of the target. Sources: Leviathan et al., arXiv 2211.17192 (Algorithm 1), and Chen et
+only makes it come in fewer calls of the target. Sources: Leviathan et al., arXiv 2211.17192, and Chen et
 al., arXiv 2302.01318. What distillation is to raise is the acceptance rate (DistillSpec, arXiv 2310.08461).
 """
 
@@ -44,7 +44,7 @@ class Speculation:
 def acceptance_rate(draft_logits: Tensor, target_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Probability that a token drawn from the draft is kept: 1 - TVD, logits (..., V) -> (...).
 
-    Source: Leviathan et al., arXiv 2211.17192, Theorem 3.5; DistillSpec, arXiv 2310.08461, maximises its mean.
+    Source: Leviathan et al., arXiv 2211.17192; DistillSpec, arXiv 2310.08461, is there to raise its mean.
     """
     return 1 - total_variation(draft_logits, target_logits, temperature=temperature)
 
@@ -52,7 +52,7 @@ def acceptance_rate(draft_logits: Tensor, target_logits: Tensor, *, temperature:
 def expected_block_efficiency(acceptance: float, block_length: int) -> float:
     """Tokens per call of the target if every proposal is kept with the same probability, independently.
 
-    (1 - a^(g + 1)) / (1 - a) for acceptance a and blocks of g. Source: arXiv 2211.17192, equation 1.
+    (1 - a^(g + 1)) / (1 - a) for acceptance a and blocks of g. Source: Leviathan et al., arXiv 2211.17192.
     """
     return float(sum(acceptance**i for i in range(block_length + 1)))
 

@@ -68,7 +68,7 @@ def compare(target: Any, draft: Any, prompts: list[list[int]], rounds: int, **co
         ),  # seconds of a draft's token over those of a target's: c of arXiv 2211.17192
         "acceptance": round(acceptance, 4),
         "block_efficiency": round(counts[0] / counts[1], 3),
-        # What the same figures would give if a call of the target cost one unit whatever its length (Theorem 3.8 there).
+        # What the same figures would give if a call of the target cost as much however many tokens it reads.
         "foretold_speed_up": round(
             expected_block_efficiency(acceptance, BLOCK_LENGTH) / (BLOCK_LENGTH * cost + 1), 3
         ),

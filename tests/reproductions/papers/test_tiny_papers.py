@@ -21,7 +21,8 @@ def shortened(experiment):
     """Two steps a phase, four rows a batch; everything else as declared."""
     declared = experiment.scale("tiny")
     settings = copy.deepcopy(dict(declared.settings)) | {"curve_points": 0}
-    for part in ("sft_start", "training"):
+    others = {name for name, part in settings.items() if isinstance(part, dict) and "max_steps" in part}
+    for part in {"sft_start", "training"} | others:
         settings[part] = settings.get(part, {}) | SHORT
     if "labelling" in settings:
         settings["labelling"] |= {"prompts": 8}

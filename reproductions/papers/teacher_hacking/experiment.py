@@ -1,0 +1,96 @@
+"""Teacher hacking (Tiapkin et al., arXiv 2502.02671): closer to the teacher, further from what the teacher stands for.
+
+An oracle is the truth; an imperfect teacher learnt from some of its answers; students learn from that teacher, on a
+fixed set of its answers over many epochs, or on answers that teacher or student sample anew. The proxy is the distance
+to the teacher, golden the distance to the oracle, both on words that nobody was trained on.
+The paper says: on fixed data golden turns and rises although the student goes on fitting the teacher; with answers
+sampled anew it does not; more prompts, or more answers to each, mitigate it.
+The control distils the oracle itself on as little data: what rises there is overfitting, not the teacher's fault.
+"""
+
+from functools import partial
+
+from reproductions.arms import distil
+from reproductions.engine.experiment import Arm, Experiment, Scale
+from reproductions.settings import TINY_TRAINING, TINY_TUNING, tiny
+
+
+def hacking(run, *, sampler=None, prompts=1, samples=1, oracle=False):
+    """Forward KL from the imperfect teacher (or the oracle) on its fixed answers, or on what `sampler` makes of them.
+
+    `prompts` and `samples` multiply the number of prompts and of answers to each.
+    """
+    from reproductions.testbeds.hacking import KeepAt
+
+    testbed = run.testbed
+    data = testbed.fixed_answers(run, prompts=prompts * run.settings["prompts"], samples=samples)
+    return distil(
+        run,
+        teacher=testbed.teacher(run) if oracle else testbed.imperfect_teacher(run),
+        sampler=None if sampler is None else sampler(),
+        dataset=data,
+        callbacks=[KeepAt(run, run.settings["checkpoint"])],
+    )
+
+
+def online_teacher():
+    """Fresh answers of the teacher."""
+    from methods.samplers import TeacherMixed
+
+    return TeacherMixed(1.0)
+
+
+def online_student():
+    """Fresh answers of the student."""
+    from methods.samplers import OnPolicy
+
+    return OnPolicy(1.0)
+
+
+def testbed():
+    """Pronunciation with an oracle above the teacher."""
+    from reproductions.testbeds.hacking import load_hacking
+
+    return load_hacking()
+
+
+SETTINGS = {
+    # 400 steps of 32 pass 21 times over 600 prompts; a constant rate, so that steps late and early weigh the same.
+    "training": TINY_TRAINING
+    | {"max_steps": 400, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 10},
+    "prompts": 600,
+    "checkpoint": 0.25,
+    # Rates are chosen by what a person without an oracle can see.
+    "tuning": TINY_TUNING | {"metric": "proxy"},
+    # Set once, so that the teacher is nearer to the oracle than the student's start, before any student was trained.
+    "teacher_data": {"prompts": 6000, "temperature": 1.0, "batch_size": 512, "seed": 1},
+    "imperfect_teacher": {
+        "max_steps": 1000,
+        "per_device_train_batch_size": 32,
+        "learning_rate": 4e-3,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 50,
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+    },
+}
+
+EXPERIMENT = Experiment(
+    paper="teacher-hacking",
+    title="On Teacher Hacking in Language Model Distillation",
+    arms={
+        "offline": Arm("fixed answers", hacking, "baseline"),
+        "online-teacher": Arm("teacher's answers, fresh", partial(hacking, sampler=online_teacher), "method"),
+        "online-student": Arm("student's answers, fresh", partial(hacking, sampler=online_student), "method"),
+        "offline-prompts": Arm("fixed answers, 8 times the prompts", partial(hacking, prompts=8), "method"),
+        "offline-samples": Arm("fixed answers, 8 to a prompt", partial(hacking, samples=8), "method"),
+        "offline-oracle": Arm("fixed answers, oracle as teacher", partial(hacking, oracle=True), "ablation"),
+    },
+    scales={
+        "tiny": Scale(
+            "pronunciation-hacking", seeds=(0, 1, 2, 3, 4), settings=tiny({}, **SETTINGS), minutes=10
+        )
+    },
+    testbeds={"pronunciation-hacking": testbed},
+    headline=("golden", "golden_rise", "proxy", "proxy_rise", "golden_seen", "proxy_seen", "rouge_l"),
+)
