@@ -17,8 +17,8 @@ from reproductions.settings import tiny
 def kd(run, temperature=1.0, teacher="medium", student="small", noise=0.0):
     """Forward KL times temperature squared, as in the authors' code ("kld", weight 1)."""
     from methods.algorithms.distillation import Term
+    from methods.noise import NoisyTeacher
     from methods.targets import Teacher
-    from reproductions.papers.ramesh_2025_generalization_fidelity.noise import NoisyTeacher
 
     target = NoisyTeacher(noise) if noise else Teacher()
     term = Term(temperature=temperature, settings={"temperature_squared": True}, target=target)
