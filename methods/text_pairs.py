@@ -36,7 +36,7 @@ def encode_pairs(
         raise MethodError(
             f"rows need the columns prompt and completion, not {', '.join(dataset.column_names)}"
         )
-    prompts, completions = list(dataset["prompt"]), list(dataset["completion"])
+    prompts, completions = dataset["prompt"][:], dataset["completion"][:]
     if any(not isinstance(text, str) for text in (*prompts[:1], *completions[:1])):
         raise MethodError("prompt and completion must be text: apply each side's chat template beforehand")
     texts = [p + c for p, c in zip(prompts, completions, strict=True)]

@@ -76,6 +76,7 @@ def encoded_pairs(
 def other_teacher_answers(run: Run) -> Dataset:
     """Text that the teacher wrote for the training prompts by settings["labelling"]; made once for all seeds."""
     from datasets import Dataset
+
     from methods.elicitation.labelling import label_with_teacher
 
     testbed: Any = run.testbed

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 # Set once, on the tokenizer alone, before any method was judged here. Changing any makes another teacher.
 TEACHER_MERGES = 40
 TEACHER_TOKENS, TEACHER_COMPLETION_TOKENS = 48, 26
+TEACHER_STEPS = 3_500  # longer sequences than those of the other teacher, for as many seconds
 
 
 def merged_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with GPT-2's split into words and numbers, trained on `texts`: 256 bytes, 3 special, the merges."""
-    special = ["<pad>", "<bos>", "<eos>"]
+    """Byte-level BPE with GPT-2's split into words and numbers: every byte, 3 special tokens, merges from `texts`."""
+    pad, bos, eos = special = ["<pad>", "<bos>", "<eos>"]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -46,9 +47,9 @@ def merged_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
+        pad_token=pad,
+        bos_token=bos,
+        eos_token=eos,
         padding_side="left",
         model_max_length=TEACHER_TOKENS,
     )
@@ -65,11 +66,13 @@ class PronunciationTokenizers(Pronunciation):
     @cached_property
     def teacher_tokenizer(self) -> PreTrainedTokenizerFast:
         """Trained on all training words: the same on every machine."""
-        rows = self._rows(self._words["train"])
-        return merged_tokenizer(p + c for p, c in zip(rows["prompt"], rows["completion"], strict=True))
+        return merged_tokenizer(" ".join(word) + " | " + self._lexicon[word] for word in self._words["train"])
 
     def other_teacher(self, run: Run) -> PreTrainedModel:
         """The cached teacher with its own tokenizer, frozen, on `run.device`; some minutes to make on one core."""
+
+        training = dict(pronunciation.TEACHER_TRAINING)
+        training["max_steps"] = min(TEACHER_STEPS, training["max_steps"])
 
         def build() -> PreTrainedModel:
             model = scratch_llama(
@@ -80,14 +83,14 @@ class PronunciationTokenizers(Pronunciation):
                 self.teacher_train,
                 self.teacher_tokenizer,
                 run,
-                pronunciation.TEACHER_TRAINING,
+                training,
                 max_tokens=TEACHER_TOKENS,
                 phase="teacher",
             )
 
         key: dict[str, Any] = {
             "shape": pronunciation.TEACHER_SHAPE,
-            "training": pronunciation.TEACHER_TRAINING,
+            "training": training,
             "merges": TEACHER_MERGES,
             "seed": 0,
         }
@@ -100,7 +103,7 @@ class PronunciationTokenizers(Pronunciation):
 
         Also how many those are.
         """
-        known = dict(zip(self.train["prompt"], self.train["completion"], strict=True))
+        known = dict(zip(self.train["prompt"][:], self.train["completion"][:], strict=True))
         encoded = self.tokenizer(list(rows["completion"]))["input_ids"]
         unread = [self.tokenizer.pad_token_id in ids or not ids for ids in encoded]
         answers = [
