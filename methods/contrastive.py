@@ -17,7 +17,7 @@ from methods.errors import MethodError
 from methods.fused import Head, linear_log_probs
 from methods.fused_divergences import Block, by_row
 from methods.samplers import Example, Step, WithStudent, student_examples
-from methods.targets import Rows
+from methods.targets import Rows, linear
 
 SIDES = ("teacher", "student")
 
@@ -80,7 +80,7 @@ class AdaptiveSkew:
             total = logp.new_zeros(count).index_add_(0, sequence, logp)
             return (total / tokens.clamp_min(1)).exp()
 
-        teacher, student = likelihood(*rows.teachers[0]), likelihood(rows.hidden, rows.head)
+        teacher, student = likelihood(*linear(rows.teachers[0])), likelihood(rows.hidden, rows.head)
         return (teacher - student if self.side == "teacher" else student - teacher), tokens > 0
 
     def begin_step(self, reduce: Callable[[Tensor], Tensor]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from methods.divergences import check_fraction
 from methods.errors import MethodError
 from methods.fused import Head
+from methods.teachers.top_k import TopK
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,8 @@ class Rows:
 
     hidden: Tensor  # (N, H) of the student, with gradient; row n predicts label n
     head: Head
-    teachers: tuple[
-        tuple[Tensor, Head], ...
-    ]  # per teacher: hidden states (N, H_t) and head, without gradient
+    # per teacher: hidden states (N, H_t) and head without gradient, or its most probable ids
+    teachers: tuple[tuple[Tensor, Head] | TopK, ...]
     labels: Tensor  # (N,)
     source: Tensor  # (N,) where the sequence comes from: an index into methods.samplers.SOURCES
     sequence: Tensor  # (N,) row of the micro-batch
@@ -38,8 +38,8 @@ class Rows:
 class Target(Protocol):
     """Makes the distribution that takes the teacher's place in a divergence."""
 
-    def __call__(self, rows: Rows) -> tuple[Tensor, Head]:
-        """Hidden states (N, H') and the head that turns them into the target's logits; no gradient."""
+    def __call__(self, rows: Rows) -> tuple[Tensor, Head] | TopK:
+        """Hidden states (N, H') and the head that turns them into the target's logits, or top k; no gradient."""
         ...
 
     def begin_step(self, progress: float, last_loss: float | None) -> None:
@@ -65,7 +65,7 @@ class Teacher:
     def __init__(self, index: int = 0):
         self.index = index
 
-    def __call__(self, rows: Rows) -> tuple[Tensor, Head]:
+    def __call__(self, rows: Rows) -> tuple[Tensor, Head] | TopK:
         return rows.teachers[self.index]
 
     def begin_step(self, progress: float, last_loss: float | None) -> None:
@@ -87,7 +87,7 @@ class AverageLogits(Teacher):
         weights = self.weights or (1 / len(rows.teachers),) * len(rows.teachers)
         if len(weights) != len(rows.teachers):
             raise MethodError(f"{len(weights)} weights for {len(rows.teachers)} teachers")
-        return mix_logits([(w, *teacher) for w, teacher in zip(weights, rows.teachers, strict=True)])
+        return mix_logits([(w, *linear(teacher)) for w, teacher in zip(weights, rows.teachers, strict=True)])
 
 
 class InterpolatedLogits(Teacher):
@@ -110,21 +110,19 @@ class InterpolatedLogits(Teacher):
         self._previous: float | None = None
 
     def __call__(self, rows: Rows) -> tuple[Tensor, Head]:
-        teacher, share = rows.teachers[self.index], self.teacher_share
+        teacher, share = linear(rows.teachers[self.index]), self.teacher_share
         if share == 1:
             return teacher
         return mix_logits([(share, *teacher), (1 - share, rows.hidden, rows.head)])
 
-    def begin_step(self, progress: float, last_loss: float | None) -> None:
-        line = self.start + (self.end - self.start) * progress
-        if last_loss is not None and self.step_size > 0:
-            if self._previous is not None:
-                change = (self._previous - last_loss) / (self._previous + 1e-15)
-                self._trend = self.momentum * self._trend + (1 - self.momentum) * change
-                push = self.step_size / (1 + math.exp(-self._trend)) * (1 - self.teacher_share)
-                line = max(line, self.teacher_share + push)
-            self._previous = last_loss
-        self.teacher_share = min(self.end, max(line, self.teacher_share))
+
+def linear(teacher: tuple[Tensor, Head] | TopK) -> tuple[Tensor, Head]:
+    """Hidden states and head of a teacher; MethodError for one of which only the most probable ids are known."""
+    if isinstance(teacher, TopK):
+        raise MethodError(
+            "logits cannot be mixed with a top-k teacher store: fill one of hidden states instead"
+        )
+    return teacher
 
 
 @torch.no_grad()

@@ -13,12 +13,14 @@ from transformers import PreTrainedModel
 
 from methods.algorithms.sft import SFTConfig, SFTTrainer
 from methods.errors import MethodError
-from methods.fused import FUSED_DIVERGENCES, head_of, linear_cross_entropy, linear_divergence
+from methods.fused import FUSED_DIVERGENCES, Head, head_of, linear_cross_entropy, linear_divergence
 from methods.fused_divergences import Fused
 from methods.models import core_model, eos_ids, freeze, hidden_states, shared_vocabulary
 from methods.rollouts import rollout
 from methods.samplers import SOURCES, Example, Sampler, Step
 from methods.targets import Rows, RowSettings, Target, Teacher
+from methods.teachers.store import TeacherStore
+from methods.teachers.top_k import TopK, linear_top_k_divergence
 
 __all__ = ["DistillationTrainer", "SFTConfig", "Term"]
 
@@ -59,15 +61,17 @@ class DistillationTrainer(SFTTrainer):
     loss = sum_terms weight * (1 / window tokens) * sum over tokens of token_weight * D(target, student)
 
     The mean is over all completion tokens of the accumulation window, whatever their source. Teachers are frozen and
-    never resized; heads of different size share their leading ids. Sampling happens once per optimizer step for the
-    whole window, in evaluation mode; `rollout_counts` and `token_counts` say what it cost. `max_completion_length` is
-    the limit of a rollout in tokens. Source: the slots of GKD (arXiv 2306.13649, section 3) and of the papers after it.
+    never resized; heads of different size share their leading ids. A `methods.teachers.store.TeacherStore` takes a
+    teacher's place where the sequences are those that it was filled with. Sampling happens once per optimizer step
+    for the whole window, in evaluation mode; `rollout_counts` and `token_counts` say what it cost.
+    `max_completion_length` is the limit of a rollout in tokens. Source: the slots of GKD (arXiv 2306.13649, section 3)
+    and of the papers after it.
     """
 
     def __init__(
         self,
         *args: Any,
-        teacher: PreTrainedModel | Sequence[PreTrainedModel],
+        teacher: PreTrainedModel | TeacherStore | Sequence[PreTrainedModel | TeacherStore],
         terms: Sequence[Term] = (Term(),),
         sampler: Sampler | None = None,
         max_completion_length: int = 256,
@@ -80,14 +84,17 @@ class DistillationTrainer(SFTTrainer):
         self.terms, self.sampler, self.max_completion_length = tuple(terms), sampler, max_completion_length
         teachers = list(teacher) if isinstance(teacher, Sequence) else [teacher]
         student = core_model(self.accelerator.unwrap_model(self.model))
-        for model in teachers:
-            shared_vocabulary(student, model, self.processing_class, teacher_tokenizer)  # type: ignore[arg-type]
-        self.teachers = [
-            self.accelerator.prepare_model(freeze(model), evaluation_mode=True) for model in teachers
-        ]
+        self.teachers = [self._prepared(one, student, teacher_tokenizer) for one in teachers]
         self.rollout_counts = {"completions": 0, "truncated": 0, "empty": 0}
         self._stop_ids = eos_ids(student, self.processing_class) if sampler is not None else []  # type: ignore[arg-type]
         self._window_loss: Tensor | None = None
+
+    def _prepared(self, teacher: PreTrainedModel | TeacherStore, student: Any, tokenizer: Any) -> Any:
+        if isinstance(teacher, TeacherStore):
+            teacher.check_tokenizer(self.processing_class)
+            return teacher
+        shared_vocabulary(student, teacher, self.processing_class, tokenizer)  # type: ignore[arg-type]
+        return self.accelerator.prepare_model(freeze(teacher), evaluation_mode=True)
 
     # One optimizer step: the window's examples, what the sampler makes of them, and the loss of the step before.
 
@@ -145,7 +152,9 @@ class DistillationTrainer(SFTTrainer):
         def generate(prompts: list[list[int]], **settings: Any) -> list[list[int]]:
             student = self.accelerator.unwrap_model(self.model)
             draws = torch.Generator(device=student.device).manual_seed(source.getrandbits(63))
-            teacher = self.accelerator.unwrap_model(self.teachers[0]) if self.teachers else None
+            teacher = self.teachers[0] if settings.get("teacher_mix") else None
+            if isinstance(teacher, TeacherStore):
+                raise MethodError("a teacher store cannot generate: this sampler needs the teacher itself")
             with self.accelerator.autocast():
                 made = rollout(
                     student,
@@ -153,7 +162,7 @@ class DistillationTrainer(SFTTrainer):
                     max_new_tokens=self.max_completion_length,
                     eos_ids=self._stop_ids,
                     pad_id=self.processing_class.pad_token_id,  # type: ignore[union-attr]
-                    teacher=teacher,
+                    teacher=None if teacher is None else self.accelerator.unwrap_model(teacher),
                     generator=draws,
                     **settings,
                 )
@@ -221,17 +230,22 @@ class DistillationTrainer(SFTTrainer):
         if term.divergence == CROSS_ENTROPY:
             loss = linear_cross_entropy(rows.hidden, rows.head, rows.labels, **common)
         else:
-            target, target_head = term.target(rows)
-            loss = linear_divergence(
-                rows.hidden, rows.head, target, target_head, divergence=term.divergence, **common, **settings
-            )
+            target = term.target(rows)
+            common |= {"divergence": term.divergence, **settings}
+            if isinstance(target, TopK):
+                loss = linear_top_k_divergence(rows.hidden, rows.head, target, **common)
+            else:
+                loss = linear_divergence(rows.hidden, rows.head, *target, **common)
         return weight * loss.total
 
     def _rows(
         self, core: torch.nn.Module, hidden: Tensor, labels: Tensor, inputs: dict, rows: Tensor
     ) -> Rows:
-        teachers = []
+        teachers: list[TopK | tuple[Tensor, Head]] = []
         for prepared in self.teachers:
+            if isinstance(prepared, TeacherStore):
+                teachers.append(prepared.rows(inputs))
+                continue
             teacher = self.accelerator.unwrap_model(prepared)
             with torch.no_grad():
                 states = hidden_states(teacher, inputs["input_ids"], inputs["attention_mask"])
