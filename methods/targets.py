@@ -115,6 +115,17 @@ class InterpolatedLogits(Teacher):
             return teacher
         return mix_logits([(share, *teacher), (1 - share, rows.hidden, rows.head)])
 
+    def begin_step(self, progress: float, last_loss: float | None) -> None:
+        line = self.start + (self.end - self.start) * progress
+        if last_loss is not None and self.step_size > 0:
+            if self._previous is not None:
+                change = (self._previous - last_loss) / (self._previous + 1e-15)
+                self._trend = self.momentum * self._trend + (1 - self.momentum) * change
+                push = self.step_size / (1 + math.exp(-self._trend)) * (1 - self.teacher_share)
+                line = max(line, self.teacher_share + push)
+            self._previous = last_loss
+        self.teacher_share = min(self.end, max(line, self.teacher_share))
+
 
 def linear(teacher: tuple[Tensor, Head] | TopK) -> tuple[Tensor, Head]:
     """Hidden states and head of a teacher; MethodError for one of which only the most probable ids are known."""
