@@ -14,7 +14,14 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
 from methods.algorithms import distillation, minillm
+from methods.algorithms.cross_tokenizer import (
+    ChunkLikelihood,
+    CrossTokenizerTrainer,
+    NextToken,
+    SortedProbabilities,
+)
 from methods.algorithms.distillation import DistillationTrainer, Term
+from methods.algorithms.hidden_matching import FilterTrainer, HiddenMatchingTrainer, LayerFilters
 from methods.algorithms.minillm import MiniLLMConfig, MiniLLMTrainer
 from methods.algorithms.sft import SFTConfig, SFTTrainer
 from methods.algorithms.word_kd import WordKDTrainer
@@ -28,7 +35,7 @@ from methods.contrastive import (
 from methods.rollouts import rollout
 from methods.samplers import OnPolicy, WithStudent
 from methods.targets import AverageLogits, InterpolatedLogits
-from tests.methods.conftest import make_model
+from tests.methods.conftest import make_model, pair_tokenizer
 
 ROWS = Dataset.from_list(
     [
@@ -78,7 +85,14 @@ COMPOSITIONS["contrastive"] = lambda: {
         Term(detached_skew_reverse_kl, weight=student_share, sources=("student",)),
     ],
 }
-TRAINERS = ("sft", "word-kd", "word-kd-mixed", "minillm", "minillm-corpus", *COMPOSITIONS)
+HIDDEN = ("filters", "filtered-layers", "unfiltered-layers")
+# Terms of the trainer for two tokenizers.
+CROSS = {
+    "uld": lambda: {"terms": [NextToken(), SortedProbabilities()]},
+    "alm": lambda: {"terms": [ChunkLikelihood(temperature=2.0)], "boundary_bytes": b"acegkoxz"},
+    "alm-balanced": lambda: {"terms": [NextToken(), ChunkLikelihood(debias=False)], "gradient_balance": True},
+}
+TRAINERS = ("sft", "word-kd", "word-kd-mixed", "minillm", "minillm-corpus", *HIDDEN, *COMPOSITIONS, *CROSS)
 MODELS = ("llama", "gpt2", "wide-teacher-vocabulary", "lora", "tied")
 
 
@@ -115,6 +129,12 @@ def one_update(
             trainer = MiniLLMTrainer(
                 student, teacher=teacher, args=args, pretraining_dataset=corpus, **shared
             )
+        elif trainer_name in HIDDEN:
+            filters = LayerFilters(
+                (0, 1), 16, 24, seed=4
+            )  # they are trained too, and count as parameters here
+            before |= {f"filters.{name}": p.detach().clone() for name, p in filters.named_parameters()}
+            trainer = _hidden_trainer(trainer_name, student, teacher, filters, SFTConfig(**common), shared)
         elif trainer_name in COMPOSITIONS:
             second = make_model("gpt2" if kind == "gpt2" else "llama", seed=2)
             options = COMPOSITIONS[trainer_name]()
@@ -127,6 +147,15 @@ def one_update(
                 **options,
                 **shared,
             )
+        elif trainer_name in CROSS:
+            trainer = CrossTokenizerTrainer(
+                student,
+                teacher=make_model("gpt2" if kind == "gpt2" else "llama", seed=1, width=24, vocabulary=40),
+                teacher_tokenizer=pair_tokenizer(),
+                args=SFTConfig(**common),
+                **CROSS[trainer_name](),
+                **shared,
+            )
         elif trainer_name == "sft":
             trainer = SFTTrainer(student, args=SFTConfig(**common), **shared)
         else:
@@ -135,7 +164,26 @@ def one_update(
                 student, args=SFTConfig(**common), teacher=teacher, distillation_weight=weight, **shared
             )
         trainer.train()
-    return {name: p.detach() - before[name] for name, p in student.named_parameters() if name in before}
+    after = dict(student.named_parameters())
+    if trainer_name in HIDDEN:
+        after |= {f"filters.{name}": p for name, p in filters.named_parameters()}
+    return {name: after[name].detach() - was for name, was in before.items()}
+
+
+def _hidden_trainer(trainer_name, student, teacher, filters, args, shared):
+    if trainer_name == "filters":
+        return FilterTrainer(student, filters=filters, args=args, **shared)
+    teacher_filters = LayerFilters((0, 1), 24, 24, seed=5) if trainer_name == "filtered-layers" else None
+    return HiddenMatchingTrainer(
+        student,
+        teacher=teacher,
+        args=args,
+        layers=[(0, 0), (1, 1)],
+        student_filters=filters,
+        teacher_filters=teacher_filters,
+        hidden_weight=0.3,
+        **shared,
+    )
 
 
 def greedy_rollouts() -> None:

@@ -1,0 +1,145 @@
+"""Distillation of hidden states: filters that learn the task on frozen models, and a student that matches layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.algorithms.distillation import DistillationTrainer, SFTConfig, Term
+from methods.algorithms.sft import SFTTrainer
+from methods.errors import MethodError
+from methods.fused import Head, linear_cross_entropy
+from methods.hidden import HIDDEN_DISTANCES, LayerFilters, Pairs, recorded_blocks, uniform_layers
+from methods.models import core_model
+
+__all__ = ["FilterTrainer", "HiddenMatchingTrainer", "LayerFilters", "SFTConfig", "Term", "uniform_layers"]
+
+
+@contextmanager
+def attached(model: Any, **modules: nn.Module) -> Iterator[None]:
+    """Modules are part of `model` while it trains, for the optimizer and the wrappers to see; then it is as before."""
+    for name, module in modules.items():
+        model.add_module(name, module)
+    try:
+        yield
+    finally:
+        for name in modules:
+            delattr(model, name)
+
+
+class FilterTrainer(SFTTrainer):
+    """Task-aware filters: each learns to predict the completion from one block's output; the model stays frozen.
+
+    loss = mean over filters of NLL(labels) under that filter's own linear head, mean over completion tokens. The heads
+    are thrown away; `filters` is what is left.
+    Source: TED, arXiv 2210.01351, section 3, stage I; a head for each filter and the mean over filters as in its
+    official code.
+    """
+
+    def __init__(self, *args: Any, filters: LayerFilters, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        core = core_model(self.accelerator.unwrap_model(self.model))
+        core.requires_grad_(False)
+        self.filters = filters.to(core.device)
+        vocabulary = len(core.get_output_embeddings().weight)
+        size = filters.weight.shape[1]
+        seed = int(self.args.seed)
+        self.heads = LayerFilters(filters.blocks, size, vocabulary, seed=seed).to(core.device)
+        self._states: dict[int, Tensor] = {}
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        core = core_model(self.accelerator.unwrap_model(self.model))
+        with attached(core, layer_filters=self.filters, filter_heads=self.heads):
+            return super().train(*args, **kwargs)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        core = core_model(self.accelerator.unwrap_model(model))
+        with recorded_blocks(core, self.filters.blocks) as self._states:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def row_loss(self, core: nn.Module, hidden: Tensor, labels: Tensor, inputs: dict, rows: Tensor) -> Tensor:
+        total = hidden.new_zeros(())
+        for place, block in enumerate(self.filters.blocks):
+            filtered = self.filters(block, self._states[block][:, :-1][rows])
+            head = Head(self.heads.weight[place], self.heads.bias[place])
+            total = total + linear_cross_entropy(filtered, head, labels).total
+        return total / len(self.filters.blocks)
+
+
+class HiddenMatchingTrainer(DistillationTrainer):
+    """White-box distillation that also pulls block outputs of the student towards the teacher's.
+
+    loss = terms + hidden_weight * mean over (s, t) of `layers` of D(F_s(h_s), G_t(h_t)), mean over completion tokens.
+    F are `student_filters`, which train along; G are `teacher_filters`, frozen; without them F maps to the teacher's
+    width. D is a name of `methods.hidden.HIDDEN_DISTANCES`; "squared_error" is a mean over dimensions, so its weight is
+    large. The student leaves the training without its filters.
+    Source: TED, arXiv 2210.01351, section 3, stage II (`hidden_weight` is mse_alpha of its scripts); without teacher
+    filters it is the layer-wise distillation (LWD) that TED compares with.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        layers: Pairs,
+        student_filters: LayerFilters,
+        teacher_filters: LayerFilters | None = None,
+        hidden_weight: float = 1.0,
+        distance: str = "squared_error",
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        if distance not in HIDDEN_DISTANCES:
+            raise MethodError(f"unknown distance {distance!r}; one of {', '.join(HIDDEN_DISTANCES)}")
+        self.layers, self.hidden_weight = tuple(layers), hidden_weight
+        self._distance = HIDDEN_DISTANCES[distance]
+        device = self.accelerator.device
+        self.student_filters = student_filters.to(device)
+        self.teacher_filters = (
+            None if teacher_filters is None else teacher_filters.to(device).requires_grad_(False)
+        )
+        teacher: Any = core_model(self.accelerator.unwrap_model(self.teachers[0]))
+        aim = teacher.config.hidden_size if teacher_filters is None else teacher_filters.weight.shape[1]
+        if student_filters.weight.shape[1] != aim:
+            raise MethodError(
+                f"student filters give {student_filters.weight.shape[1]} dimensions, the aim has {aim}"
+            )
+        _check_blocks("student", [s for s, _ in layers], student_filters)
+        _check_blocks("teacher", [t for _, t in layers], teacher_filters)
+        self._student_states: dict[int, Tensor] = {}
+        self._teacher_states: dict[int, Tensor] = {}
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        core = core_model(self.accelerator.unwrap_model(self.model))
+        with attached(core, layer_filters=self.student_filters):
+            return super().train(*args, **kwargs)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        student, teacher = (self.accelerator.unwrap_model(m) for m in (model, self.teachers[0]))
+        with (
+            recorded_blocks(student, [s for s, _ in self.layers]) as self._student_states,
+            recorded_blocks(teacher, [t for _, t in self.layers]) as self._teacher_states,
+        ):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def row_loss(self, core: nn.Module, hidden: Tensor, labels: Tensor, inputs: dict, rows: Tensor) -> Tensor:
+        loss = super().row_loss(core, hidden, labels, inputs, rows)
+        total = hidden.new_zeros(())
+        for s, t in self.layers:
+            ours = self.student_filters(s, self._student_states[s][:, :-1][rows])
+            with torch.no_grad():
+                theirs = self._teacher_states[t][:, :-1][rows]
+                if self.teacher_filters is not None:
+                    theirs = self.teacher_filters(t, theirs)
+            total = total + self._distance(ours, theirs.to(ours.dtype)).sum()
+        return loss + self.hidden_weight * total / len(self.layers)
+
+
+def _check_blocks(who: str, wanted: Sequence[int], filters: LayerFilters | None) -> None:
+    if filters is not None and set(wanted) - set(filters.blocks):
+        raise MethodError(
+            f"the {who} has filters for blocks {list(filters.blocks)}, not for all of {list(wanted)}"
+        )
