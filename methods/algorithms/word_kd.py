@@ -15,7 +15,8 @@ class WordKDTrainer(DistillationTrainer):
     loss = (1 - distillation_weight) * NLL(labels) + distillation_weight * D(teacher, student), mean over completion
     tokens. `divergence` is a name of `methods.divergences`, `divergence_settings` its further arguments (`skew`,
     `teacher_weight`, ...).
-    Source: Kim and Rush, arXiv 1606.07947, section 3.1; the weight is `kd-ratio` of MiniLLM's scripts (0.5 there).
+    Source: Kim and Rush, arXiv 1606.07947, section 3.1; the weight is `kd-ratio` of MiniLLM's scripts (0.5 there,
+    and in the law of capacity gap, Zhang et al., arXiv 2311.07052).
     """
 
     def __init__(
