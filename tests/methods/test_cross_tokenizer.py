@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from datasets import Dataset
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from methods.algorithms.cross_tokenizer import (
     ChunkLikelihood,
@@ -118,6 +119,33 @@ def test_log_mass_is_the_log_of_a_sum(chunk_rows):
         torch.testing.assert_close(mine, theirs)
     with pytest.raises(MethodError, match="vocabulary of 9"):
         linear_log_mass(hidden, head, members[:5])
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor made inside the block, in elements."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for part in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(part, torch.Tensor):
+                self.elements = max(self.elements, part.numel())
+        return made
+
+
+def test_logits_exist_a_few_rows_at_a_time():
+    rows, vocabulary, chunk = 300, 500, 20
+    weight = normal(vocabulary, 4, seed=1).requires_grad_()
+    hidden = normal(rows, 4).requires_grad_()
+    other, states = Head(normal(vocabulary + 100, 4, seed=2)), normal(rows, 4, seed=3)
+    members = torch.arange(vocabulary) % 3 == 0
+    with Largest() as largest:
+        loss = linear_sorted_l1(hidden, Head(weight), states, other, chunk_size=chunk).total
+        (loss + linear_log_mass(hidden, Head(weight), members, chunk_rows=chunk).sum()).backward()
+    assert chunk * vocabulary <= largest.elements <= chunk * (vocabulary + 100) < rows * vocabulary
 
 
 def bernoulli_kl(p, q):
