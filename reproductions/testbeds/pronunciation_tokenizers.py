@@ -71,7 +71,7 @@ class PronunciationTokenizers(Pronunciation):
     def other_teacher(self, run: Run) -> PreTrainedModel:
         """The cached teacher with its own tokenizer, frozen, on `run.device`; some minutes to make on one core."""
 
-        training = dict(pronunciation.TEACHER_TRAINING)
+        training: dict[str, Any] = dict(pronunciation.TEACHER_TRAINING)
         training["max_steps"] = min(TEACHER_STEPS, training["max_steps"])
 
         def build() -> PreTrainedModel:
