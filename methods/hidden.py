@@ -72,7 +72,7 @@ def uniform_layers(student_layers: int, teacher_layers: int) -> list[tuple[int, 
 class LayerFilters(nn.Module):
     """One affine map for each of some blocks: (..., H) -> (..., D). `weight` (blocks, D, H), `bias` (blocks, D).
 
-    Source: TED, arXiv 2210.01351, section 3; linear maps are the default of its official code.
+    Source: TED, arXiv 2210.01351; linear maps are the default of its official code.
     """
 
     def __init__(self, blocks: Sequence[int], width: int, size: int, *, seed: int = 0):

@@ -36,7 +36,7 @@ class FilterTrainer(SFTTrainer):
 
     loss = mean over filters of NLL(labels) under that filter's own linear head, mean over completion tokens. The heads
     are thrown away; `filters` is what is left.
-    Source: TED, arXiv 2210.01351, section 3, stage I; a head for each filter and the mean over filters as in its
+    Source: TED, arXiv 2210.01351, stage I; a head for each filter and the mean over filters as in its
     official code.
     """
 
@@ -77,7 +77,7 @@ class HiddenMatchingTrainer(DistillationTrainer):
     F are `student_filters`, which train along; G are `teacher_filters`, frozen; without them F maps to the teacher's
     width. D is a name of `methods.hidden.HIDDEN_DISTANCES`; "squared_error" is a mean over dimensions, so its weight is
     large. The student leaves the training without its filters.
-    Source: TED, arXiv 2210.01351, section 3, stage II (`hidden_weight` is mse_alpha of its scripts); without teacher
+    Source: TED, arXiv 2210.01351, stage II (`hidden_weight` is mse_alpha of its scripts); without teacher
     filters it is the layer-wise distillation (LWD) that TED compares with.
     """
 
