@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 from methods.divergences import check_fraction
 from methods.errors import MethodError
@@ -64,8 +64,8 @@ class OnPolicy:
 class TeacherMixed:
     """Every completion is sampled token by token from teacher_mix * teacher + (1 - teacher_mix) * student.
 
-    `teacher_mix` 1 samples from the teacher. Source: MiniLLM, arXiv 2306.08543, section 2.2 (alpha), without its
-    importance weights.
+    `teacher_mix` 1 samples from the teacher: the fresh answers that keep a student from hacking its teacher (Tiapkin
+    et al., arXiv 2502.02671). Source: MiniLLM, arXiv 2306.08543, section 2.2 (alpha), without its importance weights.
     """
 
     def __init__(self, teacher_mix: float, *, temperature: float = 1.0):
@@ -156,6 +156,17 @@ class AdaptiveReplay:
             self.buffer.extend(examples)
             return examples
         return step.random.sample(list(self.buffer), len(window))
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must keep, as plain data."""
+        buffer = [asdict(example) for example in self.buffer]
+        return {"share": self.share, "checked": self._checked, "last": self._last, "buffer": buffer}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.share, self._checked, self._last = state["share"], state["checked"], state["last"]
+        self.buffer.clear()
+        self.buffer.extend(Example(**example) for example in state["buffer"])
 
     def _validate(self, step: Step) -> None:
         due = int(step.progress * self.validations)

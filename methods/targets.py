@@ -8,9 +8,9 @@ GEMM and the fused loss needs to know nothing about them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -114,6 +114,14 @@ class InterpolatedLogits(Teacher):
         if share == 1:
             return teacher
         return mix_logits([(share, *teacher), (1 - share, rows.hidden, rows.head)])
+
+    def state(self) -> dict[str, float | None]:
+        """What a checkpoint must keep, as plain data."""
+        return {"share": self.teacher_share, "trend": self._trend, "previous": self._previous}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.teacher_share, self._trend, self._previous = state["share"], state["trend"], state["previous"]
 
     def begin_step(self, progress: float, last_loss: float | None) -> None:
         line = self.start + (self.end - self.start) * progress

@@ -152,6 +152,17 @@ def _tune(args: argparse.Namespace) -> int:
     return tune.main(args)
 
 
+def _distill_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="a YAML file; CONTRIBUTING.md and the README show one")
+    _json_option(parser)
+
+
+def _distill(args: argparse.Namespace) -> int:
+    from tools import distill
+
+    return distill.main(args)
+
+
 def _browse_options(parser: argparse.ArgumentParser) -> None:
     for axis in ("elicitation", "algorithm", "skill", "vertical"):
         parser.add_argument(f"--{axis}", type=_names, default=[], help="one or more values, a,b: any of them")
@@ -278,6 +289,7 @@ VERBS: dict[str, tuple[Options, Callable[[argparse.Namespace], int], str]] = {
         _reproduce,
         "train a paper's arms over all seeds, judge its claims",
     ),
+    "distill": (_distill_options, _distill, "your own student from your own data, by a config file"),
     "tune": (_tune_options, _tune, "the same sweep of learning rates for every arm, on validation data"),
     "browse": (_browse_options, _browse, "the taxonomy tree; papers by axis, year, status or text"),
     "show": (_show_options, _show, "one paper: what it is, its claims and verdicts, how to run it"),

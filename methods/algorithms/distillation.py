@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,6 +118,31 @@ class DistillationTrainer(SFTTrainer):
     def progress(self) -> float:
         """Optimizer steps done over all steps."""
         return self.state.global_step / max(1, self.state.max_steps)
+
+    # A checkpoint keeps what samplers and targets remember beside the random state, each rank its own.
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        loss = None if self._window_loss is None else self._window_loss.item()
+        state = {"window_loss": loss, **{name: slot.state() for name, slot in self._slots()}}
+        self._slots_file(output_dir).write_text(json.dumps(state), encoding="utf-8")
+
+    def _load_rng_state(self, checkpoint):
+        super()._load_rng_state(checkpoint)
+        if checkpoint is None or not self._slots_file(checkpoint).is_file():
+            return
+        state = json.loads(self._slots_file(checkpoint).read_text(encoding="utf-8"))
+        if state["window_loss"] is not None:
+            self._window_loss = torch.tensor(state["window_loss"], device=self.accelerator.device)
+        for name, slot in self._slots():
+            slot.restore(state[name])
+
+    def _slots(self) -> list[tuple[str, Any]]:
+        slots = [("sampler", self.sampler), *((f"target {n}", t.target) for n, t in enumerate(self.terms))]
+        return [(name, slot) for name, slot in slots if hasattr(slot, "state")]
+
+    def _slots_file(self, folder: str) -> Path:
+        return Path(folder) / f"slots-{self.accelerator.process_index}.json"
 
     def _last_loss(self) -> float | None:
         """Mean loss of the step before, over all ranks; None before the first."""

@@ -84,8 +84,16 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch):
-    whole, cut = config_of(folder, "gkd", name="whole"), config_of(folder, "gkd", name="cut")
+@pytest.mark.parametrize(
+    ("method", "extra"),
+    [
+        ("gkd", ""),
+        ("distillm", "settings: {start: 0.8, validations: 4}\n"),  # remembers a share, a loss and a buffer
+        ("taid", "settings: {step_size: 0.5}\n"),  # remembers the loss and its trend
+    ],
+)
+def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch, method, extra):
+    whole, cut = (config_of(folder, method, name=name, extra=extra) for name in ("whole", "cut"))
     made(whole)
     build = running.trainer_for
 
