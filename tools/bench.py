@@ -224,6 +224,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=4, help="turns of each implementation (4)")
     parser.add_argument("--record", action="store_true", help="write benchmarks/fused-<device>-<dtype>.json")
+    parser.add_argument("--store", action="store_true", help="the teacher store instead of the losses")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
@@ -240,6 +241,10 @@ def main(argv: Sequence[str] | argparse.Namespace | None = None) -> int:
     if args.device == "cuda" and not torch.cuda.is_available():
         print("kd bench: --device cuda, but torch sees no CUDA device.", file=sys.stderr)
         return 2
+    if args.store:
+        from tools import bench_store
+
+        return bench_store.run(args, Console(width=100, stderr=args.json), _environment(args))
     cases = list(_cases(args))
     if any(case.positions < 2 * BATCH or case.vocabulary < 2 for case in cases):
         print(f"kd bench: --rows must be at least {BATCH} and --vocab at least 2.", file=sys.stderr)
