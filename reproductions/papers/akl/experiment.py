@@ -30,6 +30,15 @@ EXPERIMENT = Experiment(
         "fkl-rkl": Arm("forward + reverse KL", sum_of_both, "baseline"),
         "akl": Arm("AKL", partial(divergence, name="adaptive_kl", head_mass=0.5), "method"),
     },
-    scales={"tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=tiny({}), minutes=4)},
+    scales={
+        "tiny": Scale(
+            "pronunciation",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny(
+                {"sft": 0.004, "seqkd": 0.002, "fkl": 0.004, "rkl": 0.004, "fkl-rkl": 0.002, "akl": 0.004}
+            ),
+            minutes=4,
+        )
+    },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
 )
