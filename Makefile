@@ -6,7 +6,7 @@ KD := .venv/bin/kd
 CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce browse show readme site verify new check check-links bench test lint clean
+.PHONY: help reproduce distill tune browse show readme site verify new check check-links bench test lint clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
@@ -22,6 +22,12 @@ help: ## what can be typed here
 
 reproduce: .venv/ready ## PAPER=minillm [SCALE=tiny] [SEEDS=n] [ARMS=a,b]: train every arm, judge every claim
 	@$(KD) reproduce $(if $(PAPER),"$(PAPER)") $(if $(SCALE),--scale "$(SCALE)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(ARMS),--arms "$(ARMS)") $(ARGS)
+
+distill: .venv/ready ## CONFIG=my-run.yaml: your own student from your own data
+	@$(KD) distill $(if $(CONFIG),"$(CONFIG)") $(ARGS)
+
+tune: .venv/ready ## PAPER=gkd [SCALE=tiny]: the same sweep of learning rates for every arm, on validation data
+	@$(KD) tune $(if $(PAPER),"$(PAPER)") $(if $(SCALE),--scale "$(SCALE)") $(ARGS)
 
 browse: .venv/ready ## [ELICITATION= ALGORITHM= SKILL= VERTICAL= SEARCH= STATUS= YEAR= SCOPE= HAS_CODE=1 HAS_REPRODUCTION=1]: the catalog in the terminal
 	@$(KD) browse $(if $(ELICITATION),--elicitation "$(ELICITATION)") $(if $(ALGORITHM),--algorithm "$(ALGORITHM)") $(if $(SKILL),--skill "$(SKILL)") $(if $(VERTICAL),--vertical "$(VERTICAL)") $(if $(SEARCH),--search "$(SEARCH)") $(if $(STATUS),--status "$(STATUS)") $(if $(YEAR),--year "$(YEAR)") $(if $(SCOPE),--scope "$(SCOPE)") $(if $(HAS_CODE),--has-code) $(if $(HAS_REPRODUCTION),--has-reproduction) $(ARGS)

@@ -22,7 +22,7 @@ TINY_TRAINING: dict[str, Any] = {
 TINY_LABELLING: dict[str, Any] = {"temperature": 1.0, "batch_size": 512, "seed": 0, "prompts": None}
 
 # `kd tune`: every arm tries these rates once, with a seed that no experiment judges, on the validation split.
-# 1e-3 is left out: it was the worst of three for every arm of MiniLLM's sweep (reproductions/papers/minillm/settings.py).
+# 1e-3 is left out: the worst of three for every arm of MiniLLM (reproductions/papers/minillm/settings.py).
 TINY_TUNING: dict[str, Any] = {"seed": 100, "learning_rates": [2e-3, 4e-3], "metric": "rouge_l"}
 
 

@@ -23,9 +23,9 @@ _JUDGING = (
     ),
     (
         "Equal budgets.",
-        "All arms get the same data and steps, baselines the same tuning as the method; ablations take over the "
-        "method's settings. Tokens and seconds stand in the result. The same comparison at equal seconds is "
-        "reported beside it.",
+        "All arms get the same data and steps, and the same sweep of learning rates on validation data (recorded "
+        "beside the experiment, or in its settings). Tokens and seconds stand in the result. The same comparison at "
+        "equal seconds is reported beside it.",
     ),
     (
         "Raw figures.",

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from catalog.queries import crosstab
 from catalog.schema import Catalog, Paper
+from reproductions.distill.methods import SETTINGS
 from tools import evidence
 from tools.evidence import ROOT, ClaimRow
 from tools.overview import MARKS, NEWEST, Coverage, Overview, judging, overview, tally
@@ -64,6 +65,7 @@ def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRo
         folded=FOLDED,
         marks=MARKS,
         judging=judging(MARKS),
+        distill_methods=list(SETTINGS),
         reports={paper: _reports(paper) for paper in atlas.claims},
         benchmarks=benchmarks(),
     )
