@@ -21,6 +21,7 @@ from methods.algorithms.cross_tokenizer import (
     SortedProbabilities,
 )
 from methods.algorithms.distillation import DistillationTrainer, Term
+from methods.algorithms.domain_distillation import DomainDistillationTrainer
 from methods.algorithms.hidden_matching import FilterTrainer, HiddenMatchingTrainer, LayerFilters
 from methods.algorithms.minillm import MiniLLMConfig, MiniLLMTrainer
 from methods.algorithms.sft import SFTConfig, SFTTrainer
@@ -92,7 +93,17 @@ CROSS = {
     "alm": lambda: {"terms": [ChunkLikelihood(temperature=2.0)], "boundary_bytes": b"acegkoxz"},
     "alm-balanced": lambda: {"terms": [NextToken(), ChunkLikelihood(debias=False)], "gradient_balance": True},
 }
-TRAINERS = ("sft", "word-kd", "word-kd-mixed", "minillm", "minillm-corpus", *HIDDEN, *COMPOSITIONS, *CROSS)
+TRAINERS = (
+    "sft",
+    "word-kd",
+    "word-kd-mixed",
+    "minillm",
+    "minillm-corpus",
+    *HIDDEN,
+    "domains",
+    *COMPOSITIONS,
+    *CROSS,
+)
 MODELS = ("llama", "gpt2", "wide-teacher-vocabulary", "lora", "tied")
 
 
@@ -135,6 +146,8 @@ def one_update(
             )  # they are trained too, and count as parameters here
             before |= {f"filters.{name}": p.detach().clone() for name, p in filters.named_parameters()}
             trainer = _hidden_trainer(trainer_name, student, teacher, filters, SFTConfig(**common), shared)
+        elif trainer_name == "domains":
+            trainer = _domain_trainer(student, teacher, tokenizer, SFTConfig(**common), shared)
         elif trainer_name in COMPOSITIONS:
             second = make_model("gpt2" if kind == "gpt2" else "llama", seed=2)
             options = COMPOSITIONS[trainer_name]()
@@ -168,6 +181,25 @@ def one_update(
     if trainer_name in HIDDEN:
         after |= {f"filters.{name}": p for name, p in filters.named_parameters()}
     return {name: after[name].detach() - was for name, was in before.items()}
+
+
+def _domain_trainer(student, teacher, tokenizer, args, shared):
+    rows = []
+    for row in ROWS:
+        asked, answer = (tokenizer(row[column])["input_ids"] for column in ("prompt", "completion"))
+        rows.append({"input_ids": [*asked, *answer, 1], "labels": [*[-100] * len(asked), *answer, 1]})
+    domains = {"a": Dataset.from_list(rows[:2]), "b": Dataset.from_list(rows[2:])}
+    terms = [Term("cross_entropy"), Term("forward_kl", weight=0.2)]
+    return DomainDistillationTrainer(
+        student,
+        teacher=teacher,
+        args=args,
+        terms=terms,
+        domains=domains,
+        validation=domains,
+        every=1,
+        **shared,
+    )
 
 
 def _hidden_trainer(trainer_name, student, teacher, filters, args, shared):
