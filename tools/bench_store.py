@@ -166,7 +166,7 @@ def distillkit(
     log_probs = torch.from_numpy(rows.log_probs[:, :k].copy())
     record = codec.compress_from_sparse(ids, log_probs)
     back_ids, back = codec.decompress_to_sparse(record)
-    if not torch.equal(back_ids, ids):
+    if not torch.equal(back_ids.sort(-1)[0], ids.sort(-1)[0]):  # equal log-probs may change places
         raise AssertionError("DistillKit gave other ids back")
     exact, read = log_probs.double(), back.double()
     rest = (1 - exact.exp().sum(-1)).clamp(min=1e-9)
@@ -280,13 +280,14 @@ def step_costs(vocabulary: int, repeats: int, *, width: int = 256, batch: int = 
         return best
 
 
-def cases(args: Any) -> Iterator[Rows]:
-    """The sets of rows; real ones where they are at hand."""
+def cases(args: Any, console: Any) -> Iterator[Rows]:
+    """The sets of rows; real ones where they are at hand, and not in a quick run."""
     tokens = 200 if args.quick else 1000
-    try:
-        yield real(tokens)
-    except KDError as error:
-        print(f"kd bench: no real distributions: {error}")
+    if not args.quick:
+        try:
+            yield real(tokens)
+        except KDError as error:
+            console.print(f"no real distributions: {error}", markup=False)
     for vocabulary in args.vocab or ([997] if args.quick else [32_000, 128_256]):
         yield synthetic(vocabulary, tokens)
 
@@ -297,7 +298,7 @@ def run(args: Any, console: Any, environment: dict[str, Any]) -> int:
 
     torch.set_num_threads(1)
     record = {**environment, "cases": [], "steps": []}
-    for rows in cases(args):
+    for rows in cases(args, console):
         with console.status(rows.name):
             results = measure(rows, args.repeats)
         console.print(_table(rows, results))

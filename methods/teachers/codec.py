@@ -43,7 +43,7 @@ class TopKCodec:
 
     vocabulary: int
     max_k: int = 256
-    gain: float = 1e-3
+    gain: float = 2e-3
     resolution: float = 0.125
     ranks: np.ndarray | None = None
 

@@ -40,7 +40,7 @@ def fill(
     *,
     tokenizer: Any,
     max_k: int = 256,
-    gain: float = 1e-3,
+    gain: float = 2e-3,
     resolution: float = 0.125,
     temperature: float = 1.0,
     teacher_id: str | None = None,

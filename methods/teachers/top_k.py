@@ -132,7 +132,7 @@ class TopKObjective:
         ids, empty = self.ids[rows], self.empty[rows]
         known, known_log = q.gather(-1, ids), log_q.gather(-1, ids)
         # The student's tail is summed, not 1 - sum: its logarithm would be lost where it is small.
-        outside = log_q.copy_(q).scatter_(-1, ids, 0)
+        outside = q.scatter_(-1, ids, 0)
         tail = outside.sum(-1, keepdim=True).clamp_min_(torch.finfo(q.dtype).tiny)
         merged = torch.cat([known, tail], -1).masked_fill_(empty, 0)
         merged_log = torch.cat([known_log, tail.log()], -1).masked_fill_(empty, 0)
@@ -144,4 +144,6 @@ class TopKObjective:
         at_ids = torch.where(
             empty[:, :-1], slope[:, :1], slope[:, :-1]
         )  # an empty column repeats the first id
-        return value, outside.mul_(slope[:, -1:] / tail).scatter_(-1, ids, at_ids)
+        slopes = torch.mul(outside, slope[:, -1:] / tail, out=log_q).scatter_(-1, ids, at_ids)
+        q.scatter_(-1, ids, known)  # as it was
+        return value, slopes

@@ -144,7 +144,7 @@ def test_a_usual_distribution_takes_less_than_100_bytes_and_0_003_nats():
     z = -exponent * torch.arange(1, size + 1).log() + 0.5 * torch.randn(n, size, generator=g)
     top, places = z.log_softmax(-1).topk(256, -1)
     ids = torch.stack([torch.randperm(size, generator=g) for _ in range(n)]).gather(1, places)
-    codec = TopKCodec(size, gain=2e-3)
+    codec = TopKCodec(size)
     rows = codec.select(ids.numpy(), top.numpy())
     record = codec.encode(rows)
     assert len(record) / n <= 100
@@ -316,7 +316,7 @@ def test_another_teacher_data_or_tokenizer_is_refused(tmp_path, tokenizer):
     for changed, message in (
         ({"teacher": other}, "its teacher is"),
         ({"batches": batches_of(tokenizer, 2)[:1]}, "its data is"),
-        ({"gain": 0.5}, "gain is 0.001, not 0.5"),
+        ({"gain": 0.5}, "gain is 0.002, not 0.5"),
         ({"temperature": 2.0}, "temperature is 1.0, not 2.0"),
     ):
         arguments = {"teacher": teacher, "batches": batches, "tokenizer": tokenizer, **changed}
