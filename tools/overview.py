@@ -24,8 +24,8 @@ _JUDGING = (
     (
         "Equal budgets.",
         "All arms get the same data and steps, and baselines the same sweep of learning rates as the method, on "
-        "validation data (recorded beside the experiment or in its settings). Tokens and seconds stand in the result. The same comparison at "
-        "equal seconds is reported beside it.",
+        "validation data (recorded beside the experiment or in its settings). Tokens and seconds stand in the result. "
+        "The same comparison at equal seconds is reported beside it.",
     ),
     (
         "Raw figures.",
