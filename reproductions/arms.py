@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+VERSION = 1  # goes up when what these arms compute changes: runs that papers share no longer count then
+
 if TYPE_CHECKING:
     from datasets import Dataset
 

@@ -94,8 +94,14 @@ def assemble(
         },
         "metrics": setup["metrics"],
         "shared": dict(sorted(shared.items())),
-        "runs": [{name: run["record"][name] for name in _RUN_FIELDS} for run in runs],
+        "runs": [_run(run["record"]) for run in runs],
     }
+
+
+def _run(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as the file keeps it; `made_for` names the paper whose reproduction made it, where that is another."""
+    kept = {name: record[name] for name in _RUN_FIELDS}
+    return kept | ({"made_for": record["made_for"]} if "made_for" in record else {})
 
 
 def dumps(results: Mapping[str, Any]) -> str:
@@ -133,7 +139,9 @@ def read_results(path: Path) -> dict[str, Any]:
         where = f"runs[{place}]."
         if not isinstance(run, dict):
             raise KDError(f"{path}: {where[:-1]} is not an object")
-        _fields(path, where, run, _RUN_FIELDS)
+        if not isinstance(run.get("made_for", ""), str):
+            raise KDError(f"{path}: {where}made_for must be str, not {type(run['made_for']).__name__}")
+        _fields(path, where, {name: run[name] for name in run if name != "made_for"}, _RUN_FIELDS)
         if (run["arm"], run["seed"]) in seen:
             raise KDError(f"{path}: {where[:-1]}: arm {run['arm']} with seed {run['seed']} stands twice")
         seen.add((run["arm"], run["seed"]))
@@ -164,6 +172,7 @@ def figures(results: Mapping[str, Any]) -> dict[str, Any]:
     kept = copy.deepcopy({name: results[name] for name in _FIELDS if name != "environment"})
     for run in kept["runs"]:
         del run["seconds"]
+        run.pop("made_for", None)
         for point in run["curve"]:
             del point["train_seconds"]
     for artifact in kept["shared"].values():

@@ -117,6 +117,7 @@ def _run_task(served: _Served, arm: str, seed: int, send: Any) -> None:
     import torch
 
     from reproductions.engine.run import execute, make_run
+    from reproductions.engine.sharing import find, keep, shared_key
     from reproductions.engine.state import now
 
     send({"event": "started", "arm": arm, "seed": seed})
@@ -134,7 +135,13 @@ def _run_task(served: _Served, arm: str, seed: int, send: Any) -> None:
             events=send,
             scratch=scratch,
         )
-        record = execute(run, served.experiment)
+        key = shared_key(served.experiment, served.job.scale, arm, seed, served.setup)
+        record = find(Path(served.job.cache), key)
+        if record is None:
+            record = execute(run, served.experiment)
+            keep(Path(served.job.cache), key, served.job.paper, record)
+        else:  # another paper has this very run; its arm may have another name here
+            record["arm"] = arm
         served.state.write_run(record, started)
     except (
         Exception
