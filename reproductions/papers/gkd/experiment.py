@@ -33,6 +33,25 @@ EXPERIMENT = Experiment(
             "ablation",
         ),
     },
-    scales={"tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=tiny({}), minutes=9)},
+    scales={
+        "tiny": Scale(
+            "pronunciation",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny(
+                {
+                    "sft": 0.004,
+                    "seqkd": 0.002,
+                    "fkl": 0.004,
+                    "jsd": 0.004,
+                    "rkl": 0.004,
+                    "fkl-on-policy": 0.004,
+                    "jsd-on-policy": 0.004,
+                    "rkl-on-policy": 0.004,
+                    "jsd-mixed": 0.002,
+                }
+            ),
+            minutes=9,
+        )
+    },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "excess_error"),
 )
