@@ -1,0 +1,78 @@
+"""One optimizer step of CODI on four unequal rows, whatever the micro-batches and ranks.
+
+Imported by test_codi.py and run by it on two gloo ranks: `python -m tests.methods.codi_update OUT.safetensors`.
+"""
+
+import os
+import sys
+import tempfile
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+
+from methods.algorithms.codi import CODITrainer, SFTConfig
+from methods.latent_reasoning import attach_latent
+from tests.methods.conftest import letter_tokenizer, make_model
+
+BEGIN, END = 27, 28
+ROWS = [
+    {"prompt_ids": [3, 4, 2], "thought_ids": [5, 6, 7, 8], "marker_ids": [26], "answer_ids": [9, 1]},
+    {"prompt_ids": [10, 11, 12, 13, 2], "thought_ids": [], "marker_ids": [25, 26], "answer_ids": [14, 15, 1]},
+    {"prompt_ids": [16], "thought_ids": [17], "marker_ids": [26], "answer_ids": [1]},
+    {"prompt_ids": [7, 8], "thought_ids": [9] * 9, "marker_ids": [26], "answer_ids": [3, 4, 5, 6, 1]},
+]
+KINDS = ("llama", "gpt2", "lora")
+
+
+def thinker(kind: str, *, steps: int = 3, width: int | None = None):
+    """A small model with latent thoughts, all of whose parameters are away from their symmetric start."""
+    model = make_model("gpt2" if kind == "gpt2" else "llama", seed=0)
+    if kind == "lora":
+        torch.manual_seed(5)
+        config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        model = get_peft_model(model, config)
+    torch.manual_seed(6)
+    latent = attach_latent(model, steps=steps, begin_id=BEGIN, end_id=END, width=width)
+    for parameter in latent.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def make_trainer(model, folder: str, *, batch: int = 4, accumulate: int = 1, **weights: float) -> CODITrainer:
+    """SGD of rate 1 without clipping, one step."""
+    args = SFTConfig(
+        output_dir=folder, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate, max_steps=1,
+        learning_rate=1.0, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, use_cpu=True, bf16=False,
+        gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
+        disable_tqdm=True, seed=3,
+    )  # fmt: skip
+    return CODITrainer(
+        model,
+        args=args,
+        train_dataset=Dataset.from_list(ROWS),
+        processing_class=letter_tokenizer(),
+        **weights,
+    )
+
+
+def one_update(kind: str, *, batch: int, accumulate: int) -> dict[str, torch.Tensor]:
+    """Change of every trained parameter after one step."""
+    model = thinker(kind)
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    with tempfile.TemporaryDirectory() as folder:
+        make_trainer(
+            model, folder, batch=batch, accumulate=accumulate, teacher_weight=0.7, distillation_weight=2.0
+        ).train()
+    return {name: p.detach() - before[name] for name, p in model.named_parameters() if name in before}
+
+
+if __name__ == "__main__":
+    updates = {
+        f"{kind}/{name}": delta
+        for kind in KINDS
+        for name, delta in one_update(kind, batch=2, accumulate=1).items()
+    }
+    if int(os.environ["RANK"]) == 0:
+        save_file({name: delta.contiguous() for name, delta in updates.items()}, sys.argv[1])
