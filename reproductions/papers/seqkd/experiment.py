@@ -79,7 +79,15 @@ EXPERIMENT = Experiment(
         "seqkd-word-kd": Arm("SeqKD + Word-KD", seqkd_and_word_kd, "method"),
     },
     scales={
-        "tiny": Scale("pronunciation-beams", seeds=(0, 1, 2, 3, 4), settings=tiny({}, beams=BEAMS), minutes=5)
+        "tiny": Scale(
+            "pronunciation-beams",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny(
+                {"sft": 0.004, "word-kd": 0.004, "seqkd": 0.004, "seq-inter": 0.004, "seqkd-word-kd": 0.002},
+                beams=BEAMS,
+            ),
+            minutes=5,
+        )
     },
     testbeds={"pronunciation-beams": testbed},
     headline=("greedy_exact_match", "beam_exact_match", "beam_gain", "rouge_l", "mode_probability"),
