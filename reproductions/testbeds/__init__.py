@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TESTBEDS = {
     "pronunciation": "reproductions.testbeds.pronunciation",
+    "arithmetic": "reproductions.testbeds.arithmetic",
     "word-problems": "reproductions.testbeds.word_problems",
     "instructions": "reproductions.testbeds.instructions",
 }
