@@ -1,16 +1,10 @@
-"""One optimizer step of CODI on four unequal rows, whatever the micro-batches and ranks.
+"""One optimizer step of CODITrainer on four unequal rows, for the matrix of one_update.py."""
 
-Imported by test_codi.py and run by it on two gloo ranks: `python -m tests.methods.codi_update OUT.safetensors`.
-"""
-
-import os
-import sys
 import tempfile
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
 
 from methods.algorithms.codi import CODITrainer, SFTConfig
 from methods.latent_reasoning import attach_latent
@@ -28,7 +22,7 @@ KINDS = ("llama", "gpt2", "lora")
 
 def thinker(kind: str, *, steps: int = 3, width: int | None = None):
     """A small model with latent thoughts, all of whose parameters are away from their symmetric start."""
-    model = make_model("gpt2" if kind == "gpt2" else "llama", seed=0)
+    model = make_model("gpt2" if kind == "gpt2" else "llama", seed=0, tie_word_embeddings=kind == "tied")
     if kind == "lora":
         torch.manual_seed(5)
         config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
@@ -66,13 +60,3 @@ def one_update(kind: str, *, batch: int, accumulate: int) -> dict[str, torch.Ten
             model, folder, batch=batch, accumulate=accumulate, teacher_weight=0.7, distillation_weight=2.0
         ).train()
     return {name: p.detach() - before[name] for name, p in model.named_parameters() if name in before}
-
-
-if __name__ == "__main__":
-    updates = {
-        f"{kind}/{name}": delta
-        for kind in KINDS
-        for name, delta in one_update(kind, batch=2, accumulate=1).items()
-    }
-    if int(os.environ["RANK"]) == 0:
-        save_file({name: delta.contiguous() for name, delta in updates.items()}, sys.argv[1])

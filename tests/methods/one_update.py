@@ -36,6 +36,7 @@ from methods.contrastive import (
 from methods.rollouts import rollout
 from methods.samplers import OnPolicy, WithStudent
 from methods.targets import AverageLogits, InterpolatedLogits
+from tests.methods import codi_update
 from tests.methods.conftest import make_model, pair_tokenizer
 
 ROWS = Dataset.from_list(
@@ -101,6 +102,7 @@ TRAINERS = (
     "minillm-corpus",
     *HIDDEN,
     "domains",
+    "codi",
     *COMPOSITIONS,
     *CROSS,
 )
@@ -124,6 +126,8 @@ def one_update(
     trainer_name: str, kind: str, tokenizer, *, batch: int, accumulate: int
 ) -> dict[str, torch.Tensor]:
     """Change of every trained parameter after one SGD step of rate 1 without clipping."""
+    if trainer_name == "codi":  # CODITrainer has rows and no teacher of its own
+        return codi_update.one_update(kind, batch=batch, accumulate=accumulate)
     student, teacher = make_pair(kind)
     before = {name: p.detach().clone() for name, p in student.named_parameters() if p.requires_grad}
     with tempfile.TemporaryDirectory() as folder:
