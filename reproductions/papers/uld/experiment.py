@@ -34,7 +34,10 @@ EXPERIMENT = Experiment(
     },
     scales={
         "tiny": Scale(
-            "pronunciation-tokenizers", seeds=(0, 1, 2, 3, 4), settings=tiny({}, uld=ULD), minutes=4
+            "pronunciation-tokenizers",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny({"sft": 0.004, "seqkd": 0.002, "uld": 0.002, "uld-half": 0.002}, uld=ULD),
+            minutes=4,
         )
     },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
