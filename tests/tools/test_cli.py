@@ -373,7 +373,8 @@ def test_verify_exits_by_the_verdicts(kd, monkeypatch, verdicts, code):
     assert [row["outcomes"][0]["verdict"] for row in plain["minillm"]["claims"]] == verdicts
 
 
-def test_verify_of_a_paper_without_results_says_how_to_make_them(kd):
+def test_verify_of_a_paper_without_results_says_how_to_make_them(kd, monkeypatch):
+    monkeypatch.setattr(verify.evidence, "result_files", lambda paper: [])
     code, _, err = kd("verify", "gkd")
     assert code == 2 and "make reproduce PAPER=gkd" in err
     assert verify.main is not None
