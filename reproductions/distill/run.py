@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ def distil(config: Config, report: Callable[[str, int, int], None]) -> dict[str,
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of loading and saving: the run has one of its own
+    # TRL turns gradient checkpointing on by default; turning it off is still done by its old name.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     rows = read_jsonl(config.data, ("prompt", "completion"))
     for number, row in enumerate(rows, 1):
         for name in ("prompt", "completion"):
