@@ -70,7 +70,14 @@ EXPERIMENT = Experiment(
         "js": Arm("Jensen-Shannon, both", jensen_shannon, "method"),
         "tvd": Arm("total variation, both", total_variation, "method"),
     },
-    scales={"tiny": Scale("pronunciation-risks", seeds=(0, 1, 2, 3, 4), settings=tiny({}), minutes=5)},
+    scales={
+        "tiny": Scale(
+            "pronunciation-risks",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny({"seqkd": 0.002, "kl": 0.004, "rkl": 0.004, "js": 0.004, "tvd": 0.004}),
+            minutes=5,
+        )
+    },
     testbeds={"pronunciation-risks": testbed},
     headline=("rouge_l", "exact_match", "greedy_exact_match", "likelihood_risk", "coverage_risk"),
 )
