@@ -48,7 +48,25 @@ EXPERIMENT = Experiment(
         "distillm": Arm("DistiLLM", distillm, "method"),
     },
     scales={
-        "tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=tiny({}, replay=REPLAY), minutes=9)
+        "tiny": Scale(
+            "pronunciation",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny(
+                {
+                    "sft": 0.004,
+                    "fkl": 0.004,
+                    "rkl": 0.004,
+                    "jsd": 0.004,
+                    "skl": 0.004,
+                    "srkl": 0.004,
+                    "skl-on-policy": 0.004,
+                    "skl-mixed": 0.004,
+                    "distillm": 0.004,
+                },
+                replay=REPLAY,
+            ),
+            minutes=9,
+        )
     },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "excess_error"),
 )
