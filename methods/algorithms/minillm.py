@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from methods.errors import MethodError
-from methods.fused import head_of, linear_cross_entropy, linear_divergence, linear_log_probs
+from methods.fused import head_of, linear_divergence, linear_log_probs
 from methods.models import core_model, eos_ids, freeze, hidden_states, shared_vocabulary
 from methods.normalise import window_mean, window_tokens
+from methods.plain_text import PlainText, TextBatch
 from methods.policy_gradient import clipped_policy_loss, importance_weights, log_ratio_rewards, return_to_go
 from methods.rollouts import Rollouts, rollout
 from methods.trl_compat import GRPOConfig, GRPOTrainer, through_wrapper
@@ -103,8 +103,15 @@ class MiniLLMTrainer(GRPOTrainer):
         self.rollout_counts = {"completions": 0, "truncated": 0, "empty": 0}
         self._corpus = None
         if pretraining_dataset is not None and args.pretraining_weight > 0:
-            self._corpus = _endless(pretraining_dataset, processing_class, args, self.accelerator)
-        self._corpus_window: list[tuple[Tensor, Tensor]] = []
+            self._corpus = PlainText(
+                pretraining_dataset,
+                processing_class,
+                self.accelerator,
+                batch_size=args.per_device_train_batch_size,
+                max_length=args.max_completion_length,
+                seed=args.seed,
+            )
+        self._corpus_window: list[TextBatch] = []
 
     @property
     def token_counts(self) -> dict[str, int]:
@@ -204,9 +211,7 @@ class MiniLLMTrainer(GRPOTrainer):
         inputs = dict(inputs, window_tokens=tokens)
         if self._corpus is not None:
             if position == start:
-                self._corpus_window = [next(self._corpus) for _ in range(accumulate)]
-                total = sum(int((labels[:, 1:] != -100).sum()) for _, labels in self._corpus_window)
-                self._corpus_tokens = window_tokens(total, self.accelerator)
+                self._corpus_window = self._corpus.window(accumulate)
             inputs["corpus"] = self._corpus_window[position - start]
         return inputs
 
@@ -227,7 +232,7 @@ class MiniLLMTrainer(GRPOTrainer):
                 self.completion_loss(core, hidden, keep, inputs), inputs["window_tokens"], self.accelerator
             )
             if "corpus" in inputs:
-                loss = loss + self.args.pretraining_weight * self._corpus_loss(core, *inputs["corpus"])
+                loss = loss + self.args.pretraining_weight * self._corpus_loss(core, inputs["corpus"])
             return loss
 
         self._tokens["student"] = self._tokens["student"] + inputs["prompt_mask"].sum() + keep.sum()
@@ -263,18 +268,10 @@ class MiniLLMTrainer(GRPOTrainer):
             )
         return loss
 
-    def _corpus_loss(self, core: torch.nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
-        ids, labels = ids.to(self.accelerator.device), labels.to(self.accelerator.device)[:, 1:]
-        rows = labels != -100
-        attention = torch.ones_like(ids)
-        attention[:, 1:] = rows
-        hidden = hidden_states(core, ids, attention)[:, :-1][rows]
-        self._tokens["student"] = self._tokens["student"] + attention.sum()
-        return window_mean(
-            linear_cross_entropy(hidden, head_of(core), labels[rows]).total,
-            self._corpus_tokens,
-            self.accelerator,
-        )
+    def _corpus_loss(self, core: torch.nn.Module, text: TextBatch) -> Tensor:
+        total, read = text.loss(core)
+        self._tokens["student"] = self._tokens["student"] + read
+        return window_mean(total, text.tokens, self.accelerator)
 
 
 def _no_reward(prompts, **_):
@@ -287,35 +284,3 @@ def _predicting_states(model, prompt_ids, prompt_mask, completion_ids, completio
     ids = torch.cat([prompt_ids, completion_ids], 1)
     mask = torch.cat([prompt_mask, completion_mask], 1)
     return hidden_states(model, ids, mask)[:, prompt_ids.shape[1] - 1 : -1]
-
-
-def _endless(corpus: Dataset, tokenizer: Any, args: MiniLLMConfig, accelerator: Any):
-    """This rank's batches of (ids, labels) of plain text for ever, in an order that the seed fixes.
-
-    Every rank draws the same global batch and keeps its own rows; padding is -100 in labels.
-    """
-    ranks, rank = accelerator.num_processes, accelerator.process_index
-    if len(corpus) < args.per_device_train_batch_size * ranks:
-        raise MethodError(
-            f"the pretraining corpus has {len(corpus)} texts, fewer than one batch over {ranks} ranks"
-        )
-
-    def collate(rows):
-        limit = args.max_completion_length
-        tokens = [
-            tokenizer(row["text"], truncation=True, max_length=limit)["input_ids"]
-            for row in rows[rank::ranks]
-        ]
-        width = max(map(len, tokens))
-        ids = torch.full((len(tokens), width), tokenizer.pad_token_id)
-        labels = torch.full((len(tokens), width), -100)
-        for i, sequence in enumerate(tokens):
-            ids[i, : len(sequence)] = labels[i, : len(sequence)] = torch.tensor(sequence)
-        return ids, labels
-
-    order = torch.Generator().manual_seed(args.seed)
-    size = args.per_device_train_batch_size * ranks
-    while True:
-        yield from DataLoader(
-            corpus, batch_size=size, shuffle=True, drop_last=True, generator=order, collate_fn=collate
-        )

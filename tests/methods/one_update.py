@@ -24,6 +24,7 @@ from methods.algorithms.distillation import DistillationTrainer, Term
 from methods.algorithms.domain_distillation import DomainDistillationTrainer
 from methods.algorithms.hidden_matching import FilterTrainer, HiddenMatchingTrainer, LayerFilters
 from methods.algorithms.minillm import MiniLLMConfig, MiniLLMTrainer
+from methods.algorithms.plain_text_distillation import PlainTextDistillationTrainer
 from methods.algorithms.sft import SFTConfig, SFTTrainer
 from methods.algorithms.word_kd import WordKDTrainer
 from methods.contrastive import (
@@ -100,6 +101,7 @@ TRAINERS = (
     "word-kd-mixed",
     "minillm",
     "minillm-corpus",
+    "plain-text",
     *HIDDEN,
     "domains",
     "codi",
@@ -150,6 +152,10 @@ def one_update(
             )  # they are trained too, and count as parameters here
             before |= {f"filters.{name}": p.detach().clone() for name, p in filters.named_parameters()}
             trainer = _hidden_trainer(trainer_name, student, teacher, filters, SFTConfig(**common), shared)
+        elif trainer_name == "plain-text":
+            trainer = PlainTextDistillationTrainer(
+                student, teacher=teacher, args=SFTConfig(**common), corpus=CORPUS, text_weight=0.7, **shared
+            )
         elif trainer_name == "domains":
             trainer = _domain_trainer(student, teacher, tokenizer, SFTConfig(**common), shared)
         elif trainer_name in COMPOSITIONS:
