@@ -42,6 +42,25 @@ EXPERIMENT = Experiment(
         "taid-large-teacher": Arm("TAID, large teacher", partial(taid, size="large"), "method"),
         "fkl-large-teacher": Arm("forward KL, large teacher", partial(forward_kl, size="large"), "baseline"),
     },
-    scales={"tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=tiny({}, taid=TAID), minutes=6)},
+    scales={
+        "tiny": Scale(
+            "pronunciation",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny(
+                {
+                    "sft": 0.004,
+                    "fkl": 0.004,
+                    "rkl": 0.004,
+                    "taid": 0.004,
+                    "taid-linear": 0.004,
+                    "taid-small-teacher": 0.002,
+                    "taid-large-teacher": 0.004,
+                    "fkl-large-teacher": 0.004,
+                },
+                taid=TAID,
+            ),
+            minutes=6,
+        )
+    },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
 )
