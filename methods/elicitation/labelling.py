@@ -48,7 +48,7 @@ def beam_search(
     found: list[list[str]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        ids = tokenizer([prompts[i] for i in batch], add_special_tokens=False)["input_ids"]
+        ids = prompt_tokens(tokenizer, [prompts[i] for i in batch])
         prompt_ids, mask = left_pad(ids, tokenizer.pad_token_id, teacher.device)
         made = teacher.generate(  # type: ignore[operator]
             input_ids=prompt_ids, attention_mask=mask, max_new_tokens=max_new_tokens, num_beams=beams,
@@ -80,6 +80,13 @@ def closest(candidates: Sequence[str], reference: str) -> str:
 
     smooth, words = SmoothingFunction().method2, [reference.split()]
     return max(candidates, key=lambda text: sentence_bleu(words, text.split(), smoothing_function=smooth))
+
+
+def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """Ids of the prompts as training encodes them: with the BOS that a tokenizer's template adds, without its EOS."""
+    rows = tokenizer(list(prompts))["input_ids"]
+    eos = tokenizer.eos_token_id
+    return [row[:-1] if len(row) > 1 and row[-1] == eos else row for row in rows]
 
 
 def _text(tokenizer: Any, prompt: list[int], answer: list[int]) -> str:
@@ -116,7 +123,7 @@ def label_with_teacher(
     answers: dict[int, str] = {}
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        ids = tokenizer([prompts[i] for i in batch], add_special_tokens=False)["input_ids"]
+        ids = prompt_tokens(tokenizer, [prompts[i] for i in batch])
         result = rollout(
             teacher,
             ids,

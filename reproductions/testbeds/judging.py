@@ -113,6 +113,14 @@ class Judge:
                 self.eos_ids
             )
 
+    def greedy(
+        self, model: PreTrainedModel, run: Run, prompts: Sequence[str]
+    ) -> tuple[list[list[int]], np.ndarray]:
+        """The most probable token at every step, without EOS, and the probability of each whole answer (N,)."""
+        with autocast(run):
+            made = self._decode(model, self._encode(prompts), None)
+        return made.answers(self.eos_ids), made.logprobs.sum(1).exp().cpu().numpy()
+
     def teacher_samples(self, run: Run, prompts: Sequence[str]) -> ev.Samples:
         """The teacher's answers to the prompts, sampled at temperature 1: the same to all who ask in a run."""
         with autocast(run):

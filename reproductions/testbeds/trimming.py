@@ -21,28 +21,37 @@ def used_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> set
 def trim_tokenizer(
     tokenizer: PreTrainedTokenizerBase, used: set[int], special: Sequence[str], *, pad: str, eos: str
 ) -> tuple[PreTrainedTokenizerFast, list[int]]:
-    """A byte-level BPE tokenizer over `used` tokens, all single bytes and `special`, with each new id's old id.
+    """A BPE tokenizer over `used` tokens, all single bytes and `special`, with each new id's old id.
 
     Kept tokens bring the tokens they are merged from. A text whose tokens were all kept is then cut as before:
     every merge that was applied to it is still there, in the same order, and the others only could not apply.
-    Any other text still encodes, down to bytes. Raises KDError for a tokenizer that is not byte-level BPE.
+    Any other text still encodes, down to bytes. Raises KDError for a tokenizer that is not BPE over bytes
+    (byte-level, as GPT-2's, or with byte fallback, as Gemma's).
     """
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     model = core["model"]
-    if model["type"] != "BPE" or "ByteLevel" not in json.dumps(core["pre_tokenizer"]):
-        raise KDError("only a byte-level BPE tokenizer can be trimmed")
+    if model["type"] == "BPE" and "ByteLevel" in json.dumps(core["pre_tokenizer"]):
+        single_bytes = list(pre_tokenizers.ByteLevel.alphabet())
+    elif model["type"] == "BPE" and model.get("byte_fallback"):
+        single_bytes = [f"<0x{byte:02X}>" for byte in range(256)]
+    else:
+        raise KDError("only a BPE tokenizer over bytes can be trimmed")
     old: dict[str, int] = model["vocab"]
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
-    parts = {left + right: (left, right) for left, right in reversed(merges)}
+    parts: dict[str, set[str]] = {}  # by whichever merge: Gemma's list has several ways to make a token
+    for left, right in merges:
+        parts.setdefault(left + right, set()).update((left, right))
     token_of = {i: token for token, i in old.items()}
     queue = [token_of[i] for i in sorted(used) if i in token_of]
-    queue += [byte for byte in pre_tokenizers.ByteLevel.alphabet() if byte in old]
+    queue += [byte for byte in single_bytes if byte in old]
     kept: set[str] = set()
     while queue:
         token = queue.pop()
         if token not in kept:
             kept.add(token)
             queue += parts.get(token, ())
+    template = (core.get("post_processor") or {}).get("special_tokens", {})  # a BOS or EOS that it adds
+    special = [*special, *(token for entry in template.values() for token in entry["tokens"])]
     added = [entry for entry in core["added_tokens"] if entry["content"] in special]
     missing = set(special) - {entry["content"] for entry in added}
     if missing:
@@ -53,6 +62,10 @@ def trim_tokenizer(
     model["vocab"] = {token: new[i] for token, i in sorted(old.items(), key=lambda item: item[1]) if i in new}
     model["merges"] = [[a, b] for a, b in merges if {a, b, a + b} <= kept]
     core["added_tokens"] = [{**entry, "id": new[entry["id"]]} for entry in added]
+    if model.get("unk_token") not in model["vocab"]:
+        model["unk_token"] = None  # every byte has a token, so nothing is unknown
+    for entry in template.values():
+        entry["ids"] = [new[i] for i in entry["ids"]]
     trimmed = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(core)),
         pad_token=pad,

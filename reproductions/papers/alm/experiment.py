@@ -11,8 +11,8 @@ from functools import partial
 from reproductions.arms import sft
 from reproductions.cross_tokenizer_arms import alm, seqkd, uld
 from reproductions.engine.experiment import Arm, Experiment, Scale
-from reproductions.papers.uld.experiment import ULD, testbed
-from reproductions.settings import tiny
+from reproductions.papers.uld.experiment import ULD, extraction, testbed
+from reproductions.settings import small_two_tokenizers, tiny
 
 # Appendix B: tau, gamma, f.
 ALM = {"temperature": 100.0, "threshold": 0.1, "divergence": "kl"}
@@ -34,8 +34,15 @@ EXPERIMENT = Experiment(
     scales={
         "tiny": Scale(
             "pronunciation-tokenizers", seeds=(0, 1, 2, 3, 4), settings=tiny({}, uld=ULD, alm=ALM), minutes=8
-        )
+        ),
+        "small": Scale(
+            "extraction",
+            seeds=(0, 1, 2),
+            settings=small_two_tokenizers(uld=ULD, alm=ALM),
+            minutes=75,
+            arms=("sft", "seqkd", "uld", "alm", "alm-sft"),
+        ),
     },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
-    testbeds={"pronunciation-tokenizers": testbed},
+    testbeds={"pronunciation-tokenizers": testbed, "extraction": extraction},
 )

@@ -10,12 +10,19 @@ from functools import partial
 from reproductions.arms import sft
 from reproductions.cross_tokenizer_arms import seqkd, uld
 from reproductions.engine.experiment import Arm, Experiment, Scale
-from reproductions.settings import tiny
+from reproductions.settings import small_two_tokenizers, tiny
 
 
 def testbed():
     """Pronunciations, with a teacher that reads byte-level BPE."""
     from reproductions.testbeds.pronunciation_tokenizers import load
+
+    return load()
+
+
+def extraction():
+    """Entities in a sentence: Gemma-3-270M teaches SmolLM2-135M."""
+    from reproductions.testbeds.extraction import load
 
     return load()
 
@@ -38,8 +45,15 @@ EXPERIMENT = Experiment(
             seeds=(0, 1, 2, 3, 4),
             settings=tiny({"sft": 0.004, "seqkd": 0.002, "uld": 0.002, "uld-half": 0.002}, uld=ULD),
             minutes=4,
-        )
+        ),
+        "small": Scale(
+            "extraction",
+            seeds=(0, 1, 2),
+            settings=small_two_tokenizers(uld=ULD),
+            minutes=40,
+            arms=("sft", "seqkd", "uld"),
+        ),
     },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
-    testbeds={"pronunciation-tokenizers": testbed},
+    testbeds={"pronunciation-tokenizers": testbed, "extraction": extraction},
 )
