@@ -3,6 +3,8 @@
 Each takes the run first and reads its hyper-parameters from the scale's settings: `training` holds what all arms share,
 `arms[<name>]` what is an arm's own (its learning rate), `labelling` how a teacher writes answers. Every arm starts from
 the student that the testbed's SFT made with `sft_start`, so that all take equal steps.
+Where a paper does otherwise, its scale paper says so: `start: pretrained` among an arm's own, `plain_text` for a
+language-modelling loss on the testbed's corpus beside every distillation, `lora` for arms that train adapters only.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def sft(run: Run, dataset: Dataset | None = None) -> Any:
 
     rows = run.testbed.train if dataset is None else dataset
     args = arguments(run, SFTConfig)
-    return run.train(SFTTrainer(run.testbed.sft_start(run), args=args, **encoded(run, rows)))
+    return trained(run, SFTTrainer(start(run), args=args, **encoded(run, rows)))
 
 
 def seqkd(run: Run) -> Any:
@@ -47,12 +49,19 @@ def distil(
 ) -> Any:
     """White-box distillation with the given terms (forward KL without any) and sampler.
 
-    From the testbed's teacher, on its training rows and its SFT student, where nothing else is given.
+    From the testbed's teacher, on its training rows and the arm's student, where nothing else is given.
     """
     from methods.algorithms.distillation import DistillationTrainer, SFTConfig, Term
 
-    trainer = DistillationTrainer(
-        run.testbed.sft_start(run) if student is None else student,
+    make: Callable[..., Any] = DistillationTrainer
+    if "plain_text" in run.settings:
+        from methods.algorithms.plain_text_distillation import PlainTextDistillationTrainer
+
+        make = partial(
+            PlainTextDistillationTrainer, corpus=run.testbed.pretraining, **run.settings["plain_text"]
+        )
+    trainer = make(
+        start(run) if student is None else student,
         teacher=run.testbed.teacher(run) if teacher is None else teacher,
         args=arguments(run, SFTConfig),
         terms=[Term()] if terms is None else terms,
@@ -62,7 +71,7 @@ def distil(
         eval_dataset=encoded(run, run.testbed.validation)["train_dataset"],
         **encoded(run, run.testbed.train if dataset is None else dataset),
     )
-    return run.train(trainer)
+    return trained(run, trainer)
 
 
 def divergence(run: Run, *, name: str, **settings: Any) -> Any:
@@ -104,11 +113,30 @@ def _label(run: Run) -> list[dict[str, str]]:
     return labels.to_list()
 
 
+def start(run: Run) -> Any:
+    """The student that the run's arm begins with, under a LoRA adapter where the settings ask for one."""
+    own = run.settings.get("arms", {}).get(run.arm, {})
+    pretrained = own.get("start", "sft") == "pretrained"
+    student = run.testbed.student(run) if pretrained else run.testbed.sft_start(run)
+    if "lora" not in run.settings:
+        return student
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(student, LoraConfig(task_type="CAUSAL_LM", **run.settings["lora"]))
+
+
+def trained(run: Run, trainer: Any) -> Any:
+    """The trained student, with what an adapter learnt in its own weights."""
+    student = run.train(trainer)
+    return student.merge_and_unload() if hasattr(student, "merge_and_unload") else student
+
+
 def arguments(run: Run, config_class: Callable[..., Any]) -> Any:
     """Training arguments for rows that `encoded` made: what all arms share, then this arm's own."""
     from reproductions.testbeds.training import SKIP_PREPARATION
 
-    own = run.settings.get("arms", {}).get(run.arm, {})
+    own = dict(run.settings.get("arms", {}).get(run.arm, {}))
+    own.pop("start", None)
     return run.arguments(config_class, **own, **SKIP_PREPARATION)  # type: ignore[arg-type]
 
 

@@ -21,6 +21,7 @@ MODULE = "reproductions.arms"
 # What those functions and the engine read of a scale's settings; another key makes no difference to them.
 READ = (
     "training", "sft_start", "labelling", "precision", "curve_points", "curve_examples", "test_examples", "download",
+    "plain_text", "lora",
 )  # fmt: skip
 MADE_WITH = ("torch", "transformers", "trl", "datasets", "device", "threads", "cpu")
 

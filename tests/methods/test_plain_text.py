@@ -4,7 +4,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from methods.algorithms.plain_text_distillation import PlainTextDistillationTrainer, SFTConfig, Term
+from methods.algorithms.plain_text_distillation import PlainTextDistillationTrainer, SFTConfig
 from methods.errors import MethodError
 from tests.methods.conftest import make_model
 from tests.methods.one_update import ROWS
@@ -12,17 +12,17 @@ from tests.methods.one_update import ROWS
 CORPUS = Dataset.from_list([{"text": text} for text in ("plain", "a|text", "that is longer", "o")])
 
 
-def trained(tmp_path, tokenizer, *, weight, terms=(Term(),), corpus=CORPUS, length=512, seed=3):
+def trained(tmp_path, tokenizer, *, weight, corpus=CORPUS, length=512):
     """The student's change by one SGD step of rate 1, and the trainer."""
     student, teacher = make_model("llama", seed=0), make_model("llama", seed=1)
     before = {name: p.detach().clone() for name, p in student.named_parameters()}
     args = SFTConfig(
         output_dir=str(tmp_path), per_device_train_batch_size=4, max_steps=1, learning_rate=1.0, optim="sgd",
         lr_scheduler_type="constant", max_grad_norm=0.0, use_cpu=True, bf16=False, report_to="none",
-        gradient_checkpointing=False, save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=seed,
+        gradient_checkpointing=False, save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=3,
     )  # fmt: skip
     trainer = PlainTextDistillationTrainer(
-        student, teacher=teacher, args=args, terms=terms, corpus=corpus, text_weight=weight,
+        student, teacher=teacher, args=args, corpus=corpus, text_weight=weight,
         text_length=length, train_dataset=ROWS, processing_class=tokenizer,
     )  # fmt: skip
     trainer.train()

@@ -7,6 +7,8 @@ their own; `labelling` is how the teacher writes SeqKD's data
 
 from typing import Any
 
+from reproductions.settings import DOLLY_LABELLING, DOLLY_SFT_START, DOLLY_TRAINING
+
 # The paper's, from its scripts for GPT-2 120M (LMOps, minillm/scripts/gpt2/minillm/train_base_xl.sh).
 MINILLM: dict[str, Any] = {
     "teacher_mix": 0.2,  # teacher-mixed-alpha
@@ -79,29 +81,12 @@ PAPER: dict[str, Any] = {
     "precision": "bf16-autocast",  # fp16 in the scripts; bf16 needs no loss scaling
     "download": True,
     "curve_points": 0,
-    "sft_start": {  # section 3.1: three epochs, here the last checkpoint instead of the best on validation
-        "num_train_epochs": 3,
-        "per_device_train_batch_size": 32,
-        "learning_rate": 5e-4,
-        "lr_scheduler_type": "cosine",
-        "weight_decay": 1e-2,
-    },
-    "training": {
-        "per_device_train_batch_size": 32,  # sft/sft_base.sh: 2 on each of 16 GPUs
-        "num_train_epochs": 20,  # sft/sft_base.sh
-        "lr_scheduler_type": "cosine",
-        "weight_decay": 1e-2,
-        "max_grad_norm": 1.0,
-    },
+    "sft_start": DOLLY_SFT_START,  # here the last checkpoint instead of the best on validation
+    "training": DOLLY_TRAINING,
     "sft": {"learning_rate": 5e-4},  # sft/sft_base.sh
     "word_kd": {"learning_rate": 5e-4, "distillation_weight": 0.5},  # kd/kd_base.sh: kd-ratio
     "seqkd": {"learning_rate": 5e-4},  # seqkd/seqkd_base.sh, without the word-level term it mixes in
-    "labelling": {
-        "temperature": 1.0,
-        "batch_size": 64,
-        "seed": 10,
-        "prompts": None,
-    },  # tools/generate_data_seqkd.sh
+    "labelling": DOLLY_LABELLING,
     "minillm": {  # minillm/train_base_xl.sh
         **MINILLM,
         "learning_rate": 5e-6,
