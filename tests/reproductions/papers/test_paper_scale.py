@@ -1,0 +1,67 @@
+"""Every arm of every paper at its own scale takes two steps on local replicas: real code paths, small stand-ins."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+
+from methods.elicitation import labelling
+from reproductions.engine.claims import load_claims
+from reproductions.engine.experiment import list_papers, load_experiment, paper_folder
+from reproductions.engine.run import execute, make_run
+from reproductions.testbeds import instructions
+from tests.reproductions.testbeds.conftest import mirrors, replicas  # noqa: F401
+
+SHORT = {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
+# MiniLLM has a test of its own for all of its scales.
+PAPERS = [p for p in list_papers() if p != "minillm" and "paper" in load_experiment(p).scales]
+
+
+def shortened(experiment):
+    """Two steps a phase, four rows a batch; everything else as declared."""
+    declared = experiment.scale("paper")
+    settings = copy.deepcopy(dict(declared.settings))
+    for part in ("sft_start", "training"):
+        settings[part] = settings.get(part, {}) | SHORT
+    if "labelling" in settings:
+        settings["labelling"] |= {"prompts": 8}
+    return replace(experiment, scales={"paper": replace(declared, settings=settings)})
+
+
+@pytest.fixture
+def small(mirrors, monkeypatch):  # noqa: F811
+    """Short answers, a two-step teacher and few held-out rows."""
+    monkeypatch.setattr(instructions, "TEACHER_TRAINING", SHORT)
+    monkeypatch.setattr(instructions, "VALIDATION_ROWS", 5)
+    monkeypatch.setattr(instructions, "MAX_TOTAL", 270)
+    monkeypatch.setattr(instructions.Instructions, "max_completion_tokens", 14)
+    # An untrained teacher hardly ever stops; here every third token ends what it writes.
+    monkeypatch.setattr(labelling, "eos_ids", lambda model, tokenizer: list(range(0, len(tokenizer), 3)))
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_arm_trains_and_is_measured(paper, small, tmp_path):
+    experiment = shortened(load_experiment(paper))
+    testbed = experiment.load_testbed("paper")
+    claims = load_claims(paper_folder(paper) / "claims.yaml")
+    values = {value.metric for value in claims.values}
+    needed = {claim.metric for claim in claims.at("paper")} | values
+    for arm in experiment.arms_at("paper"):
+        record = execute(make_run(experiment, arm, 10, "paper", testbed=testbed, cache=tmp_path), experiment)
+        assert needed <= set(record["metrics"]), arm
+        assert all(record["metrics"][name] is not None for name in needed), arm
+        assert record["tokens"]["student"] > 0, arm
+        kinds = {item["kind"] for item in record["shared"].values()}
+        own = experiment.scale("paper").settings["arms"][arm]
+        assert ("sft-start" in kinds) == (own.get("start") != "pretrained"), arm
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_what_is_judged_is_run(paper):
+    """Claims and numbers of the paper's scale are about arms that run there, and every such arm has its settings."""
+    experiment = load_experiment(paper)
+    here = set(experiment.arms_at("paper"))
+    claims = load_claims(paper_folder(paper) / "claims.yaml")
+    assert {arm for claim in claims.at("paper") for arm in (claim.better, claim.worse)} <= here
+    assert {value.arm for value in claims.values} <= here
+    assert set(experiment.scale("paper").settings["arms"]) == here
