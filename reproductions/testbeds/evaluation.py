@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -218,7 +219,7 @@ def error_rate(predictions: Sequence[Sequence[int]], references: Sequence[Sequen
     return 100.0 * edit_distance(predictions, references) / lengths
 
 
-def exact_match(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> np.ndarray:
+def exact_match(predictions: Sequence[Sequence[Any]], references: Sequence[Sequence[Any]]) -> np.ndarray:
     """1.0 where the answer is the reference, else 0.0."""
     return np.array([float(list(p) == list(r)) for p, r in zip(predictions, references, strict=True)])
 
