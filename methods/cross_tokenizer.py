@@ -106,15 +106,12 @@ def linear_log_mass(hidden: Tensor, head: Head, members: Tensor, *, chunk_rows: 
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     rows = chunk_rows or Layout.plan(len(hidden), len(head.weight), hidden.device, dtype, None).chunk
 
-    def mass(part: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        logits = torch.nn.functional.linear(part, weight, bias).to(dtype) * head.scale
-        if head.soft_cap is not None:
-            logits = head.soft_cap * (logits / head.soft_cap).tanh()
+    def mass(part: Tensor) -> Tensor:
+        logits = head.logits(part)
         return logits.masked_fill(~members, -torch.inf).logsumexp(-1) - logits.logsumexp(-1)
 
     parts = [
-        checkpoint(mass, part, head.weight, head.bias, use_reentrant=False, preserve_rng_state=False)
-        for part in hidden.split(rows)
+        checkpoint(mass, part, use_reentrant=False, preserve_rng_state=False) for part in hidden.split(rows)
     ]
     return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=dtype)
 

@@ -48,6 +48,7 @@ __all__ = [
     "head_of",
     "linear_cross_entropy",
     "linear_divergence",
+    "linear_draws",
     "linear_log_probs",
 ]
 
@@ -63,6 +64,16 @@ class Head:
     bias: Tensor | None = None
     scale: float = 1.0
     soft_cap: float | None = None
+
+    def logits(self, hidden: Tensor, size: int | None = None) -> Tensor:
+        """Logits (N, `size`) of the first ids for `hidden` (N, H), differentiable, in fp32 or float64.
+
+        For a few rows at a time: all of them exist at once.
+        """
+        bias = None if self.bias is None else self.bias[:size]
+        logits = nn.functional.linear(hidden, self.weight[:size], bias)
+        logits = logits.to(torch.promote_types(hidden.dtype, torch.float32)) * self.scale
+        return logits if self.soft_cap is None else self.soft_cap * (logits / self.soft_cap).tanh()
 
 
 class RowLoss(NamedTuple):
@@ -194,6 +205,23 @@ def linear_log_probs(
     layout = Layout.plan(len(chosen), student.size, chosen.device, _softmax_dtype(student), chunk_size)
     with torch.autocast(chosen.device.type, enabled=False):
         return LogProbs.apply(student.hidden, head.weight, head.bias, student.ready, chosen, layout)
+
+
+@torch.no_grad()
+def linear_draws(
+    hidden: Tensor, head: Head, size: int | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """Ids (N,) drawn from q among the first `size` ones, for `hidden` (N, H); the likeliest without a generator."""
+    size = min(size or len(head.weight), len(head.weight))
+    chunk = Layout.plan(len(hidden), size, hidden.device, torch.float32, None).chunk
+    drawn = []
+    for rows in hidden.split(chunk):
+        logits = head.logits(rows, size)
+        if generator is None:
+            drawn.append(logits.argmax(-1))
+        else:
+            drawn.append(torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1))
+    return torch.cat(drawn)
 
 
 class _Rows:

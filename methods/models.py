@@ -1,6 +1,8 @@
 """What every trainer needs to know of a model: frozen teachers, safe copies, positions, EOS ids, hidden states."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,6 +28,18 @@ def snapshot(model: PreTrainedModel) -> PreTrainedModel:
     finally:
         if patched is not None:
             model.__dict__["forward"] = patched
+
+
+@contextmanager
+def attached(model: Any, **modules: torch.nn.Module) -> Iterator[None]:
+    """Modules are part of `model` while it trains, for the optimizer and the wrappers to see; then it is as before."""
+    for name, module in modules.items():
+        model.add_module(name, module)
+    try:
+        yield
+    finally:
+        for name in modules:
+            delattr(model, name)
 
 
 def position_ids(attention_mask: torch.Tensor) -> torch.Tensor:

@@ -28,15 +28,24 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """What both models think of a completion, token by token, each with the same tokens before it."""
+
+    divergence: list[float]  # KL(teacher || student), nats
+    teacher_tokens: list[int]  # what the teacher says there
+
+
+@dataclass(frozen=True)
 class Step:
     """What a sampler may ask for at an optimizer step."""
 
     progress: float  # steps done over all steps, in [0, 1)
     random: random.Random  # seeded by seed, rank and step: a resumed run draws the same numbers
-    generate: Callable[
-        ..., list[list[int]]
-    ]  # (prompts, **settings of methods.rollouts.rollout) -> completions
+    # (prompts, begun, **settings of methods.rollouts.rollout) -> completions; `begun` holds their first tokens
+    generate: Callable[..., list[list[int]]]
     validation_loss: Callable[[], float]  # mean -log q(label) over the trainer's eval_dataset, nats per token
+    # (examples, greedy=False) -> one for each; the teacher's tokens are drawn, or its most probable ones
+    compare: Callable[..., list[Comparison]] = lambda *a, **k: []
 
 
 class Sampler(Protocol):

@@ -10,17 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from methods.algorithms.sft import SFTConfig, SFTTrainer
 from methods.errors import MethodError
-from methods.fused import FUSED_DIVERGENCES, Head, head_of, linear_cross_entropy, linear_divergence
+from methods.fused import (
+    FUSED_DIVERGENCES,
+    Head,
+    head_of,
+    linear_cross_entropy,
+    linear_divergence,
+    linear_draws,
+)
 from methods.fused_divergences import Fused
-from methods.models import core_model, eos_ids, freeze, hidden_states, shared_vocabulary
+from methods.models import attached, core_model, eos_ids, freeze, hidden_states, shared_vocabulary
 from methods.rollouts import rollout
-from methods.samplers import SOURCES, Example, Sampler, Step
-from methods.targets import Rows, RowSettings, Target, Teacher
+from methods.samplers import SOURCES, Comparison, Example, Sampler, Step
+from methods.targets import Rows, RowSettings, Target, Teacher, linear
 from methods.teachers.store import TeacherStore
 from methods.teachers.top_k import TopK, linear_top_k_divergence
 
@@ -60,8 +67,10 @@ class Term:
 class DistillationTrainer(SFTTrainer):
     """Sum of terms, each a divergence between a target and the student, on the sequences that a sampler chooses.
 
-    loss = sum_terms weight * (1 / window tokens) * sum over tokens of token_weight * D(target, student)
+    loss = sum_terms weight * (1 / window tokens) * sum over tokens of token_weight * D(target, student) + auxiliaries
 
+    An auxiliary is a module that makes of the `Rows` of a micro-batch a scalar sum over them; its parameters, if it has
+    any, train with the student, which leaves the training without them.
     The mean is over all completion tokens of the accumulation window, whatever their source. Teachers are frozen and
     never resized; heads of different size share their leading ids. A `methods.teachers.store.TeacherStore` takes a
     teacher's place where the sequences are those that it was filled with. Sampling happens once per optimizer step
@@ -75,6 +84,7 @@ class DistillationTrainer(SFTTrainer):
         *args: Any,
         teacher: PreTrainedModel | TeacherStore | Sequence[PreTrainedModel | TeacherStore],
         terms: Sequence[Term] = (Term(),),
+        auxiliaries: Sequence[nn.Module] = (),
         sampler: Sampler | None = None,
         max_completion_length: int = 256,
         teacher_tokenizer: Any = None,
@@ -84,6 +94,7 @@ class DistillationTrainer(SFTTrainer):
         if not terms:
             raise MethodError("a distillation needs at least one term")
         self.terms, self.sampler, self.max_completion_length = tuple(terms), sampler, max_completion_length
+        self.auxiliaries = nn.ModuleList(auxiliaries).to(self.accelerator.device)
         teachers = list(teacher) if isinstance(teacher, Sequence) else [teacher]
         student = core_model(self.accelerator.unwrap_model(self.model))
         self.teachers = [self._prepared(one, student, teacher_tokenizer) for one in teachers]
@@ -97,6 +108,12 @@ class DistillationTrainer(SFTTrainer):
             return teacher
         shared_vocabulary(student, teacher, self.processing_class, tokenizer)  # type: ignore[arg-type]
         return self.accelerator.prepare_model(freeze(teacher), evaluation_mode=True)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        if not len(self.auxiliaries):
+            return super().train(*args, **kwargs)
+        with attached(core_model(self.accelerator.unwrap_model(self.model)), auxiliaries=self.auxiliaries):
+            return super().train(*args, **kwargs)
 
     # One optimizer step: the window's examples, what the sampler makes of them, and the loss of the step before.
 
@@ -157,7 +174,8 @@ class DistillationTrainer(SFTTrainer):
         window = [example for batch in batches for example in examples_of(batch)]
         seed = f"{self.args.seed}:{self.accelerator.process_index}:{self.state.global_step}"
         source = random.Random(seed)
-        examples = self.sampler(window, Step(self.progress, source, self._generator(source), self._validate))
+        step = Step(self.progress, source, self._generator(source), self._validate, self._comparer(source))
+        examples = self.sampler(window, step)
         if len(examples) % len(window):
             raise MethodError(
                 f"the sampler made {len(examples)} examples of {len(window)}, not a whole number each"
@@ -176,17 +194,26 @@ class DistillationTrainer(SFTTrainer):
         return parts
 
     def _generator(self, source: random.Random) -> Callable[..., list[list[int]]]:
-        def generate(prompts: list[list[int]], **settings: Any) -> list[list[int]]:
+        def generate(
+            prompts: list[list[int]], begun: list[list[int]] | None = None, **settings: Any
+        ) -> list[list[int]]:
             student = self.accelerator.unwrap_model(self.model)
             draws = torch.Generator(device=student.device).manual_seed(source.getrandbits(63))
             teacher = self.teachers[0] if settings.get("teacher_mix") else None
             if isinstance(teacher, TeacherStore):
                 raise MethodError("a teacher store cannot generate: this sampler needs the teacher itself")
+            completions = [list(ids) for ids in begun or [[]] * len(prompts)]
+            limit, stops = self.max_completion_length, set(self._stop_ids)
+            asked = [
+                n for n, c in enumerate(completions) if len(c) < limit and not stops.intersection(c[-1:])
+            ]
+            if not asked:
+                return completions
             with self.accelerator.autocast():
                 made = rollout(
                     student,
-                    prompts,
-                    max_new_tokens=self.max_completion_length,
+                    [prompts[n] + completions[n] for n in asked],
+                    max_new_tokens=limit - min(len(completions[n]) for n in asked),
                     eos_ids=self._stop_ids,
                     pad_id=self.processing_class.pad_token_id,  # type: ignore[union-attr]
                     teacher=None if teacher is None else self.accelerator.unwrap_model(teacher),
@@ -198,12 +225,39 @@ class DistillationTrainer(SFTTrainer):
             self.count_tokens("student", read)
             if settings.get("teacher_mix"):
                 self.count_tokens("teacher", read)
-            for name, number in made.counts().items():
-                self.rollout_counts[name] += number
-            kept = made.completion_mask.bool()
-            return [ids[keep].tolist() for ids, keep in zip(made.completion_ids, kept, strict=True)]
+            for n, ids, keep in zip(asked, made.completion_ids, made.completion_mask.bool(), strict=True):
+                # Those that had begun with more tokens than others were given too many new ones.
+                completions[n] = (completions[n] + ids[keep].tolist())[:limit]
+                self.rollout_counts["completions"] += 1
+                self.rollout_counts["truncated"] += completions[n][-1] not in stops
+                self.rollout_counts["empty"] += completions[n][0] in stops
+            return completions
 
         return generate
+
+    def _comparer(self, source: random.Random) -> Callable[..., list[Comparison]]:
+        @torch.no_grad()
+        def compare(examples: list[Example], *, greedy: bool = False) -> list[Comparison]:
+            student = self.accelerator.unwrap_model(self.model)
+            core, training = core_model(student), student.training
+            draws = torch.Generator(device=student.device).manual_seed(source.getrandbits(63))
+            batch = collate(examples, self.processing_class.pad_token_id, student.device)  # type: ignore[union-attr]
+            labels = batch["labels"][:, 1:]
+            where = labels != -100
+            student.eval()
+            with self.accelerator.autocast():
+                hidden = hidden_states(core, batch["input_ids"], batch["attention_mask"])[:, :-1][where]
+                student.train(training)  # tokens count in training only
+                rows = self._rows(core, hidden, labels[where], batch, where)
+                target = linear(rows.teachers[0])
+                gap = linear_divergence(rows.hidden, rows.head, *target).values
+                drawn = linear_draws(*target, len(rows.head.weight), None if greedy else draws)
+            self.count_tokens("student", batch["attention_mask"].sum())
+            sizes = [len(e.completion) for e in examples]
+            parts = zip(gap.split(sizes), drawn.split(sizes), strict=True)
+            return [Comparison(divergence.tolist(), tokens.tolist()) for divergence, tokens in parts]
+
+        return compare
 
     @torch.no_grad()
     def _validate(self) -> float:
@@ -239,6 +293,8 @@ class DistillationTrainer(SFTTrainer):
         total = hidden.sum() * 0  # a graph even where no term has rows
         for term in self.terms:
             total = total + self._term(term, everything)
+        for auxiliary in self.auxiliaries:
+            total = total + auxiliary(everything)
         return total
 
     def _term(self, term: Term, rows: Rows) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,21 +13,9 @@ from methods.algorithms.sft import SFTTrainer
 from methods.errors import MethodError
 from methods.fused import Head, linear_cross_entropy
 from methods.hidden import HIDDEN_DISTANCES, LayerFilters, Pairs, recorded_blocks, uniform_layers
-from methods.models import core_model
+from methods.models import attached, core_model
 
 __all__ = ["FilterTrainer", "HiddenMatchingTrainer", "LayerFilters", "SFTConfig", "Term", "uniform_layers"]
-
-
-@contextmanager
-def attached(model: Any, **modules: nn.Module) -> Iterator[None]:
-    """Modules are part of `model` while it trains, for the optimizer and the wrappers to see; then it is as before."""
-    for name, module in modules.items():
-        model.add_module(name, module)
-    try:
-        yield
-    finally:
-        for name in modules:
-            delattr(model, name)
 
 
 class FilterTrainer(SFTTrainer):
