@@ -34,8 +34,9 @@ from methods.contrastive import (
     student_share,
     teacher_share,
 )
+from methods.revision import ClippedKL, Corrected, LearnedBand, SpanConsistency
 from methods.rollouts import rollout
-from methods.samplers import OnPolicy, WithStudent
+from methods.samplers import HalfStudent, OnPolicy, WithStudent
 from methods.targets import AverageLogits, InterpolatedLogits
 from tests.methods import codi_update
 from tests.methods.conftest import make_model, pair_tokenizer
@@ -87,6 +88,11 @@ COMPOSITIONS["contrastive"] = lambda: {
         ),
         Term(detached_skew_reverse_kl, weight=student_share, sources=("student",)),
     ],
+}
+COMPOSITIONS["revision"] = lambda: {
+    "sampler": Corrected(HalfStudent("data"), greedy=True),
+    "terms": [Term("cross_entropy", sources=("data",))],
+    "auxiliaries": [ClippedKL(LearnedBand(29, lower=0.3)), SpanConsistency([5, 9, 17], weight=2.0)],
 }
 HIDDEN = ("filters", "filtered-layers", "unfiltered-layers")
 # Terms of the trainer for two tokenizers.
@@ -161,6 +167,8 @@ def one_update(
         elif trainer_name in COMPOSITIONS:
             second = make_model("gpt2" if kind == "gpt2" else "llama", seed=2)
             options = COMPOSITIONS[trainer_name]()
+            auxiliaries = torch.nn.ModuleList(options.get("auxiliaries", ()))  # trained too, as the filters
+            before |= {f"auxiliaries.{n}": p.detach().clone() for n, p in auxiliaries.named_parameters()}
             teachers = [teacher, second] if trainer_name == "two-teachers" else teacher
             trainer = DistillationTrainer(
                 student,
@@ -190,6 +198,8 @@ def one_update(
     after = dict(student.named_parameters())
     if trainer_name in HIDDEN:
         after |= {f"filters.{name}": p for name, p in filters.named_parameters()}
+    if trainer_name in COMPOSITIONS:
+        after |= {f"auxiliaries.{name}": p for name, p in auxiliaries.named_parameters()}
     return {name: after[name].detach() - was for name, was in before.items()}
 
 
