@@ -1,0 +1,78 @@
+"""DAC-KL (Liu et al., arXiv 2407.10068, "Multi-Granularity Semantic Revision"): revise sequences, tokens and spans.
+
+The student's answer is corrected at its worst token and continued anew. The KL is to a teacher clipped to a band of
+its quantiles, which a small network learns. Products of neighbouring distributions within a span have to agree.
+The paper says: each of the three helps, and the clipped KL beats every plain divergence.
+
+Its spans are phrases that a chunker finds; here a span is what is said up to a vowel, that one included. Half of each
+batch is the student's, half the data, on which the SFT term is; the losses add up with weights of one.
+"""
+
+from functools import partial
+
+from reproductions.arms import distil, sft
+from reproductions.engine.experiment import Arm, Experiment, Scale
+from reproductions.settings import tiny
+
+
+def on_data(run, *, name=None, band=None, **settings):
+    """SFT and one divergence, or the clipped KL, on the training rows."""
+    from methods.algorithms.distillation import Term
+
+    divergence = [] if name is None else [Term(name, settings=settings)]
+    return distil(
+        run, terms=[Term("cross_entropy"), *divergence], auxiliaries=[] if name else [clipped(run, band)]
+    )
+
+
+def mixed(run, *, correct=False, clip=False, spans=False):
+    """SFT on the data half of each batch and a KL on all of it; the paper's three revisions by choice."""
+    from methods.algorithms.distillation import Term
+    from methods.revision import Corrected
+    from methods.samplers import HalfStudent
+
+    sampler = HalfStudent("data")
+    terms = [Term("cross_entropy", sources=("data",))]
+    return distil(
+        run,
+        sampler=Corrected(sampler) if correct else sampler,
+        terms=terms if clip else [*terms, Term("forward_kl")],
+        auxiliaries=[clipped(run)] * clip + [tied(run)] * spans,
+    )
+
+
+def clipped(run, band=None):
+    """KL to the clipped teacher; the band learned where none is given."""
+    from methods.revision import ClippedKL, FixedBand, LearnedBand
+
+    learned = LearnedBand(len(run.testbed.tokenizer), seed=run.seed) if band is None else FixedBand(*band)
+    return ClippedKL(learned)
+
+
+def tied(run):
+    """Neighbours within a span; the phonemes with a stress digit are the vowels."""
+    from methods.revision import SpanConsistency
+
+    vocabulary = run.testbed.tokenizer.get_vocab()
+    return SpanConsistency(sorted(i for token, i in vocabulary.items() if token[-1].isdigit()))
+
+
+EXPERIMENT = Experiment(
+    paper="dac-kl",
+    title="Multi-Granularity Semantic Revision for Large Language Model Distillation",
+    arms={
+        "sft": Arm("SFT", sft, "baseline"),
+        "fkl": Arm("SFT + forward KL", partial(on_data, name="forward_kl"), "baseline"),
+        "rkl": Arm("SFT + reverse KL", partial(on_data, name="reverse_kl"), "baseline"),
+        "jsd": Arm("SFT + JSD(0.5)", partial(on_data, name="jensen_shannon"), "baseline"),
+        "srkl": Arm("SFT + skew reverse KL", partial(on_data, name="skew_reverse_kl", skew=0.1), "baseline"),
+        "dac": Arm("SFT + DAC-KL", on_data, "method"),
+        "dac-fixed": Arm("SFT + DAC-KL, fixed band", partial(on_data, band=(0.05, 0.95)), "ablation"),
+        "mixed": Arm("half the student's answers, forward KL", mixed, "baseline"),
+        "corrected": Arm("+ correction", partial(mixed, correct=True), "ablation"),
+        "corrected-clipped": Arm("+ DAC-KL", partial(mixed, correct=True, clip=True), "ablation"),
+        "revision": Arm("+ spans: all three", partial(mixed, correct=True, clip=True, spans=True), "method"),
+    },
+    scales={"tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=tiny({}), minutes=13)},
+    headline=("rouge_l", "exact_match", "greedy_exact_match", "excess_error"),
+)
