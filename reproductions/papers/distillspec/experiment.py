@@ -62,7 +62,22 @@ EXPERIMENT = Experiment(
     },
     scales={
         "tiny": Scale(
-            "pronunciation-drafting", seeds=(0, 1, 2, 3, 4), settings=tiny({}, tuning=TUNING), minutes=9
+            "pronunciation-drafting",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny(
+                {
+                    "sft": 0.004,
+                    "fkl": 0.004,
+                    "fkl-teacher": 0.004,
+                    "rkl-teacher": 0.002,
+                    "fkl-draft": 0.004,
+                    "rkl-draft": 0.002,
+                    "jsd-draft": 0.002,
+                    "tvd-draft": 0.002,
+                },
+                tuning=TUNING,
+            ),
+            minutes=9,
         )
     },
     testbeds={"pronunciation-drafting": testbed},
