@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset
-from rouge_score import rouge_scorer
 from transformers import PreTrainedModel
 
 from reproductions.engine.metrics import Metric
 from reproductions.testbeds import evaluation as ev
 from reproductions.testbeds.judging import Judge
+from reproductions.testbeds.pretrained import PretrainedPair
 from reproductions.testbeds.sources import load_pretrained, load_rows
-from reproductions.testbeds.training import fine_tune, on_device
+from reproductions.testbeds.text_scores import rouge_l
 
 if TYPE_CHECKING:
     from reproductions.engine.run import Run
@@ -101,10 +101,11 @@ def plain(text: str) -> str:
     return " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
 
 
-class Instructions:
-    """The testbed: instruction (and input) -> response."""
+class Instructions(PretrainedPair):
+    """The testbed: instruction (and input) -> response; GPT-2 XL fine-tuned on the training split teaches GPT-2."""
 
     name = "instructions"
+    teacher_id, student_id = TEACHER, STUDENT
     metrics: Mapping[str, Metric] = METRICS
     max_prompt_tokens = MAX_PROMPT
     max_completion_tokens = MAX_TOTAL - MAX_PROMPT
@@ -138,7 +139,6 @@ class Instructions:
             batch=32,
             keep="start",  # as the authors' evaluation does
         )
-        self._scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
 
     def _training_rows(self, rows: Sequence[Mapping[str, Any]]) -> Dataset:
         """Prompts of more than MAX_PROMPT tokens are left out, as in the authors' preparation."""
@@ -151,53 +151,15 @@ class Instructions:
         rows = self._sets[name]
         return Dataset.from_dict({"prompt": [p for p, _ in rows], "completion": [a[0] for _, a in rows]})
 
+    @property
+    def teacher_training(self) -> Mapping[str, Any]:
+        return TEACHER_TRAINING
+
     @cached_property
     def pretraining(self) -> Dataset:
         """Documents of OpenWebText for the language-modelling term L_PT (sec. 2.2)."""
         rows = load_rows(PRETRAINING, "train", ("text",), limit=PRETRAINING_DOCUMENTS)
         return Dataset.from_dict({"text": [row["text"] for row in rows]})
-
-    def _fine_tune(
-        self, model: PreTrainedModel, run: Run, training: Mapping[str, Any], phase: str
-    ) -> PreTrainedModel:
-        return fine_tune(model, self.train, self.tokenizer, run, training, max_tokens=MAX_TOTAL, phase=phase)
-
-    def _pretrained(self, hub_id: str) -> PreTrainedModel:
-        model, _ = load_pretrained(hub_id)
-        assert model is not None
-        return model
-
-    def teacher(self, run: Run) -> PreTrainedModel:
-        """GPT-2 XL fine-tuned on the training split, frozen on `run.device`."""
-        import torch
-
-        precision = run.settings.get("precision", "fp32")
-
-        def build() -> PreTrainedModel:
-            return self._fine_tune(
-                on_device(self._pretrained(TEACHER), run), run, TEACHER_TRAINING, "teacher"
-            )
-
-        key = {"model": TEACHER, "training": TEACHER_TRAINING, "precision": precision, "seed": 0}
-        model = run.cached_model("teacher", key, build)
-        if precision == "bf16-autocast":
-            model = model.to(torch.bfloat16)
-        return on_device(model, run).eval().requires_grad_(False)
-
-    def student(self, run: Run) -> PreTrainedModel:
-        """Pretrained GPT-2, not yet trained on the task; the same for every seed."""
-        return on_device(self._pretrained(STUDENT), run)
-
-    def sft_start(self, run: Run) -> PreTrainedModel:
-        """The student after the SFT of `settings["sft_start"]` (SFTConfig fields); cached per seed."""
-        training = dict(run.settings["sft_start"])
-        precision = run.settings.get("precision", "fp32")
-        key = {"model": STUDENT, "training": training, "precision": precision, "seed": run.seed}
-
-        def build() -> PreTrainedModel:
-            return self._fine_tune(self.student(run), run, training, "sft_start")
-
-        return on_device(run.cached_model("sft-start", key, build), run)
 
     def evaluate(
         self, model: PreTrainedModel, run: Run, *, split: str = "test", limit: int | None = None
@@ -227,11 +189,7 @@ class Instructions:
     def _rouge(self, sampled: list[list[int]], rows: Sequence[tuple[str, list[str]]]) -> np.ndarray:
         """ROUGE-L F1 in percent, the best over a row's references, with the stemmer as in sec. 3.1."""
         texts = self.tokenizer.batch_decode(sampled, skip_special_tokens=True)
-        best = [
-            max(self._scorer.score(reference, text)["rougeL"].fmeasure for reference in references)
-            for text, (_, references) in zip(texts, rows, strict=True)
-        ]
-        return 100 * np.array(best)
+        return rouge_l(texts, [references for _, references in rows])
 
     def _exact(self, answers: list[list[int]], rows: Sequence[tuple[str, list[str]]]) -> np.ndarray:
         """1.0 where the answer is one of the references, letters' case, punctuation and blanks aside."""

@@ -58,6 +58,45 @@ def instructions(count, start=0):
     ]
 
 
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def conversation(number, turns=2):
+    said = instructions(number + 1)[number]
+    question, answer = (
+        {"role": "user", "content": said["instruction"]},
+        {
+            "role": "assistant",
+            "content": said["output"],
+        },
+    )
+    return [question, answer] * turns
+
+
+def chat_pairs(texts):
+    """Tiny stand-ins for the published chat models and their students: hub id, model, tokenizer."""
+    tokenizer = byte_level_bpe(texts, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    pairs = (
+        ("stabilityai/stablelm-zephyr-3b", "EleutherAI/pythia-410m"),
+        ("Qwen/Qwen2-7B-Instruct", "Qwen/Qwen2-1.5B"),
+    )
+    for names in pairs:
+        for name, width in zip(names, (32, 16), strict=True):
+            config = LlamaConfig(
+                vocab_size=len(tokenizer) + width,  # heads of two sizes over one tokenizer, as Qwen's
+                hidden_size=width,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=512,
+            )
+            yield name, LlamaForCausalLM(config), tokenizer
+
+
 @pytest.fixture(scope="session")
 def replicas(tmp_path_factory):
     """Folders `models` and `data` laid out as KD_MODEL_DIR and KD_DATA_DIR."""
@@ -74,6 +113,12 @@ def replicas(tmp_path_factory):
     for size, place in zip((5, 4, 3, 7), places, strict=True):
         write_rows(data / f"MiniLLM/{place}.jsonl", instructions(size, 200))
     write_rows(data / "Skylion007/openwebtext/train.jsonl", [{"text": f"{n} and {n}"} for n in NOUNS])
+    chats = data / "HuggingFaceH4/ultrachat_200k"
+    write_rows(chats / "train_sft.jsonl", [{"messages": conversation(i % 9)} for i in range(12)])
+    write_rows(chats / "test_sft.jsonl", [{"messages": conversation(i, 1)} for i in range(9)])
+    for split, size in (("train", 14), ("test", 3)):
+        asked = [{"real": conversation(i % 9, 1), "generated": conversation(0, 1)} for i in range(size)]
+        write_rows(data / f"UCLA-AGI/SPIN_iter1/{split}.jsonl", asked)
     texts = [str(v) for row in problems(60, 0) + instructions(30) for v in row.values()]
 
     torch.manual_seed(0)
@@ -93,6 +138,7 @@ def replicas(tmp_path_factory):
         config = GPT2Config(vocab_size=len(plain), n_embd=width, n_layer=2, n_head=2, n_positions=512)
         config.bos_token_id = config.eos_token_id = plain.eos_token_id
         saved.append((f"openai-community/{name}", GPT2LMHeadModel(config), plain))
+    saved.extend(chat_pairs(texts))
     for hub_id, model, tokenizer in saved:
         model.save_pretrained(model_root / hub_id)
         tokenizer.save_pretrained(model_root / hub_id)
