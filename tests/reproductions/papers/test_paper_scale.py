@@ -10,6 +10,7 @@ from reproductions.engine.claims import load_claims
 from reproductions.engine.experiment import list_papers, load_experiment, paper_folder
 from reproductions.engine.run import execute, make_run
 from reproductions.testbeds import instructions
+from reproductions.testbeds.conversations import Conversations, OpeningQuestions
 from tests.reproductions.testbeds.conftest import mirrors, replicas  # noqa: F401
 
 SHORT = {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
@@ -21,8 +22,8 @@ def shortened(experiment):
     """Two steps a phase, four rows a batch; everything else as declared."""
     declared = experiment.scale("paper")
     settings = copy.deepcopy(dict(declared.settings))
-    for part in ("sft_start", "training"):
-        settings[part] = settings.get(part, {}) | SHORT
+    for part in {"sft_start", "training"} & set(settings):
+        settings[part] |= SHORT
     if "labelling" in settings:
         settings["labelling"] |= {"prompts": 8}
     return replace(experiment, scales={"paper": replace(declared, settings=settings)})
@@ -35,6 +36,10 @@ def small(mirrors, monkeypatch):  # noqa: F811
     monkeypatch.setattr(instructions, "VALIDATION_ROWS", 5)
     monkeypatch.setattr(instructions, "MAX_TOTAL", 270)
     monkeypatch.setattr(instructions.Instructions, "max_completion_tokens", 14)
+    for kind in (Conversations, OpeningQuestions):
+        monkeypatch.setattr(kind, "max_completion_tokens", 12)
+        monkeypatch.setattr(kind, "validation_rows", 2)
+    monkeypatch.setattr(Conversations, "test_rows", 5)
     # An untrained teacher hardly ever stops; here every third token ends what it writes.
     monkeypatch.setattr(labelling, "eos_ids", lambda model, tokenizer: list(range(0, len(tokenizer), 3)))
 
