@@ -111,6 +111,13 @@ EXPERIMENT = Experiment(
         "lwd": Arm("LWD, unfiltered layers", lwd, "baseline"),
         "ted": Arm("TED", ted, "method"),
     },
-    scales={"tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=tiny({}, **TED), minutes=4)},
+    scales={
+        "tiny": Scale(
+            "pronunciation",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny({"sft": 0.004, "kd": 0.004, "lwd": 0.004, "ted": 0.004}, **TED),
+            minutes=4,
+        )
+    },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
 )
