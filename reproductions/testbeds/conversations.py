@@ -132,14 +132,13 @@ class Conversations(PretrainedPair):
 class OpeningQuestions(Conversations):
     """Opening questions, for a teacher and a student to answer, after SFT on UltraChat: as DistiLLM-2 trains.
 
-    Its code cuts a question that is too long from the left; here it is left out.
+    Its code cuts a question that is too long from the left, here it is left out; and it trains on the first 1,024
+    tokens of question and answer, here on all.
     """
 
     name = "ultrachat-openings"
-    max_prompt_tokens, max_completion_tokens = (
-        512,
-        512,
-    )  # max_prompt_length, max_length 1024 (training_configs)
+    max_prompt_tokens = 512  # max_prompt_length of its training_configs
+    max_completion_tokens = 1024  # max_tokens of its generate_vllm.py
     max_sft_tokens = 2_048  # max_seq_length of qwen2.5-1.5b-sft.yaml
     validation_rows = 500
 

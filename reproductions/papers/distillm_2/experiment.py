@@ -5,10 +5,13 @@ sequence's skew follows how far apart the models still are on it, and the studen
 Each step learns on half of its prompts, with two answers each, so that all arms see as many sequences.
 The paper says: this pairing beats either loss on both sides and on-policy JSD, and both curricula add to it; as a
 draft model such a student is accepted more often.
-Not as in the paper: the student's answers are fresh at every step, sampled at temperature 1, and no adapter is used.
+Not as in the paper: the student's answers are fresh at every step. At tiny they are sampled at temperature 1, and no
+adapter is used.
 """
 
-from reproductions.arms import distil, on_policy, teacher_answers
+from typing import Any
+
+from reproductions.arms import distil, teacher_answers
 from reproductions.engine.experiment import Arm, Experiment, Scale
 from reproductions.settings import tiny
 
@@ -24,7 +27,12 @@ def pairs(run, **sides):
     from methods.contrastive import PairedStudent
 
     terms = [term(name, side) for side, name in sides.items()]
-    return distil(run, terms=terms, sampler=PairedStudent(), dataset=teacher_answers(run))
+    return distil(run, terms=terms, sampler=PairedStudent(**sampling(run)), dataset=teacher_answers(run))
+
+
+def sampling(run):
+    """How the student's answers are sampled, where the scale says."""
+    return run.settings.get("sampling", {})
 
 
 def term(name, *sources, **options):
@@ -50,7 +58,7 @@ def student_side(run):
     """The reverse one alone, on the student's answers."""
     from methods.samplers import OnPolicy
 
-    return distil(run, terms=[term(REVERSE)], sampler=OnPolicy(1.0))
+    return distil(run, terms=[term(REVERSE)], sampler=OnPolicy(1.0, **sampling(run)))
 
 
 def contrastive(run):
@@ -69,12 +77,16 @@ def distillm_2(run):
         term(FORWARD, "teacher", weight=teacher_share, row_settings=skew("teacher")),
         term(REVERSE, "student", weight=student_share, row_settings=skew("student")),
     ]
-    return distil(run, terms=terms, sampler=PairedStudent(), dataset=teacher_answers(run))
+    return distil(run, terms=terms, sampler=PairedStudent(**sampling(run)), dataset=teacher_answers(run))
 
 
 def gkd(run):
     """JSD on the student's answers; 0.9 is the weight of the teacher in the baseline of the official code."""
-    return on_policy(run, name="jensen_shannon", teacher_weight=0.9)
+    from methods.algorithms.distillation import Term
+    from methods.samplers import OnPolicy
+
+    jsd = Term("jensen_shannon", settings={"teacher_weight": 0.9})
+    return distil(run, terms=[jsd], sampler=OnPolicy(1.0, **sampling(run)))
 
 
 def testbed():
@@ -84,8 +96,55 @@ def testbed():
     return load_drafting()
 
 
+def openings():
+    """Opening questions of UltraChat, and the first of the paper's pairs."""
+    from reproductions.testbeds.conversations import OpeningQuestions
+
+    return OpeningQuestions("Qwen/Qwen2-7B-Instruct", "Qwen/Qwen2-1.5B")
+
+
 # The anchor is the mean gap of the first sixteenth of the steps, as with the official 100 of some 1,560.
 ADAPTIVE_SKEW = {"floor": 0.01, "anchor_steps": 15}
+
+# Qwen2-7B-Instruct -> Qwen2-1.5B. From the official code, training_configs/qwen2.5-1.5b-sft.yaml (whose model is
+# Qwen2-1.5B) and qwen2.5-1.5b-distillm2.yaml, for 4 GPUs as its README says; here one process has batches as large.
+# How its baselines were trained was not seen: they get the same.
+MAIN_ARMS = ("gkd", "skl-both", "srkl-both", "contrastive", "distillm-2")
+PAPER: dict[str, Any] = {
+    "precision": "bf16-autocast",
+    "download": True,
+    "curve_points": 0,
+    "sft_start": {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 256,  # 64 on each GPU
+        "learning_rate": 5e-5,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,  # warmup_ratio
+    },
+    "training": {
+        # 8 accumulated pairs on each GPU are 32 a step, which takes 64 questions here, as half of them wait: two epochs
+        # are as many steps as the paper's one.
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 16,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,  # warmup_ratio
+        "weight_decay": 0.0,  # the trainer's default
+        "max_grad_norm": 1.0,  # the trainer's default
+    },
+    "lora": {
+        "r": 16,
+        "lora_alpha": 128,
+        "lora_dropout": 0.05,
+        "target_modules": "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split(),
+    },
+    # generate/generate_vllm.py: temperature 0.8, seed 42; its nucleus of 0.95 is left out
+    "labelling": {"temperature": 0.8, "batch_size": 64, "seed": 42, "prompts": None},
+    "sampling": {"temperature": 0.8},
+    "adaptive_skew": {"floor": 0.01, "anchor_steps": 100},  # distillm_trainer.py; logging_steps
+    "arms": {arm: {"learning_rate": 5e-5} for arm in MAIN_ARMS},
+}
 
 EXPERIMENT = Experiment(
     paper="distillm-2",
@@ -110,8 +169,11 @@ EXPERIMENT = Experiment(
             seeds=(0, 1, 2, 3, 4),
             settings=tiny({}, adaptive_skew=ADAPTIVE_SKEW),
             minutes=10,
-        )
+        ),
+        # 42 is the authors' seed.
+        "paper": Scale("ultrachat-openings", seeds=(42, 43, 44), settings=PAPER, arms=MAIN_ARMS),
     },
-    testbeds={"pronunciation-drafting": testbed},
+    testbeds={"pronunciation-drafting": testbed, "ultrachat-openings": openings},
+    metrics=("greedy_rouge_l",),
     headline=("rouge_l", "exact_match", "greedy_exact_match", "acceptance", "excess_error"),
 )
