@@ -137,7 +137,7 @@ PAPER: dict[str, Any] = {
         "r": 16,
         "lora_alpha": 128,
         "lora_dropout": 0.05,
-        "target_modules": "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split(),
+        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     },
     # generate/generate_vllm.py: temperature 0.8, seed 42; its nucleus of 0.95 is left out
     "labelling": {"temperature": 0.8, "batch_size": 64, "seed": 42, "prompts": None},

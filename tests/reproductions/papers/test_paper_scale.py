@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 
 import pytest
+import torch
 
 from methods.elicitation import labelling
 from reproductions.engine.claims import load_claims
@@ -70,3 +71,14 @@ def test_what_is_judged_is_run(paper):
     assert {arm for claim in claims.at("paper") for arm in (claim.better, claim.worse)} <= here
     assert {value.arm for value in claims.values} <= here
     assert set(experiment.scale("paper").settings["arms"]) == here
+
+
+def test_an_adapter_ends_in_the_weights_of_the_layers_it_was_for(small, tmp_path):
+    experiment = shortened(load_experiment("distillm-2"))
+    run = make_run(experiment, "gkd", 10, "paper", testbed=experiment.load_testbed("paper"), cache=tmp_path)
+    before = dict(run.testbed.sft_start(run).named_parameters())
+    student = experiment.arm("gkd").train(run)
+    after = dict(student.named_parameters())
+    assert set(after) == set(before)  # no adapter is left
+    changed = {name.split(".")[-2] for name, was in before.items() if not torch.equal(was, after[name])}
+    assert changed == set(experiment.scale("paper").settings["lora"]["target_modules"])
