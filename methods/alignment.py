@@ -74,6 +74,12 @@ class ByteSpans:
         encodings: Any = encoded.encodings
         return [self._spans(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 
+    def text(self, ids: Sequence[int]) -> str:
+        """What tokens spell behind other ones, without the special ones; U+FFFD for bytes that are no text."""
+        special = set(self.tokenizer.all_special_ids)
+        raw = b"".join(self.token_bytes.get(index, b"") for index in ids if index not in special)
+        return raw.decode(errors="replace")
+
     def _spans(self, text: str, encoding: Any) -> Spans:
         raw = text.encode()
         places = [0]  # the byte at which each character begins, and the end
@@ -106,6 +112,33 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
     spelled = {index: spelling(token) for token, index in tokenizer.get_vocab().items()}
     own = {index: str(token.content).encode() for index, token in tokenizer.added_tokens_decoder.items()}
     return {index: raw for index, raw in spelled.items() if raw is not None} | own
+
+
+def shared_tokens(
+    first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase
+) -> tuple[list[int], list[int]]:
+    """Ids of the tokens that both tokenizers have, in one order: those of equal bytes, and the two EOS.
+
+    Special tokens count as equal where they have one name. Each id is named once.
+    """
+    known = [_named(tokenizer) for tokenizer in (first, second)]
+    names = sorted(known[0].keys() & known[1].keys())
+    return [known[0][name] for name in names], [known[1][name] for name in names]
+
+
+def _named(tokenizer: PreTrainedTokenizerBase) -> dict[tuple[str, bytes], int]:
+    """The id of each token by what it is. Where several ids stand for the same bytes the last one is taken.
+
+    That is the piece, not the byte fallback, which comes first in a vocabulary.
+    """
+    special = set(tokenizer.all_special_ids)
+    named: dict[tuple[str, bytes], int] = {}
+    for index, raw in sorted(token_bytes(tokenizer).items()):
+        if index == tokenizer.eos_token_id:
+            named["eos", b""] = index
+        elif raw:
+            named["special" if index in special else "text", raw] = index
+    return named
 
 
 def _spelling(tokenizer: Any) -> Callable[[str], bytes | None]:

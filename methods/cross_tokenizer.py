@@ -32,8 +32,17 @@ def sorted_l1(
     The shorter distribution is filled up with zeros. It is the Wasserstein-1 distance under a uniform cost.
     Source: ULD, Boizard et al., arXiv 2402.12030, and its code (`student_temperature`, `teacher_temperature` 1).
     """
-    q = (student_logits / student_temperature).softmax(-1).sort(-1, descending=True).values
-    p = (teacher_logits / teacher_temperature).softmax(-1).sort(-1, descending=True).values
+    return sorted_distance(
+        (student_logits / student_temperature).softmax(-1), (teacher_logits / teacher_temperature).softmax(-1)
+    )
+
+
+def sorted_distance(q: Tensor, p: Tensor) -> Tensor:
+    """sum_i |p_(i) - q_(i)| of numbers from 0 up, sorted from high to low: (..., N), (..., M) -> (...).
+
+    The shorter list is filled up with zeros.
+    """
+    q, p = (x.sort(-1, descending=True).values for x in (q, p))
     width = max(q.shape[-1], p.shape[-1])
     q, p = (torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in (q, p))
     return (q - p).abs().sum(-1)

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from methods.alignment import ByteSpans, Spans, align
 from methods.errors import MethodError
 
 COLUMNS = ("input_ids", "labels", "chunks")
+ID_COLUMNS = tuple(prefix + name for prefix in ("", "teacher_") for name in COLUMNS)
 
 
 def encode_pairs(
@@ -30,7 +30,8 @@ def encode_pairs(
     Each side encodes prompt + completion as one text and ends it with its EOS, which counts as one more byte. Labels
     are -100 except on tokens that begin in the completion. `chunks` numbers the row's smallest common chunks inside
     the completion, -1 elsewhere: on tokens of a chunk that begins in the prompt, and behind either length limit.
-    Rows without a label are left out. Raises MethodError for missing columns or a tokenizer without an EOS.
+    `prompt` stays for those who want another completion of it. Rows without a label are left out.
+    Raises MethodError for missing columns or a tokenizer without an EOS.
     """
     if not {"prompt", "completion"} <= set(dataset.column_names):
         raise MethodError(
@@ -39,20 +40,35 @@ def encode_pairs(
     prompts, completions = dataset["prompt"][:], dataset["completion"][:]
     if any(not isinstance(text, str) for text in (*prompts[:1], *completions[:1])):
         raise MethodError("prompt and completion must be text: apply each side's chat template beforehand")
+    sides = ByteSpans(tokenizer), ByteSpans(teacher_tokenizer)
+    limits = max_length, teacher_max_length
+    encoded = encode_texts(prompts, completions, sides, limits)
+    rows = [row for row in encoded if any(label != -100 for label in row["labels"])]
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in ("prompt", *ID_COLUMNS)})
+
+
+def encode_texts(
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    sides: Sequence[ByteSpans],
+    limits: Sequence[int | None] = (None, None),
+    *,
+    ended: Sequence[bool] | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of `encode_pairs`, all of them, from texts; a completion that is not `ended` gets no EOS.
+
+    `sides` and `limits` are the student's and the teacher's. Raises MethodError for a tokenizer without an EOS.
+    """
     texts = [p + c for p, c in zip(prompts, completions, strict=True)]
-    sides = [
-        [_ended(spans, eos_of(side)) for spans in ByteSpans(side)(texts)]
-        for side in (tokenizer, teacher_tokenizer)
+    endings = [True] * len(texts) if ended is None else ended
+    spans = [
+        [_ended(found, eos_of(side.tokenizer), end) for found, end in zip(side(texts), endings, strict=True)]
+        for side in sides
     ]
-    limits = [max_length, teacher_max_length]
-    rows = []
-    for prompt, ours, theirs in zip(prompts, *sides, strict=True):
-        begin = len(prompt.encode())
-        row = _row(begin, ours, theirs, limits)
-        if any(label != -100 for label in row["labels"]):
-            rows.append(row)
-    names = [prefix + name for prefix in ("", "teacher_") for name in COLUMNS]
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in names})
+    return [
+        {"prompt": prompt, **_row(len(prompt.encode()), ours, theirs, limits)}
+        for prompt, ours, theirs in zip(prompts, *spans, strict=True)
+    ]
 
 
 def eos_of(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -62,12 +78,12 @@ def eos_of(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.eos_token_id
 
 
-def _ended(spans: Spans, eos: int) -> Spans:
-    """With an EOS of one byte behind the text, whether or not the tokenizer's template adds one."""
+def _ended(spans: Spans, eos: int, end: bool) -> Spans:
+    """With an EOS of one byte behind the text, or without one, whether or not the tokenizer's template adds one."""
     size = spans.ends[-1] if spans.ends else 0
     added = bool(spans.ids) and spans.ids[-1] == eos and spans.starts()[-1] == size
     keep = len(spans.ids) - added
-    return Spans([*spans.ids[:keep], eos], [*spans.ends[:keep], size + 1])
+    return Spans([*spans.ids[:keep], *[eos] * end], [*spans.ends[:keep], *[size + 1] * end])
 
 
 def _row(begin: int, ours: Spans, theirs: Spans, limits: Sequence[int | None]) -> dict[str, list[int]]:
@@ -99,13 +115,13 @@ def _row(begin: int, ours: Spans, theirs: Spans, limits: Sequence[int | None]) -
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Right-padded tensors of both sides, with `attention_mask` and `teacher_attention_mask`."""
+    """Right-padded tensors of both sides, with `attention_mask` and `teacher_attention_mask`; prompts stay as text."""
 
     pad_id: int
     teacher_pad_id: int
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        batch: dict[str, Tensor] = {}
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = {"prompt": [row["prompt"] for row in rows]} if "prompt" in rows[0] else {}
         for prefix, pad in (("", self.pad_id), ("teacher_", self.teacher_pad_id)):
             lengths = [len(row[prefix + "input_ids"]) for row in rows]
             width = max(lengths)
@@ -117,3 +133,16 @@ class PairCollator:
                 batch[prefix + name] = torch.tensor(padded)
             batch[prefix + "attention_mask"] = torch.tensor([[1] * n + [0] * (width - n) for n in lengths])
         return batch
+
+
+def rows_of(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows that `PairCollator` made a batch of. Raises MethodError where they came without their prompts."""
+    if "prompt" not in batch:
+        raise MethodError("rows without their prompt as text cannot get another completion: encode them anew")
+    rows: list[dict[str, Any]] = [{"prompt": prompt} for prompt in batch["prompt"]]
+    for prefix in ("", "teacher_"):
+        sizes = batch[prefix + "attention_mask"].sum(1).tolist()
+        for name in COLUMNS:
+            for row, ids, size in zip(rows, batch[prefix + name].tolist(), sizes, strict=True):
+                row[prefix + name] = ids[:size]
+    return rows

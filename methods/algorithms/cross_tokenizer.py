@@ -1,195 +1,56 @@
-"""Distillation from a teacher with another tokenizer: ULD and ALM, on fixed text that both sides encode."""
+"""Distillation from a teacher with another tokenizer: on text that both sides encode, given or the student's own."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from methods.algorithms.sft import SFTConfig, SFTTrainer
-from methods.alignment import starts_with
-from methods.cross_tokenizer import (
-    CHUNK_DIVERGENCES,
-    chunk_divergence,
-    linear_log_mass,
-    linear_sorted_l1,
-    merge_chunks,
+from methods.algorithms.cross_tokenizer_terms import (
+    ChunkLikelihood,
+    ContinuationUnits,
+    LossTerm,
+    MergedChunks,
+    NextToken,
+    Side,
+    SortedProbabilities,
 )
+from methods.algorithms.sft import SFTConfig, SFTTrainer
+from methods.alignment import ByteSpans, shared_tokens, starts_with
 from methods.errors import MethodError
-from methods.fused import Head, head_of, linear_cross_entropy, linear_log_probs
-from methods.models import core_model, freeze, hidden_states
+from methods.fused import head_of
+from methods.models import attached, core_model, eos_ids, freeze, hidden_states
 from methods.normalise import window_tokens
-from methods.text_pairs import PairCollator, encode_pairs, eos_of
+from methods.rollouts import rollout
+from methods.samplers import Example, Sampler, Step
+from methods.text_pairs import PairCollator, encode_pairs, encode_texts, eos_of, rows_of
 
-__all__ = ["ChunkLikelihood", "CrossTokenizerTrainer", "NextToken", "SFTConfig", "SortedProbabilities"]
+__all__ = [
+    "ChunkLikelihood",
+    "ContinuationUnits",
+    "CrossTokenizerTrainer",
+    "LossTerm",
+    "MergedChunks",
+    "NextToken",
+    "SFTConfig",
+    "SortedProbabilities",
+]
 
 BOUNDARY_BYTES = b" \n\t"
-
-
-@dataclass(frozen=True)
-class Side:
-    """The N completion tokens of one model in a micro-batch, sequence by sequence."""
-
-    hidden: Tensor  # (N, H); row n predicts label n
-    head: Head
-    labels: Tensor  # (N,)
-    sequence: Tensor  # (N,) row of the micro-batch
-    chunks: Tensor  # (N,) number of the chunk within the micro-batch, -1 for none
-    boundary: Tensor  # (V,) bool: ids that begin a word or end the text
-    eos: int
-
-
-class LossTerm(Protocol):
-    """A term of the loss: its weight, what it counts in a collated batch, and its sum over the micro-batch."""
-
-    @property
-    def weight(self) -> float: ...
-
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
-        """How many items its mean is over; known from the ids alone."""
-        ...
-
-    def total(self, student: Side, teacher: Side) -> Tensor:
-        """Sum over the items, in nats."""
-        ...
-
-
-@dataclass(frozen=True)
-class NextToken:
-    """-log q(label): mean over the student's completion tokens."""
-
-    weight: float = 1.0
-
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
-        return (batch["labels"][:, 1:] != -100).sum()
-
-    def total(self, student: Side, teacher: Side) -> Tensor:
-        return linear_cross_entropy(student.hidden, student.head, student.labels).total
-
-
-@dataclass(frozen=True)
-class SortedProbabilities:
-    """ULD: L1 distance of sorted probabilities, token k of the student's completion against token k of the teacher's.
-
-    Mean over the positions that both completions have: they are paired by their number alone, from the first token of
-    the completion to the end of the shorter one.
-    Source: Boizard et al., arXiv 2402.12030; weight (`distil_factor` 1.5), pairing and temperatures as in its code.
-    """
-
-    weight: float = 1.5
-    student_temperature: float = 1.0
-    teacher_temperature: float = 1.0
-
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
-        sizes = [(batch[name][:, 1:] != -100).sum(1) for name in ("labels", "teacher_labels")]
-        return torch.minimum(*sizes).sum()
-
-    def total(self, student: Side, teacher: Side) -> Tensor:
-        # Every sequence of the micro-batch, so that both counts have one length.
-        sequences = int(max(s.sequence.max() if len(s.sequence) else -1 for s in (student, teacher))) + 1
-        sizes = [torch.bincount(side.sequence, minlength=sequences) for side in (student, teacher)]
-        shared = torch.minimum(*sizes)
-        rows = []
-        for side, size in zip((student, teacher), sizes, strict=True):
-            place = (
-                torch.arange(len(side.sequence), device=shared.device)
-                - (size.cumsum(0) - size)[side.sequence]
-            )
-            rows.append(side.hidden[place < shared[side.sequence]])
-        return linear_sorted_l1(
-            rows[0],
-            student.head,
-            rows[1],
-            teacher.head,
-            student_temperature=self.student_temperature,
-            teacher_temperature=self.teacher_temperature,
-        ).total
-
-
-@dataclass(frozen=True)
-class ChunkLikelihood:
-    """ALM: the probability of each aligned chunk, as an event that happens or not, under student and teacher.
-
-    Mean over the smallest common chunks. `debias` multiplies a chunk's probability by that of a word boundary behind
-    it; a chunk behind which the teacher's boundary probability is at most `threshold` is joined to the next one. EOS
-    ends a chunk for certain. Joined chunks still count as the ones they are made of.
-    Source: Minixhofer et al., arXiv 2503.20083, section 3, appendix B (tau 100, gamma 0.1, f the KL); A.2 for others.
-    """
-
-    weight: float = 1.0
-    temperature: float = 100.0  # tau
-    debias: bool = True
-    threshold: float = 0.1  # gamma
-    divergence: str = "kl"
-    epsilon: float = 1e-6
-
-    def __post_init__(self) -> None:
-        if self.divergence not in CHUNK_DIVERGENCES:
-            raise MethodError(f"unknown divergence of chunks {self.divergence!r}; one of {CHUNK_DIVERGENCES}")
-        if not 0 <= self.threshold < 1:
-            raise MethodError(f"threshold is {self.threshold}, not in [0, 1)")
-
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
-        return (batch["chunks"].amax(1) + 1).sum()
-
-    def total(self, student: Side, teacher: Side) -> Tensor:
-        count = int(student.chunks.max()) + 1 if len(student.chunks) else 0
-        if not count:
-            return student.hidden.sum() * 0
-        q = _per_chunk(student, linear_log_probs(student.hidden, student.head, student.labels), count)
-        with torch.no_grad():
-            p = _per_chunk(teacher, linear_log_probs(teacher.hidden, teacher.head, teacher.labels), count)
-        if self.debias:
-            with torch.no_grad():
-                p_end, ends = _end_log_probs(teacher, count)
-            q_end, q_known = _end_log_probs(student, count)
-            sequence = student.sequence[_last_rows(student, count)]
-            numbers, stays = merge_chunks(sequence, ends & q_known & (p_end.exp() > self.threshold))
-            # What joined chunks share is their end: the last one's.
-            last = torch.zeros(len(stays), dtype=torch.long, device=q.device).scatter_reduce_(
-                0, numbers, torch.arange(count, device=q.device), "amax"
-            )
-            q, p = (x.new_zeros(len(stays)).index_add(0, numbers, x) for x in (q, p))
-            q, p = (q + q_end[last])[stays], (p + p_end[last])[stays]
-        return chunk_divergence(
-            q, p, temperature=self.temperature, divergence=self.divergence, epsilon=self.epsilon
-        ).sum()
-
-
-def _per_chunk(side: Side, log_probs: Tensor, count: int) -> Tensor:
-    """Log-probability of each chunk (count,): the sum over its tokens."""
-    inside = side.chunks >= 0
-    return log_probs.new_zeros(count).index_add(0, side.chunks[inside], log_probs[inside])
-
-
-def _last_rows(side: Side, count: int) -> Tensor:
-    """The row of each chunk's last token (count,)."""
-    rows = torch.arange(len(side.chunks), device=side.chunks.device)
-    inside = side.chunks >= 0
-    return rows.new_zeros(count).scatter_reduce_(0, side.chunks[inside], rows[inside], "amax")
-
-
-def _end_log_probs(side: Side, count: int) -> tuple[Tensor, Tensor]:
-    """log P(a boundary follows) of each chunk (count,), and where it is known: not where a length limit cut the text.
-
-    The row after a chunk's last token is the one that predicts what follows it. Behind EOS nothing does: log P = 0.
-    """
-    last = _last_rows(side, count)
-    following = (last + 1).clamp(max=len(side.chunks) - 1)
-    has_next = (following > last) & (side.sequence[following] == side.sequence[last])
-    mass = linear_log_mass(side.hidden[following[has_next]], side.head, side.boundary)
-    place = has_next.nonzero().squeeze(-1)
-    return mass.new_zeros(count).index_add(0, place, mass), has_next | (side.labels[last] == side.eos)
+TERMS, TERMS_FILE = "loss_terms", "loss_terms.safetensors"
 
 
 class CrossTokenizerTrainer(SFTTrainer):
-    """Weighted sum of terms between a student and a teacher with another tokenizer, on fixed text.
+    """Weighted sum of terms between a student and a teacher with another tokenizer.
 
     loss = sum_terms weight * (sum over the accumulation window and all ranks) / (the term's own count there)
 
@@ -197,6 +58,10 @@ class CrossTokenizerTrainer(SFTTrainer):
     alone, so that micro-batches and ranks do not change the update. Rows are text (`prompt`, `completion`), encoded
     and aligned once, by both tokenizers, or what `methods.text_pairs.encode_pairs` made of such rows. `max_length` of
     the arguments limits the student's tokens, `teacher_max_length` (default: the same) the teacher's.
+    A `sampler` changes completions before a step, e.g. to what the student writes (GOLD, SimCT): its tokens are made
+    text, which both tokenizers encode; `retokenised` counts completions that the student's own then cuts otherwise.
+    A term may be a module (DSKD): its parameters train with the student, at `learning_rate_factor` times its learning
+    rate, and a checkpoint keeps them beside it; the student leaves the training without them.
     `gradient_balance` multiplies each term's weight by 1 / |its gradient on the LM head| over the window, normalised
     to sum to 1 (GradMag: ALM, arXiv 2503.20083, section 3.3); it costs a forward pass of the student.
     Raises MethodError for rows or tokenizers that cannot be aligned.
@@ -213,6 +78,8 @@ class CrossTokenizerTrainer(SFTTrainer):
         train_dataset: Dataset,
         processing_class: PreTrainedTokenizerBase,
         eval_dataset: Dataset | None = None,
+        sampler: Sampler | None = None,
+        max_completion_length: int = 256,
         gradient_balance: bool = False,
         teacher_max_length: int | None = None,
         boundary_bytes: bytes = BOUNDARY_BYTES,
@@ -223,43 +90,163 @@ class CrossTokenizerTrainer(SFTTrainer):
         args = copy.copy(args)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         args.remove_unused_columns = False
-        limits = {"max_length": args.max_length, "teacher_max_length": teacher_max_length or args.max_length}
+        limits = (args.max_length, teacher_max_length or args.max_length)
 
         def encoded(rows: Dataset | None) -> Dataset | None:
             if rows is None or "teacher_input_ids" in rows.column_names:
                 return rows
-            return encode_pairs(rows, processing_class, teacher_tokenizer, **limits)
+            longest, teacher_longest = limits
+            return encode_pairs(
+                rows,
+                processing_class,
+                teacher_tokenizer,
+                max_length=longest,
+                teacher_max_length=teacher_longest,
+            )
 
+        tokenizers = processing_class, teacher_tokenizer
         eos = eos_of(processing_class), eos_of(teacher_tokenizer)
-        pads = [t.pad_token_id for t in (processing_class, teacher_tokenizer)]
+        pads = [e if t.pad_token_id is None else t.pad_token_id for t, e in zip(tokenizers, eos, strict=True)]
         super().__init__(
             model,
             args=args,
             train_dataset=encoded(train_dataset),
             eval_dataset=encoded(eval_dataset),
             processing_class=processing_class,
-            data_collator=PairCollator(
-                *(e if pad is None else pad for pad, e in zip(pads, eos, strict=True))
-            ),
+            data_collator=PairCollator(*pads),
             **kwargs,
         )
         self.terms, self.gradient_balance = tuple(terms), gradient_balance
+        device = self.accelerator.device
         student = core_model(self.accelerator.unwrap_model(self.model))
         self.teacher = self.accelerator.prepare_model(freeze(teacher), evaluation_mode=True)
-        self._eos = eos
+        self._trained_terms = nn.ModuleList(t for t in terms if isinstance(t, nn.Module)).to(device)
+        self._eos, self._pad_id = eos, pads[0]
+        sizes = [len(head_of(core).weight) for core in (student, teacher)]
         self._boundary = tuple(
-            starts_with(tokenizer, boundary_bytes, len(head_of(core).weight)).to(self.accelerator.device)
-            for tokenizer, core in ((processing_class, student), (teacher_tokenizer, teacher))
+            starts_with(tokenizer, boundary_bytes, size).to(device)
+            for tokenizer, size in zip(tokenizers, sizes, strict=True)
         )
+        ids = torch.tensor(shared_tokens(*tokenizers), device=device)
+        self._shared = ids[:, (ids < torch.tensor(sizes, device=device).unsqueeze(1)).all(0)]
         self._factors: list[Tensor | float] = []
+        self.sampler, self.max_completion_length = sampler, max_completion_length
+        self.rollout_counts = {"completions": 0, "truncated": 0, "empty": 0}
+        self.retokenised = 0
+        self._limits, self._spans = limits, tuple(ByteSpans(t) for t in tokenizers)
+        self._stop_ids = eos_ids(student, processing_class) if sampler is not None else []
+
+    # Terms that learn: part of the student while it trains, beside it in its checkpoints.
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        if not len(self._trained_terms):
+            return super().train(*args, **kwargs)
+        core: Any = core_model(self.accelerator.unwrap_model(self.model))
+        left_out = core._keys_to_ignore_on_save
+        with attached(core, **{TERMS: self._trained_terms}):
+            core._keys_to_ignore_on_save = {
+                *(left_out or ()),
+                *(f"{TERMS}.{name}" for name in self._trained_terms.state_dict()),
+            }
+            try:
+                return super().train(*args, **kwargs)
+            finally:
+                core._keys_to_ignore_on_save = left_out
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        for term in self._trained_terms:
+            own = {id(p) for p in term.parameters()}
+            for group in optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if id(p) not in own]
+            rate = self.args.learning_rate * float(term.learning_rate_factor)  # type: ignore[arg-type]
+            optimizer.add_param_group({"params": list(term.parameters()), "lr": rate})
+        return optimizer
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
+        if _internal_call and len(self._trained_terms) and self.args.should_save:
+            tensors = {name: t.detach().cpu() for name, t in self._trained_terms.state_dict().items()}
+            save_file(tensors, Path(output_dir or str(self.args.output_dir)) / TERMS_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        path = Path(resume_from_checkpoint) / TERMS_FILE
+        if len(self._trained_terms) and path.is_file():
+            self._trained_terms.load_state_dict(load_file(path))
 
     # The window: what each term counts in it, and, where asked for, how large its gradient is.
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, tokens = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if batches:
-            self._factors = self._window_factors(batches, tokens)
+        if not batches:
+            return batches, tokens
+        if self.sampler is not None:
+            batches = self._sampled(batches)
+            tokens = self._get_num_items_in_batch(batches, device)
+        self._factors = self._window_factors(batches, tokens)
         return batches, tokens
+
+    def _sampled(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The batches with the completions that the sampler makes of theirs."""
+        assert self.sampler is not None
+        rows = [row for batch in batches for row in rows_of(batch)]
+        window = [_example(row) for row in rows]
+        # As in methods.algorithms.distillation: one source for a step and rank, so that a resumed run draws the same.
+        source = random.Random(f"{self.args.seed}:{self.accelerator.process_index}:{self.state.global_step}")
+        progress = self.state.global_step / max(1, self.state.max_steps)
+        examples = self.sampler(window, Step(progress, source, self._generator(source), _no_validation))
+        if len(examples) != len(window):
+            raise MethodError(
+                f"the sampler made {len(examples)} examples of {len(window)}: one for each is needed"
+            )
+        changed = [
+            n
+            for n, pair in enumerate(zip(window, examples, strict=True))
+            if pair[0].completion != pair[1].completion
+        ]
+        written = [examples[n].completion for n in changed]
+        made = encode_texts(
+            [rows[n]["prompt"] for n in changed],
+            [self._spans[0].text(ids) for ids in written],
+            self._spans,
+            self._limits,
+            ended=[bool(ids) and ids[-1] in self._stop_ids for ids in written],
+        )
+        for n, ids, row in zip(changed, written, made, strict=True):
+            self.retokenised += _example(row).completion != ids
+            rows[n] = row
+        parts, device = [], batches[0]["input_ids"].device
+        for batch in batches:
+            part, rows = rows[: len(batch["prompt"])], rows[len(batch["prompt"]) :]
+            parts.append(
+                {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.data_collator(part).items()}
+            )
+        return parts
+
+    def _generator(self, source: random.Random) -> Callable[..., list[list[int]]]:
+        def generate(prompts: list[list[int]], **settings: Any) -> list[list[int]]:
+            if settings.get("teacher_mix"):
+                raise MethodError("a teacher with other tokens cannot write half of a completion")
+            student = self.accelerator.unwrap_model(self.model)
+            with self.accelerator.autocast():
+                made = rollout(
+                    student,
+                    prompts,
+                    max_new_tokens=self.max_completion_length,
+                    eos_ids=self._stop_ids,
+                    pad_id=self._pad_id,
+                    generator=torch.Generator(device=student.device).manual_seed(source.getrandbits(63)),
+                    **settings,
+                )
+            self.count_tokens("generated", made.completion_mask.sum())
+            self.count_tokens("student", made.prompt_mask.sum() + made.completion_mask.sum())
+            for name, number in made.counts().items():
+                self.rollout_counts[name] += number
+            kept = made.completion_mask.bool()
+            return [ids[keep].tolist() for ids, keep in zip(made.completion_ids, kept, strict=True)]
+
+        return generate
 
     def _window_factors(self, batches: list[dict[str, Tensor]], tokens: Any) -> list[Tensor | float]:
         """What each term's sum is multiplied by before `compute_loss` divides by the window's tokens."""
@@ -331,22 +318,42 @@ class CrossTokenizerTrainer(SFTTrainer):
         made = inputs.get("teacher_hidden")  # by the gradient balance
         teacher = self.accelerator.unwrap_model(self.teacher)
 
-        def side(
-            hidden: Tensor, head: Head, labels: Tensor, chunks: Tensor, rows: Tensor, which: int
-        ) -> Side:
+        def side(model: Any, hidden: Tensor, labels: Tensor, rows: Tensor, which: int) -> Side:
+            prefix = ("", "teacher_")[which]
             sequence = torch.arange(len(rows), device=rows.device).unsqueeze(1).expand_as(rows)[rows]
-            inside = chunks[:, 1:][rows]
-            numbers = torch.where(inside >= 0, inside + offsets[sequence], -1)
-            return Side(hidden, head, labels, sequence, numbers, self._boundary[which], self._eos[which])
+            inside = inputs[prefix + "chunks"][:, 1:][rows]
+            return Side(
+                hidden=hidden,
+                head=head_of(model),
+                labels=labels,
+                sequence=sequence,
+                chunks=torch.where(inside >= 0, inside + offsets[sequence], -1),
+                boundary=self._boundary[which],
+                shared=self._shared[which],
+                eos=self._eos[which],
+                inputs=inputs[prefix + "input_ids"][:, :-1][rows],
+                embedding=model.get_input_embeddings().weight,
+            )
 
         return (
-            side(hidden, head_of(core), labels, inputs["chunks"], rows, 0),
+            side(core, hidden, labels, rows, 0),
             side(
+                teacher,
                 self._teacher_hidden(inputs) if made is None else made,
-                head_of(teacher),
                 inputs["teacher_labels"][:, 1:][theirs],
-                inputs["teacher_chunks"],
                 theirs,
                 1,
             ),
         )
+
+
+def _example(row: dict[str, Any]) -> Example:
+    """The student's tokens of a row; the completion begins at the first label."""
+    begin = next((n for n, label in enumerate(row["labels"]) if label != -100), len(row["labels"]))
+    return Example(row["input_ids"][:begin], row["input_ids"][begin:])
+
+
+def _no_validation() -> float:
+    raise MethodError(
+        "this sampler looks at the validation loss, which is not measured between two tokenizers"
+    )
