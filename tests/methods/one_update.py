@@ -13,10 +13,12 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
-from methods.algorithms import distillation, minillm
+from methods.algorithms import cross_tokenizer, distillation, minillm
 from methods.algorithms.cross_tokenizer import (
     ChunkLikelihood,
+    ContinuationUnits,
     CrossTokenizerTrainer,
+    MergedChunks,
     NextToken,
     SortedProbabilities,
 )
@@ -34,6 +36,7 @@ from methods.contrastive import (
     student_share,
     teacher_share,
 )
+from methods.dual_space import DualSpace
 from methods.revision import ClippedKL, Corrected, LearnedBand, SpanConsistency
 from methods.rollouts import rollout
 from methods.samplers import HalfStudent, OnPolicy, WithStudent
@@ -100,6 +103,14 @@ CROSS = {
     "uld": lambda: {"terms": [NextToken(), SortedProbabilities()]},
     "alm": lambda: {"terms": [ChunkLikelihood(temperature=2.0)], "boundary_bytes": b"acegkoxz"},
     "alm-balanced": lambda: {"terms": [NextToken(), ChunkLikelihood(debias=False)], "gradient_balance": True},
+    "gold": lambda: {"terms": [MergedChunks(divergence="forward_kl", matched_weight=0.5)]},
+    "gold-on-policy": lambda: {
+        "terms": [MergedChunks()],
+        "sampler": OnPolicy(1.0),
+        "max_completion_length": 7,
+    },
+    "simct": lambda: {"terms": [ContinuationUnits(), ContinuationUnits(units=False, weight=0.5)]},
+    "dskd": lambda: {"terms": [NextToken(weight=0.5), DualSpace(16, 24)]},
 }
 TRAINERS = (
     "sft",
@@ -179,12 +190,15 @@ def one_update(
                 **shared,
             )
         elif trainer_name in CROSS:
+            options = CROSS[trainer_name]()
+            learning = torch.nn.ModuleList(t for t in options["terms"] if isinstance(t, torch.nn.Module))
+            before |= {f"terms.{name}": p.detach().clone() for name, p in learning.named_parameters()}
             trainer = CrossTokenizerTrainer(
                 student,
                 teacher=make_model("gpt2" if kind == "gpt2" else "llama", seed=1, width=24, vocabulary=40),
                 teacher_tokenizer=pair_tokenizer(),
                 args=SFTConfig(**common),
-                **CROSS[trainer_name](),
+                **options,
                 **shared,
             )
         elif trainer_name == "sft":
@@ -200,6 +214,8 @@ def one_update(
         after |= {f"filters.{name}": p for name, p in filters.named_parameters()}
     if trainer_name in COMPOSITIONS:
         after |= {f"auxiliaries.{name}": p for name, p in auxiliaries.named_parameters()}
+    if trainer_name in CROSS:
+        after |= {f"terms.{name}": p for name, p in learning.named_parameters()}
     return {name: after[name].detach() - was for name, was in before.items()}
 
 
@@ -240,7 +256,7 @@ def _hidden_trainer(trainer_name, student, teacher, filters, args, shared):
 
 def greedy_rollouts() -> None:
     """Sampling differs between ranks by design; greedy rollouts make the partitions comparable."""
-    for module in (minillm, distillation):
+    for module in (minillm, distillation, cross_tokenizer):
         module.rollout = functools.partial(rollout, greedy=True)
 
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from methods.algorithms import distillation, minillm
+from methods.algorithms import cross_tokenizer, distillation, minillm
 from methods.rollouts import rollout
 from tests.methods.one_update import MODELS, TRAINERS, greedy_rollouts, one_update
 
 
 @pytest.fixture(autouse=True)
 def greedy(monkeypatch):
-    for module in (minillm, distillation):
+    for module in (minillm, distillation, cross_tokenizer):
         monkeypatch.setattr(module, "rollout", rollout)  # so that the patch below is undone after each test
     greedy_rollouts()
 
