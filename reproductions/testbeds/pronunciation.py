@@ -213,14 +213,19 @@ class Pronunciation:
         return fine_tune(model, rows, self.tokenizer, run, training, max_tokens=MAX_TOKENS, phase=phase)
 
     def teacher(self, run: Run, size: str = "medium") -> PreTrainedModel:
-        """The cached teacher of a size of TEACHER_SHAPES, frozen, on `run.device`; some minutes to make on one core."""
+        """The cached teacher of a size of TEACHER_SHAPES, frozen, on `run.device`; some minutes to make on one core.
+
+        `settings["teacher_learning_rates"]` may give a size its own: what suits the medium one is too much for wide ones.
+        """
         shape = TEACHER_SHAPES[size]
+        own = run.settings.get("teacher_learning_rates", {}).get(size)
+        training = TEACHER_TRAINING if own is None else {**TEACHER_TRAINING, "learning_rate": own}
 
         def build() -> PreTrainedModel:
             model = self._scratch(shape, seed=0)
-            return self._fine_tune(model, self.teacher_train, run, TEACHER_TRAINING, "teacher")
+            return self._fine_tune(model, self.teacher_train, run, training, "teacher")
 
-        key = {"shape": shape, "training": TEACHER_TRAINING, "seed": 0}
+        key = {"shape": shape, "training": training, "seed": 0}
         return on_device(run.cached_model("teacher", key, build), run).eval().requires_grad_(False)
 
     def student(self, run: Run) -> PreTrainedModel:
