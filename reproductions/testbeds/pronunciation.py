@@ -215,7 +215,7 @@ class Pronunciation:
     def teacher(self, run: Run, size: str = "medium") -> PreTrainedModel:
         """The cached teacher of a size of TEACHER_SHAPES, frozen, on `run.device`; some minutes to make on one core.
 
-        `settings["teacher_learning_rates"]` may give a size its own: what suits the medium one is too much for wide ones.
+        `settings["teacher_learning_rates"]` may give a size its own: the medium one's is too much for wide ones.
         """
         shape = TEACHER_SHAPES[size]
         own = run.settings.get("teacher_learning_rates", {}).get(size)
