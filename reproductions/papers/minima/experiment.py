@@ -32,8 +32,8 @@ def testbed():
     return load(PronunciationSizes)
 
 
-# At the other teachers' rate of 4e-3 the largest was worse than the small one (ROUGE-L 71 and 78 on the validation split, medium 80):
-# badly trained, which is not what the paper means. Seen on the teachers alone, before any run of this paper.
+# At the other teachers' rate of 4e-3 the largest was worse than the small one (ROUGE-L 71 and 78 on the validation
+# split, medium 80): badly trained, which is not what the paper means. Seen before any run of this paper.
 MINIMA = {"distillation_weight": 0.5, "teacher_learning_rates": {"large": 1.5e-3}}
 
 EXPERIMENT = Experiment(
