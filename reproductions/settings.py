@@ -50,14 +50,14 @@ def small_two_tokenizers(**more: Any) -> dict[str, Any]:
     """
     return {
         "precision": "fp32",
-        "curve_points": 1,
-        "curve_examples": 50,
+        "curve_points": 0,
+        "test_examples": 150,
         "training": {
-            "max_steps": 60,
+            "max_steps": 40,
             "per_device_train_batch_size": 8,
             "learning_rate": 1e-4,
             "lr_scheduler_type": "cosine",
-            "warmup_steps": 6,
+            "warmup_steps": 4,
             "weight_decay": 0.0,
             "max_grad_norm": 1.0,
         },
