@@ -71,7 +71,17 @@ BABYLLAMA: dict[str, Any] = {
     "teacher_learning_rate": 4e-3,
     "teachers": {"six": {"shape": "medium", "seed": 1}, "twelve": {"shape": "twelve", "seed": 2}},
 }
-SETTINGS = tiny({}, **BABYLLAMA)
+SETTINGS = tiny(
+    {
+        "no-kd": 0.004,
+        "teacher-six": 0.002,
+        "teacher-twelve": 0.002,
+        "one-six": 0.004,
+        "one-twelve": 0.004,
+        "two-teachers": 0.004,
+    },
+    **BABYLLAMA,
+)
 SETTINGS["training"] = SETTINGS["training"] | {"max_steps": 640, "warmup_steps": 40, "weight_decay": 0.1}
 
 EXPERIMENT = Experiment(
