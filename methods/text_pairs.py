@@ -30,7 +30,9 @@ def encode_pairs(
     Each side encodes prompt + completion as one text and ends it with its EOS, which counts as one more byte. Labels
     are -100 except on tokens that begin in the completion. `chunks` numbers the row's smallest common chunks inside
     the completion, -1 elsewhere: on tokens of a chunk that begins in the prompt, and behind either length limit.
-    `prompt` stays for those who want another completion of it. Rows without a label are left out.
+    `prompt` stays for those who want another completion of it. A column `teacher_prompt` holds what the teacher reads
+    in its place (its chat template, examples); the completion alone is aligned then, and no prompt stays. Rows without
+    a label are left out.
     Raises MethodError for missing columns or a tokenizer without an EOS.
     """
     if not {"prompt", "completion"} <= set(dataset.column_names):
@@ -42,9 +44,11 @@ def encode_pairs(
         raise MethodError("prompt and completion must be text: apply each side's chat template beforehand")
     sides = ByteSpans(tokenizer), ByteSpans(teacher_tokenizer)
     limits = max_length, teacher_max_length
-    encoded = encode_texts(prompts, completions, sides, limits)
+    theirs = dataset["teacher_prompt"][:] if "teacher_prompt" in dataset.column_names else None
+    encoded = encode_texts(prompts, completions, sides, limits, teacher_prompts=theirs)
     rows = [row for row in encoded if any(label != -100 for label in row["labels"])]
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in ("prompt", *ID_COLUMNS)})
+    names = ("prompt", *ID_COLUMNS) if theirs is None else ID_COLUMNS
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in names})
 
 
 def encode_texts(
@@ -54,21 +58,31 @@ def encode_texts(
     limits: Sequence[int | None] = (None, None),
     *,
     ended: Sequence[bool] | None = None,
+    teacher_prompts: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `encode_pairs`, all of them, from texts; a completion that is not `ended` gets no EOS.
 
     `sides` and `limits` are the student's and the teacher's. Raises MethodError for a tokenizer without an EOS.
     """
-    texts = [p + c for p, c in zip(prompts, completions, strict=True)]
-    endings = [True] * len(texts) if ended is None else ended
-    spans = [
-        [_ended(found, eos_of(side.tokenizer), end) for found, end in zip(side(texts), endings, strict=True)]
-        for side in sides
-    ]
+    asked = prompts, prompts if teacher_prompts is None else teacher_prompts
+    begins = [max(len(prompt.encode()) for prompt in pair) for pair in zip(*asked, strict=True)]
+    endings = [True] * len(completions) if ended is None else ended
+    spans = []
+    for side, own in zip(sides, asked, strict=True):
+        found = side([p + c for p, c in zip(own, completions, strict=True)])
+        whole = [_ended(one, eos_of(side.tokenizer), end) for one, end in zip(found, endings, strict=True)]
+        # Both completions begin at one byte, so that they can be aligned whatever came before.
+        moves = [begin - len(prompt.encode()) for begin, prompt in zip(begins, own, strict=True)]
+        spans.append([_moved(one, by) for one, by in zip(whole, moves, strict=True)])
     return [
-        {"prompt": prompt, **_row(len(prompt.encode()), ours, theirs, limits)}
-        for prompt, ours, theirs in zip(prompts, *spans, strict=True)
+        {"prompt": prompt, **_row(begin, ours, theirs, limits)}
+        for prompt, begin, ours, theirs in zip(prompts, begins, *spans, strict=True)
     ]
+
+
+def _moved(spans: Spans, by: int) -> Spans:
+    """As if `by` more bytes stood before the text, in its first token."""
+    return Spans(spans.ids, [end + by for end in spans.ends]) if by else spans
 
 
 def eos_of(tokenizer: PreTrainedTokenizerBase) -> int:
