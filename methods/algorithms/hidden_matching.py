@@ -63,7 +63,9 @@ class HiddenMatchingTrainer(DistillationTrainer):
     loss = terms + hidden_weight * mean over (s, t) of `layers` of D(F_s(h_s), G_t(h_t)), mean over completion tokens.
     F are `student_filters`, which train along; G are `teacher_filters`, frozen; without them F maps to the teacher's
     width. D is a name of `methods.hidden.HIDDEN_DISTANCES`; "squared_error" is a mean over dimensions, so its weight is
-    large. The student leaves the training without its filters.
+    large. Or a module for each of `layers` that makes of F_s(h_s) (N, D), G_t(h_t) (N, D) and the numbers of their
+    sequences (N,) a value (N,), such as `methods.mutual_information.MutualInformation`; they train along.
+    The student leaves the training without its filters and modules.
     Source: TED, arXiv 2210.01351, stage II (`hidden_weight` is mse_alpha of its scripts); without teacher
     filters it is the layer-wise distillation (LWD) that TED compares with.
     """
@@ -75,16 +77,20 @@ class HiddenMatchingTrainer(DistillationTrainer):
         student_filters: LayerFilters,
         teacher_filters: LayerFilters | None = None,
         hidden_weight: float = 1.0,
-        distance: str = "squared_error",
+        distance: str | Sequence[nn.Module] = "squared_error",
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        if distance not in HIDDEN_DISTANCES:
-            raise MethodError(f"unknown distance {distance!r}; one of {', '.join(HIDDEN_DISTANCES)}")
-        self.layers, self.hidden_weight = tuple(layers), hidden_weight
-        self._distance = HIDDEN_DISTANCES[distance]
+        self.layers, self.hidden_weight, self._distance = tuple(layers), hidden_weight, None
+        self.distances = nn.ModuleList(() if isinstance(distance, str) else distance)
+        if isinstance(distance, str):
+            if distance not in HIDDEN_DISTANCES:
+                raise MethodError(f"unknown distance {distance!r}; one of {', '.join(HIDDEN_DISTANCES)}")
+            self._distance = HIDDEN_DISTANCES[distance]
+        elif len(self.distances) != len(self.layers):
+            raise MethodError(f"{len(self.distances)} modules for {len(self.layers)} pairs of layers")
         device = self.accelerator.device
-        self.student_filters = student_filters.to(device)
+        self.student_filters, self.distances = student_filters.to(device), self.distances.to(device)
         self.teacher_filters = (
             None if teacher_filters is None else teacher_filters.to(device).requires_grad_(False)
         )
@@ -101,7 +107,7 @@ class HiddenMatchingTrainer(DistillationTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         core = core_model(self.accelerator.unwrap_model(self.model))
-        with attached(core, layer_filters=self.student_filters):
+        with attached(core, layer_filters=self.student_filters, layer_distances=self.distances):
             return super().train(*args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -115,13 +121,16 @@ class HiddenMatchingTrainer(DistillationTrainer):
     def row_loss(self, core: nn.Module, hidden: Tensor, labels: Tensor, inputs: dict, rows: Tensor) -> Tensor:
         loss = super().row_loss(core, hidden, labels, inputs, rows)
         total = hidden.new_zeros(())
-        for s, t in self.layers:
+        sequence = rows.nonzero()[:, 0]
+        for place, (s, t) in enumerate(self.layers):
             ours = self.student_filters(s, self._student_states[s][:, :-1][rows])
             with torch.no_grad():
                 theirs = self._teacher_states[t][:, :-1][rows]
                 if self.teacher_filters is not None:
                     theirs = self.teacher_filters(t, theirs)
-            total = total + self._distance(ours, theirs.to(ours.dtype)).sum()
+            sides = ours, theirs.to(ours.dtype)
+            found = self._distance(*sides) if self._distance else self.distances[place](*sides, sequence)
+            total = total + found.sum()
         return loss + self.hidden_weight * total / len(self.layers)
 
 

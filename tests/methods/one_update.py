@@ -37,6 +37,7 @@ from methods.contrastive import (
     teacher_share,
 )
 from methods.dual_space import DualSpace
+from methods.mutual_information import MutualInformation
 from methods.revision import ClippedKL, Corrected, LearnedBand, SpanConsistency
 from methods.rollouts import rollout
 from methods.samplers import HalfStudent, OnPolicy, WithStudent
@@ -97,7 +98,7 @@ COMPOSITIONS["revision"] = lambda: {
     "terms": [Term("cross_entropy", sources=("data",))],
     "auxiliaries": [ClippedKL(LearnedBand(29, lower=0.3)), SpanConsistency([5, 9, 17], weight=2.0)],
 }
-HIDDEN = ("filters", "filtered-layers", "unfiltered-layers")
+HIDDEN = ("filters", "filtered-layers", "unfiltered-layers", "mutual-information")
 # Terms of the trainer for two tokenizers.
 CROSS = {
     "uld": lambda: {"terms": [NextToken(), SortedProbabilities()]},
@@ -167,8 +168,16 @@ def one_update(
             filters = LayerFilters(
                 (0, 1), 16, 24, seed=4
             )  # they are trained too, and count as parameters here
-            before |= {f"filters.{name}": p.detach().clone() for name, p in filters.named_parameters()}
-            trainer = _hidden_trainer(trainer_name, student, teacher, filters, SFTConfig(**common), shared)
+            critics = torch.nn.ModuleList(MutualInformation(24, size=8, seed=s) for s in (6, 7))
+            extra = {"filters": filters}
+            if trainer_name == "mutual-information":
+                extra["critics"] = critics
+            before |= {
+                f"{who}.{name}": p.detach().clone()
+                for who, module in extra.items()
+                for name, p in module.named_parameters()
+            }
+            trainer = _hidden_trainer(trainer_name, student, teacher, extra, SFTConfig(**common), shared)
         elif trainer_name == "plain-text":
             trainer = PlainTextDistillationTrainer(
                 student, teacher=teacher, args=SFTConfig(**common), corpus=CORPUS, text_weight=0.7, **shared
@@ -211,7 +220,7 @@ def one_update(
         trainer.train()
     after = dict(student.named_parameters())
     if trainer_name in HIDDEN:
-        after |= {f"filters.{name}": p for name, p in filters.named_parameters()}
+        after |= {f"{who}.{name}": p for who, m in extra.items() for name, p in m.named_parameters()}
     if trainer_name in COMPOSITIONS:
         after |= {f"auxiliaries.{name}": p for name, p in auxiliaries.named_parameters()}
     if trainer_name in CROSS:
@@ -238,7 +247,8 @@ def _domain_trainer(student, teacher, tokenizer, args, shared):
     )
 
 
-def _hidden_trainer(trainer_name, student, teacher, filters, args, shared):
+def _hidden_trainer(trainer_name, student, teacher, extra, args, shared):
+    filters = extra["filters"]
     if trainer_name == "filters":
         return FilterTrainer(student, filters=filters, args=args, **shared)
     teacher_filters = LayerFilters((0, 1), 24, 24, seed=5) if trainer_name == "filtered-layers" else None
@@ -250,6 +260,7 @@ def _hidden_trainer(trainer_name, student, teacher, filters, args, shared):
         student_filters=filters,
         teacher_filters=teacher_filters,
         hidden_weight=0.3,
+        distance=extra.get("critics", "squared_error"),
         **shared,
     )
 
