@@ -1,6 +1,7 @@
 """Arms of papers about two tokenizers: the testbed has `other_teacher` and `teacher_tokenizer` beside the student's.
 
-As in reproductions/arms.py, hyper-parameters come from the scale's settings and every arm starts from the SFT student.
+As in reproductions/arms.py, hyper-parameters come from the scale's settings and every arm starts from the SFT student
+where its settings say nothing else. Rows may have a `teacher_prompt` for the teacher to read in place of `prompt`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from reproductions.arms import arguments, sft
+from reproductions.arms import arguments, sft, start, trained
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from methods.algorithms.cross_tokenizer import LossTerm
     from reproductions.engine.run import Run
+
+PIECE = 20_000  # rows encoded together: while they are Python lists they take several times the memory
 
 
 def seqkd(run: Run) -> Any:
@@ -50,27 +53,38 @@ def cross_distil(
 
     testbed: Any = run.testbed
     rows = testbed.train if dataset is None else dataset
+    limits = getattr(testbed, "pair_limits", ())
     trainer = CrossTokenizerTrainer(
-        testbed.sft_start(run),
+        start(run),
         teacher=testbed.other_teacher(run),
         teacher_tokenizer=testbed.teacher_tokenizer,
         terms=terms,
         args=arguments(run, SFTConfig),
-        train_dataset=encoded_pairs(rows, testbed.tokenizer, testbed.teacher_tokenizer),
+        train_dataset=encoded_pairs(rows, testbed.tokenizer, testbed.teacher_tokenizer, *limits),
         processing_class=testbed.tokenizer,
         gradient_balance=gradient_balance,
     )
-    return run.train(trainer)
+    return trained(run, trainer)
 
 
 @lru_cache(maxsize=4)  # a worker makes many runs on the same rows
 def encoded_pairs(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    teacher_max_length: int | None = None,
 ) -> Dataset:
-    """Both tokenisations of the rows and their chunks."""
+    """Both tokenisations of the rows, each within its limit, and their chunks."""
+    from datasets import concatenate_datasets
+
     from methods.text_pairs import encode_pairs
 
-    return encode_pairs(rows, tokenizer, teacher_tokenizer)
+    parts = [rows.select(range(i, min(i + PIECE, len(rows)))) for i in range(0, len(rows), PIECE)]
+    limits = {"max_length": max_length, "teacher_max_length": teacher_max_length}
+    return concatenate_datasets(
+        [encode_pairs(part, tokenizer, teacher_tokenizer, **limits) for part in parts]
+    )
 
 
 def other_teacher_answers(run: Run) -> Dataset:
@@ -81,12 +95,14 @@ def other_teacher_answers(run: Run) -> Dataset:
 
     testbed: Any = run.testbed
 
+    column = "teacher_prompt" if "teacher_prompt" in testbed.train.column_names else "prompt"
+
     def build() -> list[dict[str, str]]:
         settings = dict(run.settings["labelling"])
         labels, report = label_with_teacher(
             testbed.other_teacher(run),
             testbed.teacher_tokenizer,
-            list(testbed.train["prompt"])[: settings.pop("prompts")],
+            list(testbed.train[column])[: settings.pop("prompts")],
             max_new_tokens=testbed.max_teacher_completion_tokens,
             **settings,
         )
@@ -99,3 +115,32 @@ def other_teacher_answers(run: Run) -> Dataset:
 
     key = {"labelling": run.settings["labelling"], "teacher": "other tokens"}
     return Dataset.from_list(run.cached_json("seqkd-labels-other-tokens", key, build))
+
+
+def uld_on_data(run: Run) -> Any:
+    """Half cross entropy and half sorted probabilities on the training rows, as DSKD's authors run ULD."""
+    from methods.algorithms.cross_tokenizer import NextToken, SortedProbabilities
+
+    return cross_distil(run, [NextToken(weight=0.5), SortedProbabilities(weight=0.5)])
+
+
+def dual_space(run: Run, *, same_tokens: bool = False, **changes: Any) -> Any:
+    """DSKD and cross entropy on the training rows; `same_tokens` takes the teacher with the student's tokenizer."""
+    from methods.algorithms.cross_tokenizer import CrossTokenizerTrainer, NextToken, SFTConfig
+    from methods.dual_space import DualSpace
+
+    testbed: Any = run.testbed
+    student = testbed.sft_start(run)
+    teacher = testbed.teacher(run) if same_tokens else testbed.other_teacher(run)
+    tokenizers = testbed.tokenizer, testbed.tokenizer if same_tokens else testbed.teacher_tokenizer
+    spaces = DualSpace.between(student, teacher, seed=run.seed, **run.settings["dskd"] | changes)
+    trainer = CrossTokenizerTrainer(
+        student,
+        teacher=teacher,
+        teacher_tokenizer=tokenizers[1],
+        terms=[NextToken(weight=1 - spaces.weight), spaces],
+        args=arguments(run, SFTConfig),
+        train_dataset=encoded_pairs(testbed.train, *tokenizers),
+        processing_class=testbed.tokenizer,
+    )
+    return run.train(trainer)
