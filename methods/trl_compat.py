@@ -4,6 +4,7 @@ TRL moves names between minor releases. Nothing else in `methods` imports from `
 holds the classes, signatures and hooks below to what the trainers here expect of them.
 """
 
+from torch.distributed.fsdp import FSDPModule
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
@@ -13,8 +14,9 @@ __all__ = ["GRPOConfig", "GRPOTrainer", "SFTConfig", "SFTTrainer", "through_wrap
 def through_wrapper(wrapped, core, function):
     """Call `function()` inside the forward of `wrapped`, so that DDP and FSDP hooks around `core` still fire.
 
-    Computing on `core` directly (its backbone, then a fused head) would skip gradient synchronisation.
+    Computing on `core` directly (its backbone, then a fused head) would skip gradient synchronisation, or find sharded
+    weights: FSDP2 shards a module in place, so that it is its own wrapper.
     """
-    if wrapped is core:
+    if wrapped is core and not isinstance(core, FSDPModule):
         return function()
     return _ForwardRedirection()(wrapped, core, function)

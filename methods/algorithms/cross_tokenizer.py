@@ -33,6 +33,7 @@ from methods.normalise import window_tokens
 from methods.rollouts import rollout
 from methods.samplers import Example, Sampler, Step
 from methods.text_pairs import PairCollator, encode_pairs, encode_texts, eos_of, rows_of
+from methods.trl_compat import through_wrapper
 
 __all__ = [
     "ChunkLikelihood",
@@ -265,21 +266,30 @@ class CrossTokenizerTrainer(SFTTrainer):
 
     def _head_gradients(self, batches: list[dict[str, Tensor]]) -> list[Tensor]:
         """The gradient of each term's sum over the window on the LM head's weight, summed over ranks."""
-        core = core_model(self.accelerator.unwrap_model(self.model))
-        sums = [torch.zeros_like(head_of(core).weight) for _ in self.terms]
-        for batch in batches:
-            labels = batch["labels"][:, 1:]
-            rows = labels != -100
-            with self.accelerator.autocast():
-                with torch.no_grad():
+        inner = self.accelerator.unwrap_model(self.model)
+        core = core_model(inner)
+
+        def local() -> list[Tensor]:
+            sums: list[Any] = [0] * len(self.terms)
+            for batch in batches:
+                labels = batch["labels"][:, 1:]
+                rows = labels != -100
+                with self.accelerator.autocast():
                     states = hidden_states(core, batch["input_ids"], batch["attention_mask"])
                     batch["teacher_hidden"] = self._teacher_hidden(batch)
-                student, teacher = self._sides(core, states[:, :-1][rows], labels[rows], batch, rows)
-                weight = student.head.weight.detach().requires_grad_()
-                student = replace(student, head=replace(student.head, weight=weight))
-                for total, term in zip(sums, self.terms, strict=True):
-                    value = term.total(student, teacher)
-                    total += torch.autograd.grad(value, weight, allow_unused=True, materialize_grads=True)[0]
+                    student, teacher = self._sides(core, states[:, :-1][rows], labels[rows], batch, rows)
+                    weight = student.head.weight.detach().requires_grad_()
+                    student = replace(student, head=replace(student.head, weight=weight))
+                    for i, term in enumerate(self.terms):
+                        with torch.enable_grad():
+                            value = term.total(student, teacher)
+                        sums[i] += torch.autograd.grad(
+                            value, weight, allow_unused=True, materialize_grads=True
+                        )[0]
+            return sums
+
+        with torch.no_grad():
+            sums = through_wrapper(self.model_wrapped, inner, local)
         return [self.accelerator.reduce(total, "sum") for total in sums]
 
     # The loss.

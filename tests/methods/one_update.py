@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 
 from methods.algorithms import cross_tokenizer, distillation, minillm
 from methods.algorithms.cross_tokenizer import (
@@ -225,7 +226,12 @@ def one_update(
         after |= {f"auxiliaries.{name}": p for name, p in auxiliaries.named_parameters()}
     if trainer_name in CROSS:
         after |= {f"terms.{name}": p for name, p in learning.named_parameters()}
-    return {name: after[name].detach() - was for name, was in before.items()}
+    return {name: whole(after[name].detach()) - was for name, was in before.items()}
+
+
+def whole(parameter: torch.Tensor) -> torch.Tensor:
+    """All of a parameter, of which FSDP gives each rank a shard."""
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
 def _domain_trainer(student, teacher, tokenizer, args, shared):

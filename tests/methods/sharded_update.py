@@ -1,0 +1,59 @@
+"""One optimizer step of trainers whose weights FSDP2 shards over two gloo ranks: run by test_sharding.py.
+
+`python -m tests.methods.sharded_update OUT.safetensors`. Accelerate shards on accelerators only; it is told that this is
+one, and everything below it (sharding, gathering, reduction of gradients) is the real thing, on the CPU.
+"""
+
+import functools
+import os
+import sys
+from unittest import mock
+
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from safetensors.torch import save_file
+
+from tests.methods import one_update
+from tests.methods.conftest import letter_tokenizer
+
+TRAINERS = (
+    "sft",
+    "word-kd-mixed",
+    "on-policy",
+    "two-teachers",
+    "contrastive",
+    "filtered-layers",
+    "domains",
+    "uld",
+    "alm-balanced",
+)
+SHARDED = {"fsdp": True, "fsdp_config": {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
+
+
+def pretend(original):
+    """`PartialState.__init__` that takes the CPU for a kind of accelerator."""
+
+    @functools.wraps(original)
+    def begin(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+
+    return begin
+
+
+if __name__ == "__main__":
+    one_update.greedy_rollouts()
+    config = functools.partial(one_update.SFTConfig, **SHARDED)
+    with (
+        mock.patch.object(PartialState, "__init__", pretend(PartialState.__init__)),
+        mock.patch.object(one_update, "SFTConfig", config),
+    ):
+        updates = {
+            f"{trainer}/{name}": delta
+            for trainer in TRAINERS
+            for name, delta in one_update.one_update(
+                trainer, "llama", letter_tokenizer(), batch=2, accumulate=1
+            ).items()
+        }
+    if int(os.environ["RANK"]) == 0:
+        save_file({name: delta.contiguous() for name, delta in updates.items()}, sys.argv[1])
