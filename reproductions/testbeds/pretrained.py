@@ -95,3 +95,26 @@ class PretrainedPair:
         model, _ = load_pretrained(hub_id)
         assert model is not None
         return model
+
+
+class TwoTokenizers(PretrainedPair):
+    """A pair whose teacher reads other tokens: `other_teacher` with `teacher_tokenizer`.
+
+    Rows have a `teacher_prompt` beside the student's `prompt`: each model is asked as it was published.
+    """
+
+    teacher_tokenizer: PreTrainedTokenizerBase
+
+    def teacher(self, run: Run) -> PreTrainedModel:
+        """There is none with the student's tokens. Raises KDError."""
+        raise KDError(f"{self.teacher_id} does not read the tokens of {self.student_id}")
+
+    def other_teacher(self, run: Run) -> PreTrainedModel:
+        """The teacher, frozen on `run.device`."""
+        return super().teacher(run)
+
+    @staticmethod
+    def _asked(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+        """A prompt by a chat template, without the BOS that the tokenizer adds itself."""
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return text.removeprefix(str(tokenizer.bos_token or ""))

@@ -15,13 +15,13 @@ NOUNS = ["apples", "books", "coins", "dogs", "eggs", "forks", "goats", "hats", "
 NAMES = ["Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon"]
 
 
-def byte_level_bpe(texts, size=500, **names):
+def byte_level_bpe(texts, size=500, special=SPECIAL, **names):
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, initial_alphabet=alphabet)
+        texts, trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet)
     )
     return PreTrainedTokenizerFast(tokenizer_object=core, **names)
 
@@ -97,6 +97,51 @@ def chat_pairs(texts):
             yield name, LlamaForCausalLM(config), tokenizer
 
 
+def maths(count, start=0):
+    return [
+        {
+            "problem": f"What is {i} + {i % 7}?",
+            "generated_solution": f"We add {i} and {i % 7}. The answer is $\\boxed{{{i + i % 7}}}$.",
+            "expected_answer": str(i + i % 7),
+            "answer": str(i + i % 7),
+        }
+        for i in range(start, start + count)
+    ]
+
+
+def paragraphs(count, start=0):
+    return [
+        {
+            "context": f"{NAMES[i % 10]} has {i} {NOUNS[i % 9]} and {NAMES[i % 7]} has none.",
+            "question": f"How many {NOUNS[i % 9]} has {NAMES[i % 10]}?",
+            "answers": {"text": [str(i), f"{i} {NOUNS[i % 9]}"], "answer_start": [0, 0]},
+        }
+        for i in range(start, start + count)
+    ]
+
+
+def two_tokenizers(texts):
+    """Tiny stand-ins for teachers and students that read other tokens: hub id, model, tokenizer."""
+    pairs = (
+        ("nvidia/OpenMath2-Llama3.1-8B", 320, "<|eot_id|>", 32),
+        ("google/gemma-2-2b-it", 400, "<end_of_turn>", 16),
+        ("meta-llama/Llama-2-7b-chat-hf", 320, "</s>", 32),
+        ("EleutherAI/pythia-410m-deduped", 400, "<|endoftext|>", 16),
+    )
+    for name, size, end, width in pairs:
+        tokenizer = byte_level_bpe(texts, size, ["<bos>", end], bos_token="<bos>", eos_token=end)
+        tokenizer.chat_template = CHAT_TEMPLATE
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=2048,
+        )
+        yield name, LlamaForCausalLM(config), tokenizer
+
+
 @pytest.fixture(scope="session")
 def replicas(tmp_path_factory):
     """Folders `models` and `data` laid out as KD_MODEL_DIR and KD_DATA_DIR."""
@@ -113,6 +158,10 @@ def replicas(tmp_path_factory):
     for size, place in zip((5, 4, 3, 7), places, strict=True):
         write_rows(data / f"MiniLLM/{place}.jsonl", instructions(size, 200))
     write_rows(data / "Skylion007/openwebtext/train.jsonl", [{"text": f"{n} and {n}"} for n in NOUNS])
+    write_rows(data / "nvidia/OpenMathInstruct-2/train_2M.jsonl", maths(40))
+    write_rows(data / "HuggingFaceH4/MATH-500/test.jsonl", maths(3, 100))
+    write_rows(data / "rajpurkar/squad/train.jsonl", paragraphs(30))
+    write_rows(data / "rajpurkar/squad/validation.jsonl", paragraphs(5, 100))
     chats = data / "HuggingFaceH4/ultrachat_200k"
     write_rows(chats / "train_sft.jsonl", [{"messages": conversation(i % 9)} for i in range(12)])
     write_rows(chats / "test_sft.jsonl", [{"messages": conversation(i, 1)} for i in range(9)])
@@ -139,6 +188,7 @@ def replicas(tmp_path_factory):
         config.bos_token_id = config.eos_token_id = plain.eos_token_id
         saved.append((f"openai-community/{name}", GPT2LMHeadModel(config), plain))
     saved.extend(chat_pairs(texts))
+    saved.extend(two_tokenizers([str(v) for row in maths(40) + paragraphs(30) for v in row.values()]))
     for hub_id, model, tokenizer in saved:
         model.save_pretrained(model_root / hub_id)
         tokenizer.save_pretrained(model_root / hub_id)
