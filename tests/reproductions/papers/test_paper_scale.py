@@ -10,7 +10,7 @@ from methods.elicitation import labelling
 from reproductions.engine.claims import load_claims
 from reproductions.engine.experiment import list_papers, load_experiment, paper_folder
 from reproductions.engine.run import execute, make_run
-from reproductions.testbeds import instructions
+from reproductions.testbeds import instructions, maths, reading
 from reproductions.testbeds.conversations import Conversations, OpeningQuestions
 from tests.reproductions.testbeds.conftest import mirrors, replicas  # noqa: F401
 
@@ -41,6 +41,10 @@ def small(mirrors, monkeypatch):  # noqa: F811
         monkeypatch.setattr(kind, "max_completion_tokens", 12)
         monkeypatch.setattr(kind, "validation_rows", 2)
     monkeypatch.setattr(Conversations, "test_rows", 5)
+    for module, answer in ((maths, "ANSWER_TOKENS"), (reading, "MAX_ANSWER")):
+        monkeypatch.setattr(module, "VALIDATION_ROWS", 4)
+        monkeypatch.setattr(module, answer, 8)
+    monkeypatch.setattr(reading.Reading, "max_teacher_completion_tokens", 8)
     # An untrained teacher hardly ever stops; here every third token ends what it writes.
     monkeypatch.setattr(labelling, "eos_ids", lambda model, tokenizer: list(range(0, len(tokenizer), 3)))
 
