@@ -1,7 +1,7 @@
 """One optimizer step of trainers whose weights FSDP2 shards over two gloo ranks: run by test_sharding.py.
 
-`python -m tests.methods.sharded_update OUT.safetensors`. Accelerate shards on accelerators only; it is told that the CPU is
-one, and everything below it (sharding, gathering, reduction of gradients) is the real thing.
+`python -m tests.methods.sharded_update OUT.safetensors`. Accelerate shards on accelerators only; it is told that the
+CPU is one, and everything below it (sharding, gathering, reduction of gradients) is the real thing.
 """
 
 import functools
