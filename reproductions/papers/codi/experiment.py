@@ -65,7 +65,12 @@ SETTINGS = {
     },
     "codi": CODI,
     "tuning": {"seed": 100, "learning_rates": [1e-3, 2e-3, 4e-3], "metric": "exact_match"},
-    "arms": {},
+    "arms": {
+        "no-cot": {"learning_rate": 0.004},
+        "cot": {"learning_rate": 0.004},
+        "codi": {"learning_rate": 0.001},
+        "codi-no-distillation": {"learning_rate": 0.004},
+    },
 }
 
 EXPERIMENT = Experiment(
