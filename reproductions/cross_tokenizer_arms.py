@@ -144,3 +144,23 @@ def dual_space(run: Run, *, same_tokens: bool = False, **changes: Any) -> Any:
         processing_class=testbed.tokenizer,
     )
     return run.train(trainer)
+
+
+def written_by_student(run: Run, term: str, **settings: Any) -> Any:
+    """One term of methods.algorithms.cross_tokenizer on the student's own answers to the training prompts."""
+    from methods.algorithms import cross_tokenizer
+    from methods.samplers import OnPolicy
+
+    testbed: Any = run.testbed
+    trainer = cross_tokenizer.CrossTokenizerTrainer(
+        testbed.sft_start(run),
+        teacher=testbed.other_teacher(run),
+        teacher_tokenizer=testbed.teacher_tokenizer,
+        terms=[getattr(cross_tokenizer, term)(**settings)],
+        args=arguments(run, cross_tokenizer.SFTConfig),
+        train_dataset=encoded_pairs(testbed.train, testbed.tokenizer, testbed.teacher_tokenizer),
+        processing_class=testbed.tokenizer,
+        sampler=OnPolicy(),
+        max_completion_length=testbed.max_completion_tokens,
+    )
+    return run.train(trainer)
