@@ -6,12 +6,16 @@ the hidden states and that of the head. Hence
 - rows are projected `chunk` at a time, enough for an efficient GEMM, little enough that the logits are never
   all alive; the elementwise work runs over `block` rows of it, which stay in the cache, in buffers made once;
 - one exponential per model and logit; the forward pass already knows the gradient, nothing is recomputed;
+- on the CPU the commonest losses skip shift and normalisation altogether (`methods.fused_raw`);
 - factors that are constant along a row (row weight, temperature, logit scale) never touch the `(n, V)`
   tensors: they scale `(n, H)` ones instead.
 """
 
 from __future__ import annotations
 
+import ctypes
+import math
+import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,9 +25,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from methods.fused_divergences import Block, Fused
+from methods.fused_raw import LARGEST, RAW, SMALLEST, Raw, Sums, cross_entropy, cross_entropy_values
 
 # Elements of one (rows, V) buffer: chunk for the GEMMs, block for the elementwise work between them.
 CPU_CHUNK, CPU_BLOCK, CUDA_CHUNK = 8 * 2**20, 2**17, 96 * 2**20
+CPU_ROWS = 116, 1024  # of a chunk: a GEMM of fewer rows is slow, one of more no faster
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,12 @@ class Objective(Protocol):
     def block(self, log_q: Tensor, q: Tensor, rows: slice, within: slice) -> tuple[Tensor, Tensor]:
         """Value `(n,)` and slope `(n, V)` (see `methods.fused_divergences`) of some rows of the chunk."""
 
+    def raw(self) -> Raw | None:
+        """The same loss on raw logits, if it can be had; asked for after `allocate`."""
+        return None
 
-class DivergenceObjective:
+
+class DivergenceObjective(Objective):
     """The divergence from the teacher's distribution, projected chunk by chunk beside the student's."""
 
     def __init__(self, divergence: Fused, parameters: dict[str, Any], hidden: Tensor, teacher: Projection):
@@ -110,8 +120,18 @@ class DivergenceObjective:
         own = {name: v[rows] if isinstance(v, Tensor) else v for name, v in self.parameters.items()}
         return self.divergence(block, **own)
 
+    def raw(self) -> Raw | None:
+        if self.divergence not in RAW or self.log_p is not None or self.teacher.masked is not None:
+            return None
+        formula, values = RAW[self.divergence]
 
-class LabelObjective:
+        def block(logits: Tensor, rows: slice, within: slice, sums: Sums) -> None:
+            formula(logits, self.teacher.cap(self.buffer[within]), self.p[: len(logits)], sums)
+
+        return Raw(block, values, first=lambda: self.teacher.cap(self.buffer[:1].clone()))
+
+
+class LabelObjective(Objective):
     """-log q at one id per row."""
 
     def __init__(self, ids: Tensor):
@@ -130,6 +150,12 @@ class LabelObjective:
             value = value.masked_fill(torch.isin(ids.squeeze(-1), self.masked), torch.inf)
         slope = log_q.zero_().scatter_(-1, ids, -1)
         return value, slope if self.masked is None else slope.index_fill_(-1, self.masked, 0)
+
+    def raw(self) -> Raw | None:
+        def block(logits: Tensor, rows: slice, within: slice, sums: Sums) -> None:
+            cross_entropy(logits, self.ids[rows].unsqueeze(-1), sums)
+
+        return Raw(block, cross_entropy_values)
 
 
 @dataclass(frozen=True)
@@ -151,7 +177,11 @@ class Layout:
         on_cpu = device.type == "cpu"
         if chunk is None:
             fitting = (CPU_CHUNK if on_cpu else CUDA_CHUNK) // size
-            chunk = max(128, min(1024, fitting // 32 * 32)) if on_cpu else max(128, fitting // 128 * 128)
+            chunk = max(128, fitting // 128 * 128)
+            if on_cpu:
+                fewest, most = CPU_ROWS
+                chunk = max(fewest, min(most, fitting))
+                chunk = -(-rows // max(1, -(-rows // chunk)))  # chunks of one size: a short last one is slow
         chunk = max(1, min(chunk, rows))
         block = max(1, CPU_BLOCK * torch.get_num_threads() // size) if on_cpu else chunk
         return cls(rows, size, chunk, min(block, chunk), device, dtype)
@@ -165,7 +195,7 @@ class Layout:
         return self.empty(self.block, self.dtype)
 
     def empty(self, rows: int, dtype: torch.dtype) -> Tensor:
-        return torch.empty(rows, self.size, device=self.device, dtype=dtype)
+        return huge_pages(torch.empty(rows, self.size, device=self.device, dtype=dtype))
 
     def chunks(self) -> Iterator[slice]:
         """Rows of the whole, a chunk at a time."""
@@ -178,12 +208,27 @@ class Layout:
             yield slice(start, min(start + self.block, count))
 
 
+def huge_pages(tensor: Tensor) -> Tensor:
+    """The tensor, its memory asked of Linux in pages of 2 MiB, if it is large.
+
+    In pages of 4 KiB the first touch of a fresh buffer costs more than a pass over it: 0.7 ms a MiB against 0.3.
+    """
+    size, page = tensor.numel() * tensor.element_size(), mmap.PAGESIZE
+    if tensor.device.type == "cpu" and size >= 2**24 and hasattr(mmap, "MADV_HUGEPAGE"):
+        start = -(-tensor.data_ptr() // page) * page
+        length = (tensor.data_ptr() + size - start) // page * page
+        # Only advice: where it is refused the pages stay small.
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+    return tensor
+
+
 def softmax_pair(logits: Tensor, spare: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
     """(log-softmax, softmax) in the two given tensors; the log-softmax is 0 at masked ids."""
     if logits.device.type == "cpu":  # one exponential, every pass in the cache
-        logits.sub_(logits.amax(-1, keepdim=True))
-        torch.exp(logits, out=spare)
-        total = spare.sum(-1, keepdim=True)
+        total = torch.exp(logits, out=spare).sum(-1, keepdim=True)
+        if not all(SMALLEST < sum_ < LARGEST for sum_ in total.view(-1).tolist()):
+            logits.sub_(logits.amax(-1, keepdim=True))
+            total = torch.exp(logits, out=spare).sum(-1, keepdim=True)
         spare.mul_(total.reciprocal())
         log_probs, probs = logits.sub_(total.log_()), spare
     else:  # fewest kernels: memory traffic is what costs
@@ -212,6 +257,87 @@ class Gradients:
                 yield made.mul_(scale * self.factor).to(source.dtype)
 
 
+class Chunks:
+    """The elementwise work on a chunk's logits, which become the gradient; its buffers are made once."""
+
+    def __init__(
+        self, hidden: Tensor, head: Projection, objective: Objective, layout: Layout, gradient: bool
+    ):
+        objective.allocate(layout, head.masked)
+        self.hidden, self.head, self.objective, self.layout = hidden, head, objective, layout
+        self.gradient = gradient
+        self.values = torch.empty(layout.rows, device=layout.device, dtype=layout.dtype)
+        self.logits = layout.chunk_buffer(head.weight.dtype)
+        as_operands = self.logits.dtype == head.weight.dtype
+        self.slopes = self.logits if as_operands else layout.empty(layout.chunk, head.weight.dtype)
+        self.spare = layout.block_buffer()
+        exact = self.logits.dtype == layout.dtype
+        self.upcast = None if exact else layout.block_buffer()
+        self.cap_slope = None if head.soft_cap is None else layout.block_buffer()
+        self.raw = objective.raw() if exact and head.masked is None and layout.device.type == "cpu" else None
+
+    def run(self, rows: slice) -> tuple[Tensor, Tensor | None]:
+        """Fill the values of these rows; their slopes `(n, V)` and the factor `(n, 1)` that these still lack."""
+        count = self._project(rows)
+        factor = None
+        if self.raw is not None and self._in_range(self.raw):
+            factor = self._raw(self.raw, rows, count)
+            if factor is None:
+                self._project(rows)  # the logits are gone
+        if factor is None:
+            self.raw = None  # rows of one model are much alike
+            self._normalised(rows, count)
+        return self.slopes[:count], factor
+
+    def _project(self, rows: slice) -> int:
+        hidden = self.hidden[rows]
+        self.head.logits(hidden, out=self.logits[: len(hidden)])
+        self.objective.start(rows)
+        return len(hidden)
+
+    def _in_range(self, raw: Raw) -> bool:
+        """Whether raw exponentials of the first row fit, so that a model of which none do costs little."""
+        first = [self.head.cap(self.logits[:1].clone()), *([raw.first()] if raw.first else [])]
+        return all(SMALLEST < math.exp(min(row.amax().item(), 700)) < LARGEST for row in first)
+
+    def _blocks(self, rows: slice, count: int) -> Iterator[tuple[slice, slice, Tensor, Tensor | None]]:
+        """Rows of the whole and of the chunk, their logits, and the soft cap's derivative."""
+        for within in self.layout.blocks(count):
+            n = within.stop - within.start
+            logits = (
+                self.logits[within] if self.upcast is None else self.upcast[:n].copy_(self.logits[within])
+            )
+            curve = None if self.cap_slope is None else self.cap_slope[:n]
+            self.head.cap(logits, curve)
+            yield slice(rows.start + within.start, rows.start + within.stop), within, logits, curve
+
+    def _raw(self, raw: Raw, rows: slice, count: int) -> Tensor | None:
+        """The factor of the slopes; None where exponentials were out of range."""
+        sums = Sums.empty(self.values, count)
+        for here, within, logits, curve in self._blocks(rows, count):
+            raw.block(logits, here, within, sums[within])
+            if curve is not None:
+                logits.mul_(curve)
+        if not sums.usable():
+            return None
+        self.values[rows] = raw.values(sums).squeeze(-1)
+        return sums.student.reciprocal_()
+
+    def _normalised(self, rows: slice, count: int) -> None:
+        for here, within, logits, curve in self._blocks(rows, count):
+            log_q, q = softmax_pair(logits, self.spare[: len(logits)], self.head.masked)
+            self.values[here], slope = self.objective.block(log_q, q, here, within)
+            if not self.gradient:
+                continue
+            total = slope.sum(-1, keepdim=True)
+            target = self.slopes[within] if self.slopes.dtype == self.layout.dtype else slope
+            torch.addcmul(slope, q, total, value=-1, out=target)
+            if curve is not None:
+                target.mul_(curve)
+            if target is slope:
+                self.slopes[within].copy_(slope)
+
+
 def accumulate(
     hidden: Tensor,
     head: Projection,
@@ -225,46 +351,23 @@ def accumulate(
 
     `head_rows` is the size of the whole head, of which `head` may hold the first rows only.
     """
-    objective.allocate(layout, head.masked)
-    values = torch.empty(layout.rows, device=layout.device, dtype=layout.dtype)
-    logits = layout.chunk_buffer(head.weight.dtype)
-    slopes = logits if logits.dtype == head.weight.dtype else layout.empty(layout.chunk, head.weight.dtype)
-    spare = layout.block_buffer()
-    upcast = None if logits.dtype == layout.dtype else layout.block_buffer()
-    cap_slope = None if head.soft_cap is None else layout.block_buffer()
+    chunks = Chunks(hidden, head, objective, layout, any(needs))
     gradients = _allocate(hidden, head.outer, layout, needs, head_rows)
-
     for rows in layout.chunks():
-        chunk = hidden[rows]
-        head.logits(chunk, out=logits[: len(chunk)])
-        objective.start(rows)
-        for within in layout.blocks(len(chunk)):
-            here, n = slice(rows.start + within.start, rows.start + within.stop), within.stop - within.start
-            block = logits[within] if upcast is None else upcast[:n].copy_(logits[within])
-            curve = None if cap_slope is None else cap_slope[:n]
-            head.cap(block, curve)
-            log_q, q = softmax_pair(block, spare[:n], head.masked)
-            value, slope = objective.block(log_q, q, here, within)
-            values[here] = value
-            if any(needs):
-                total = slope.sum(-1, keepdim=True)
-                target = slopes[within] if slopes.dtype == layout.dtype else slope
-                torch.addcmul(slope, q, total, value=-1, out=target)
-                if curve is not None:
-                    target.mul_(curve)
-                if target is slope:
-                    slopes[within].copy_(slope)
+        slopes, factor = chunks.run(rows)
         if any(needs):
             weights = None if row_weights is None else row_weights[rows].unsqueeze(-1)
-            _add(gradients, slopes[: len(chunk)], chunk, head.weight, weights, rows)
-    return values, gradients
+            if factor is not None:
+                weights = factor if weights is None else factor * weights
+            _add(gradients, slopes, hidden[rows], head.weight, weights, rows)
+    return chunks.values, gradients
 
 
 def _allocate(
     hidden: Tensor, factor: float, layout: Layout, needs: tuple[bool, ...], head_rows: int
 ) -> Gradients:
     def empty(*shape: int) -> Tensor:
-        return torch.empty(shape, device=layout.device, dtype=layout.dtype)
+        return huge_pages(torch.empty(shape, device=layout.device, dtype=layout.dtype))
 
     width = hidden.shape[-1]
     gradients = Gradients(factor)
@@ -297,8 +400,12 @@ def _add(
         right = hidden if row_weights is None else (hidden * row_weights).to(hidden.dtype)
         _gemm(slopes.t(), right, gradients.weight[: slopes.shape[-1]], keep=rows.start > 0)
     if gradients.bias is not None:
-        weighted = slopes if row_weights is None else slopes * row_weights
-        gradients.bias[: slopes.shape[-1]] += weighted.sum(0, dtype=gradients.bias.dtype)
+        target = gradients.bias[: slopes.shape[-1]]
+        if row_weights is not None and slopes.dtype == target.dtype:
+            target.addmv_(slopes.t(), row_weights.squeeze(-1))
+        else:
+            weighted = slopes if row_weights is None else slopes * row_weights
+            target += weighted.sum(0, dtype=target.dtype)
 
 
 def _gemm(left: Tensor, right: Tensor, out: Tensor, *, keep: bool) -> None:

@@ -27,7 +27,7 @@ from methods.fused import (
     _softmax_dtype,
 )
 from methods.fused_divergences import Block, Fused
-from methods.fused_kernels import Layout
+from methods.fused_kernels import Layout, Objective
 
 FLOOR = -50.0  # log-probability in the place of -inf
 
@@ -110,7 +110,7 @@ def linear_top_k_divergence(
     return _in_forward(student, objective, layout, rows.weights(weights))
 
 
-class TopKObjective:
+class TopKObjective(Objective):
     """The divergence over k ids and the merged tail, of a student's full distribution."""
 
     def __init__(self, divergence: Fused, parameters: dict[str, Any], ids: Tensor, log_p: Tensor):

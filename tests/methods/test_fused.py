@@ -296,6 +296,84 @@ def test_no_formula_relies_on_which_buffer_holds_what(name, monkeypatch):
     assert_same_gradients(expected.sum(), loss.total, leaves(hidden, head))
 
 
+RAW = ["forward_kl", "reverse_kl", "cross_entropy"]
+
+
+def raw_loss(name, hidden, head, dtype=torch.float64, **options):
+    """The three losses that work on raw exponentials, fused."""
+    if name == "cross_entropy":
+        return linear_cross_entropy(hidden, head, torch.arange(ROWS) * 3, **options)
+    return linear_divergence(hidden, head, *teacher_side(dtype=dtype), divergence=name, **options)
+
+
+def dense_loss(name, z, teacher_logits):
+    if name == "cross_entropy":
+        ids = torch.arange(ROWS).unsqueeze(-1) * 3
+        return -torch.log_softmax(z, -1).gather(-1, ids).squeeze(-1)
+    return DIVERGENCES[name](z, teacher_logits)
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_the_commonest_losses_normalise_nothing(name, monkeypatch):
+    monkeypatch.setattr(fused_kernels, "softmax_pair", None)
+    hidden, head = student_side()
+    expected = dense_loss(name, logits(hidden, head), logits(*teacher_side()))
+    torch.testing.assert_close(raw_loss(name, hidden, head).values, expected.detach())
+
+
+@pytest.mark.parametrize("name", [*RAW, "jensen_shannon"])
+@pytest.mark.parametrize("offset", [-300.0, -25.0, 50.0, 2000.0])
+def test_logits_whose_exponentials_do_not_fit(name, offset):
+    """GPT-2's logits lie near -100; in fp32 exp(89) is infinite and exp(-104) zero."""
+    shift = torch.full((VOCABULARY,), offset, dtype=torch.float32)
+    hidden, head = student_side(dtype=torch.float32, bias=shift.requires_grad_())
+    wide = Head(head.weight.double(), shift.double())
+    expected = dense_loss(name, logits(hidden.double(), wide), logits(*teacher_side()))
+    loss = raw_loss(name, hidden, head, torch.float32, chunk_size=4)
+    torch.testing.assert_close(loss.values.double(), expected.detach(), rtol=1e-4, atol=1e-3)
+    for a, b in zip(
+        torch.autograd.grad(expected.sum(), leaves(hidden, head)),
+        torch.autograd.grad(loss.total, leaves(hidden, head)),
+        strict=True,
+    ):
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", RAW)
+@pytest.mark.parametrize("row", [1, 6, 10])
+def test_a_single_row_out_of_range_spoils_no_other(name, row):
+    """Neither the first row of its chunk, which is looked at before, nor in the first chunk."""
+    hidden, head = student_side()
+    scale = torch.ones(ROWS, 1, dtype=torch.float64)
+    scale[row] = 1000
+    far = (hidden.detach() * scale).requires_grad_()
+    expected = dense_loss(name, logits(far, head), logits(*teacher_side()))
+    loss = raw_loss(name, far, head, chunk_size=4)
+    torch.testing.assert_close(loss.values, expected.detach())
+    assert_same_gradients(expected.sum(), loss.total, leaves(far, head))
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl"])
+def test_fp32_values_near_convergence(name):
+    teacher_hidden, teacher_head = teacher_side(vocabulary=700, dtype=torch.float32)
+    nearby = teacher_hidden + 1e-3 * normal(*teacher_hidden.shape, seed=9, dtype=torch.float32)
+    head = Head(teacher_head.weight * 3)
+    wide = Head(head.weight.double())
+    close = linear_divergence(nearby, head, teacher_hidden, head, divergence=name).values
+    exact = linear_divergence(nearby.double(), wide, teacher_hidden.double(), wide, divergence=name).values
+    assert exact.max() < 1e-4
+    torch.testing.assert_close(close.double(), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 100, 700, 1024, 5000])
+@pytest.mark.parametrize("size", [29, 32_000, 128_256, 256_000])
+def test_chunks_are_even_and_of_bounded_memory(rows, size):
+    layout = fused_kernels.Layout.plan(rows, size, torch.device("cpu"), torch.float32, None)
+    lengths = [chunk.stop - chunk.start for chunk in layout.chunks()]
+    assert sum(lengths) == rows and max(lengths) - min(lengths) < len(lengths)
+    assert layout.chunk * size <= max(fused_kernels.CPU_CHUNK, fused_kernels.CPU_ROWS[0] * size)
+
+
 class LargestTensor(TorchDispatchMode):
     """The most elements that any operation returned."""
 
