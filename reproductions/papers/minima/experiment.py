@@ -48,7 +48,15 @@ EXPERIMENT = Experiment(
         "kd-20": Arm("teacher, 20 x", partial(kd, size="large"), "baseline"),
     },
     scales={
-        "tiny": Scale("pronunciation-sizes", seeds=(0, 1, 2, 3, 4), settings=tiny({}, **MINIMA), minutes=5)
+        "tiny": Scale(
+            "pronunciation-sizes",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny(
+                {"sft": 0.004, "kd-1": 0.004, "kd-2": 0.002, "kd-3": 0.004, "kd-6": 0.004, "kd-20": 0.002},
+                **MINIMA,
+            ),
+            minutes=5,
+        )
     },
     testbeds={"pronunciation-sizes": testbed},
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
