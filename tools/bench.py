@@ -1,5 +1,7 @@
 """`kd bench`: time and memory of the fused loss beside other implementations and beside the four-GEMM floor.
 
+`--step`, `--rollouts` and `--store` measure something else: see tools/bench_step.py and its neighbours.
+
 Every implementation gets the same hidden states and heads and must give the same gradient. In one process they
 take turns and the fastest turn of each counts, so that a busy machine slows all alike; on the CPU time is process
 time and peak memory is measured in a fork, where only that implementation has run.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import json
 import multiprocessing
 import os
@@ -163,7 +166,8 @@ def peak_memory(case: Case) -> dict[str, int]:
     for name, loss in losses.items():
         parts = _parts(case, name)
         share = _share(case, parts)
-        bytes_ = _peak_on_cuda(share, loss) if case.device == "cuda" else _peak_in_fork(share, loss)
+        on_cuda = case.device == "cuda"
+        bytes_ = _peak_on_cuda(share, loss) if on_cuda else peak_in_fork(partial(_prepared, share, loss))
         if bytes_ is not None:
             peaks[name] = bytes_ * parts
     return peaks
@@ -172,6 +176,11 @@ def peak_memory(case: Case) -> dict[str, int]:
 def _warm_up(case: Case, loss: Loss) -> None:
     """A step on a small problem: the libraries and workspaces that it loads are not the loss."""
     gradients(make_problem(replace(case, vocabulary=64, positions=8 * BATCH)), loss)
+
+
+def _prepared(case: Case, loss: Loss) -> Callable[[], Any]:
+    _warm_up(case, loss)
+    return partial(gradients, make_problem(case), loss)
 
 
 def _peak_on_cuda(case: Case, loss: Loss) -> int:
@@ -187,11 +196,14 @@ def _peak_on_cuda(case: Case, loss: Loss) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _peak_in_fork(case: Case, loss: Loss) -> int | None:
-    """None where the child was killed (out of memory). The parent must not have run a step: its heap would help."""
+def peak_in_fork(prepare: Callable[[], Callable[[], Any]]) -> int | None:
+    """Bytes that the step which `prepare` returns adds to the peak, in a fork that does nothing else.
+
+    None where the fork was killed (out of memory). The parent must not have run a step: its heap would help.
+    """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_peak_in_child, args=(sender, case, loss))
+    child = context.Process(target=_peak_in_child, args=(sender, prepare))
     child.start()
     sender.close()
     try:
@@ -202,14 +214,13 @@ def _peak_in_fork(case: Case, loss: Loss) -> int | None:
         child.join()
 
 
-def _peak_in_child(sender: Any, case: Case, loss: Loss) -> None:
+def _peak_in_child(sender: Any, prepare: Callable[[], Callable[[], Any]]) -> None:
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
-    _warm_up(case, loss)
-    problem = make_problem(case)
+    step = prepare()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gradients(problem, loss)
+    step()
     sender.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
 
 
@@ -223,8 +234,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of hidden states and heads")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=4, help="turns of each implementation (4)")
-    parser.add_argument("--record", action="store_true", help="write benchmarks/fused-<device>-<dtype>.json")
+    parser.add_argument("--record", action="store_true", help="write the figures into benchmarks/")
     parser.add_argument("--store", action="store_true", help="the teacher store instead of the losses")
+    parser.add_argument("--rollouts", action="store_true", help="sampling instead of the losses")
+    parser.add_argument("--step", action="store_true", help="whole training steps instead of the losses")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
@@ -241,10 +254,13 @@ def main(argv: Sequence[str] | argparse.Namespace | None = None) -> int:
     if args.device == "cuda" and not torch.cuda.is_available():
         print("kd bench: --device cuda, but torch sees no CUDA device.", file=sys.stderr)
         return 2
-    if args.store:
-        from tools import bench_store
-
-        return bench_store.run(args, Console(width=100, stderr=args.json), _environment(args))
+    others = [name for name in ("store", "rollouts", "step") if getattr(args, name)]
+    if len(others) > 1 or (others and args.device == "cuda"):
+        print(f"kd bench: --{others[0]} goes with no other benchmark and is for the CPU.", file=sys.stderr)
+        return 2
+    if others:
+        other = importlib.import_module(f"tools.bench_{others[0]}")
+        return other.run(args, Console(width=100, stderr=args.json), _environment(args))
     cases = list(_cases(args))
     if any(case.positions < 2 * BATCH or case.vocabulary < 2 for case in cases):
         print(f"kd bench: --rows must be at least {BATCH} and --vocab at least 2.", file=sys.stderr)
@@ -254,7 +270,7 @@ def main(argv: Sequence[str] | argparse.Namespace | None = None) -> int:
     agree = True
     torch.set_num_threads(1)
     peaks = {}
-    for case in cases:  # all of them before anything is timed: see _peak_in_fork
+    for case in cases:  # all of them before anything is timed: see peak_in_fork
         with console.status(f"memory: vocabulary {case.vocabulary}, {case.divergence}"):
             peaks[case] = peak_memory(case)
     for case in cases:
@@ -301,7 +317,7 @@ def _environment(args: argparse.Namespace) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name() if cuda else _processor(),
         "threads": 1,
-        "versions": {name: installed(name) for name in ("torch", "trl", "liger-kernel")},
+        "versions": {name: installed(name) for name in ("torch", "transformers", "trl", "liger-kernel")},
         "python": platform.python_version(),
         "cases": [],
     }

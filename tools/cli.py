@@ -303,7 +303,11 @@ VERBS: dict[str, tuple[Options, Callable[[argparse.Namespace], int], str]] = {
         _check_links,
         "ask every linked address whether it answers (network)",
     ),
-    "bench": (_bench_options, _bench, "time and memory of the fused loss beside other implementations"),
+    "bench": (
+        _bench_options,
+        _bench,
+        "time and memory beside other implementations: fused loss, step, rollouts, store",
+    ),
 }
 
 if __name__ == "__main__":

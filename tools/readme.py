@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tools.terminal import interval, number
 README = ROOT / "README.md"
 BENCHMARKS = ROOT / "benchmarks"
 TEMPLATES = Path(__file__).parent / "templates"
+DIVERGENCE_NAMES = {"forward_kl": "forward KL", "jensen_shannon": "JSD(0.5)"}
 BAR = 10  # signs of a coverage bar
 FOLDED = 30  # so many names beyond which a leaf's list is folded away
 
@@ -68,6 +69,8 @@ def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRo
         distill_methods=list(SETTINGS),
         reports={paper: _reports(paper) for paper in atlas.claims},
         benchmarks=benchmarks(),
+        step_benchmarks=step_benchmarks(),
+        rollout_benchmarks=rollout_benchmarks(),
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
@@ -133,21 +136,75 @@ def _reports(paper_id: str) -> list[dict[str, str]]:
 def benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
     """A table for each file that `make bench` recorded: implementations down, vocabularies across, forward KL."""
     tables = []
-    for path in sorted((folder or BENCHMARKS).glob("fused-*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
+    for record in _records("fused-*.json", folder):
         cases = [case for case in record["cases"] if case["divergence"] == "forward_kl"]
-        rows: dict[str, list[str]] = {}
-        for case in cases:
-            for result in case["results"]:
-                rows.setdefault(result["implementation"], []).append(_measured(result))
         if cases:
             first = cases[0]
-            versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items() if number)
             about = f"{record['device']}, {first['dtype']}, {first['positions'] // 2} completion positions"
-            widths = f"hidden sizes {first['student_width']} and {first['teacher_width']}; {versions}"
+            widths = (
+                f"hidden sizes {first['student_width']} and {first['teacher_width']}; {_versions(record)}"
+            )
             columns = ["forward KL", *(f"vocabulary {case['vocabulary']:,}" for case in cases)]
-            tables.append({"about": f"{about}, {widths}", "columns": columns, "rows": list(rows.items())})
+            tables.append(_table(f"{about}, {widths}", columns, cases, _measured))
     return tables
+
+
+def step_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table for each divergence that `kd bench --step` recorded: trainers down, vocabularies across."""
+    tables = []
+    for record in _records("step-*.json", folder):
+        for divergence in dict.fromkeys(case["divergence"] for case in record["cases"]):
+            cases = [case for case in record["cases"] if case["divergence"] == divergence]
+            first = cases[0]
+            shapes = " and ".join(
+                f"{layers} layers of {width}" for width, layers in (first["student"], first["teacher"])
+            )
+            about = f"{record['device']}, {first['batch']} sequences of {first['length']} tokens, {shapes}"
+            columns = [DIVERGENCE_NAMES.get(divergence, divergence)]
+            columns += [
+                f"vocabulary {case['vocabulary']:,}, {'on-policy' if case['on_policy'] else 'fixed data'}"
+                for case in cases
+            ]
+            tables.append(_table(f"{about}; {_versions(record)}", columns, cases, _measured))
+    return tables
+
+
+def rollout_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table for each file that `kd bench --rollouts` recorded: implementations down, models across."""
+    tables = []
+    for record in _records("rollouts-*.json", folder):
+        columns = ["tokens a second"]
+        for case in record["cases"]:
+            how = "greedy" if case["greedy"] else "sampled"
+            columns.append(f"{Path(case['model']).name}, {case['batch']} prompts, {how}")
+        about = f"{record['device']}; {_versions(record)}"
+        tables.append(
+            _table(about, columns, record["cases"], lambda result: f"{result['tokens_per_second']:,.0f}")
+        )
+    return tables
+
+
+def _records(pattern: str, folder: Path | None) -> Iterator[dict[str, Any]]:
+    for path in sorted((folder or BENCHMARKS).glob(pattern)):
+        yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def _versions(record: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in record["versions"].items() if number)
+
+
+def _table(
+    about: str,
+    columns: list[str],
+    cases: Sequence[Mapping[str, Any]],
+    cell: Callable[[Mapping[str, Any]], str],
+) -> dict[str, Any]:
+    """Implementations down, cases across."""
+    rows: dict[str, list[str]] = {}
+    for case in cases:
+        for result in case["results"]:
+            rows.setdefault(result["implementation"], []).append(cell(result))
+    return {"about": about, "columns": columns, "rows": list(rows.items())}
 
 
 def _measured(result: Mapping[str, Any]) -> str:

@@ -197,3 +197,32 @@ def test_a_recorded_benchmark_becomes_a_table(tmp_path, monkeypatch):
     assert r"| ours \| fused | 0.96 s, 0.22 GB | 0.96 s, 0.22 GB |" in text
     assert "6.7 s, out of memory" in text and "not installed" in text
     assert "a processor, float32, 1024 completion positions, hidden sizes 256 and 512; torch 2.13.0" in text
+
+
+def test_recorded_steps_and_rollouts_become_tables(tmp_path, monkeypatch):
+    about = {"device": "a processor", "versions": {"torch": "2.13.0", "liger-kernel": None}}
+
+    def step(vocabulary, on_policy, seconds):
+        shape = {"batch": 4, "length": 240, "student": [256, 4], "teacher": [512, 8]}
+        results = [
+            {"implementation": "ours", "seconds": seconds, "peak_bytes": 350_000_000, "note": ""},
+            {"implementation": "peer", "seconds": None, "peak_bytes": None, "note": "not in this TRL"},
+        ]
+        case = {"vocabulary": vocabulary, "divergence": "forward_kl", "on_policy": on_policy}
+        return {**case, **shape, "results": results}
+
+    steps = [step(32_000, False, 1.5), step(32_000, True, 4.0)]
+    sampled = {"model": "some/Model", "batch": 8, "greedy": False}
+    sampled["results"] = [{"implementation": "bare | loop", "tokens_per_second": 1234.5}]
+    (tmp_path / "step-cpu.json").write_text(json.dumps({**about, "cases": steps}))
+    (tmp_path / "rollouts-cpu.json").write_text(json.dumps({**about, "cases": [sampled]}))
+    assert readme.step_benchmarks(tmp_path / "absent") == readme.rollout_benchmarks(tmp_path / "absent") == []
+    monkeypatch.setattr(readme, "BENCHMARKS", tmp_path)
+    text = readme.render()
+    assert "\n## A whole training step\n" in text and "\n## Sampling\n" in text
+    assert "| forward KL | vocabulary 32,000, fixed data | vocabulary 32,000, on-policy |" in text
+    assert "| ours | 1.5 s, 0.35 GB | 4 s, 0.35 GB |" in text
+    assert "| peer | not in this TRL | not in this TRL |" in text
+    assert "4 sequences of 240 tokens, 4 layers of 256 and 8 layers of 512; torch 2.13.0:" in text
+    assert "| tokens a second | Model, 8 prompts, sampled |" in text
+    assert r"| bare \| loop | 1,234 |" in text
