@@ -1,6 +1,7 @@
 """Every arm of every paper at scale tiny takes two steps: real code paths on a handful of words."""
 
 import copy
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -40,15 +41,26 @@ def test_every_arm_trains_and_is_measured(paper, cache, monkeypatch):
     # An untrained teacher hardly ever stops; here every third token ends what it writes.
     monkeypatch.setattr(labelling, "eos_ids", lambda model, tokenizer: list(range(0, len(tokenizer), 3)))
     experiment = shortened(load_experiment(paper))
-    testbed = experiment.load_testbed("tiny")
+    needed = {claim.metric for claim in load_claims(paper_folder(paper) / "claims.yaml").at("tiny")}
+    with fewer_rows(experiment.load_testbed("tiny")) as testbed:
+        for arm in experiment.arms_at("tiny"):
+            record = execute(make_run(experiment, arm, 10, "tiny", testbed=testbed, cache=cache), experiment)
+            assert needed | set(experiment.headline) <= set(record["metrics"]), arm
+            assert all(value is not None for name, value in record["metrics"].items() if name in needed), arm
+
+
+@contextmanager
+def fewer_rows(testbed):
+    """A testbed with a handful of rows; it is shared between tests, so that all of it is put back."""
+    before = dict(vars(testbed))
     testbed.test = testbed.test.select(range(8))
     testbed.validation = testbed.validation.select(range(8))
     testbed.teacher_train = testbed.train = testbed.train.select(range(64))
-    needed = {claim.metric for claim in load_claims(paper_folder(paper) / "claims.yaml").at("tiny")}
-    for arm in experiment.arms_at("tiny"):
-        record = execute(make_run(experiment, arm, 10, "tiny", testbed=testbed, cache=cache), experiment)
-        assert needed | set(experiment.headline) <= set(record["metrics"]), arm
-        assert all(value is not None for name, value in record["metrics"].items() if name in needed), arm
+    try:
+        yield testbed
+    finally:
+        vars(testbed).clear()
+        vars(testbed).update(before)
 
 
 @pytest.mark.parametrize("paper", PAPERS)
