@@ -112,8 +112,8 @@ def generate(problem: Problem) -> Tensor:
     from transformers import GenerationConfig
 
     settings = GenerationConfig(
-        max_new_tokens=problem.tokens, do_sample=not problem.greedy, top_k=0, top_p=1.0, temperature=1.0,
-        pad_token_id=PAD, eos_token_id=problem.ends.tolist(),
+        max_new_tokens=problem.tokens, do_sample=not problem.greedy, pad_token_id=PAD,
+        eos_token_id=problem.ends.tolist(), **({} if problem.greedy else {"top_k": 0, "top_p": 1.0}),
     )  # fmt: skip
     torch.manual_seed(0)
     made = problem.model.generate(problem.ids, attention_mask=problem.mask, generation_config=settings)

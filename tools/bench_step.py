@@ -200,6 +200,7 @@ def _quiet() -> Iterator[None]:
     """Trainers print summaries, bars and advice; a table is enough."""
     import datasets
 
+    bars, level = not datasets.are_progress_bars_disabled(), logging.root.manager.disable
     datasets.disable_progress_bars()
     logging.disable(logging.WARNING)
     with (
@@ -211,8 +212,9 @@ def _quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
-            datasets.enable_progress_bars()
+            logging.disable(level)
+            if bars:
+                datasets.enable_progress_bars()
 
 
 def measure(case: Case, peaks: dict[str, int], repeats: int) -> list[Result]:
