@@ -88,7 +88,20 @@ EXPERIMENT = Experiment(
     },
     scales={
         "tiny": Scale(
-            "pronunciation-hacking", seeds=(0, 1, 2, 3, 4), settings=tiny({}, **SETTINGS), minutes=10
+            "pronunciation-hacking",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny(
+                {
+                    "offline": 0.002,
+                    "online-teacher": 0.002,
+                    "online-student": 0.002,
+                    "offline-prompts": 0.002,
+                    "offline-samples": 0.002,
+                    "offline-oracle": 0.002,
+                },
+                **SETTINGS,
+            ),
+            minutes=10,
         )
     },
     testbeds={"pronunciation-hacking": testbed},
