@@ -167,7 +167,19 @@ EXPERIMENT = Experiment(
         "tiny": Scale(
             "pronunciation-drafting",
             seeds=(0, 1, 2, 3, 4),
-            settings=tiny({}, adaptive_skew=ADAPTIVE_SKEW),
+            settings=tiny(
+                {
+                    "gkd": 0.002,
+                    "skl-teacher": 0.004,
+                    "srkl-student": 0.004,
+                    "skl-both": 0.004,
+                    "srkl-both": 0.004,
+                    "swapped": 0.004,
+                    "contrastive": 0.004,
+                    "distillm-2": 0.004,
+                },
+                adaptive_skew=ADAPTIVE_SKEW,
+            ),
             minutes=10,
         ),
         # 42 is the authors' seed.
