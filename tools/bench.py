@@ -280,16 +280,21 @@ def main(argv: Sequence[str] | argparse.Namespace | None = None) -> int:
         record["cases"].append({**asdict(case), "results": [asdict(result) for result in results]})
         limit = 1e-3 if case.dtype == "float32" else 0.2
         agree = agree and all((result.gradient_error or 0) < limit for result in results)
+    publish(record, f"fused-{args.device}-{cases[0].dtype}", args, console)
+    if not agree:
+        print("kd bench: the implementations do not agree in gradient (see the table).", file=sys.stderr)
+    return 0 if agree else 1
+
+
+def publish(record: dict[str, Any], name: str, args: argparse.Namespace, console: Console) -> None:
+    """Write `record` to benchmarks/<name>.json under `--record`, print it under `--json`."""
     if args.record:
-        path = Path(__file__).parents[1] / "benchmarks" / f"fused-{args.device}-{cases[0].dtype}.json"
+        path = Path(__file__).parents[1] / "benchmarks" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         console.print(f"recorded in {path.relative_to(path.parents[1])}")
     if args.json:
         print(json.dumps(record))
-    if not agree:
-        print("kd bench: the implementations do not agree in gradient (see the table).", file=sys.stderr)
-    return 0 if agree else 1
 
 
 def _cases(args: argparse.Namespace) -> Iterator[Case]:

@@ -8,14 +8,14 @@ projections, a cache made once, finished rows dropped.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+
+from tools.bench import publish
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -340,13 +340,7 @@ def run(args: Any, console: Any, environment: dict[str, Any]) -> int:
         console.print(_table(case, results))
         record["cases"].append({**asdict(case), "results": [asdict(result) for result in results]})
         agree = agree and all(result.same == 1 for result in results if result.implementation == BARE)
-    if args.record:
-        path = Path(__file__).parents[1] / "benchmarks" / "rollouts-cpu.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        console.print(f"recorded in {path.relative_to(path.parents[1])}")
-    if args.json:
-        print(json.dumps(record))
+    publish(record, "rollouts-cpu", args, console)
     if not agree:
         console.print("kd bench: the bare loop sampled other tokens than ours (see the table).")
     return 0 if agree else 1

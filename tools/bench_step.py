@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import logging
 import os
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tools.bench import publish
 from tools.bench_losses import BETA
 
 OURS, PEER = "KD Atlas, DistillationTrainer", "TRL, experimental GKDTrainer"
@@ -259,13 +259,7 @@ def run(args: Any, console: Any, environment: dict[str, Any]) -> int:
         mine, other = (result.loss for result in results)
         if not case.on_policy and mine is not None and other is not None:
             agree = agree and abs(mine - other) <= 1e-3 * abs(mine)
-    if args.record:
-        path = Path(__file__).parents[1] / "benchmarks" / "step-cpu.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        console.print(f"recorded in {path.relative_to(path.parents[1])}")
-    if args.json:
-        print(json.dumps(record))
+    publish(record, "step-cpu", args, console)
     if not agree:
         console.print("kd bench: the trainers do not agree in their loss on fixed data.")
     return 0 if agree else 1

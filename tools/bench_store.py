@@ -8,19 +8,18 @@ trained on; `even tail` over the whole vocabulary, the rest spread evenly, as a 
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
 
 from reproductions.engine.errors import KDError
+from tools.bench import publish
 
 if TYPE_CHECKING:
     from methods.teachers.codec import Ragged
@@ -312,12 +311,7 @@ def run(args: Any, console: Any, environment: dict[str, Any]) -> int:
         record["steps"].append({"vocabulary": vocabulary, "seconds": seconds})
         said = ", ".join(f"{name} {s / seconds['no teacher']:.3f}" for name, s in seconds.items())
         console.print(f"a step at vocabulary {vocabulary:,}, times that without a teacher: {said}")
-    if args.record:
-        path = Path(__file__).parents[1] / "benchmarks" / "store-cpu.json"
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        console.print(f"recorded in {path.relative_to(path.parents[1])}")
-    if args.json:
-        print(json.dumps(record))
+    publish(record, "store-cpu", args, console)
     return 0
 
 

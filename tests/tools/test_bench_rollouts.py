@@ -51,7 +51,7 @@ def test_the_written_out_llama_has_the_models_logits():
 
 
 def test_a_quick_bench_is_recorded(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench_rollouts, "__file__", str(tmp_path / "tools" / "bench_rollouts.py"))
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "tools" / "bench.py"))
     assert bench.main(["--rollouts", "--quick", "--json", "--record", "--repeats", "1"]) == 0
     record = json.loads((tmp_path / "benchmarks" / "rollouts-cpu.json").read_text())
     assert json.loads(capsys.readouterr().out) == record
