@@ -53,6 +53,7 @@ class Experiment:
     """A paper's arms and scales.
 
     `headline` metrics stand in the table, in order; `metrics` names any further ones that claims may use.
+    With `only_named_metrics` the results file keeps those and none of the testbed's others: for many arms.
     `testbeds` are the experiment's own, tried before those of reproductions.testbeds.
     `method_version` goes up when the method's code changes what a run computes: old runs no longer count.
     """
@@ -63,6 +64,7 @@ class Experiment:
     scales: Mapping[str, Scale]
     headline: tuple[str, ...]
     metrics: tuple[str, ...] = ()
+    only_named_metrics: bool = False
     testbeds: Mapping[str, Callable[[], Testbed]] = field(default_factory=dict)
     method_version: int = 1
 

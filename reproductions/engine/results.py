@@ -73,6 +73,11 @@ def assemble(
     order = {name: place for place, name in enumerate(experiment.arms)}
     seeds = {seed: place for place, seed in enumerate(experiment.scale(scale).seeds)}
     runs = sorted(saved_runs, key=lambda run: (order[run["record"]["arm"]], seeds[run["record"]["seed"]]))
+    metrics = setup["metrics"]
+    if experiment.only_named_metrics:
+        metrics = {
+            name: metrics[name] for name in metrics if name in experiment.headline + experiment.metrics
+        }
     shared: dict[str, Any] = {}
     for run in runs:
         shared |= run["record"].get("shared", {})
@@ -92,15 +97,22 @@ def assemble(
             "finished": max(run["finished"] for run in runs),
             "wall_seconds": wall_seconds,
         },
-        "metrics": setup["metrics"],
+        "metrics": metrics,
         "shared": dict(sorted(shared.items())),
-        "runs": [_run(run["record"]) for run in runs],
+        "runs": [_run(run["record"], metrics) for run in runs],
     }
 
 
-def _run(record: Mapping[str, Any]) -> dict[str, Any]:
+def _run(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
     """A run as the file keeps it; `made_for` names the paper whose reproduction made it, where that is another."""
     kept = {name: record[name] for name in _RUN_FIELDS}
+    columns = {column for metric in metrics.values() for column in metric["columns"]}
+    kept["examples"] = {name: column for name, column in record["examples"].items() if name in columns}
+    kept["metrics"] = {name: value for name, value in record["metrics"].items() if name in metrics}
+    kept["curve"] = [
+        point | {"metrics": {name: value for name, value in point["metrics"].items() if name in metrics}}
+        for point in record["curve"]
+    ]
     return kept | ({"made_for": record["made_for"]} if "made_for" in record else {})
 
 

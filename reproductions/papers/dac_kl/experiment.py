@@ -75,4 +75,5 @@ EXPERIMENT = Experiment(
     },
     scales={"tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=tiny({}), minutes=13)},
     headline=("rouge_l", "exact_match", "greedy_exact_match", "excess_error"),
+    only_named_metrics=True,
 )

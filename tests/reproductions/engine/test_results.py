@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.results import (
+    assemble,
     check_config,
     dumps,
     figures,
@@ -37,6 +39,45 @@ def test_equal_figures_leave_the_file_alone_and_others_replace_it(recorded):
     assert write_results(recorded, made) is False
     made["runs"][0]["tokens"]["student"] = 2
     assert write_results(recorded, made) is True and read_results(recorded) == made
+
+
+def test_an_experiment_may_keep_the_metrics_it_names_and_no_others(papers):
+    """Figures of one run in a results file: those of `headline` and `metrics`, wherever a run reports any."""
+    experiment = replace(
+        load_experiment("toy", papers), headline=("error",), metrics=(), only_named_metrics=True
+    )
+    metric = {"kind": "mean", "higher_is_better": False, "title": "t", "unit": ""}
+    setup = {
+        "data_revision": "r",
+        "environment": {},
+        "metrics": {"error": metric | {"columns": ["wrong"]}, "ece": metric | {"columns": ["sure"]}},
+    }
+    both = {"error": 1.0, "ece": 2.0}
+    record = {
+        "arm": "method",
+        "seed": 0,
+        "metrics": both,
+        "examples": {"wrong": [1.0], "sure": [2.0]},
+        "curve": [{"step": 1, "metrics": both}],
+        "seconds": {},
+        "tokens": {},
+        "rollouts": {},
+    }
+    saved = [{"record": record, "started": "", "finished": ""}]
+    made = assemble(experiment, "tiny", setup, saved, workers=1, wall_seconds=0)
+    assert list(made["metrics"]) == ["error"]
+    run = made["runs"][0]
+    assert run["metrics"] == {"error": 1.0} and run["examples"] == {"wrong": [1.0]}
+    assert run["curve"] == [{"step": 1, "metrics": {"error": 1.0}}]
+    whole = assemble(
+        replace(experiment, only_named_metrics=False), "tiny", setup, saved, workers=1, wall_seconds=0
+    )
+    assert whole["runs"][0]["metrics"] == both and set(whole["runs"][0]["examples"]) == {"wrong", "sure"}
+
+
+@pytest.mark.parametrize("path", [path for *_, path in list_results()], ids=lambda path: path.parts[-3])
+def test_recorded_files_stay_small_enough_to_review(path):
+    assert path.stat().st_size < 1_000_000, "name fewer metrics: Experiment.only_named_metrics"
 
 
 def test_figures_are_without_times_and_machine(recorded):
