@@ -8,6 +8,10 @@ from transformers import DynamicCache, PreTrainedModel
 from methods.errors import MethodError
 from methods.models import position_ids
 
+# Ended rows leave the batch when that shrinks it to this share, for models of at least so many parameters: of
+# smaller ones a step costs the same for any number of rows (`kd bench --rollouts`).
+DROP_AT, DROP_FROM = 0.75, 10_000_000
+
 
 @dataclass(frozen=True)
 class Rollouts:
@@ -50,6 +54,10 @@ class _Decoder:
     def __init__(self, model: PreTrainedModel):
         self.model, self.cache = model, DynamicCache(config=model.config)
 
+    def keep(self, rows: torch.Tensor) -> None:
+        """Forget the other rows of the batch."""
+        self.cache.batch_select_indices(rows)
+
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor, vocabulary: int | None) -> torch.Tensor:
         positions = position_ids(mask)[:, -ids.shape[1] :]
         logits = self.model(
@@ -61,6 +69,16 @@ class _Decoder:
             logits_to_keep=1,
         ).logits[:, -1]
         return logits[:, :vocabulary].float()
+
+
+def _draw(
+    probs: torch.Tensor, rows: torch.Tensor, batch: int, generator: torch.Generator | None
+) -> torch.Tensor:
+    """One id for each row of `probs` (R, V); `rows` (R,) of a batch get what they would have got within all of it."""
+    if len(rows) == batch:
+        return torch.multinomial(probs, 1, generator=generator).squeeze(1)
+    noise = probs.new_empty(batch, probs.shape[1]).exponential_(1, generator=generator)  # as multinomial does
+    return (probs / noise[rows]).argmax(-1)
 
 
 @torch.no_grad()
@@ -81,7 +99,9 @@ def rollout(
 
     `teacher_mix` is alpha of MiniLLM (arXiv 2306.08543, section 2.2); 0 samples from `model` alone. Temperature divides
     the logits of both models. Models with different head sizes are mixed over their shared leading ids. Both run in
-    evaluation mode (dropout off) and get back their mode. Raises MethodError for an empty prompt.
+    evaluation mode (dropout off) and get back their mode. Rows that have ended are dropped from the batch where the
+    models are large enough to gain from it; what is drawn for the others does not depend on it.
+    Raises MethodError for an empty prompt.
     """
     if not prompts or any(len(p) == 0 for p in prompts):
         raise MethodError("cannot roll out from an empty prompt")
@@ -97,23 +117,31 @@ def rollout(
         decoders = [_Decoder(m) for m in models]
         stop = torch.tensor(eos_ids, device=device)
         ids, mask = prompt_ids, prompt_mask
-        alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
+        batch = len(prompts)
+        droppable = sum(m.num_parameters() for m in models) >= DROP_FROM
+        rows = torch.arange(batch, device=device)  # those in the models' batch
+        alive = torch.ones(batch, dtype=torch.bool, device=device)
         columns, alive_columns = [], []
         for _ in range(max_new_tokens):
             probs = [torch.softmax(decode(ids, mask, vocabulary) / temperature, -1) for decode in decoders]
             mixture = (1 - teacher_mix) * probs[0] + teacher_mix * probs[1] if mix else probs[0]
+            drawn = mixture.argmax(-1) if greedy else _draw(mixture, rows, batch, generator)
             token = (
-                mixture.argmax(-1)
-                if greedy
-                else torch.multinomial(mixture, 1, generator=generator).squeeze(1)
+                prompt_ids.new_full((batch,), pad_id).index_copy_(0, rows, drawn).masked_fill_(~alive, pad_id)
             )
-            columns.append(token.masked_fill(~alive, pad_id))
+            columns.append(token)
             alive_columns.append(alive)
             alive = alive & ~torch.isin(token, stop)
-            if not alive.any():
+            left = int(alive.sum())
+            if not left:
                 break
-            ids = columns[-1].unsqueeze(1)
-            mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
+            if droppable and left <= DROP_AT * len(rows):
+                kept = alive[rows].nonzero().squeeze(1)
+                rows, mask = rows[kept], mask[kept]
+                for decode in decoders:
+                    decode.keep(kept)
+            ids = token[rows].unsqueeze(1)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
     finally:
         for m, mode in zip(models, modes, strict=True):
             m.train(mode)

@@ -42,6 +42,37 @@ def test_samples_follow_the_mixture():
     assert (frequency - expected).abs().max() < 4 * (0.25 / draws) ** 0.5
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_dropping_rows_that_ended_changes_no_draw(kind, mixed, monkeypatch):
+    teacher = make_model(kind, seed=2, width=24, vocabulary=40)
+    settings = {"teacher": teacher, "teacher_mix": 0.5} if mixed else {}
+    made, sizes = [], []
+    for smallest in (0, 10**9):
+        monkeypatch.setattr("methods.rollouts.DROP_FROM", smallest)
+        model = make_model(kind, seed=1).double()
+        sizes.append([])
+        model.register_forward_pre_hook(
+            lambda module, args, given, seen=sizes[-1]: seen.append(len(given["input_ids"])), with_kwargs=True
+        )
+        draws = torch.Generator().manual_seed(5)
+        made.append(
+            rollout(
+                model,
+                PROMPTS * 8,
+                max_new_tokens=9,
+                eos_ids=[1, 6, 9, 12],
+                pad_id=0,
+                generator=draws,
+                **settings,
+            )
+        )
+    dropped, whole = made
+    assert min(sizes[0]) < 24 and set(sizes[1]) == {24}, "rows were dropped in one of the two"
+    for name in ("completion_ids", "completion_mask", "truncated", "empty"):
+        assert torch.equal(getattr(dropped, name), getattr(whole, name))
+
+
 def test_mask_ends_with_the_first_eos_and_padding_follows():
     model = make_model(seed=0)
     torch.manual_seed(0)
