@@ -73,7 +73,28 @@ EXPERIMENT = Experiment(
         "corrected-clipped": Arm("+ DAC-KL", partial(mixed, correct=True, clip=True), "ablation"),
         "revision": Arm("+ spans: all three", partial(mixed, correct=True, clip=True, spans=True), "method"),
     },
-    scales={"tiny": Scale("pronunciation", seeds=(0, 1, 2, 3, 4), settings=tiny({}), minutes=13)},
+    scales={
+        "tiny": Scale(
+            "pronunciation",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny(
+                {
+                    "sft": 0.004,
+                    "fkl": 0.004,
+                    "rkl": 0.004,
+                    "jsd": 0.002,
+                    "srkl": 0.004,
+                    "dac": 0.002,
+                    "dac-fixed": 0.002,
+                    "mixed": 0.002,
+                    "corrected": 0.004,
+                    "corrected-clipped": 0.004,
+                    "revision": 0.002,
+                }
+            ),
+            minutes=13,
+        )
+    },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "excess_error"),
     only_named_metrics=True,
 )
