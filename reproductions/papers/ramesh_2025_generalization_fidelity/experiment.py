@@ -57,7 +57,16 @@ EXPERIMENT = Experiment(
         "sft-large-student": Arm("SFT, large student", sft_large, "baseline"),
         "kd-large-student": Arm("KD, large student", partial(kd, student="large"), "method"),
     },
-    scales={"tiny": Scale("pronunciation-fidelity", seeds=(0, 1, 2, 3, 4), settings=tiny({}), minutes=10)},
+    scales={
+        "tiny": Scale(
+            "pronunciation-fidelity",
+            seeds=(0, 1, 2, 3, 4),
+            # At the medium teacher's rate the large one is worse than it (ROUGE-L 71.3 on the validation split; at
+            # this one 80.4, the medium one 80.2), and "a larger teacher is not better" would say nothing.
+            settings=tiny({}, teacher_learning_rates={"large": 1.5e-3}),
+            minutes=10,
+        )
+    },
     testbeds={"pronunciation-fidelity": testbed},
     headline=("greedy_exact_match", "teacher_agreement", "fidelity", "gain", "rouge_l"),
 )
