@@ -71,6 +71,7 @@ def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRo
         benchmarks=benchmarks(),
         step_benchmarks=step_benchmarks(),
         rollout_benchmarks=rollout_benchmarks(),
+        speculative_benchmarks=speculative_benchmarks(),
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
@@ -134,17 +135,16 @@ def _reports(paper_id: str) -> list[dict[str, str]]:
 
 
 def benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
-    """A table for each file that `make bench` recorded: implementations down, vocabularies across, forward KL."""
+    """A table for each divergence that `make bench` recorded: implementations down, vocabularies across."""
     tables = []
     for record in _records("fused-*.json", folder):
-        cases = [case for case in record["cases"] if case["divergence"] == "forward_kl"]
-        if cases:
+        for divergence, cases in _by_divergence(record):
             first = cases[0]
             about = f"{record['device']}, {first['dtype']}, {first['positions'] // 2} completion positions"
             widths = (
                 f"hidden sizes {first['student_width']} and {first['teacher_width']}; {_versions(record)}"
             )
-            columns = ["forward KL", *(f"vocabulary {case['vocabulary']:,}" for case in cases)]
+            columns = [divergence, *(f"vocabulary {case['vocabulary']:,}" for case in cases)]
             tables.append(_table(f"{about}, {widths}", columns, cases, _measured))
     return tables
 
@@ -153,14 +153,13 @@ def step_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
     """A table for each divergence that `kd bench --step` recorded: trainers down, vocabularies across."""
     tables = []
     for record in _records("step-*.json", folder):
-        for divergence in dict.fromkeys(case["divergence"] for case in record["cases"]):
-            cases = [case for case in record["cases"] if case["divergence"] == divergence]
+        for divergence, cases in _by_divergence(record):
             first = cases[0]
             shapes = " and ".join(
                 f"{layers} layers of {width}" for width, layers in (first["student"], first["teacher"])
             )
             about = f"{record['device']}, {first['batch']} sequences of {first['length']} tokens, {shapes}"
-            columns = [DIVERGENCE_NAMES.get(divergence, divergence)]
+            columns = [divergence]
             columns += [
                 f"vocabulary {case['vocabulary']:,}, {'on-policy' if case['on_policy'] else 'fixed data'}"
                 for case in cases
@@ -182,6 +181,38 @@ def rollout_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
             _table(about, columns, record["cases"], lambda result: f"{result['tokens_per_second']:,.0f}")
         )
     return tables
+
+
+def speculative_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table for each recorded measurement of speculative decoding: drafts down, figures across."""
+    tables = []
+    for record in _records("speculative-*.json", folder):
+        rows = [
+            (
+                draft,
+                [
+                    f"{found['plain_tokens_per_second']:,.0f}",
+                    f"{found['speculative_tokens_per_second']:,.0f}",
+                    "{:.2f} ({:.2f} to {:.2f})".format(found["speed_up"], *found["speed_up_range"]),
+                    f"{found['acceptance']:.1%}",
+                    f"{found['draft_cost']:.2f}",
+                    f"{found['foretold_speed_up']:.2f}",
+                ],
+            )
+            for draft, found in record["figures"].items()
+        ]
+        columns = ["draft, decoding", "tokens/s, plain", "speculative", "speed-up (range)", "accepted"]
+        columns += ["cost of a draft's token", "speed-up foretold"]
+        about = f"{record['what']}; {record['words']} words, medians of {record['rounds']} rounds"
+        tables.append({"about": about, "columns": columns, "rows": rows})
+    return tables
+
+
+def _by_divergence(record: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Each divergence's name and its cases."""
+    for divergence in dict.fromkeys(case["divergence"] for case in record["cases"]):
+        cases = [case for case in record["cases"] if case["divergence"] == divergence]
+        yield DIVERGENCE_NAMES.get(divergence, divergence), cases
 
 
 def _records(pattern: str, folder: Path | None) -> Iterator[dict[str, Any]]:

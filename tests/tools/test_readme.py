@@ -194,9 +194,30 @@ def test_a_recorded_benchmark_becomes_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "BENCHMARKS", tmp_path)
     text = readme.render()
     assert "| forward KL | vocabulary 32,000 | vocabulary 128,256 |" in text
+    assert "| JSD(0.5) | vocabulary 32,000 |\n" in text
     assert r"| ours \| fused | 0.96 s, 0.22 GB | 0.96 s, 0.22 GB |" in text
     assert "6.7 s, out of memory" in text and "not installed" in text
     assert "a processor, float32, 1024 completion positions, hidden sizes 256 and 512; torch 2.13.0" in text
+
+
+def test_recorded_speculative_decoding_becomes_a_table(tmp_path, monkeypatch):
+    found = {
+        "speculative_tokens_per_second": 812.4,
+        "plain_tokens_per_second": 1000.0,
+        "speed_up": 0.812,
+        "speed_up_range": [0.79, 0.83],
+        "draft_cost": 0.55,
+        "acceptance": 0.8312,
+        "block_efficiency": 2.9,
+        "foretold_speed_up": 1.1,
+    }
+    record = {"what": "tiny drafts", "words": 60, "rounds": 5, "figures": {"sft, greedy": found}}
+    (tmp_path / "speculative-tiny-cpu.json").write_text(json.dumps(record))
+    assert readme.speculative_benchmarks(tmp_path / "absent") == []
+    monkeypatch.setattr(readme, "BENCHMARKS", tmp_path)
+    text = readme.render()
+    assert "tiny drafts; 60 words, medians of 5 rounds:" in text
+    assert "| sft, greedy | 1,000 | 812 | 0.81 (0.79 to 0.83) | 83.1% | 0.55 | 1.10 |" in text
 
 
 def test_recorded_steps_and_rollouts_become_tables(tmp_path, monkeypatch):
