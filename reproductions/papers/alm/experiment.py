@@ -66,7 +66,22 @@ EXPERIMENT = Experiment(
     },
     scales={
         "tiny": Scale(
-            "pronunciation-tokenizers", seeds=(0, 1, 2, 3, 4), settings=tiny({}, uld=ULD, alm=ALM), minutes=8
+            "pronunciation-tokenizers",
+            seeds=(0, 1, 2, 3, 4),
+            settings=tiny(
+                {
+                    "sft": 0.004,
+                    "seqkd": 0.002,
+                    "uld": 0.004,
+                    "alm": 0.004,
+                    "alm-sft": 0.004,
+                    "alm-no-debiasing": 0.004,
+                    "alm-sft-fixed": 0.004,
+                },
+                uld=ULD,
+                alm=ALM,
+            ),
+            minutes=8,
         ),
         "small": Scale(
             "extraction",
