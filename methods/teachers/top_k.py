@@ -26,8 +26,9 @@ from methods.fused import (
     _same_rows,
     _softmax_dtype,
 )
-from methods.fused_divergences import Block, Fused
+from methods.fused_divergences import FUSED_DIVERGENCES, Block, Fused
 from methods.fused_kernels import Layout, Objective
+from methods.fused_raw import Raw, Sums
 
 FLOOR = -50.0  # log-probability in the place of -inf
 
@@ -147,3 +148,27 @@ class TopKObjective(Objective):
         slopes = torch.mul(outside, slope[:, -1:] / tail, out=log_q).scatter_(-1, ids, at_ids)
         q.scatter_(-1, ids, known)  # as it was
         return value, slopes
+
+    def raw(self) -> Raw | None:
+        if self.divergence is not FUSED_DIVERGENCES["forward_kl"]:
+            return None
+        return Raw(self._forward_kl, lambda sums: sums.moment)
+
+    def _forward_kl(self, logits: Tensor, rows: slice, within: slice, sums: Sums) -> None:
+        """KL(p || q) of the merged outcomes; with e = exp(z), E = sum e and T that of the tail, the gradient times E is
+        e_j - E p_j at an id and e_j (1 - E p_T / T) elsewhere, for p that add up to 1."""
+        ids, empty, p = self.ids[rows], self.empty[rows], self.p[rows]
+        known_log = logits.gather(-1, ids).masked_fill_(empty[:, :-1], 0)
+        known = logits.exp_().gather(-1, ids)
+        inside = known.masked_fill(empty[:, :-1], 0).sum(-1, keepdim=True)
+        tail = logits.scatter_(-1, ids, 0).sum(-1, keepdim=True)
+        total = torch.add(inside, tail, out=sums.student)
+        tail = torch.maximum(
+            tail.clamp_min_(torch.finfo(tail.dtype).tiny), total * 1e-37
+        )  # total / tail is finite
+        mass = p.sum(-1, keepdim=True)
+        merged_log = torch.cat([known_log, tail.log()], -1).sub_(total.log())
+        torch.sum(p * (self.log_p[rows] - merged_log), -1, keepdim=True, out=sums.moment)
+        at_ids = known * mass - total * p[:, :-1]
+        at_ids = torch.where(empty[:, :-1], at_ids[:, :1], at_ids)  # an empty column repeats the first id
+        logits.mul_(mass - total * p[:, -1:] / tail).scatter_(-1, ids, at_ids)

@@ -205,6 +205,30 @@ def test_top_k_divergences_against_merged_full_logits(name, head_options):
         torch.testing.assert_close(mine, exact, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("shift", [0.0, 40.0, -40.0, 300.0, -300.0])
+@pytest.mark.parametrize("spread", [3.0, 60.0, 400.0])
+def test_the_forward_kl_in_single_precision_whatever_the_size_of_the_logits(shift, spread):
+    """Raw exponentials or normalised ones, with tails that vanish: what float64 gives, and never NaN."""
+    g = torch.Generator().manual_seed(3)
+    n, size, k = 5, 40, 6
+    z = spread * torch.randn(n, size, generator=g, dtype=torch.float64) / 3
+    z[:, 7] += spread  # one id far above all others
+    head = Head(torch.eye(size, dtype=torch.float64), torch.full((size,), shift, dtype=torch.float64))
+    top, ids = torch.randn(n, size, generator=g, dtype=torch.float64).log_softmax(-1).topk(k, -1)
+    target = TopK(ids, top, torch.log1p(-top.exp().sum(-1)), size)
+
+    def measured(dtype):
+        hidden = z.to(dtype).requires_grad_()
+        loss = linear_top_k_divergence(hidden, Head(head.weight.to(dtype), head.bias.to(dtype)), target)
+        return loss.values.double(), torch.autograd.grad(loss.total, hidden)[0].double()
+
+    (values, slopes), (exact, exact_slopes) = measured(torch.float32), measured(torch.float64)
+    assert values.isfinite().all() and slopes.isfinite().all()
+    if spread < 400:  # beyond, the tail is below the smallest number of single precision
+        torch.testing.assert_close(values, exact, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(slopes, exact_slopes, rtol=1e-3, atol=2e-4)
+
+
 @pytest.mark.parametrize("name", sorted(DIVERGENCES))
 def test_all_ids_are_the_full_divergence(name):
     g = torch.Generator().manual_seed(2)
