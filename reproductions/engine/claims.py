@@ -76,17 +76,11 @@ class ClaimSet:
         """The claims that are judged at a scale."""
         return tuple(claim for claim in self.claims if scale in claim.scales)
 
-    def paper_number(self, arm: str, metric: str, scale: str) -> float | None:
-        """The paper's own figure for an arm and metric: a table's verified value, else one that a claim quotes."""
+    def paper_number(self, arm: str, metric: str) -> float | None:
+        """The paper's own figure for an arm and metric, seen in a table; what a claim quotes is often another metric."""
         for value in self.values:
             if value.verified and (value.arm, value.metric) == (arm, metric):
                 return value.value
-        for claim in self.at(scale):
-            numbers = claim.paper_numbers or {}
-            if claim.metric == metric:
-                for side, name in (("better", claim.better), ("worse", claim.worse)):
-                    if name == arm and side in numbers:
-                        return float(numbers[side])
         return None
 
     def explanation(self, claim: str, scale: str) -> str:

@@ -80,7 +80,7 @@ def rows(claims: ClaimSet, results: Mapping[str, Any]) -> list[Row]:
             if not runs:
                 continue
             summary = mean_over_seeds([run["metrics"][metric] for run in runs.values()])
-            paper = claims.paper_number(arm, metric, results["scale"])
+            paper = claims.paper_number(arm, metric)
             found.append(Row(arm, metric, summary.difference, summary.interval, len(runs), paper))
     return found
 
@@ -155,7 +155,7 @@ def markdown(report: Report, picture: str) -> str:
         "",
         "## Figures",
         "",
-        "Mean and 95 % interval over seeds; the paper's own number, where it states one, was measured in its setting.",
+        "Mean and 95 % interval over seeds; the paper's own number of the same metric was measured in its setting.",
         "",
         "| arm | metric | mean | 95 % interval | paper |",
         "|---|---|---:|---|---:|",

@@ -82,4 +82,5 @@ EXPERIMENT = Experiment(
     },
     testbeds={"pronunciation-fidelity": testbed},
     headline=("greedy_exact_match", "teacher_agreement", "fidelity", "gain", "rouge_l"),
+    only_named_metrics=True,
 )
