@@ -84,8 +84,8 @@ EXPERIMENT = Experiment(
                     "taid": 0.004,
                     "taid-linear": 0.004,
                     "taid-small-teacher": 0.002,
-                    "taid-large-teacher": 0.004,
-                    "fkl-large-teacher": 0.004,
+                    "taid-large-teacher": 0.002,
+                    "fkl-large-teacher": 0.002,
                 },
                 taid=TAID,
                 # At the medium teacher's rate the large one is worse than the small one (ROUGE-L 71.3 on the
