@@ -77,7 +77,7 @@ class ClaimSet:
         return tuple(claim for claim in self.claims if scale in claim.scales)
 
     def paper_number(self, arm: str, metric: str) -> float | None:
-        """The paper's own figure for an arm and metric, seen in a table; what a claim quotes is often another metric."""
+        """The paper's own figure for an arm and metric, as seen in a table; a claim may quote another metric."""
         for value in self.values:
             if value.verified and (value.arm, value.metric) == (arm, metric):
                 return value.value
