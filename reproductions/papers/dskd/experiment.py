@@ -63,7 +63,19 @@ EXPERIMENT = Experiment(
         "tiny": Scale(
             "pronunciation-tokenizers",
             seeds=(0, 1, 2, 3, 4),
-            settings=tiny({}, dskd=DSKD),
+            settings=tiny(
+                {
+                    "sft": 0.004,
+                    "seqkd": 0.002,
+                    "uld": 0.004,
+                    "dskd-attention": 0.004,
+                    "kl": 0.004,
+                    "dskd": 0.004,
+                    "dskd-student-space": 0.004,
+                    "dskd-attention-same": 0.004,
+                },
+                dskd=DSKD,
+            ),
             minutes=10,
         )
     },
