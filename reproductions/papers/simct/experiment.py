@@ -53,7 +53,18 @@ EXPERIMENT = Experiment(
         "tiny": Scale(
             "pronunciation-tokenizers",
             seeds=(0, 1, 2, 3, 4),
-            settings=tiny({}, losses=LOSSES),
+            settings=tiny(
+                {
+                    "sft": 0.004,
+                    "seqkd": 0.002,
+                    "uld-on-policy": 0.002,
+                    "alm-on-policy": 0.002,
+                    "gold": 0.002,
+                    "opd-shared": 0.002,
+                    "simct": 0.002,
+                },
+                losses=LOSSES,
+            ),
             minutes=10,
         )
     },
