@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import random
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -44,7 +45,7 @@ class Client:
     """Sends requests to one server. The key comes from the environment variable `key_variable` and goes nowhere else.
 
     `counts`: answers from the journal, sent attempts, failed ones, answers paid for, tokens. Raises MethodError for a
-    key over plain HTTP to another machine.
+    key over plain HTTP to another machine. Several threads may ask at a time; caps count what is under way.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Client:
         self.counts = {"journal": 0, "sent": 0, "failed": 0, "answered": 0, "tokens": 0}
         self._journal = Path(journal)
         self._known = self._read_journal()
+        self._lock = threading.Lock()  # over counts, caps and journal
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def ask(self, path: str, request: dict[str, Any], tokens: int) -> dict[str, Any]:
@@ -79,18 +81,21 @@ class Client:
         attempt.
         """
         key = hashlib.sha256(f"{self.url}{path}\n{json.dumps(request, sort_keys=True)}".encode()).hexdigest()
-        if key in self._known:
-            self.counts["journal"] += 1
-            return self._known[key]
+        with self._lock:
+            if key in self._known:
+                self.counts["journal"] += 1
+                return self._known[key]
         wait, problem = self.limits.first_wait, ""
         for attempt in range(self.limits.attempts):
-            self._check_caps(tokens)
-            self.counts["sent"] += 1
-            self.counts["tokens"] += tokens
+            with self._lock:
+                self._check_caps(tokens)
+                self.counts["sent"] += 1
+                self.counts["tokens"] += tokens
             try:
                 answer = self._send(path, request)
             except _Failed as failure:
-                self.counts["failed"] += 1
+                with self._lock:
+                    self.counts["failed"] += 1
                 problem = str(failure)
                 if not failure.again:
                     break
@@ -100,12 +105,13 @@ class Client:
                     self._sleep(max(pause, min(failure.after, self.limits.longest_wait)))
                     wait *= 2
                 continue
-            self.counts["answered"] += 1
             used = answer.get("usage") or {}
             used = used.get("total_tokens") if isinstance(used, dict) else None
             used = used if isinstance(used, int) and used >= 0 else tokens
-            self.counts["tokens"] += used - tokens
-            self._remember(key, answer, used)
+            with self._lock:
+                self.counts["answered"] += 1
+                self.counts["tokens"] += used - tokens
+                self._remember(key, answer, used)
             return answer
         raise MethodError(f"{self.url}{path} gave no answer after {attempt + 1} attempts: {problem}")
 

@@ -7,10 +7,12 @@ vLLM's `prompt_logprobs` ("vllm"), which names ids instead of texts. What the se
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -49,18 +51,22 @@ class ServerTeacher:
         self.client, self.model, self.tokenizer, self.protocol = client, model, tokenizer, protocol
         self.top_k, self.max_tokens, self.unnamed = top_k, max_tokens, 0
 
-    def score(self, ids: list[int]) -> list[dict[int, float]]:
-        """For each token but the first, the log-probs by id that the teacher gave in its place.
-
-        Raises MethodError for an answer without log-probs, or one about other tokens than these.
-        """
+    def ask(self, ids: list[int]) -> dict[str, Any]:
+        """The server's answer about these tokens. Several threads may ask at a time."""
         request: dict[str, Any] = {"model": self.model, "prompt": ids, "max_tokens": self.max_tokens}
         request |= {"temperature": 1.0}
         if self.protocol == "vllm":
             request["prompt_logprobs"] = self.top_k
         else:
             request |= {"logprobs": self.top_k, "echo": True}
-        answer = self.client.ask("/completions", request, len(ids) + self.max_tokens)
+        return self.client.ask("/completions", request, len(ids) + self.max_tokens)
+
+    def score(self, ids: list[int], answer: Mapping[str, Any] | None = None) -> list[dict[int, float]]:
+        """For each token but the first, the log-probs by id that the teacher gave in its place; asked unless given.
+
+        Raises MethodError for an answer without log-probs, or one about other tokens than these.
+        """
+        answer = self.ask(ids) if answer is None else answer
         try:
             choice = answer["choices"][0]
             places = choice["prompt_logprobs"] if self.protocol == "vllm" else self._echoed(choice, ids)
@@ -76,9 +82,11 @@ class ServerTeacher:
         read = self._by_id if self.protocol == "vllm" else self._by_text
         return [read(place, token, n) for n, (place, token) in enumerate(zip(places, ids, strict=False)) if n]
 
-    def rows(self, ids: list[int], wanted: np.ndarray, codec: TopKCodec) -> Ragged:
-        """What is worth keeping for the tokens of `wanted` (len(ids) - 1,)."""
-        chosen = [place for place, keep in zip(self.score(ids), wanted, strict=True) if keep]
+    def rows(
+        self, ids: list[int], wanted: np.ndarray, codec: TopKCodec, answer: Mapping[str, Any] | None = None
+    ) -> Ragged:
+        """What is worth keeping for the tokens of `wanted` (len(ids) - 1,), by the server's answer about `ids`."""
+        chosen = [place for place, keep in zip(self.score(ids, answer), wanted, strict=True) if keep]
         width = max(1, max(map(len, chosen)))
         tokens, log_probs = np.zeros((len(chosen), width), np.int64), np.full((len(chosen), width), -np.inf)
         for row, place in enumerate(chosen):
@@ -177,11 +185,13 @@ def fill_from_server(
     max_k: int = 256,
     gain: float = 0.0,
     resolution: float = 0.125,
+    parallel: int = 4,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a store of what the server says about the completion tokens of `batches`; returns its totals.
 
-    As `methods.teachers.fill.fill`; everything that was paid for is kept unless `gain` says otherwise.
+    As `methods.teachers.fill.fill`, with `parallel` requests under way at a time; everything that was paid for is kept
+    unless `gain` says otherwise.
     Raises MethodError for what the client or the answers raise; the same call then goes on where it was.
     """
     folder, tokenizer = Path(folder), teacher.tokenizer
@@ -200,14 +210,44 @@ def fill_from_server(
 
     codec = with_ranks(folder, TopKCodec(len(tokenizer), min(max_k, len(tokenizer)), gain, resolution), count)
     with StoreWriter(folder, identity, top_k_content(codec, 1.0)) as writer:
-        for batch in batches:
-            for n, (key, rows) in enumerate(example_keys(batch)):
-                if rows and key not in writer.keys:
-                    ids, wanted = tokens_of(batch, n)
-                    add_top_k(writer, codec, key, teacher.rows(ids, wanted, codec))
+        for example, answer in _answers(teacher, _unknown(batches, set(writer.keys)), parallel):
+            add_top_k(writer, codec, example.key, teacher.rows(example.ids, example.wanted, codec, answer))
             if progress is not None:
                 progress(len(writer.keys))
         return writer.finish()
+
+
+class _Example(NamedTuple):
+    key: bytes
+    ids: list[int]
+    wanted: np.ndarray
+
+
+def _unknown(batches: Batches, known: set[bytes]) -> Iterator[_Example]:
+    """Each example with completion tokens that is not known yet, once."""
+    for batch in batches:
+        for n, (key, rows) in enumerate(example_keys(batch)):
+            if rows and key not in known:
+                known.add(key)
+                yield _Example(key, *tokens_of(batch, n))
+
+
+def _answers(
+    teacher: ServerTeacher, examples: Iterator[_Example], parallel: int
+) -> Iterator[tuple[_Example, dict[str, Any]]]:
+    """Examples in order with their answers; after an error nothing new is asked, what is under way is awaited."""
+    pool = ThreadPoolExecutor(parallel)
+    try:
+        waiting: deque[tuple[_Example, Future[dict[str, Any]]]] = deque()
+        for example in examples:
+            waiting.append((example, pool.submit(teacher.ask, example.ids)))
+            if len(waiting) >= parallel:
+                asked, answer = waiting.popleft()
+                yield asked, answer.result()
+        for asked, answer in waiting:
+            yield asked, answer.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def tokens_of(batch: Mapping[str, Tensor], example: int) -> tuple[list[int], np.ndarray]:

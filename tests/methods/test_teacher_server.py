@@ -142,13 +142,38 @@ def test_nothing_is_paid_for_twice(server, tmp_path, tokenizer, waits):
     journal.write_bytes(journal.read_bytes() + b'{"key": "cut off by a k')
     teacher = teacher_of(server, tmp_path, waits)
     fill_from_server(tmp_path / "a", teacher, batches)
-    assert len(server.requests) == 4 and teacher.client.counts["answered"] == 2
+    assert len(server.requests) == 4, "what was under way at the interrupt is in the journal too"
+    assert teacher.client.counts["answered"] == 0 and teacher.client.counts["journal"] == 2
     teacher = teacher_of(server, tmp_path, waits)
     fill_from_server(tmp_path / "other", teacher, batches)  # the store is new, the answers are not
     assert len(server.requests) == 4 and teacher.client.counts["journal"] == 4
     journal.write_bytes(b"not a journal\n" + journal.read_bytes())
     with pytest.raises(MethodError, match=r"journal.jsonl:1: not a line"):
         teacher_of(server, tmp_path, waits)
+
+
+def test_requests_are_under_way_at_the_same_time(server, tmp_path, tokenizer, waits):
+    meet = threading.Barrier(4, timeout=20)
+    server.script = [lambda answer: meet.wait()] * 4  # nobody is answered before all four have asked
+    teacher = teacher_of(server, tmp_path, waits, timeout=30)
+    batches = batches_of(tokenizer, 1)
+    assert fill_from_server(tmp_path / "a", teacher, batches, parallel=4)["examples"] == 4
+    counts = teacher.client.counts
+    assert (counts["sent"], counts["answered"], counts["failed"]) == (4, 4, 0)
+    assert counts["tokens"] == sum(len(r["prompt"]) + 1 for r in server.requests)
+    assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 4
+    alone = teacher_of(server, tmp_path / "alone", waits)
+    fill_from_server(tmp_path / "b", alone, batches, parallel=1)
+    served = [TeacherStore(tmp_path / name).rows(batches[0]) for name in "ab"]
+    assert torch.equal(served[0].ids, served[1].ids) and torch.equal(served[0].tail, served[1].tail)
+
+
+def test_after_an_error_nothing_new_is_asked(server, tmp_path, tokenizer, waits):
+    server.script = [401]
+    teacher = teacher_of(server, tmp_path, waits)
+    with pytest.raises(MethodError, match="HTTP 401"):
+        fill_from_server(tmp_path / "a", teacher, batches_of(tokenizer, 1), parallel=2)
+    assert len(server.requests) <= 2
 
 
 def test_passing_failures_are_tried_again(server, tmp_path, tokenizer, waits):
