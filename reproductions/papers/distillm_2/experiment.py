@@ -187,5 +187,5 @@ EXPERIMENT = Experiment(
     },
     testbeds={"pronunciation-drafting": testbed, "ultrachat-openings": openings},
     metrics=("greedy_rouge_l",),
-    headline=("rouge_l", "exact_match", "greedy_exact_match", "acceptance", "excess_error"),
+    headline=("rouge_l", "acceptance", "greedy_acceptance", "block_efficiency"),
 )

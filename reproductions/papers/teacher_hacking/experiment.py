@@ -106,4 +106,5 @@ EXPERIMENT = Experiment(
     },
     testbeds={"pronunciation-hacking": testbed},
     headline=("golden", "golden_rise", "proxy", "proxy_rise", "golden_seen", "proxy_seen", "rouge_l"),
+    only_named_metrics=True,
 )
