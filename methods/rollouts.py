@@ -58,8 +58,9 @@ class _Decoder:
         """Forget the other rows of the batch."""
         self.cache.batch_select_indices(rows)
 
-    def __call__(self, ids: torch.Tensor, mask: torch.Tensor, vocabulary: int | None) -> torch.Tensor:
-        positions = position_ids(mask)[:, -ids.shape[1] :]
+    def __call__(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, vocabulary: int | None
+    ) -> torch.Tensor:
         logits = self.model(
             input_ids=ids,
             attention_mask=mask,
@@ -116,19 +117,22 @@ def rollout(
         prompt_ids, prompt_mask = left_pad(prompts, pad_id, device)
         decoders = [_Decoder(m) for m in models]
         stop = torch.tensor(eos_ids, device=device)
-        ids, mask = prompt_ids, prompt_mask
-        batch = len(prompts)
+        batch, width = prompt_ids.shape
+        ids, positions = prompt_ids, position_ids(prompt_mask)
+        mask = torch.cat([prompt_mask, prompt_mask.new_ones(batch, max_new_tokens)], 1)
         droppable = sum(m.num_parameters() for m in models) >= DROP_FROM
         rows = torch.arange(batch, device=device)  # those in the models' batch
         alive = torch.ones(batch, dtype=torch.bool, device=device)
         columns, alive_columns = [], []
-        for _ in range(max_new_tokens):
-            probs = [torch.softmax(decode(ids, mask, vocabulary) / temperature, -1) for decode in decoders]
+        for step in range(max_new_tokens):
+            seen = mask[:, : width + step]
+            logits = (decode(ids, seen, positions, vocabulary) for decode in decoders)
+            probs = [torch.softmax(z if temperature == 1 else z / temperature, -1) for z in logits]
             mixture = (1 - teacher_mix) * probs[0] + teacher_mix * probs[1] if mix else probs[0]
             drawn = mixture.argmax(-1) if greedy else _draw(mixture, rows, batch, generator)
-            token = (
-                prompt_ids.new_full((batch,), pad_id).index_copy_(0, rows, drawn).masked_fill_(~alive, pad_id)
-            )
+            if len(rows) < batch:
+                drawn = prompt_ids.new_full((batch,), pad_id).index_copy_(0, rows, drawn)
+            token = drawn.masked_fill(~alive, pad_id)
             columns.append(token)
             alive_columns.append(alive)
             alive = alive & ~torch.isin(token, stop)
@@ -137,11 +141,10 @@ def rollout(
                 break
             if droppable and left <= DROP_AT * len(rows):
                 kept = alive[rows].nonzero().squeeze(1)
-                rows, mask = rows[kept], mask[kept]
+                rows, mask, positions = rows[kept], mask[kept], positions[kept]
                 for decode in decoders:
                     decode.keep(kept)
-            ids = token[rows].unsqueeze(1)
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+            ids, positions = token[rows].unsqueeze(1), positions[:, -1:] + 1
     finally:
         for m, mode in zip(models, modes, strict=True):
             m.train(mode)
