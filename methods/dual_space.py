@@ -121,13 +121,12 @@ class DualSpace(nn.Module):
 
     def _attend(self, student: Side, teacher: Side) -> tuple[Tensor | None, Tensor | None]:
         """The teacher's states at the student's tokens (N, H_s), and the student's at the teacher's (M, H_t)."""
-        ours, theirs = student.embedding.detach(), teacher.embedding.detach()
-        queries = self.query(torch.cat([ours[student.inputs], ours[student.labels]], -1))
+        (ours, our_next), (theirs, after) = _embedded(student), _embedded(teacher)
+        queries = self.query(torch.cat([ours, our_next], -1))
         sizes, their_sizes = (
             s.sequence.unique_consecutive(return_counts=True)[1] for s in (student, teacher)
         )
-        after = theirs[teacher.labels]
-        keys = _unit_spread(torch.cat([theirs[teacher.inputs], after], -1), their_sizes)
+        keys = _unit_spread(torch.cat([theirs, after], -1), their_sizes)
         pairs = [
             _at_least_fp32(q @ k.t()) / math.sqrt(keys.shape[-1])
             for q, k in zip(queries.split(sizes.tolist()), keys.split(their_sizes.tolist()), strict=True)
@@ -143,6 +142,12 @@ class DualSpace(nn.Module):
             parts = zip(pairs, values.split(sizes.tolist()), strict=True)
             taken = torch.cat([values[:0], *(p.softmax(0).t().to(v.dtype) @ v for p, v in parts)])
         return brought, taken
+
+
+@torch.no_grad()
+def _embedded(side: Side) -> tuple[Tensor, Tensor]:
+    """Each token that goes in and the one after it, `(N, E)`; by the layer, whose weights may be in shards."""
+    return side.embed(side.inputs).detach(), side.embed(side.labels).detach()
 
 
 def _linear(width: int, size: int, draws: torch.Generator) -> nn.Linear:

@@ -342,7 +342,7 @@ class CrossTokenizerTrainer(SFTTrainer):
                 shared=self._shared[which],
                 eos=self._eos[which],
                 inputs=inputs[prefix + "input_ids"][:, :-1][rows],
-                embedding=model.get_input_embeddings().weight,
+                embed=model.get_input_embeddings(),
             )
 
         return (

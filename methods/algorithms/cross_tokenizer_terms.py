@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -41,7 +42,7 @@ class Side:
     shared: Tensor  # (M,) ids of the tokens that both sides have, in one order
     eos: int
     inputs: Tensor  # (N,) the token before label n
-    embedding: Tensor  # (V, E) of the tokens that go in
+    embed: Callable[[Tensor], Tensor]  # ids (...) -> (..., E), as the model embeds the tokens that go in
 
     def chunk_count(self) -> int:
         """How many chunks there are."""

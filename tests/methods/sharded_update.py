@@ -26,6 +26,7 @@ TRAINERS = (
     "domains",
     "uld",
     "alm-balanced",
+    "dskd",
 )
 SHARDED = {"fsdp": True, "fsdp_config": {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from safetensors.torch import load_file
 
-from methods.algorithms import distillation, minillm
+from methods.algorithms import cross_tokenizer, distillation, minillm
 from methods.rollouts import rollout
 from tests.methods.one_update import greedy_rollouts, one_update
 from tests.methods.sharded_update import TRAINERS
@@ -16,7 +16,7 @@ from tests.methods.test_invariance import assert_same
 
 @pytest.mark.slow
 def test_sharded_weights_get_the_same_update(tokenizer, tmp_path, monkeypatch):
-    for module in (minillm, distillation):
+    for module in (minillm, distillation, cross_tokenizer):
         monkeypatch.setattr(module, "rollout", rollout)  # so that the patch below is undone
     greedy_rollouts()
     out = tmp_path / "sharded.safetensors"
