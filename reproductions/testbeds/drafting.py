@@ -45,8 +45,7 @@ class PronunciationDrafting(Pronunciation):
     Source: DistillSpec, arXiv 2310.08461, whose measures these are; arXiv 2211.17192.
     """
 
-    # Of the base's metrics one: what nobody asks of a draft would double a results file.
-    metrics = {"rouge_l": METRICS["rouge_l"], **_metrics()}
+    metrics = METRICS | _metrics()
 
     def evaluate(
         self, model: PreTrainedModel, run: Run, *, split: str = "test", limit: int | None = None

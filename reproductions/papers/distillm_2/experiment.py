@@ -186,6 +186,7 @@ EXPERIMENT = Experiment(
         "paper": Scale("ultrachat-openings", seeds=(42, 43, 44), settings=PAPER, arms=MAIN_ARMS),
     },
     testbeds={"pronunciation-drafting": testbed, "ultrachat-openings": openings},
-    metrics=("greedy_rouge_l",),
+    metrics=("greedy_rouge_l", "greedy_block_efficiency", "expected_acceptance"),
+    only_named_metrics=True,
     headline=("rouge_l", "acceptance", "greedy_acceptance", "block_efficiency"),
 )

@@ -89,4 +89,5 @@ EXPERIMENT = Experiment(
         "expected_acceptance",
         "rouge_l",
     ),
+    only_named_metrics=True,
 )
