@@ -227,7 +227,9 @@ def _peak_in_child(sender: Any, prepare: Callable[[], Callable[[], Any]]) -> Non
 def options(parser: argparse.ArgumentParser) -> None:
     """The command line of `kd bench`."""
     parser.add_argument("--quick", action="store_true", help="small sizes, seconds instead of minutes")
-    parser.add_argument("--vocab", type=int, nargs="+", metavar="V", help="vocabulary sizes (32000 128256)")
+    parser.add_argument(
+        "--vocab", type=int, nargs="+", metavar="V", help="vocabulary sizes (32000 128256; --step: 32000)"
+    )
     parser.add_argument("--rows", type=int, metavar="N", help="completion positions, half of all (1024)")
     parser.add_argument("--widths", type=int, nargs=2, metavar=("S", "T"), help="hidden sizes (256 512)")
     parser.add_argument("--divergence", nargs="+", choices=sorted(BETA), help="which (both)")
