@@ -166,7 +166,13 @@ def markdown(report: Report, picture: str) -> str:
             f"| {_cell(row.arm)} | {_cell(title)} | {number(row.mean)} | {bounds(row.interval)} "
             f"| {'' if row.paper is None else number(row.paper)} |"
         )
-    lines += ["", "## Claims", ""]
+    lines += [
+        "",
+        "## Claims",
+        "",
+        "Why one did not come out, where somebody knows: `findings` in claims.yaml.",
+        "",
+    ]
     by_id = {claim.id: claim for claim in claims.claims}
     for judgement in report.judgements:
         claim = by_id[judgement.claim]
@@ -176,9 +182,6 @@ def markdown(report: Report, picture: str) -> str:
             f"{_cell(claim.source.where)})",
             f"  {_cell('; '.join(_evidence(report, judgement)))}",
         ]
-        explanation = claims.explanation(judgement.claim, report.scale)
-        if explanation:
-            lines.append(f"  {_cell(explanation)}")
     lines += [f"- {_cell(_value_text(value).plain)}" for value in report.values]
     lines += [
         "",
