@@ -3,7 +3,8 @@
 Every byte of a text belongs to exactly one token's span on each side. A span ends where its token does: by the token's
 own bytes where the tokenizer says them (byte-level BPE, byte fallback, SentencePiece), else by the character offsets
 that the tokenizer reports. Bytes that no token reports (blanks that a tokenizer drops) belong to the token after them,
-those at the end to the last token. Tokens that the tokenizer's template adds (BOS, EOS) have empty spans.
+those at the end to the last token. Tokens that the tokenizer's template adds (BOS, EOS) have empty spans, and so has
+everything of a text that a tokenizer makes no token of (blanks alone, a control character unknown to it).
 """
 
 from __future__ import annotations
@@ -64,10 +65,7 @@ class ByteSpans:
         return token_bytes(self.tokenizer)
 
     def __call__(self, texts: Sequence[str]) -> list[Spans]:
-        """Tokens and spans of each text, with the tokens that the tokenizer's template adds.
-
-        Raises MethodError where a text that is not empty has no token of its own.
-        """
+        """Tokens and spans of each text, with the tokens that the tokenizer's template adds."""
         if not texts:
             return []
         encoded = self.tokenizer(list(texts), return_attention_mask=False)
@@ -99,8 +97,6 @@ class ByteSpans:
                         end = by_bytes
                 cursor, last = end, i
             ends.append(cursor)
-        if last is None and raw:
-            raise MethodError(f"the tokenizer makes no token of {text!r}")
         if last is not None:
             ends[last:] = [len(raw)] * (len(ends) - last)
         return Spans(list(encoding.ids), ends)
@@ -196,11 +192,11 @@ def align(first: Sequence[int], second: Sequence[int]) -> list[Chunk]:
     """The smallest chunks of two tokenisations, given where their spans end, in order.
 
     Within a chunk no place but its end is the end of a span on both sides. Tokens with an empty span belong to the
-    chunk of the byte after them, those at the end to the last chunk. No bytes, no chunks.
+    chunk of the byte after them, those at the end to the last chunk. No bytes or, on one side, no tokens: no chunks.
     Raises MethodError where the two do not spell equally many bytes.
     """
     sizes = [ends[-1] if ends else 0 for ends in (first, second)]
-    if sizes[0] != sizes[1]:
+    if all(sizes) and sizes[0] != sizes[1]:
         raise MethodError(f"the two tokenisations spell {sizes[0]} and {sizes[1]} bytes: not one text")
     cuts = sorted((set(first) & set(second)) - {0})
     chunks: list[Chunk] = []

@@ -69,8 +69,9 @@ def encode_texts(
     endings = [True] * len(completions) if ended is None else ended
     spans = []
     for side, own in zip(sides, asked, strict=True):
-        found = side([p + c for p, c in zip(own, completions, strict=True)])
-        whole = [_ended(one, eos_of(side.tokenizer), end) for one, end in zip(found, endings, strict=True)]
+        texts = [p + c for p, c in zip(own, completions, strict=True)]
+        eos, read = eos_of(side.tokenizer), zip(texts, side(texts), endings, strict=True)
+        whole = [_ended(one, len(text.encode()), eos, end) for text, one, end in read]
         # Both completions begin at one byte, so that they can be aligned whatever came before.
         moves = [begin - len(prompt.encode()) for begin, prompt in zip(begins, own, strict=True)]
         spans.append([_moved(one, by) for one, by in zip(whole, moves, strict=True)])
@@ -81,8 +82,8 @@ def encode_texts(
 
 
 def _moved(spans: Spans, by: int) -> Spans:
-    """As if `by` more bytes stood before the text, in its first token."""
-    return Spans(spans.ids, [end + by for end in spans.ends]) if by else spans
+    """As if `by` more bytes stood before the text, in its first token; nothing moves where no token has bytes."""
+    return Spans(spans.ids, [end + by for end in spans.ends]) if by and any(spans.ends) else spans
 
 
 def eos_of(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -92,10 +93,9 @@ def eos_of(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.eos_token_id
 
 
-def _ended(spans: Spans, eos: int, end: bool) -> Spans:
-    """With an EOS of one byte behind the text, or without one, whether or not the tokenizer's template adds one."""
-    size = spans.ends[-1] if spans.ends else 0
-    added = bool(spans.ids) and spans.ids[-1] == eos and spans.starts()[-1] == size
+def _ended(spans: Spans, size: int, eos: int, end: bool) -> Spans:
+    """With an EOS of one byte behind the text of `size` bytes, or without one, whether or not the template adds one."""
+    added = bool(spans.ids) and spans.ids[-1] == eos and spans.starts()[-1] == spans.ends[-1]
     keep = len(spans.ids) - added
     return Spans([*spans.ids[:keep], *[eos] * end], [*spans.ends[:keep], *[size + 1] * end])
 
@@ -122,7 +122,7 @@ def _row(begin: int, ours: Spans, theirs: Spans, limits: Sequence[int | None]) -
     for prefix, spans, size, column in zip(("", "teacher_"), sides, sizes, numbers, strict=True):
         labels = [i if start >= begin else -100 for i, start in zip(spans.ids, spans.starts(), strict=True)]
         row[prefix + "input_ids"] = spans.ids[:size]
-        row[prefix + "labels"] = [-100, *labels[1:size]]
+        row[prefix + "labels"] = [-100, *labels[1:size]][:size]
         row[prefix + "chunks"] = column[:size]
     return row
 

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from datasets import Dataset
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from methods.algorithms.cross_tokenizer import (
     ChunkLikelihood,
@@ -11,10 +13,11 @@ from methods.algorithms.cross_tokenizer import (
     SFTConfig,
     SortedProbabilities,
 )
+from methods.alignment import ByteSpans
 from methods.cross_tokenizer import sorted_l1
 from methods.errors import MethodError
 from methods.models import snapshot
-from methods.text_pairs import encode_pairs
+from methods.text_pairs import encode_pairs, encode_texts
 from tests.methods.conftest import letter_tokenizer, make_model, pair_tokenizer
 from tests.methods.test_alignment import sentencepiece_like
 
@@ -233,6 +236,32 @@ def test_a_token_across_the_prompt_is_in_no_chunk(tokenizer):
     )[0]
     assert row["chunks"] == [-1, -1, -1, -1, 0, 0, 1] and row["teacher_chunks"] == [-1, -1, 0, 1]
     assert row["teacher_labels"][1] == -100
+
+
+def test_a_text_that_the_teacher_has_no_token_of_is_in_no_chunk(tmp_path, tokenizer):
+    # Byte-level BPE drops what its alphabet lacks: SmolLM2 makes no token of most control characters.
+    vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", "|", *"abcdefgh"])}
+    few = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE(vocab, [])), pad_token="<pad>", eos_token="<eos>"
+    )
+    sides = ByteSpans(tokenizer), ByteSpans(few)
+    ended, open_ended = encode_texts(["", ""], ["xyz", "xyz"], sides, ended=[True, False])
+    assert ended["teacher_input_ids"] == [1] and open_ended["teacher_input_ids"] == []
+    assert ended["chunks"] == [-1] * 4 and open_ended["chunks"] == [-1] * 3
+    known = encode_texts(["ab|"], ["cdef"], sides)
+    assert max(known[0]["chunks"]) == 4
+    student, teacher = make_model(seed=0), make_model(seed=1, vocabulary=11)
+    trainer = trainer_of(tmp_path, tokenizer, student, teacher, [ChunkLikelihood()], other=few)
+    trainer._factors = [1.0]
+    sums = {}
+    for rows in (known, [*known, ended, open_ended]):
+        batch = trainer.data_collator(rows)
+        tokens = (batch["labels"][:, 1:] != -100).sum()
+        student.zero_grad()
+        (trainer.compute_loss(student, batch, num_items_in_batch=tokens) * tokens).backward()
+        sums[len(rows)] = torch.cat([p.grad.flatten() for p in student.parameters()])
+    assert torch.isfinite(sums[3]).all() and sums[1].abs().max() > 1e-3
+    torch.testing.assert_close(sums[3], sums[1])
 
 
 @pytest.mark.parametrize(
