@@ -61,6 +61,11 @@ class CODITrainer(SFTTrainer):
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         collator = Collator(kwargs["processing_class"].pad_token_id, latent.end_id)
         super().__init__(model, args=args, data_collator=collator, **kwargs)
+        if self.is_fsdp_enabled:
+            raise MethodError(
+                "CODI's gradients reach a layer through the key-value cache too, where FSDP does not gather its "
+                "weights: use DDP"
+            )
         self.weights = {
             "teacher": teacher_weight,
             "student": student_weight,

@@ -32,6 +32,7 @@ from methods.models import attached, core_model, eos_ids, freeze, hidden_states
 from methods.normalise import window_tokens
 from methods.rollouts import rollout
 from methods.samplers import Example, Sampler, Step
+from methods.sharding import gathered
 from methods.text_pairs import PairCollator, encode_pairs, encode_texts, eos_of, rows_of
 from methods.trl_compat import through_wrapper
 
@@ -196,7 +197,8 @@ class CrossTokenizerTrainer(SFTTrainer):
         # As in methods.algorithms.distillation: one source for a step and rank, so that a resumed run draws the same.
         source = random.Random(f"{self.args.seed}:{self.accelerator.process_index}:{self.state.global_step}")
         progress = self.state.global_step / max(1, self.state.max_steps)
-        examples = self.sampler(window, Step(progress, source, self._generator(source), _no_validation))
+        with gathered(self.accelerator.unwrap_model(self.model)):
+            examples = self.sampler(window, Step(progress, source, self._generator(source), _no_validation))
         if len(examples) != len(window):
             raise MethodError(
                 f"the sampler made {len(examples)} examples of {len(window)}: one for each is needed"

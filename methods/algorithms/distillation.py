@@ -27,6 +27,7 @@ from methods.fused_divergences import Fused
 from methods.models import attached, core_model, eos_ids, freeze, hidden_states, shared_vocabulary
 from methods.rollouts import rollout
 from methods.samplers import SOURCES, Comparison, Example, Sampler, Step
+from methods.sharding import gathered
 from methods.targets import Rows, RowSettings, Target, Teacher, linear
 from methods.teachers.store import TeacherStore
 from methods.teachers.top_k import TopK, linear_top_k_divergence
@@ -175,7 +176,8 @@ class DistillationTrainer(SFTTrainer):
         seed = f"{self.args.seed}:{self.accelerator.process_index}:{self.state.global_step}"
         source = random.Random(seed)
         step = Step(self.progress, source, self._generator(source), self._validate, self._comparer(source))
-        examples = self.sampler(window, step)
+        with gathered(self.accelerator.unwrap_model(self.model)):
+            examples = self.sampler(window, step)
         if len(examples) % len(window):
             raise MethodError(
                 f"the sampler made {len(examples)} examples of {len(window)}, not a whole number each"

@@ -15,6 +15,7 @@ from methods.normalise import window_mean, window_tokens
 from methods.plain_text import PlainText, TextBatch
 from methods.policy_gradient import clipped_policy_loss, importance_weights, log_ratio_rewards, return_to_go
 from methods.rollouts import Rollouts, rollout
+from methods.sharding import gathered
 from methods.trl_compat import GRPOConfig, GRPOTrainer, through_wrapper
 
 
@@ -125,16 +126,17 @@ class MiniLLMTrainer(GRPOTrainer):
         prompts = self.text_tokenizer([row["prompt"] for row in inputs], add_special_tokens=False)[
             "input_ids"
         ]
-        rollouts = rollout(
-            student,
-            prompts,
-            max_new_tokens=self.args.max_completion_length or 0,
-            eos_ids=self.stop_ids,
-            pad_id=self.text_tokenizer.pad_token_id,
-            temperature=self.temperature,
-            teacher=teacher,
-            teacher_mix=self.args.teacher_mix,
-        )
+        with gathered(student):
+            rollouts = rollout(
+                student,
+                prompts,
+                max_new_tokens=self.args.max_completion_length or 0,
+                eos_ids=self.stop_ids,
+                pad_id=self.text_tokenizer.pad_token_id,
+                temperature=self.temperature,
+                teacher=teacher,
+                teacher_mix=self.args.teacher_mix,
+            )
         self._count(rollouts)
         return self.score_rollouts(rollouts)
 

@@ -4,30 +4,22 @@
 CPU is one, and everything below it (sharding, gathering, reduction of gradients) is the real thing.
 """
 
+import contextlib
 import functools
 import os
 import sys
 from unittest import mock
 
+import pytest
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import save_file
 
-from tests.methods import one_update
+from methods.errors import MethodError
+from tests.methods import codi_update, one_update
 from tests.methods.conftest import letter_tokenizer
 
-TRAINERS = (
-    "sft",
-    "word-kd-mixed",
-    "on-policy",
-    "two-teachers",
-    "contrastive",
-    "filtered-layers",
-    "domains",
-    "uld",
-    "alm-balanced",
-    "dskd",
-)
+TRAINERS = [name for name in one_update.TRAINERS if name != "codi"]  # which refuses FSDP
 SHARDED = {"fsdp": True, "fsdp_config": {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
 
 
@@ -37,18 +29,23 @@ def pretend(original):
     @functools.wraps(original)
     def begin(self, *args, **kwargs):
         original(self, *args, **kwargs)
-        self._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+        if self._shared_state["distributed_type"] == DistributedType.MULTI_CPU:
+            self._shared_state["distributed_type"] = DistributedType.MULTI_XPU
 
     return begin
 
 
 if __name__ == "__main__":
     one_update.greedy_rollouts()
-    config = functools.partial(one_update.SFTConfig, **SHARDED)
-    with (
-        mock.patch.object(PartialState, "__init__", pretend(PartialState.__init__)),
-        mock.patch.object(one_update, "SFTConfig", config),
-    ):
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(PartialState, "__init__", pretend(PartialState.__init__)))
+        for module, name in (
+            (one_update, "SFTConfig"),
+            (one_update, "MiniLLMConfig"),
+            (codi_update, "SFTConfig"),
+        ):
+            config = functools.partial(getattr(module, name), **SHARDED)
+            patches.enter_context(mock.patch.object(module, name, config))
         updates = {
             f"{trainer}/{name}": delta
             for trainer in TRAINERS
@@ -56,5 +53,7 @@ if __name__ == "__main__":
                 trainer, "llama", letter_tokenizer(), batch=2, accumulate=1
             ).items()
         }
+        with pytest.raises(MethodError, match="use DDP"):
+            codi_update.one_update("llama", batch=2, accumulate=1)
     if int(os.environ["RANK"]) == 0:
         save_file({name: delta.contiguous() for name, delta in updates.items()}, sys.argv[1])
