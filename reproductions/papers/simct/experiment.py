@@ -12,7 +12,7 @@ from typing import Any
 from reproductions.arms import sft
 from reproductions.cross_tokenizer_arms import seqkd, written_by_student
 from reproductions.engine.experiment import Arm, Experiment, Scale
-from reproductions.settings import tiny
+from reproductions.settings import TINY_TUNING, tiny
 
 # Settings of the other losses: of ULD's code without its cross entropy, ALM's appendix B, and TRL's defaults for GOLD.
 LOSSES: dict[str, dict[str, Any]] = {
@@ -21,6 +21,9 @@ LOSSES: dict[str, dict[str, Any]] = {
     "MergedChunks": {"divergence": "jensen_shannon", "teacher_weight": 0.5},
     "ContinuationUnits": {"divergence": "reverse_kl"},
 }
+
+# In the first sweep every arm on policy took the lower of two rates, and ended below the start: it goes further down.
+TUNING = TINY_TUNING | {"learning_rates": [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3]}
 
 
 def testbed():
@@ -64,6 +67,7 @@ EXPERIMENT = Experiment(
                     "simct": 0.002,
                 },
                 losses=LOSSES,
+                tuning=TUNING,
             ),
             minutes=10,
         )
