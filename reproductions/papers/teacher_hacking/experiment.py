@@ -55,10 +55,12 @@ def testbed():
 
 
 SETTINGS = {
-    # 400 steps of 32 pass 21 times over 600 prompts; a constant rate, so that steps late and early weigh the same.
+    # 1600 steps of 32 pass 341 times over 150 prompts; a constant rate, so that steps late and early weigh the same.
+    # At first 400 steps and 600 prompts: golden still fell at the end of every arm, so nothing could be told apart.
+    # Looked at since: fixed answers alone (seed 100, validation split), to 4000 steps and at 150 prompts.
     "training": TINY_TRAINING
-    | {"max_steps": 400, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 10},
-    "prompts": 600,
+    | {"max_steps": 1600, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 10},
+    "prompts": 150,
     "checkpoint": 0.25,
     # Rates are chosen by what a person without an oracle can see.
     "tuning": TINY_TUNING | {"metric": "proxy"},
@@ -101,7 +103,7 @@ EXPERIMENT = Experiment(
                 },
                 **SETTINGS,
             ),
-            minutes=10,
+            minutes=30,
         )
     },
     testbeds={"pronunciation-hacking": testbed},
