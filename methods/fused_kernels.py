@@ -275,6 +275,8 @@ class Chunks:
         self.upcast = None if exact else layout.block_buffer()
         self.cap_slope = None if head.soft_cap is None else layout.block_buffer()
         self.raw = objective.raw() if exact and head.masked is None and layout.device.type == "cpu" else None
+        if self.raw is not None and self.raw.finish is not None and head.soft_cap is not None:
+            self.raw = None  # what it writes last would lack the cap's derivative
 
     def run(self, rows: slice) -> tuple[Tensor, Tensor | None]:
         """Fill the values of these rows; their slopes `(n, V)` and the factor `(n, 1)` that these still lack."""
@@ -318,10 +320,12 @@ class Chunks:
             raw.block(logits, here, within, sums[within])
             if curve is not None:
                 logits.mul_(curve)
+        if raw.finish is not None:
+            raw.finish(self.logits[:count], rows, sums)
         if not sums.usable():
             return None
         self.values[rows] = raw.values(sums).squeeze(-1)
-        return sums.student.reciprocal_()
+        return sums.scale.div_(sums.student)
 
     def _normalised(self, rows: slice, count: int) -> None:
         for here, within, logits, curve in self._blocks(rows, count):

@@ -18,42 +18,47 @@ from methods.fused_divergences import FUSED_DIVERGENCES, Fused
 
 # Sums of exponentials that leave fp32 room: 60 nats below the largest logit, and the quotient of two of them.
 SMALLEST, LARGEST = 1e-12, 1e24
+LARGEST_SCALE = 1e15  # of a row's slopes: the inverse leaves them room
 
 
 @dataclass
 class Sums:
-    """What a loss leaves of each row, `(n, 1)`: sum of exp of both models, and one moment that its value needs."""
+    """What a loss leaves of each row, `(n, 1)`: sum of exp of both models, one moment that its value needs, and what
+    its slopes still have to be multiplied by beside 1 / student."""
 
     student: Tensor
     teacher: Tensor
     moment: Tensor
+    scale: Tensor
 
     @classmethod
     def empty(cls, like: Tensor, rows: int) -> Sums:
-        """Of `rows` rows, with a teacher's sum of 1."""
-        student, teacher, moment = like.new_ones(3, rows, 1).unbind()
-        return cls(student, teacher, moment)
+        """Of `rows` rows, with a teacher's sum and a scale of 1."""
+        return cls(*like.new_ones(4, rows, 1).unbind())
 
     def __getitem__(self, rows: slice) -> Sums:
-        return Sums(self.student[rows], self.teacher[rows], self.moment[rows])
+        return Sums(self.student[rows], self.teacher[rows], self.moment[rows], self.scale[rows])
 
     def usable(self) -> bool:
         """Whether no exponential overflowed and none that matters vanished."""
         smallest, largest = torch.stack([self.student, self.teacher]).aminmax()
-        return smallest.item() > SMALLEST and largest.item() < LARGEST
+        scale = self.scale.abs().amax().item()
+        return smallest.item() > SMALLEST and largest.item() < LARGEST and scale < LARGEST_SCALE
 
 
 @dataclass(frozen=True)
 class Raw:
     """A loss on raw logits.
 
-    `block(logits (n, V), rows, within, sums)` turns the logits into the gradient times `sums.student`, and fills the
-    sums; `values(sums)` are the rows' losses `(n, 1)`. `first` gives the teacher's logits of a chunk's first row.
+    `block(logits (n, V), rows, within, sums)` turns the logits into the gradient times `sums.student / sums.scale`, and
+    fills the sums; `finish(logits, rows, sums)`, if any, does so for a whole chunk what need not be done in the cache.
+    `values(sums)` are the rows' losses `(n, 1)`. `first` gives the teacher's logits of a chunk's first row.
     """
 
     block: Callable[[Tensor, slice, slice, Sums], None]
     values: Callable[[Sums], Tensor]
     first: Callable[[], Tensor] | None = None
+    finish: Callable[[Tensor, slice, Sums], None] | None = None
 
 
 def forward_kl(logits: Tensor, teacher: Tensor, spare: Tensor, sums: Sums) -> None:

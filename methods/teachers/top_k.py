@@ -31,6 +31,7 @@ from methods.fused_kernels import Layout, Objective
 from methods.fused_raw import Raw, Sums
 
 FLOOR = -50.0  # log-probability in the place of -inf
+SMALLEST_SCALE = 1e-10  # of a row's slopes in the tail: zero could not be divided by
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class TopKObjective(Objective):
     def allocate(self, layout: Layout, student_masked: Tensor | None) -> None:
         if student_masked is not None:
             raise MethodError("Top-k distillation cannot work with a student head whose bias masks ids.")
+        self.known = self.p.new_empty(layout.chunk, self.ids.shape[-1])
 
     def start(self, rows: slice) -> None:
         """Nothing is projected for the teacher."""
@@ -152,23 +154,30 @@ class TopKObjective(Objective):
     def raw(self) -> Raw | None:
         if self.divergence is not FUSED_DIVERGENCES["forward_kl"]:
             return None
-        return Raw(self._forward_kl, lambda sums: sums.moment)
+        return Raw(self._exponentials, lambda sums: sums.moment, finish=self._forward_kl)
 
-    def _forward_kl(self, logits: Tensor, rows: slice, within: slice, sums: Sums) -> None:
+    def _exponentials(self, logits: Tensor, rows: slice, within: slice, sums: Sums) -> None:
+        """exp(z) outside the ids and its sum, the raw tail; the logits at the ids are kept."""
+        ids = self.ids[rows]
+        torch.gather(logits, -1, ids, out=self.known[within])
+        torch.sum(logits.exp_().scatter_(-1, ids, 0), -1, keepdim=True, out=sums.student)
+
+    def _forward_kl(self, logits: Tensor, rows: slice, sums: Sums) -> None:
         """KL(p || q) of the merged outcomes; with e = exp(z), E = sum e and T that of the tail, the gradient times E is
-        e_j - E p_j at an id and e_j (1 - E p_T / T) elsewhere, for p that add up to 1."""
+        e_j - E p_j at an id and s e_j, s = 1 - E p_T / T, elsewhere, for p that add up to 1. s is the row's scale."""
         ids, empty, p = self.ids[rows], self.empty[rows], self.p[rows]
-        known_log = logits.gather(-1, ids).masked_fill_(empty[:, :-1], 0)
-        known = logits.exp_().gather(-1, ids)
-        inside = known.masked_fill(empty[:, :-1], 0).sum(-1, keepdim=True)
-        tail = logits.scatter_(-1, ids, 0).sum(-1, keepdim=True)
-        total = torch.add(inside, tail, out=sums.student)
-        tail = torch.maximum(
-            tail.clamp_min_(torch.finfo(tail.dtype).tiny), total * 1e-37
-        )  # total / tail is finite
+        known_log = self.known[: len(ids)].masked_fill_(empty[:, :-1], -torch.inf)
+        known = known_log.exp()
+        total = known.sum(-1, keepdim=True).add_(sums.student)
+        # At least so much that total / tail is finite.
+        tail = torch.maximum(sums.student.clamp_min(torch.finfo(total.dtype).tiny), total * 1e-37)
         mass = p.sum(-1, keepdim=True)
-        merged_log = torch.cat([known_log, tail.log()], -1).sub_(total.log())
+        merged_log = torch.cat([known_log, tail.log()], -1).sub_(total.log()).masked_fill_(empty, 0)
         torch.sum(p * (self.log_p[rows] - merged_log), -1, keepdim=True, out=sums.moment)
-        at_ids = known * mass - total * p[:, :-1]
-        at_ids = torch.where(empty[:, :-1], at_ids[:, :1], at_ids)  # an empty column repeats the first id
-        logits.mul_(mass - total * p[:, -1:] / tail).scatter_(-1, ids, at_ids)
+        scale = mass - total * p[:, -1:] / tail
+        scale = torch.where(scale.abs() < SMALLEST_SCALE, SMALLEST_SCALE, scale)
+        at_ids = (known * mass - total * p[:, :-1]) / scale
+        # An empty column repeats the first id.
+        logits.scatter_(-1, ids, torch.where(empty[:, :-1], at_ids[:, :1], at_ids))
+        sums.student.copy_(total)
+        sums.scale.copy_(scale)

@@ -229,6 +229,29 @@ def test_the_forward_kl_in_single_precision_whatever_the_size_of_the_logits(shif
         torch.testing.assert_close(slopes, exact_slopes, rtol=1e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize("gap", [0.0, 1e-7, 1e-3])
+def test_the_forward_kl_from_a_teacher_that_is_nearly_the_student(gap):
+    """Where the two tails are equal the tail's slopes vanish, and with them what all others are divided by."""
+    g = torch.Generator().manual_seed(4)
+    hidden = torch.randn(5, 8, generator=g).requires_grad_()
+    weight = torch.randn(40, 8, generator=g)
+    exact = hidden.detach().double() @ weight.double().T
+    log_p = (exact + gap * torch.randn(5, 40, generator=g)).log_softmax(-1)
+    top, ids = log_p.topk(6, -1)
+    target = TopK(ids, top, torch.log1p(-top.exp().sum(-1)), 40)
+    loss = linear_top_k_divergence(hidden, Head(weight), target)
+    # The gradient of the merged forward KL by hand: q - p at an id, q (1 - p_T / q_T) elsewhere.
+    q = exact.softmax(-1)
+    outside = torch.ones_like(q).scatter_(-1, ids, 0)
+    tail = (q * outside).sum(-1, keepdim=True)
+    slopes = (q - log_p.exp()) * (1 - outside) + outside * q * (1 - target.tail.exp().unsqueeze(-1) / tail)
+    expected = slopes @ weight.double()
+    torch.testing.assert_close(
+        torch.autograd.grad(loss.total, hidden)[0].double(), expected, rtol=1e-3, atol=1e-5
+    )
+    assert loss.values.abs().max() < 1e-5 + gap
+
+
 @pytest.mark.parametrize("name", sorted(DIVERGENCES))
 def test_all_ids_are_the_full_divergence(name):
     g = torch.Generator().manual_seed(2)
