@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from methods.divergences import check_fraction
 from methods.errors import MethodError
@@ -82,6 +84,22 @@ class DomainSampler:
         chosen = draws.choices(names, shares, k=len(window) * self._ranks)
         examples = [self._next(name, draws) for name in chosen]
         return examples[self._rank :: self._ranks]
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must keep, as plain data."""
+        own = {
+            "step": self._step,
+            "shares": self.weights.shares,
+            "drawn": self.drawn,
+            "waiting": self._waiting,
+        }
+        return copy.deepcopy(own)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        state = copy.deepcopy(dict(state))
+        self._step, self.weights.shares = state["step"], state["shares"]
+        self.drawn, self._waiting = state["drawn"], state["waiting"]
 
     def _next(self, name: str, draws: random.Random) -> Example:
         waiting = self._waiting[name]

@@ -145,11 +145,12 @@ class DistillationTrainer(SFTTrainer):
         state = {"window_loss": loss, **{name: slot.state() for name, slot in self._slots()}}
         self._slots_file(output_dir).write_text(json.dumps(state), encoding="utf-8")
 
-    def _load_rng_state(self, checkpoint):
-        super()._load_rng_state(checkpoint)
-        if checkpoint is None or not self._slots_file(checkpoint).is_file():
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        # With the weights, not with the random state: within an epoch that comes after the first window is sampled.
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if not self._slots_file(resume_from_checkpoint).is_file():
             return
-        state = json.loads(self._slots_file(checkpoint).read_text(encoding="utf-8"))
+        state = json.loads(self._slots_file(resume_from_checkpoint).read_text(encoding="utf-8"))
         if state["window_loss"] is not None:
             self._window_loss = torch.tensor(state["window_loss"], device=self.accelerator.device)
         for name, slot in self._slots():

@@ -125,8 +125,9 @@ def trainer_of(tmp_path, tokenizer, student, teacher, *, batch=4, accumulate=1, 
     args = SFTConfig(
         output_dir=str(tmp_path), per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate,
         max_steps=steps, learning_rate=0.1, optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0, use_cpu=True,
-        bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
+        bf16=False, gradient_checkpointing=False, report_to="none", logging_strategy="no",
         disable_tqdm=True, seed=3, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None,
+        save_strategy=options.pop("save_strategy", "no"), save_steps=options.pop("save_steps", 500),
     )  # fmt: skip
     return DomainDistillationTrainer(
         student, teacher=teacher, args=args, train_dataset=rows, processing_class=tokenizer,
@@ -165,6 +166,23 @@ def test_updates_do_not_depend_on_the_micro_batches(tmp_path, tokenizer):
     for update, share in zip(updates[1:], shares[1:], strict=True):
         torch.testing.assert_close(update, updates[0], rtol=1e-3, atol=1e-5)
         assert share == pytest.approx(shares[0], rel=1e-3)
+
+
+def test_a_resumed_run_goes_on_with_its_weights_and_draws(tmp_path, tokenizer):
+    whole, stopped = make_model(seed=0), make_model(seed=0)
+    first = trainer_of(tmp_path / "whole", tokenizer, whole, make_model(seed=1), steps=5)
+    first.train()
+    saving = {"save_strategy": "steps", "save_steps": 3}
+    trainer_of(tmp_path / "half", tokenizer, stopped, make_model(seed=1), steps=5, **saving).train()
+    again = make_model(seed=7)
+    second = trainer_of(tmp_path / "half", tokenizer, again, make_model(seed=1), steps=5, **saving)
+    second.train(resume_from_checkpoint=str(tmp_path / "half/checkpoint-3"))
+    assert second.domain_sampler.weights.shares == pytest.approx(
+        first.domain_sampler.weights.shares, rel=1e-6
+    )
+    assert second.domain_sampler.drawn == first.domain_sampler.drawn
+    for a, b in zip(again.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_another_sampler_or_other_domains_are_refused(tmp_path, tokenizer):

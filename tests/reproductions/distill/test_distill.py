@@ -84,6 +84,7 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("within_an_epoch", [False, True])
 @pytest.mark.parametrize(
     ("method", "extra"),
     [
@@ -92,7 +93,11 @@ class Stop(TrainerCallback):
         ("taid", "settings: {step_size: 0.5}\n"),  # remembers the loss and its trend
     ],
 )
-def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch, method, extra):
+def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch, method, extra, within_an_epoch):
+    if within_an_epoch:  # three steps each, and the checkpoint is after two
+        rows = [{"prompt": f"{word}{word}|", "completion": word} for word in WORDS[:4]]
+        with (folder / "data.jsonl").open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
     whole, cut = (config_of(folder, method, name=name, extra=extra) for name in ("whole", "cut"))
     made(whole)
     build = running.trainer_for
