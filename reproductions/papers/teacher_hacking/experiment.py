@@ -97,7 +97,7 @@ EXPERIMENT = Experiment(
                     "offline": 0.002,
                     "online-teacher": 0.002,
                     "online-student": 0.002,
-                    "offline-prompts": 0.002,
+                    "offline-prompts": 0.004,
                     "offline-samples": 0.002,
                     "offline-oracle": 0.002,
                 },
