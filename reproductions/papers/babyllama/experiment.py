@@ -11,7 +11,7 @@ from typing import Any
 
 from reproductions.arms import distil, sft
 from reproductions.engine.experiment import Arm, Experiment, Scale
-from reproductions.settings import tiny
+from reproductions.settings import TINY_TUNING, tiny
 
 
 def no_distillation(run):
@@ -38,14 +38,19 @@ def distilled(run, teachers):
     )
 
 
-def teacher(run, name):
+def teacher(run, name, rate=None):
     """One of the teachers, trained on the student's own corpus; the same for all seeds and arms."""
     settings = run.settings
     training = settings["training"] | {
         "max_steps": round(settings["training"]["max_steps"] * settings["teacher_share_of_steps"]),
-        "learning_rate": settings["teacher_learning_rate"],
+        "learning_rate": rate or settings["teacher_learning_rates"][name],
     }
     return run.testbed.corpus_teacher(run, corpus(run), training=training, **settings["teachers"][name])
+
+
+def alone(run, name):
+    """A teacher as an arm, with the rate of its own sweep, which is the one that it teaches with."""
+    return teacher(run, name, run.settings["arms"][run.arm]["learning_rate"])
 
 
 def corpus(run):
@@ -61,6 +66,14 @@ def testbed():
     return load(PronunciationSizes)
 
 
+RATES = {
+    "no-kd": 0.004,
+    "teacher-six": 0.004,
+    "teacher-twelve": 0.002,
+    "one-six": 0.004,
+    "one-twelve": 0.004,
+    "two-teachers": 0.004,
+}
 # As the official code: alpha 0.5, T 2, weight decay 0.1, a cosine after a warm-up, six epochs of the student and four
 # of the teachers; 3,400 words make six epochs out of 640 steps. The ratios of sizes are the paper's.
 BABYLLAMA: dict[str, Any] = {
@@ -68,20 +81,12 @@ BABYLLAMA: dict[str, Any] = {
     "label_weight": 0.5,
     "temperature": 2.0,
     "teacher_share_of_steps": 4 / 6,
-    "teacher_learning_rate": 4e-3,
+    "teacher_learning_rates": {name: RATES[f"teacher-{name}"] for name in ("six", "twelve")},
     "teachers": {"six": {"shape": "medium", "seed": 1}, "twelve": {"shape": "twelve", "seed": 2}},
 }
-SETTINGS = tiny(
-    {
-        "no-kd": 0.004,
-        "teacher-six": 0.002,
-        "teacher-twelve": 0.002,
-        "one-six": 0.004,
-        "one-twelve": 0.004,
-        "two-teachers": 0.004,
-    },
-    **BABYLLAMA,
-)
+# Three rates for every arm, the teachers among them: at first these had 4e-3, whatever their size.
+TUNING = TINY_TUNING | {"learning_rates": [1e-3, 2e-3, 4e-3]}
+SETTINGS = tiny(RATES, tuning=TUNING, **BABYLLAMA)
 SETTINGS["training"] = SETTINGS["training"] | {"max_steps": 640, "warmup_steps": 40, "weight_decay": 0.1}
 
 EXPERIMENT = Experiment(
@@ -89,8 +94,8 @@ EXPERIMENT = Experiment(
     title="Baby Llama: Knowledge Distillation from an Ensemble of Teachers Trained on a Small Dataset",
     arms={
         "no-kd": Arm("no distillation", no_distillation, "baseline"),
-        "teacher-six": Arm("teacher, 6 x", partial(teacher, name="six"), "baseline"),
-        "teacher-twelve": Arm("teacher, 12 x", partial(teacher, name="twelve"), "baseline"),
+        "teacher-six": Arm("teacher, 6 x", partial(alone, name="six"), "baseline"),
+        "teacher-twelve": Arm("teacher, 12 x", partial(alone, name="twelve"), "baseline"),
         "one-six": Arm("one teacher, 6 x", partial(distilled, teachers=["six"]), "ablation"),
         "one-twelve": Arm("one teacher, 12 x", partial(distilled, teachers=["twelve"]), "ablation"),
         "two-teachers": Arm("two teachers", partial(distilled, teachers=["six", "twelve"]), "method"),
