@@ -84,8 +84,8 @@ BABYLLAMA: dict[str, Any] = {
     "teacher_learning_rates": {name: RATES[f"teacher-{name}"] for name in ("six", "twelve")},
     "teachers": {"six": {"shape": "medium", "seed": 1}, "twelve": {"shape": "twelve", "seed": 2}},
 }
-# Three rates for every arm, the teachers among them: at first these had 4e-3, whatever their size.
-TUNING = TINY_TUNING | {"learning_rates": [1e-3, 2e-3, 4e-3]}
+# Four rates for every arm, the teachers among them: at first two, and 4e-3 for teachers of either size.
+TUNING = TINY_TUNING | {"learning_rates": [1e-3, 2e-3, 4e-3, 8e-3]}
 SETTINGS = tiny(RATES, tuning=TUNING, **BABYLLAMA)
 SETTINGS["training"] = SETTINGS["training"] | {"max_steps": 640, "warmup_steps": 40, "weight_decay": 0.1}
 
