@@ -67,12 +67,12 @@ def testbed():
 
 
 RATES = {
-    "no-kd": 0.004,
+    "no-kd": 0.008,
     "teacher-six": 0.004,
     "teacher-twelve": 0.002,
-    "one-six": 0.004,
-    "one-twelve": 0.004,
-    "two-teachers": 0.004,
+    "one-six": 0.008,
+    "one-twelve": 0.008,
+    "two-teachers": 0.008,
 }
 # As the official code: alpha 0.5, T 2, weight decay 0.1, a cosine after a warm-up, six epochs of the student and four
 # of the teachers; 3,400 words make six epochs out of 640 steps. The ratios of sizes are the paper's.
