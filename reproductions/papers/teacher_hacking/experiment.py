@@ -103,7 +103,7 @@ EXPERIMENT = Experiment(
                 },
                 **SETTINGS,
             ),
-            minutes=30,
+            minutes=45,
         )
     },
     testbeds={"pronunciation-hacking": testbed},
