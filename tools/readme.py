@@ -71,6 +71,7 @@ def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRo
         benchmarks=benchmarks(),
         step_benchmarks=step_benchmarks(),
         rollout_benchmarks=rollout_benchmarks(),
+        store_benchmarks=store_benchmarks(),
         speculative_benchmarks=speculative_benchmarks(),
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
@@ -180,6 +181,35 @@ def rollout_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
         tables.append(
             _table(about, columns, record["cases"], lambda result: f"{result['tokens_per_second']:,.0f}")
         )
+    return tables
+
+
+def store_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """What `kd bench --store` recorded: a table of codecs for each set of distributions, and one of whole steps."""
+    tables = []
+    for record in _records("store-*.json", folder):
+        for case in record["cases"]:
+            rows = [
+                (
+                    found["codec"],
+                    [f"{found['bytes']:.1f}", f"{found['error']:.4f}", f"{found['worst']:.4f}"]
+                    + [f"{found[way]:,.0f}" for way in ("encode", "decode")],
+                )
+                for found in case["results"]
+                if found["bytes"] is not None
+            ]
+            about = f"{case['rows']}, {case['tokens']:,} tokens, vocabulary {case['vocabulary']:,}"
+            columns = ["codec", "bytes a token", "KL error, nats", "largest", "tokens/s written", "read"]
+            tables.append({"about": f"{about}; {record['device']}", "columns": columns, "rows": rows})
+        if record["steps"]:
+            columns = ["a step, times that without a teacher"]
+            columns += [f"vocabulary {step['vocabulary']:,}" for step in record["steps"]]
+            times = [
+                {name: s / step["seconds"]["no teacher"] for name, s in step["seconds"].items()}
+                for step in record["steps"]
+            ]
+            rows = [(name, [f"{each[name]:.3f}" for each in times]) for name in times[0]]
+            tables.append({"about": "Forward, loss and backward", "columns": columns, "rows": rows})
     return tables
 
 

@@ -200,6 +200,28 @@ def test_a_recorded_benchmark_becomes_a_table(tmp_path, monkeypatch):
     assert "a processor, float32, 1024 completion positions, hidden sizes 256 and 512; torch 2.13.0" in text
 
 
+def test_a_recorded_store_becomes_tables(tmp_path, monkeypatch):
+    found = {
+        "codec": "KD Atlas",
+        "bytes": 51.12,
+        "error": 0.00165,
+        "worst": 0.0075,
+        "encode": 60529.7,
+        "decode": 1e5,
+    }
+    missing = {"codec": "other", "bytes": None, "note": "not installed"}
+    case = {"rows": "Zipf", "vocabulary": 32000, "tokens": 1000, "results": [found, missing]}
+    steps = [{"vocabulary": 32000, "seconds": {"no teacher": 0.5, "store": 0.52, "live teacher": 1.25}}]
+    record = {"device": "a processor", "cases": [case], "steps": steps}
+    (tmp_path / "store-cpu.json").write_text(json.dumps(record))
+    assert readme.store_benchmarks(tmp_path / "absent") == []
+    monkeypatch.setattr(readme, "BENCHMARKS", tmp_path)
+    text = readme.render()
+    assert "Zipf, 1,000 tokens, vocabulary 32,000; a processor:" in text and "not installed" not in text
+    assert "| KD Atlas | 51.1 | 0.0016 | 0.0075 | 60,530 | 100,000 |" in text
+    assert "| store | 1.040 |" in text and "| live teacher | 2.500 |" in text
+
+
 def test_recorded_speculative_decoding_becomes_a_table(tmp_path, monkeypatch):
     found = {
         "speculative_tokens_per_second": 812.4,
