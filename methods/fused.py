@@ -28,14 +28,13 @@ from torch import Tensor, nn
 
 from methods.divergences import check_temperature, shared_size
 from methods.errors import MethodError
+from methods.fused_autograd import GradientInForward, LogProbs
 from methods.fused_divergences import FUSED_DIVERGENCES, Fused
 from methods.fused_kernels import (
     DivergenceObjective,
-    GradientInForward,
     Gradients,
     LabelObjective,
     Layout,
-    LogProbs,
     Objective,
     Projection,
     accumulate,
