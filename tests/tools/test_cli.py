@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -378,3 +379,10 @@ def test_verify_of_a_paper_without_results_says_how_to_make_them(kd, monkeypatch
     code, _, err = kd("verify", "gkd")
     assert code == 2 and "make reproduce PAPER=gkd" in err
     assert verify.main is not None
+
+
+def test_make_help_says_everything_that_the_makefile_does():
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = dict(line.removeprefix("  make ").split(maxsplit=1) for line in said.splitlines())
+    written = re.findall(r"^([a-z-]+):.*?## (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len(written) > 10 and found == dict(written)
