@@ -24,10 +24,18 @@ import torch
 from torch import Tensor
 
 from methods.fused_divergences import Block, Fused
-from methods.fused_raw import LARGEST, RAW, SMALLEST, Raw, Sums, cross_entropy, cross_entropy_values
+from methods.fused_raw import (
+    LARGEST,
+    SMALLEST,
+    Raw,
+    Sums,
+    cross_entropy,
+    cross_entropy_values,
+    raw_divergence,
+)
 
 # Elements of one (rows, V) buffer: chunk for the GEMMs, block for the elementwise work between them.
-CPU_CHUNK, CPU_BLOCK, CUDA_CHUNK = 8 * 2**20, 2**17, 96 * 2**20
+CPU_CHUNK, CPU_BLOCK, CUDA_CHUNK = 12 * 2**20, 2**16, 96 * 2**20
 CPU_ROWS = 116, 1024  # of a chunk: a GEMM of fewer rows is slow, one of more no faster
 
 
@@ -120,14 +128,17 @@ class DivergenceObjective(Objective):
         return self.divergence(block, **own)
 
     def raw(self) -> Raw | None:
-        if self.divergence not in RAW or self.log_p is not None or self.teacher.masked is not None:
+        divergence = raw_divergence(self.divergence, self.parameters)
+        if divergence is None or self.log_p is not None or self.teacher.masked is not None:
             return None
-        formula, values = RAW[self.divergence]
+        spares = self.p, self.scratch, self.layout.block_buffer()
 
         def block(logits: Tensor, rows: slice, within: slice, sums: Sums) -> None:
-            formula(logits, self.teacher.cap(self.buffer[within]), self.p[: len(logits)], sums)
+            n = len(logits)
+            teacher = self.teacher.cap(self.buffer[within])
+            divergence.slopes(logits, teacher, [spare[:n] for spare in spares], sums)
 
-        return Raw(block, values, first=lambda: self.teacher.cap(self.buffer[:1].clone()))
+        return Raw(block, divergence.values, first=lambda: self.teacher.cap(self.buffer[:1].clone()))
 
 
 class LabelObjective(Objective):

@@ -1,4 +1,4 @@
-"""Forward KL, reverse KL and cross entropy by the fewest passes over the logits: nothing is normalised or shifted.
+"""The commonest losses by the fewest passes over the logits: nothing is normalised or shifted.
 
 With e = exp(z) and E = sum e of the student, f and F of the teacher, the gradient of forward KL is q - p =
 (e - f E / F) / E. The factor 1 / E is constant along a row, so `methods.fused_kernels` leaves it to the `(n, H)`
@@ -8,12 +8,15 @@ sums tell. Where they are out of range a chunk is done again with normalised dis
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from methods.divergences import check_fraction
 from methods.fused_divergences import FUSED_DIVERGENCES, Fused
 
 # Sums of exponentials that leave fp32 room: 60 nats below the largest logit, and the quotient of two of them.
@@ -61,33 +64,81 @@ class Raw:
     finish: Callable[[Tensor, slice, Sums], None] | None = None
 
 
-def forward_kl(logits: Tensor, teacher: Tensor, spare: Tensor, sums: Sums) -> None:
-    """KL(p || q); overwrites all three `(n, V)`."""
-    torch.exp(teacher, out=spare)
-    torch.sum(spare, -1, keepdim=True, out=sums.teacher)
-    torch.sum(teacher.sub_(logits).mul_(spare), -1, keepdim=True, out=sums.moment)
-    torch.sum(logits.exp_(), -1, keepdim=True, out=sums.student)
-    logits.addcmul_(spare, sums.student / sums.teacher, value=-1)
+class RawDivergence(Protocol):
+    """A divergence on raw logits. With e = exp(z), E = sum e, p and q as above:"""
+
+    def slopes(self, logits: Tensor, teacher: Tensor, spares: Sequence[Tensor], sums: Sums) -> None:
+        """Turn the student's `logits` into the gradient times E / scale, fill the sums.
+
+        `teacher` are its logits, `spares` three buffers; all are `(n, V)` and may be overwritten.
+        """
+
+    def values(self, sums: Sums) -> Tensor:
+        """The rows' divergences `(n, 1)`, nats."""
 
 
-def forward_kl_values(sums: Sums) -> Tensor:
-    """sum p (t - z) + log E - log F."""
-    return sums.moment / sums.teacher + (sums.student / sums.teacher).log()
+@dataclass(frozen=True)
+class ForwardKL:
+    """KL(p || q)."""
+
+    def slopes(self, logits: Tensor, teacher: Tensor, spares: Sequence[Tensor], sums: Sums) -> None:
+        """See `RawDivergence`."""
+        f = torch.exp(teacher, out=spares[0])
+        torch.sum(f, -1, keepdim=True, out=sums.teacher)
+        torch.sum(teacher.sub_(logits).mul_(f), -1, keepdim=True, out=sums.moment)
+        torch.sum(logits.exp_(), -1, keepdim=True, out=sums.student)
+        logits.addcmul_(f, sums.student / sums.teacher, value=-1)
+
+    def values(self, sums: Sums) -> Tensor:
+        """Sum p (t - z) + log E - log F."""
+        return sums.moment / sums.teacher + (sums.student / sums.teacher).log()
 
 
-def reverse_kl(logits: Tensor, teacher: Tensor, spare: Tensor, sums: Sums) -> None:
-    """KL(q || p); overwrites all three `(n, V)`."""
-    torch.exp(teacher, out=spare)
-    torch.sum(spare, -1, keepdim=True, out=sums.teacher)
-    gap = torch.sub(logits, teacher, out=teacher)
-    torch.sum(logits.exp_(), -1, keepdim=True, out=sums.student)
-    torch.sum(torch.mul(gap, logits, out=spare), -1, keepdim=True, out=sums.moment)
-    logits.mul_(gap.sub_(sums.moment / sums.student))
+@dataclass(frozen=True)
+class ReverseKL:
+    """KL(q || p)."""
+
+    def slopes(self, logits: Tensor, teacher: Tensor, spares: Sequence[Tensor], sums: Sums) -> None:
+        """See `RawDivergence`."""
+        torch.sum(torch.exp(teacher, out=spares[0]), -1, keepdim=True, out=sums.teacher)
+        gap = torch.sub(logits, teacher, out=teacher)
+        torch.sum(logits.exp_(), -1, keepdim=True, out=sums.student)
+        torch.sum(torch.mul(gap, logits, out=spares[0]), -1, keepdim=True, out=sums.moment)
+        logits.mul_(gap.sub_(sums.moment / sums.student))
+
+    def values(self, sums: Sums) -> Tensor:
+        """Sum q (z - t) + log F - log E."""
+        return sums.moment / sums.student - (sums.student / sums.teacher).log()
 
 
-def reverse_kl_values(sums: Sums) -> Tensor:
-    """sum q (z - t) + log F - log E."""
-    return sums.moment / sums.student - (sums.student / sums.teacher).log()
+@dataclass(frozen=True)
+class JensenShannon:
+    """w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q, w = `teacher_weight` strictly between 0 and 1.
+
+    With e + a f, a = w / (1 - w) E / F, in the place of m, from which it differs by a factor of the row.
+    """
+
+    teacher_weight: float = 0.5
+
+    def slopes(self, logits: Tensor, teacher: Tensor, spares: Sequence[Tensor], sums: Sums) -> None:
+        """See `RawDivergence`."""
+        w = self.teacher_weight
+        f = torch.exp(teacher, out=spares[0])
+        torch.sum(f, -1, keepdim=True, out=sums.teacher)
+        e = torch.exp(logits, out=spares[1])
+        torch.sum(e, -1, keepdim=True, out=sums.student)
+        share = (sums.student / sums.teacher).mul_(w / (1 - w))
+        log_m = torch.addcmul(e, f, share, out=spares[2]).clamp_min_(torch.finfo(e.dtype).tiny).log_()
+        of_teacher = teacher.sub_(log_m).mul_(f).sum(-1, keepdim=True).div_(sums.teacher)
+        of_student = logits.sub_(log_m).mul_(e).sum(-1, keepdim=True).div_(sums.student)
+        torch.lerp(of_student, of_teacher, w, out=sums.moment)
+        sums.scale.fill_(1 - w)
+        logits.addcmul_(e, of_student, value=-1)
+
+    def values(self, sums: Sums) -> Tensor:
+        """Sum w p (t - log(e + a f)) + (1 - w) q (z - log(e + a f)) + w log(E / F) - log(1 - w)."""
+        w = self.teacher_weight
+        return sums.moment + (sums.student / sums.teacher).log().mul_(w).sub_(math.log1p(-w))
 
 
 def cross_entropy(logits: Tensor, ids: Tensor, sums: Sums) -> None:
@@ -102,8 +153,14 @@ def cross_entropy_values(sums: Sums) -> Tensor:
     return sums.student.log() - sums.moment
 
 
-# Of the divergences in `methods.fused_divergences`, those that can be had this way.
-RAW: dict[Fused, tuple[Callable[[Tensor, Tensor, Tensor, Sums], None], Callable[[Sums], Tensor]]] = {
-    FUSED_DIVERGENCES["forward_kl"]: (forward_kl, forward_kl_values),
-    FUSED_DIVERGENCES["reverse_kl"]: (reverse_kl, reverse_kl_values),
-}
+def raw_divergence(divergence: Fused, parameters: dict[str, Any]) -> RawDivergence | None:
+    """The same divergence with the same parameters on raw logits, if it can be had."""
+    if divergence is FUSED_DIVERGENCES["forward_kl"]:
+        return ForwardKL(**parameters)
+    if divergence is FUSED_DIVERGENCES["reverse_kl"]:
+        return ReverseKL(**parameters)
+    if divergence is FUSED_DIVERGENCES["jensen_shannon"]:
+        made = JensenShannon(**parameters)
+        check_fraction("teacher_weight", made.teacher_weight)
+        return made if 0 < made.teacher_weight < 1 else None
+    return None

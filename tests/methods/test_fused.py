@@ -296,11 +296,11 @@ def test_no_formula_relies_on_which_buffer_holds_what(name, monkeypatch):
     assert_same_gradients(expected.sum(), loss.total, leaves(hidden, head))
 
 
-RAW = ["forward_kl", "reverse_kl", "cross_entropy"]
+RAW = ["forward_kl", "reverse_kl", "jensen_shannon", "cross_entropy"]
 
 
 def raw_loss(name, hidden, head, dtype=torch.float64, **options):
-    """The three losses that work on raw exponentials, fused."""
+    """A loss that works on raw exponentials, fused."""
     if name == "cross_entropy":
         return linear_cross_entropy(hidden, head, torch.arange(ROWS) * 3, **options)
     return linear_divergence(hidden, head, *teacher_side(dtype=dtype), divergence=name, **options)
@@ -321,7 +321,7 @@ def test_the_commonest_losses_normalise_nothing(name, monkeypatch):
     torch.testing.assert_close(raw_loss(name, hidden, head).values, expected.detach())
 
 
-@pytest.mark.parametrize("name", [*RAW, "jensen_shannon"])
+@pytest.mark.parametrize("name", RAW)
 @pytest.mark.parametrize("offset", [-300.0, -25.0, 50.0, 2000.0])
 def test_logits_whose_exponentials_do_not_fit(name, offset):
     """GPT-2's logits lie near -100; in fp32 exp(89) is infinite and exp(-104) zero."""
@@ -353,7 +353,7 @@ def test_a_single_row_out_of_range_spoils_no_other(name, row):
     assert_same_gradients(expected.sum(), loss.total, leaves(far, head))
 
 
-@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl"])
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jensen_shannon"])
 def test_fp32_values_near_convergence(name):
     teacher_hidden, teacher_head = teacher_side(vocabulary=700, dtype=torch.float32)
     nearby = teacher_hidden + 1e-3 * normal(*teacher_hidden.shape, seed=9, dtype=torch.float32)
@@ -363,6 +363,37 @@ def test_fp32_values_near_convergence(name):
     exact = linear_divergence(nearby.double(), wide, teacher_hidden.double(), wide, divergence=name).values
     assert exact.max() < 1e-4
     torch.testing.assert_close(close.double(), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1, 0.9])
+def test_jensen_shannon_of_any_weight(weight):
+    hidden, head = student_side()
+    teacher = teacher_side()
+    expected = DIVERGENCES["jensen_shannon"](logits(hidden, head), logits(*teacher), teacher_weight=weight)
+    options = {"divergence": "jensen_shannon", "teacher_weight": weight, "chunk_size": 4}
+    loss = linear_divergence(hidden, head, *teacher, **options)
+    torch.testing.assert_close(loss.values, expected.detach())
+    assert_same_gradients(expected.sum(), loss.total, leaves(hidden, head))
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jensen_shannon"])
+@pytest.mark.parametrize("who", ["student", "teacher", "both"])
+def test_ids_far_below_the_others(name, who):
+    """Their exponentials vanish in fp32; what they weigh does not depend on it."""
+    far = torch.zeros(VOCABULARY)
+    far[5] = -200
+    hidden, head = student_side(dtype=torch.float32, bias=(far * (who != "teacher")).requires_grad_())
+    teacher, teacher_head = teacher_side(dtype=torch.float32, bias=far * (who != "student"))
+    loss = linear_divergence(hidden, head, teacher, teacher_head, divergence=name)
+    wide = [Head(h.weight.double(), h.bias.double()) for h in (head, teacher_head)]
+    expected = DIVERGENCES[name](logits(hidden.double(), wide[0]), logits(teacher.double(), wide[1]))
+    torch.testing.assert_close(loss.values.double(), expected.detach(), rtol=1e-5, atol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad(expected.sum(), leaves(hidden, head)),
+        torch.autograd.grad(loss.total, leaves(hidden, head)),
+        strict=True,
+    ):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [1, 100, 700, 1024, 5000])
