@@ -6,8 +6,9 @@ which writes what is `skew` here as alpha, and as beta the growing share of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ class AdaptiveSkew:
             if self.anchor is None:
                 if rows.hidden.requires_grad:
                     sums = torch.stack([gap[present].sum(), present.sum().to(gap.dtype)]).double()
-                    self._sums = sums if self._sums is None else self._sums + sums
+                    self._sums = sums if self._sums is None else self._sums.to(sums) + sums
                 skew = torch.full_like(gap, self.base)
             else:
                 raw = 1 - (1 - self.base) * self.anchor / gap.clamp_min(torch.finfo(gap.dtype).tiny)
@@ -82,6 +83,16 @@ class AdaptiveSkew:
 
         teacher, student = likelihood(*linear(rows.teachers[0])), likelihood(rows.hidden, rows.head)
         return (teacher - student if self.side == "teacher" else student - teacher), tokens > 0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must keep, as plain data."""
+        sums = None if self._sums is None else self._sums.tolist()
+        return {"anchor": self.anchor, "steps": self._steps, "sums": sums}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.anchor, self._steps = state["anchor"], state["steps"]
+        self._sums = None if state["sums"] is None else torch.tensor(state["sums"], dtype=torch.float64)
 
     def begin_step(self, reduce: Callable[[Tensor], Tensor]) -> None:
         if self.anchor is None and self._steps >= self.anchor_steps:

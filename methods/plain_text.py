@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,15 +62,26 @@ class PlainText:
                 f"the pretraining corpus has {len(corpus)} texts, fewer than one batch over {ranks} ranks"
             )
         self._tokenizer, self._limit = tokenizer, max_length
-        self._batches = self._endless(corpus, batch_size * ranks, seed)
+        self._batches, self._drawn = self._endless(corpus, batch_size * ranks, seed), 0
 
     def window(self, micro_batches: int) -> list[TextBatch]:
         """The next batches, one for each micro-batch of an optimizer step."""
         drawn = [next(self._batches) for _ in range(micro_batches)]
+        self._drawn += micro_batches
         tokens = window_tokens(
             sum(int((labels[:, 1:] != -100).sum()) for _, labels in drawn), self.accelerator
         )
         return [TextBatch(ids, labels, tokens) for ids, labels in drawn]
+
+    def state(self) -> dict[str, int]:
+        """What a checkpoint must keep, as plain data."""
+        return {"drawn": self._drawn}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go on from what `state` gave."""
+        while self._drawn < state["drawn"]:
+            next(self._batches)
+            self._drawn += 1
 
     def _endless(self, corpus: Dataset, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.Generator().manual_seed(seed)

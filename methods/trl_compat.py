@@ -7,8 +7,9 @@ holds the classes, signatures and hooks below to what the trainers here expect o
 from torch.distributed.fsdp import FSDPModule
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from trl.models.utils import _ForwardRedirection
+from trl.trainer.utils import RepeatSampler
 
-__all__ = ["GRPOConfig", "GRPOTrainer", "SFTConfig", "SFTTrainer", "through_wrapper"]
+__all__ = ["GRPOConfig", "GRPOTrainer", "RepeatSampler", "SFTConfig", "SFTTrainer", "through_wrapper"]
 
 
 def through_wrapper(wrapped, core, function):

@@ -12,7 +12,7 @@ from torch.nn.functional import smooth_l1_loss
 from methods.algorithms.sft import SFTConfig, SFTTrainer
 from methods.errors import MethodError
 from methods.fused import head_of, linear_cross_entropy
-from methods.latent_reasoning import advance, extended, latent_of, think
+from methods.latent_reasoning import NAME, advance, extended, latent_of, think
 from methods.models import core_model, position_ids
 from methods.normalise import window_mean, window_tokens
 from methods.rollouts import left_pad
@@ -71,7 +71,11 @@ class CODITrainer(SFTTrainer):
             "student": student_weight,
             "sequences": distillation_weight,
         }
+        self._latent = latent
         self._window: dict[str, Tensor] = {}
+
+    def trained_along(self) -> dict[str, torch.nn.Module]:
+        return {NAME: self._latent}
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)

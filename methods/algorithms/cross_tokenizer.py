@@ -177,6 +177,21 @@ class CrossTokenizerTrainer(SFTTrainer):
         if len(self._trained_terms) and path.is_file():
             self._trained_terms.load_state_dict(load_file(path))
 
+    def remembered(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        plain, tensors = super().remembered()
+        sampler: Any = self.sampler
+        own = {"rollouts": self.rollout_counts, "retokenised": self.retokenised}
+        if hasattr(sampler, "state"):
+            own["sampler"] = sampler.state()
+        return plain | own, tensors
+
+    def recall(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        super().recall(plain, tensors)
+        self.rollout_counts, self.retokenised = plain["rollouts"], plain["retokenised"]
+        sampler: Any = self.sampler
+        if hasattr(sampler, "restore"):
+            sampler.restore(plain["sampler"])
+
     # The window: what each term counts in it, and, where asked for, how large its gradient is.
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):

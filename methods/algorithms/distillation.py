@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +22,7 @@ from methods.fused import (
     linear_draws,
 )
 from methods.fused_divergences import Fused
-from methods.models import attached, core_model, eos_ids, freeze, hidden_states, shared_vocabulary
+from methods.models import core_model, eos_ids, freeze, hidden_states, shared_vocabulary
 from methods.rollouts import rollout
 from methods.samplers import SOURCES, Comparison, Example, Sampler, Step
 from methods.sharding import gathered
@@ -110,11 +108,8 @@ class DistillationTrainer(SFTTrainer):
         shared_vocabulary(student, teacher, self.processing_class, tokenizer)  # type: ignore[arg-type]
         return self.accelerator.prepare_model(freeze(teacher), evaluation_mode=True)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        if not len(self.auxiliaries):
-            return super().train(*args, **kwargs)
-        with attached(core_model(self.accelerator.unwrap_model(self.model)), auxiliaries=self.auxiliaries):
-            return super().train(*args, **kwargs)
+    def trained_along(self) -> dict[str, nn.Module]:
+        return {"auxiliaries": self.auxiliaries}
 
     # One optimizer step: the window's examples, what the sampler makes of them, and the loss of the step before.
 
@@ -137,31 +132,26 @@ class DistillationTrainer(SFTTrainer):
         """Optimizer steps done over all steps."""
         return self.state.global_step / max(1, self.state.max_steps)
 
-    # A checkpoint keeps what samplers and targets remember beside the random state, each rank its own.
-
-    def _save_rng_state(self, output_dir):
-        super()._save_rng_state(output_dir)
+    def remembered(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        plain, tensors = super().remembered()
         loss = None if self._window_loss is None else self._window_loss.item()
-        state = {"window_loss": loss, **{name: slot.state() for name, slot in self._slots()}}
-        self._slots_file(output_dir).write_text(json.dumps(state), encoding="utf-8")
+        slots = {name: slot.state() for name, slot in self._slots()}
+        return plain | {"rollouts": self.rollout_counts, "window_loss": loss, "slots": slots}, tensors
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        # With the weights, not with the random state: within an epoch that comes after the first window is sampled.
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if not self._slots_file(resume_from_checkpoint).is_file():
-            return
-        state = json.loads(self._slots_file(resume_from_checkpoint).read_text(encoding="utf-8"))
-        if state["window_loss"] is not None:
-            self._window_loss = torch.tensor(state["window_loss"], device=self.accelerator.device)
+    def recall(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        super().recall(plain, tensors)
+        self.rollout_counts = plain["rollouts"]
+        if plain["window_loss"] is not None:
+            self._window_loss = torch.tensor(plain["window_loss"], device=self.accelerator.device)
         for name, slot in self._slots():
-            slot.restore(state[name])
+            slot.restore(plain["slots"][name])
 
     def _slots(self) -> list[tuple[str, Any]]:
-        slots = [("sampler", self.sampler), *((f"target {n}", t.target) for n, t in enumerate(self.terms))]
+        """Samplers, targets and row settings that remember something from step to step."""
+        slots: list[tuple[str, Any]] = [("sampler", self.sampler)]
+        for n, term in enumerate(self.terms):
+            slots += [(f"target {n}", term.target), (f"row settings {n}", term.row_settings)]
         return [(name, slot) for name, slot in slots if hasattr(slot, "state")]
-
-    def _slots_file(self, folder: str) -> Path:
-        return Path(folder) / f"slots-{self.accelerator.process_index}.json"
 
     def _last_loss(self) -> float | None:
         """Mean loss of the step before, over all ranks; None before the first."""

@@ -13,7 +13,7 @@ from methods.algorithms.sft import SFTTrainer
 from methods.errors import MethodError
 from methods.fused import Head, linear_cross_entropy
 from methods.hidden import HIDDEN_DISTANCES, LayerFilters, Pairs, recorded_blocks, uniform_layers
-from methods.models import attached, core_model
+from methods.models import core_model
 
 __all__ = ["FilterTrainer", "HiddenMatchingTrainer", "LayerFilters", "SFTConfig", "Term", "uniform_layers"]
 
@@ -38,10 +38,8 @@ class FilterTrainer(SFTTrainer):
         self.heads = LayerFilters(filters.blocks, size, vocabulary, seed=seed).to(core.device)
         self._states: dict[int, Tensor] = {}
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        core = core_model(self.accelerator.unwrap_model(self.model))
-        with attached(core, layer_filters=self.filters, filter_heads=self.heads):
-            return super().train(*args, **kwargs)
+    def trained_along(self) -> dict[str, nn.Module]:
+        return {"layer_filters": self.filters, "filter_heads": self.heads}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         core = core_model(self.accelerator.unwrap_model(model))
@@ -105,10 +103,9 @@ class HiddenMatchingTrainer(DistillationTrainer):
         self._student_states: dict[int, Tensor] = {}
         self._teacher_states: dict[int, Tensor] = {}
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        core = core_model(self.accelerator.unwrap_model(self.model))
-        with attached(core, layer_filters=self.student_filters, layer_distances=self.distances):
-            return super().train(*args, **kwargs)
+    def trained_along(self) -> dict[str, nn.Module]:
+        own = {"layer_filters": self.student_filters, "layer_distances": self.distances}
+        return super().trained_along() | own
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         student, teacher = (self.accelerator.unwrap_model(m) for m in (model, self.teachers[0]))

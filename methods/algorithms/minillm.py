@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 
+from methods.checkpoints import Remembers
 from methods.errors import MethodError
 from methods.fused import head_of, linear_divergence, linear_log_probs
 from methods.models import core_model, eos_ids, freeze, hidden_states, shared_vocabulary
@@ -16,7 +18,7 @@ from methods.plain_text import PlainText, TextBatch
 from methods.policy_gradient import clipped_policy_loss, importance_weights, log_ratio_rewards, return_to_go
 from methods.rollouts import Rollouts, rollout
 from methods.sharding import gathered
-from methods.trl_compat import GRPOConfig, GRPOTrainer, through_wrapper
+from methods.trl_compat import GRPOConfig, GRPOTrainer, RepeatSampler, through_wrapper
 
 
 @dataclass
@@ -62,7 +64,28 @@ class MiniLLMConfig(GRPOConfig):
             )
 
 
-class MiniLLMTrainer(GRPOTrainer):
+class OrderOfEpochs(Sampler):
+    """TRL's sampler, whose epochs have the same order whether or not the training was interrupted before them."""
+
+    def __init__(self, sampler: RepeatSampler):
+        self.sampler = sampler
+
+    def __iter__(self):
+        return iter(self.sampler)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the orders of the epochs before, which a resumed training has not drawn."""
+        if not self.sampler.shuffle or self.sampler.seed is None:
+            return
+        self.sampler.generator.manual_seed(self.sampler.seed)
+        for _ in range(epoch):
+            torch.randperm(self.sampler.num_samples, generator=self.sampler.generator)
+
+
+class MiniLLMTrainer(Remembers, GRPOTrainer):
     """The student samples (mixed with the teacher), the teacher scores every token, the student follows the gradient
 
     grad L = Single + Long, with p the teacher, q the student, w_t the importance weight of the mixed sampler:
@@ -118,6 +141,30 @@ class MiniLLMTrainer(GRPOTrainer):
     def token_counts(self) -> dict[str, int]:
         """Tokens processed by student and teacher in scoring and training, and tokens generated, on this rank."""
         return {who: int(tokens) for who, tokens in self._tokens.items()}
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
+        sampler = super()._get_train_sampler(dataset)
+        return OrderOfEpochs(sampler) if isinstance(sampler, RepeatSampler) else sampler
+
+    def remembered(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        plain = {
+            "tokens": self.token_counts,
+            "rollouts": self.rollout_counts,
+            "step": self._step,
+            "corpus": None if self._corpus is None else self._corpus.state(),
+        }
+        buffered: list[dict[str, Tensor]] = self._buffered_inputs or []
+        return plain, {f"{n}/{name}": t for n, batch in enumerate(buffered) for name, t in batch.items()}
+
+    def recall(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self._tokens, self.rollout_counts, self._step = plain["tokens"], plain["rollouts"], plain["step"]
+        if self._corpus is not None:
+            self._corpus.restore(plain["corpus"])
+        buffered: list[dict[str, Tensor]] = [{} for _ in {name.partition("/")[0] for name in tensors}]
+        for name, tensor in tensors.items():
+            place, _, column = name.partition("/")
+            buffered[int(place)][column] = tensor
+        self._buffered_inputs = buffered or None  # type: ignore[assignment]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Roll out the batch's prompts and score them with both models: everything the loss needs, per token."""

@@ -35,6 +35,14 @@ class PlainTextDistillationTrainer(DistillationTrainer):
             seed=self.args.seed,
         )
 
+    def remembered(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        plain, tensors = super().remembered()
+        return plain | {"corpus": self._corpus.state()}, tensors
+
+    def recall(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        super().recall(plain, tensors)
+        self._corpus.restore(plain["corpus"])
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch, text in zip(batches, self._corpus.window(len(batches)) if batches else [], strict=True):

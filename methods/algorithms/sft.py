@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from methods.checkpoints import Remembers
 from methods.errors import MethodError
 from methods.fused import head_of, linear_cross_entropy
-from methods.models import core_model, hidden_states
+from methods.models import attached, core_model, hidden_states
 from methods.normalise import window_mean
 from methods.trl_compat import SFTConfig, through_wrapper
 from methods.trl_compat import SFTTrainer as TRLSFTTrainer
@@ -15,7 +16,7 @@ from methods.trl_compat import SFTTrainer as TRLSFTTrainer
 __all__ = ["SFTConfig", "SFTTrainer"]
 
 
-class SFTTrainer(TRLSFTTrainer):
+class SFTTrainer(Remembers, TRLSFTTrainer):
     """Negative log-likelihood of completions, fused with the LM head, normalised over the accumulation window.
 
     Data, collation and configuration are TRL's (`prompt` and `completion` columns, right padding). Only the loss is
@@ -32,6 +33,18 @@ class SFTTrainer(TRLSFTTrainer):
         if getattr(self.args, "packing", False):
             raise MethodError("packing needs attention that keeps documents apart; set packing=False")
         self._tokens: dict[str, Tensor] = {}
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        core = core_model(self.accelerator.unwrap_model(self.model))
+        modules = {n: m for n, m in self.trained_along().items() if m.state_dict() and not hasattr(core, n)}
+        with attached(core, **modules):
+            return super().train(*args, **kwargs)
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        # Loading and evaluation leave a model in evaluation mode, and what samplers do for the window is training too.
+        assert self.model is not None
+        self.model.train()
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def row_loss(
         self, core: torch.nn.Module, hidden: Tensor, labels: Tensor, inputs: dict, rows: Tensor
@@ -69,3 +82,11 @@ class SFTTrainer(TRLSFTTrainer):
     def token_counts(self) -> dict[str, int]:
         """Tokens processed in training on this rank, prompts included, by model."""
         return {who: int(tokens) for who, tokens in self._tokens.items()}
+
+    def remembered(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {"tokens": self.token_counts}, {}
+
+    def recall(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self._tokens = {
+            who: torch.tensor(n, device=self.accelerator.device) for who, n in plain["tokens"].items()
+        }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 
 from reproductions.distill.config import Config
 from reproductions.distill.methods import Parts, trainer_for
-from reproductions.engine.callbacks import ProgressCallback
+from reproductions.engine.callbacks import ClockCallback, ProgressCallback
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, write_atomic
 from reproductions.engine.seeding import seed_everything
@@ -68,9 +67,10 @@ def distil(config: Config, report: Callable[[str, int, int], None]) -> dict[str,
     trainer = trainer_for(config.method, parts)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressCallback(report, config.method))
-    started = time.perf_counter()
+    clock = ClockCallback(config.output / STATE / "clock.json")
+    trainer.add_callback(clock)
     trainer.train(resume_from_checkpoint=_last_checkpoint(config))
-    return _save(config, trainer, tokenizer, parts.spent, time.perf_counter() - started)
+    return _save(config, trainer, tokenizer, parts.spent, clock.seconds)
 
 
 def _kept(path: Path, build: Callable[[], Any]) -> Any:

@@ -1,12 +1,16 @@
-"""What the engine hangs on a Trainer: progress, and a learning curve that leaves training as it was."""
+"""What the engine hangs on a Trainer: progress, a clock, and a learning curve that leaves training as it was."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
+
+from reproductions.engine.files import read_json, write_atomic
 
 if TYPE_CHECKING:
     from reproductions.engine.run import Run
@@ -28,6 +32,25 @@ class ProgressCallback(TrainerCallback):
         if now - self._last >= _SECONDS_BETWEEN_EVENTS or state.global_step >= state.max_steps:
             self._last = now
             self._report(self._phase, state.global_step, state.max_steps)
+
+
+class ClockCallback(TrainerCallback):
+    """Seconds of training, those of an interrupted one up to its last checkpoint among them; `file` keeps them."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._before = file, read_json(file)["seconds"] if file.is_file() else 0.0
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        return self._before + time.perf_counter() - self._started
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        write_atomic(self._file, json.dumps({"seconds": self.seconds}))
 
 
 class CurveCallback(TrainerCallback):

@@ -1,6 +1,4 @@
-"""One optimizer step of CODITrainer on four unequal rows, for the matrix of one_update.py."""
-
-import tempfile
+"""CODITrainer on four unequal rows, for the matrix of one_update.py."""
 
 import torch
 from datasets import Dataset
@@ -34,9 +32,9 @@ def thinker(kind: str, *, steps: int = 3, width: int | None = None):
     return model
 
 
-def make_trainer(model, folder: str, *, batch: int = 4, accumulate: int = 1, **weights: float) -> CODITrainer:
+def make_trainer(model, folder: str, *, batch: int = 4, accumulate: int = 1, weights=None, **settings):
     """SGD of rate 1 without clipping, one step."""
-    args = SFTConfig(
+    common = dict(  # noqa: C408
         output_dir=folder, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate, max_steps=1,
         learning_rate=1.0, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, use_cpu=True, bf16=False,
         gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
@@ -44,19 +42,8 @@ def make_trainer(model, folder: str, *, batch: int = 4, accumulate: int = 1, **w
     )  # fmt: skip
     return CODITrainer(
         model,
-        args=args,
+        args=SFTConfig(**common | settings),
         train_dataset=Dataset.from_list(ROWS),
         processing_class=letter_tokenizer(),
-        **weights,
+        **weights or {},
     )
-
-
-def one_update(kind: str, *, batch: int, accumulate: int) -> dict[str, torch.Tensor]:
-    """Change of every trained parameter after one step."""
-    model = thinker(kind)
-    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    with tempfile.TemporaryDirectory() as folder:
-        make_trainer(
-            model, folder, batch=batch, accumulate=accumulate, teacher_weight=0.7, distillation_weight=2.0
-        ).train()
-    return {name: p.detach() - before[name] for name, p in model.named_parameters() if name in before}

@@ -114,6 +114,12 @@ CROSS = {
     "simct": lambda: {"terms": [ContinuationUnits(), ContinuationUnits(units=False, weight=0.5)]},
     "dskd": lambda: {"terms": [NextToken(weight=0.5), DualSpace(16, 24)]},
 }
+# One step, whose change is the gradient.
+SETTINGS = dict(  # noqa: C408
+    max_steps=1, learning_rate=1.0, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, use_cpu=True,
+    bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
+    disable_tqdm=True, seed=3,
+)  # fmt: skip
 TRAINERS = (
     "sft",
     "word-kd",
@@ -143,90 +149,88 @@ def make_pair(kind: str):
     return student, teacher
 
 
+def make_trainer(trainer_name: str, kind: str, tokenizer, folder: str, *, accumulate: int = 1, **settings):
+    """A trainer of the matrix on the four rows, and what it trains: the student as "", other modules by name."""
+    if trainer_name == "codi":  # CODITrainer has rows and no teacher of its own
+        student = codi_update.thinker(kind)
+        weights = {"teacher_weight": 0.7, "distillation_weight": 2.0}
+        trainer = codi_update.make_trainer(
+            student, folder, accumulate=accumulate, weights=weights, **settings
+        )
+        return trainer, {"": student}
+    student, teacher = make_pair(kind)
+    trained = {"": student}
+    common = {**SETTINGS, "output_dir": folder, "gradient_accumulation_steps": accumulate, **settings}
+    shared = {"train_dataset": ROWS, "processing_class": tokenizer}
+    if trainer_name.startswith("minillm"):
+        args = MiniLLMConfig(**{"steps_per_generation": accumulate, **common}, max_completion_length=7)
+        corpus = CORPUS if trainer_name.endswith("corpus") else None
+        trainer = MiniLLMTrainer(student, teacher=teacher, args=args, pretraining_dataset=corpus, **shared)
+    elif trainer_name in HIDDEN:
+        trained["filters"] = LayerFilters((0, 1), 16, 24, seed=4)
+        if trainer_name == "mutual-information":
+            trained["critics"] = torch.nn.ModuleList(MutualInformation(24, size=8, seed=s) for s in (6, 7))
+        trainer = _hidden_trainer(trainer_name, student, teacher, trained, SFTConfig(**common), shared)
+    elif trainer_name == "plain-text":
+        trainer = PlainTextDistillationTrainer(
+            student, teacher=teacher, args=SFTConfig(**common), corpus=CORPUS, text_weight=0.7, **shared
+        )
+    elif trainer_name == "domains":
+        trainer = _domain_trainer(student, teacher, tokenizer, SFTConfig(**common), shared)
+    elif trainer_name in COMPOSITIONS:
+        second = make_model("gpt2" if kind == "gpt2" else "llama", seed=2)
+        options = COMPOSITIONS[trainer_name]()
+        trained["auxiliaries"] = torch.nn.ModuleList(options.get("auxiliaries", ()))
+        trainer = DistillationTrainer(
+            student,
+            teacher=[teacher, second] if trainer_name == "two-teachers" else teacher,
+            args=SFTConfig(**common),
+            max_completion_length=7,
+            **options,
+            **shared,
+        )
+    elif trainer_name in CROSS:
+        options = CROSS[trainer_name]()
+        trained["terms"] = torch.nn.ModuleList(t for t in options["terms"] if isinstance(t, torch.nn.Module))
+        trainer = CrossTokenizerTrainer(
+            student,
+            teacher=make_model("gpt2" if kind == "gpt2" else "llama", seed=1, width=24, vocabulary=40),
+            teacher_tokenizer=pair_tokenizer(),
+            args=SFTConfig(**common),
+            **options,
+            **shared,
+        )
+    elif trainer_name == "sft":
+        trainer = SFTTrainer(student, args=SFTConfig(**common), **shared)
+    else:
+        weight = 0.5 if trainer_name.endswith("mixed") else 1.0
+        trainer = WordKDTrainer(
+            student, args=SFTConfig(**common), teacher=teacher, distillation_weight=weight, **shared
+        )
+    return trainer, trained
+
+
+def parameters(trained: dict[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+    """All that is trained, by name, as it is now."""
+    return {
+        f"{who}.{name}": whole(p.detach()).clone()
+        for who, module in trained.items()
+        for name, p in module.named_parameters()
+        if p.requires_grad
+    }
+
+
 def one_update(
     trainer_name: str, kind: str, tokenizer, *, batch: int, accumulate: int
 ) -> dict[str, torch.Tensor]:
     """Change of every trained parameter after one SGD step of rate 1 without clipping."""
-    if trainer_name == "codi":  # CODITrainer has rows and no teacher of its own
-        return codi_update.one_update(kind, batch=batch, accumulate=accumulate)
-    student, teacher = make_pair(kind)
-    before = {name: p.detach().clone() for name, p in student.named_parameters() if p.requires_grad}
     with tempfile.TemporaryDirectory() as folder:
-        common = dict(  # noqa: C408
-            output_dir=folder, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate, max_steps=1,
-            learning_rate=1.0, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, use_cpu=True, bf16=False,
-            gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
-            disable_tqdm=True, seed=3,
-        )  # fmt: skip
-        shared = {"train_dataset": ROWS, "processing_class": tokenizer}
-        if trainer_name.startswith("minillm"):
-            args = MiniLLMConfig(**common, max_completion_length=7, steps_per_generation=accumulate)
-            corpus = CORPUS if trainer_name.endswith("corpus") else None
-            trainer = MiniLLMTrainer(
-                student, teacher=teacher, args=args, pretraining_dataset=corpus, **shared
-            )
-        elif trainer_name in HIDDEN:
-            filters = LayerFilters(
-                (0, 1), 16, 24, seed=4
-            )  # they are trained too, and count as parameters here
-            critics = torch.nn.ModuleList(MutualInformation(24, size=8, seed=s) for s in (6, 7))
-            extra = {"filters": filters}
-            if trainer_name == "mutual-information":
-                extra["critics"] = critics
-            before |= {
-                f"{who}.{name}": p.detach().clone()
-                for who, module in extra.items()
-                for name, p in module.named_parameters()
-            }
-            trainer = _hidden_trainer(trainer_name, student, teacher, extra, SFTConfig(**common), shared)
-        elif trainer_name == "plain-text":
-            trainer = PlainTextDistillationTrainer(
-                student, teacher=teacher, args=SFTConfig(**common), corpus=CORPUS, text_weight=0.7, **shared
-            )
-        elif trainer_name == "domains":
-            trainer = _domain_trainer(student, teacher, tokenizer, SFTConfig(**common), shared)
-        elif trainer_name in COMPOSITIONS:
-            second = make_model("gpt2" if kind == "gpt2" else "llama", seed=2)
-            options = COMPOSITIONS[trainer_name]()
-            auxiliaries = torch.nn.ModuleList(options.get("auxiliaries", ()))  # trained too, as the filters
-            before |= {f"auxiliaries.{n}": p.detach().clone() for n, p in auxiliaries.named_parameters()}
-            teachers = [teacher, second] if trainer_name == "two-teachers" else teacher
-            trainer = DistillationTrainer(
-                student,
-                teacher=teachers,
-                args=SFTConfig(**common),
-                max_completion_length=7,
-                **options,
-                **shared,
-            )
-        elif trainer_name in CROSS:
-            options = CROSS[trainer_name]()
-            learning = torch.nn.ModuleList(t for t in options["terms"] if isinstance(t, torch.nn.Module))
-            before |= {f"terms.{name}": p.detach().clone() for name, p in learning.named_parameters()}
-            trainer = CrossTokenizerTrainer(
-                student,
-                teacher=make_model("gpt2" if kind == "gpt2" else "llama", seed=1, width=24, vocabulary=40),
-                teacher_tokenizer=pair_tokenizer(),
-                args=SFTConfig(**common),
-                **options,
-                **shared,
-            )
-        elif trainer_name == "sft":
-            trainer = SFTTrainer(student, args=SFTConfig(**common), **shared)
-        else:
-            weight = 0.5 if trainer_name.endswith("mixed") else 1.0
-            trainer = WordKDTrainer(
-                student, args=SFTConfig(**common), teacher=teacher, distillation_weight=weight, **shared
-            )
+        trainer, trained = make_trainer(
+            trainer_name, kind, tokenizer, folder, accumulate=accumulate, per_device_train_batch_size=batch
+        )
+        before = parameters(trained)
         trainer.train()
-    after = dict(student.named_parameters())
-    if trainer_name in HIDDEN:
-        after |= {f"{who}.{name}": p for who, m in extra.items() for name, p in m.named_parameters()}
-    if trainer_name in COMPOSITIONS:
-        after |= {f"auxiliaries.{name}": p for name, p in auxiliaries.named_parameters()}
-    if trainer_name in CROSS:
-        after |= {f"terms.{name}": p for name, p in learning.named_parameters()}
-    return {name: whole(after[name].detach()) - was for name, was in before.items()}
+    return {name: now - before[name] for name, now in parameters(trained).items()}
 
 
 def whole(parameter: torch.Tensor) -> torch.Tensor:

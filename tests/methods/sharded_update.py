@@ -54,6 +54,6 @@ if __name__ == "__main__":
             ).items()
         }
         with pytest.raises(MethodError, match="use DDP"):
-            codi_update.one_update("llama", batch=2, accumulate=1)
+            one_update.one_update("codi", "llama", letter_tokenizer(), batch=2, accumulate=1)
     if int(os.environ["RANK"]) == 0:
         save_file({name: delta.contiguous() for name, delta in updates.items()}, sys.argv[1])

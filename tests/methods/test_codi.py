@@ -127,7 +127,7 @@ def test_hidden_distance_by_hand_and_only_for_the_student():
 
 def test_without_distillation_the_teacher_still_learns_and_no_hidden_state_is_compared(tmp_path):
     model = thinker("llama")
-    trainer = make_trainer(model, str(tmp_path), distillation_weight=0.0)
+    trainer = make_trainer(model, str(tmp_path), weights={"distillation_weight": 0.0})
     sums = trainer.sums(model, Collator(0, END)(ROWS))
     assert sums["sequences"].item() == 0
     assert sums["teacher"].item() > 0

@@ -2,11 +2,14 @@
 
 import math
 import random
+from unittest import mock
 
 import pytest
 import torch
 from datasets import Dataset
+from transformers import TrainerCallback
 
+from methods.algorithms import distillation
 from methods.algorithms.distillation import DistillationTrainer, SFTConfig, Term, collate, examples_of
 from methods.divergences import DIVERGENCES
 from methods.errors import MethodError
@@ -232,6 +235,31 @@ def test_what_is_collated_reads_back(tokenizer):
     batch = a_batch(tokenizer)
     again = collate(examples_of(batch), 0, torch.device("cpu"))
     assert all(torch.equal(again[name], batch[name]) for name in batch)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_what_is_generated_counts_after_loading_and_after_an_evaluation(tmp_path, tokenizer, loaded):
+    """Both leave the student in evaluation mode."""
+
+    class Evaluation(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            trainer.model.eval()
+
+    student = make_model(seed=0).train(not loaded)
+    teacher = make_model(seed=1, width=24)
+    trainer = trainer_of(tmp_path, tokenizer, student, teacher, steps=3, sampler=OnPolicy(1.0))
+    trainer.add_callback(Evaluation())
+    made = []
+    generate = distillation.rollout
+
+    def counted(*args, **settings):
+        made.append(generate(*args, **settings))
+        return made[-1]
+
+    with mock.patch.object(distillation, "rollout", counted):
+        trainer.train()
+    assert len(made) == 3
+    assert trainer.token_counts["generated"] == sum(int(m.completion_mask.sum()) for m in made)
 
 
 def test_the_step_before_reaches_the_target(tmp_path, tokenizer):

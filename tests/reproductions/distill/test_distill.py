@@ -91,6 +91,7 @@ class Stop(TrainerCallback):
         ("gkd", ""),
         ("distillm", "settings: {start: 0.8, validations: 4}\n"),  # remembers a share, a loss and a buffer
         ("taid", "settings: {step_size: 0.5}\n"),  # remembers the loss and its trend
+        ("minillm", "settings: {steps_per_generation: 2, num_iterations: 2}\n"),  # remembers its rollouts
     ],
 )
 def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch, method, extra, within_an_epoch):
@@ -99,7 +100,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch, metho
         with (folder / "data.jsonl").open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     whole, cut = (config_of(folder, method, name=name, extra=extra) for name in ("whole", "cut"))
-    made(whole)
+    expected = made(whole)
     build = running.trainer_for
 
     def stopping(method, parts):
@@ -112,7 +113,13 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch, metho
         made(cut)
     monkeypatch.setattr(running, "trainer_for", build)
     assert (folder / "cut" / STATE / "checkpoint-2").is_dir()
-    assert made(cut)["steps"] == 4
+    clock = folder / "cut" / STATE / "clock.json"
+    assert json.loads(clock.read_text())["seconds"] > 0
+    clock.write_text('{"seconds": 1000}')
+    got = made(cut)
+    for name in ("steps", "tokens", "rollouts"):
+        assert got[name] == expected[name]
+    assert 1000 < got["seconds"] < 1000 + 60
     one, other = (
         AutoModelForCausalLM.from_pretrained(folder / name).state_dict() for name in ("whole", "cut")
     )

@@ -1,0 +1,74 @@
+"""What a trainer remembers beside weights, optimizer and random state, kept in its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+if TYPE_CHECKING:
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object
+
+
+class Remembers(_Trainer):
+    """Stands before a transformers Trainer: what `remembered` gives goes into each checkpoint, `recall` gets it back.
+
+    Each rank keeps its own, in `memory-<rank>.safetensors`. It comes back with the weights, not with the random state:
+    within an epoch that is restored only after the first window has been sampled.
+    """
+
+    def remembered(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Plain data, as JSON holds it, and tensors."""
+        return {}, {}
+
+    def recall(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Go on from what `remembered` gave."""
+
+    def trained_along(self) -> dict[str, nn.Module]:
+        """Modules that are part of the model while it trains, by name.
+
+        The checkpoint of a whole model holds them; that of adapters does not, and they are remembered here.
+        """
+        return {}
+
+    def _apart(self) -> dict[str, Tensor]:
+        """This rank's part of what a checkpoint of adapters leaves out, to read or to write."""
+        if not isinstance(self.accelerator.unwrap_model(self.model), PeftModel):
+            return {}
+        tensors = {
+            f"{name}.{key}": tensor.detach()
+            for name, module in self.trained_along().items()
+            for key, tensor in module.state_dict().items()
+        }
+        return {name: t.to_local() if isinstance(t, DTensor) else t for name, t in tensors.items()}
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        plain, tensors = self.remembered()
+        kept = {name: t.detach().cpu().clone() for name, t in (tensors | self._apart()).items()}
+        save_file(kept, self._memory(output_dir), metadata={"plain": json.dumps(plain)})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        path = self._memory(resume_from_checkpoint)
+        if not path.is_file():
+            warnings.warn(f"{path} is missing: counts, samplers and targets begin anew", stacklevel=2)
+            return
+        with safe_open(path, "pt", device=str(self.accelerator.device)) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            plain = json.loads(file.metadata()["plain"])
+        for name, tensor in self._apart().items():
+            tensor.copy_(tensors.pop(name))
+        self.recall(plain, tensors)
+
+    def _memory(self, folder: str) -> Path:
+        return Path(folder) / f"memory-{self.accelerator.process_index}.safetensors"
