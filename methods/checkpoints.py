@@ -22,8 +22,8 @@ else:
 class Remembers(_Trainer):
     """Stands before a transformers Trainer: what `remembered` gives goes into each checkpoint, `recall` gets it back.
 
-    Each rank keeps its own, in `memory-<rank>.safetensors`. It comes back with the weights, not with the random state:
-    within an epoch that is restored only after the first window has been sampled.
+    Each rank keeps its own, in `memory-<rank>.safetensors`. It comes back with the optimizer, under DeepSpeed too, not
+    with the random state: within an epoch that is restored only after the first window has been sampled.
     """
 
     def remembered(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -57,9 +57,11 @@ class Remembers(_Trainer):
         kept = {name: t.detach().cpu().clone() for name, t in (tensors | self._apart()).items()}
         save_file(kept, self._memory(output_dir), metadata={"plain": json.dumps(plain)})
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        path = self._memory(resume_from_checkpoint)
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        path = self._memory(checkpoint)
         if not path.is_file():
             warnings.warn(f"{path} is missing: counts, samplers and targets begin anew", stacklevel=2)
             return
