@@ -8,7 +8,14 @@ import transformers
 import trl
 
 from methods import trl_compat
-from methods.trl_compat import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer, through_wrapper
+from methods.trl_compat import (
+    GRPOConfig,
+    GRPOTrainer,
+    RepeatSampler,
+    SFTConfig,
+    SFTTrainer,
+    through_wrapper,
+)
 
 
 def test_the_pinned_minor_version_is_installed():
@@ -17,7 +24,16 @@ def test_the_pinned_minor_version_is_installed():
 
 @pytest.mark.parametrize(
     "method",
-    ["_generate_and_score_completions", "_prepare_inputs", "_compute_loss", "compute_loss", "training_step"],
+    [
+        "_generate_and_score_completions",
+        "_prepare_inputs",
+        "_compute_loss",
+        "compute_loss",
+        "training_step",
+        "_get_train_sampler",
+        "_save_rng_state",
+        "_load_optimizer_and_scheduler",
+    ],
 )
 def test_hooks_of_grpo_exist(method):
     assert callable(getattr(GRPOTrainer, method))
@@ -37,6 +53,15 @@ def test_grpo_still_buffers_rollouts_the_way_windows_are_counted():
     source = inspect.getsource(GRPOTrainer._prepare_inputs)
     assert "self._buffered_inputs[self._step % self.args.steps_per_generation]" in source
     assert "self._step % generate_every == 0" in source
+
+
+def test_grpo_s_order_is_drawn_once_an_epoch_from_a_generator():
+    """What MiniLLM draws again when it goes on from a checkpoint."""
+    sampler = RepeatSampler(list(range(5)), mini_repeat_count=1, shuffle=True, seed=3)
+    orders = [list(sampler) for _ in range(3)]
+    again = torch.Generator().manual_seed(3)
+    assert orders == [torch.randperm(sampler.num_samples, generator=again).tolist() for _ in range(3)]
+    assert sampler.shuffle and orders[0] != orders[1]
 
 
 def test_options_with_their_defaults(tmp_path):
