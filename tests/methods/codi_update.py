@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 
 from methods.algorithms.codi import CODITrainer, SFTConfig
 from methods.latent_reasoning import attach_latent
-from tests.methods.conftest import letter_tokenizer, make_model
+from tests.methods.conftest import ONE_STEP, letter_tokenizer, make_model
 
 BEGIN, END = 27, 28
 ROWS = [
@@ -34,15 +34,10 @@ def thinker(kind: str, *, steps: int = 3, width: int | None = None):
 
 def make_trainer(model, folder: str, *, batch: int = 4, accumulate: int = 1, weights=None, **settings):
     """SGD of rate 1 without clipping, one step."""
-    common = dict(  # noqa: C408
-        output_dir=folder, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate, max_steps=1,
-        learning_rate=1.0, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, use_cpu=True, bf16=False,
-        gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
-        disable_tqdm=True, seed=3,
-    )  # fmt: skip
+    sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate}
     return CODITrainer(
         model,
-        args=SFTConfig(**common | settings),
+        args=SFTConfig(**{**ONE_STEP, **sizes, "output_dir": folder, **settings}),
         train_dataset=Dataset.from_list(ROWS),
         processing_class=letter_tokenizer(),
         **weights or {},

@@ -12,6 +12,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 torch.set_num_threads(1)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+# Of a trainer: one step of plain gradient descent, whose change is the gradient.
+ONE_STEP = dict(  # noqa: C408
+    max_steps=1, learning_rate=1.0, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, use_cpu=True,
+    bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
+    disable_tqdm=True, seed=3,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")

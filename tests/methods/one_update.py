@@ -44,7 +44,7 @@ from methods.rollouts import rollout
 from methods.samplers import HalfStudent, OnPolicy, WithStudent
 from methods.targets import AverageLogits, InterpolatedLogits
 from tests.methods import codi_update
-from tests.methods.conftest import make_model, pair_tokenizer
+from tests.methods.conftest import ONE_STEP, make_model, pair_tokenizer
 
 ROWS = Dataset.from_list(
     [
@@ -114,12 +114,6 @@ CROSS = {
     "simct": lambda: {"terms": [ContinuationUnits(), ContinuationUnits(units=False, weight=0.5)]},
     "dskd": lambda: {"terms": [NextToken(weight=0.5), DualSpace(16, 24)]},
 }
-# One step, whose change is the gradient.
-SETTINGS = dict(  # noqa: C408
-    max_steps=1, learning_rate=1.0, lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, use_cpu=True,
-    bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
-    disable_tqdm=True, seed=3,
-)  # fmt: skip
 TRAINERS = (
     "sft",
     "word-kd",
@@ -160,7 +154,7 @@ def make_trainer(trainer_name: str, kind: str, tokenizer, folder: str, *, accumu
         return trainer, {"": student}
     student, teacher = make_pair(kind)
     trained = {"": student}
-    common = {**SETTINGS, "output_dir": folder, "gradient_accumulation_steps": accumulate, **settings}
+    common = {**ONE_STEP, "output_dir": folder, "gradient_accumulation_steps": accumulate, **settings}
     shared = {"train_dataset": ROWS, "processing_class": tokenizer}
     if trainer_name.startswith("minillm"):
         args = MiniLLMConfig(**{"steps_per_generation": accumulate, **common}, max_completion_length=7)
