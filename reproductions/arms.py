@@ -18,14 +18,14 @@ VERSION = 1  # goes up when what these arms compute changes: runs that papers sh
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from methods.algorithms.distillation import Term
-    from methods.samplers import Sampler
+    from methods.slots.samplers import Sampler
+    from methods.trainers.distillation import Term
     from reproductions.engine.run import Run
 
 
 def sft(run: Run, dataset: Dataset | None = None) -> Any:
     """Supervised fine-tuning on the testbed's training rows, or on `dataset`."""
-    from methods.algorithms.sft import SFTConfig, SFTTrainer
+    from methods.trainers.sft import SFTConfig, SFTTrainer
 
     rows = run.testbed.train if dataset is None else dataset
     args = arguments(run, SFTConfig)
@@ -52,11 +52,11 @@ def distil(
 
     From the testbed's teacher, on its training rows and the arm's student, where nothing else is given.
     """
-    from methods.algorithms.distillation import DistillationTrainer, SFTConfig, Term
+    from methods.trainers.distillation import DistillationTrainer, SFTConfig, Term
 
     make: Callable[..., Any] = DistillationTrainer
     if "plain_text" in run.settings:
-        from methods.algorithms.plain_text_distillation import PlainTextDistillationTrainer
+        from methods.trainers.plain_text_distillation import PlainTextDistillationTrainer
 
         make = partial(
             PlainTextDistillationTrainer, corpus=run.testbed.pretraining, **run.settings["plain_text"]
@@ -78,15 +78,15 @@ def distil(
 
 def divergence(run: Run, *, name: str, **settings: Any) -> Any:
     """One divergence from the teacher on the training rows."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     return distil(run, terms=[Term(name, settings=settings)])
 
 
 def on_policy(run: Run, *, name: str, fraction: float = 1.0, **settings: Any) -> Any:
     """One divergence from the teacher, on the student's own answers in `fraction` of the steps."""
-    from methods.algorithms.distillation import Term
-    from methods.samplers import OnPolicy
+    from methods.slots.samplers import OnPolicy
+    from methods.trainers.distillation import Term
 
     return distil(run, terms=[Term(name, settings=settings)], sampler=OnPolicy(fraction))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from methods.algorithms.cross_tokenizer import LossTerm
+    from methods.trainers.cross_tokenizer import LossTerm
     from reproductions.engine.run import Run
 
 PIECE = 20_000  # rows encoded together: while they are Python lists they take several times the memory
@@ -29,7 +29,7 @@ def seqkd(run: Run) -> Any:
 
 def uld(run: Run, share: float = 1.0) -> Any:
     """ULD and cross entropy on a share of the teacher's answers, in equally many steps."""
-    from methods.algorithms.cross_tokenizer import NextToken, SortedProbabilities
+    from methods.trainers.cross_tokenizer import NextToken, SortedProbabilities
 
     answers = other_teacher_answers(run)
     answers = answers.select(range(int(len(answers) * share)))
@@ -38,7 +38,7 @@ def uld(run: Run, share: float = 1.0) -> Any:
 
 def alm(run: Run, *, with_sft: bool = False, balance: bool = True, **changes: Any) -> Any:
     """ALM on the training rows; `with_sft` adds the cross entropy, balanced by gradients or one to one."""
-    from methods.algorithms.cross_tokenizer import ChunkLikelihood, NextToken
+    from methods.trainers.cross_tokenizer import ChunkLikelihood, NextToken
 
     chunks = ChunkLikelihood(**run.settings["alm"] | changes)
     terms: list[LossTerm] = [NextToken(), chunks] if with_sft else [chunks]
@@ -49,7 +49,7 @@ def cross_distil(
     run: Run, terms: Sequence[LossTerm], *, dataset: Dataset | None = None, gradient_balance: bool = False
 ) -> Any:
     """Distillation from the teacher with other tokens, on the training rows where no others are given."""
-    from methods.algorithms.cross_tokenizer import CrossTokenizerTrainer, SFTConfig
+    from methods.trainers.cross_tokenizer import CrossTokenizerTrainer, SFTConfig
 
     testbed: Any = run.testbed
     rows = testbed.train if dataset is None else dataset
@@ -78,7 +78,7 @@ def encoded_pairs(
     """Both tokenisations of the rows, each within its limit, and their chunks."""
     from datasets import concatenate_datasets
 
-    from methods.text_pairs import encode_pairs
+    from methods.tokenizers.text_pairs import encode_pairs
 
     parts = [rows.select(range(i, min(i + PIECE, len(rows)))) for i in range(0, len(rows), PIECE)]
     limits = {"max_length": max_length, "teacher_max_length": teacher_max_length}
@@ -119,15 +119,15 @@ def other_teacher_answers(run: Run) -> Dataset:
 
 def uld_on_data(run: Run) -> Any:
     """Half cross entropy and half sorted probabilities on the training rows, as DSKD's authors run ULD."""
-    from methods.algorithms.cross_tokenizer import NextToken, SortedProbabilities
+    from methods.trainers.cross_tokenizer import NextToken, SortedProbabilities
 
     return cross_distil(run, [NextToken(weight=0.5), SortedProbabilities(weight=0.5)])
 
 
 def dual_space(run: Run, *, same_tokens: bool = False, **changes: Any) -> Any:
     """DSKD and cross entropy on the training rows; `same_tokens` takes the teacher with the student's tokenizer."""
-    from methods.algorithms.cross_tokenizer import CrossTokenizerTrainer, NextToken, SFTConfig
-    from methods.dual_space import DualSpace
+    from methods.tokenizers.dual_space import DualSpace
+    from methods.trainers.cross_tokenizer import CrossTokenizerTrainer, NextToken, SFTConfig
 
     testbed: Any = run.testbed
     student = testbed.sft_start(run)
@@ -147,9 +147,9 @@ def dual_space(run: Run, *, same_tokens: bool = False, **changes: Any) -> Any:
 
 
 def written_by_student(run: Run, term: str, **settings: Any) -> Any:
-    """One term of methods.algorithms.cross_tokenizer on the student's own answers to the training prompts."""
-    from methods.algorithms import cross_tokenizer
-    from methods.samplers import OnPolicy
+    """One term of methods.trainers.cross_tokenizer on the student's own answers to the training prompts."""
+    from methods.slots.samplers import OnPolicy
+    from methods.trainers import cross_tokenizer
 
     testbed: Any = run.testbed
     trainer = cross_tokenizer.CrossTokenizerTrainer(

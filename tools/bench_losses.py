@@ -50,7 +50,7 @@ Loss = Callable[[Problem], "Tensor"]
 
 def ours(problem: Problem) -> Tensor:
     """The fused loss of this library."""
-    from methods.fused import Head, linear_divergence
+    from methods.losses.fused.linear import Head, linear_divergence
 
     loss = linear_divergence(
         problem.hidden, Head(problem.weight), problem.teacher_hidden, Head(problem.teacher_weight),

@@ -1,4 +1,4 @@
-"""`kd bench --rollouts`: tokens a second of `methods.rollouts` beside hand-written loops and `generate`.
+"""`kd bench --rollouts`: tokens a second of `methods.modeling.rollouts` beside hand-written loops and `generate`.
 
 All sample from the same models, prompts and seeds, take turns in one process, and the fastest turn of each counts
 (process time). A few common ids end a completion, so that rows end at different lengths. The bare loop does the least
@@ -65,10 +65,10 @@ Sampler = Callable[[Problem], "Tensor"]  # -> completion ids (B, C), PAD after t
 
 
 def ours(problem: Problem) -> Tensor:
-    """`methods.rollouts.rollout`."""
+    """`methods.modeling.rollouts.rollout`."""
     import torch
 
-    from methods.rollouts import rollout
+    from methods.modeling.rollouts import rollout
 
     made = rollout(
         problem.model, problem.prompts, max_new_tokens=problem.tokens, eos_ids=problem.ends.tolist(), pad_id=PAD,
@@ -290,7 +290,7 @@ def make_problem(model: Any, ends: list[int], batch: int, prompt: int, tokens: i
     """Seeded prompts between half of `prompt` tokens and all of them."""
     import torch
 
-    from methods.rollouts import left_pad
+    from methods.modeling.rollouts import left_pad
 
     g = torch.Generator().manual_seed(0)
     lengths = torch.randint(prompt // 2, prompt + 1, (batch,), generator=g).tolist()

@@ -60,8 +60,8 @@ Build = Callable[[Case, str], Any]  # (case, output folder) -> a trainer
 
 def ours(case: Case, folder: str) -> Any:
     """Our trainer, with the sampler of GKD where the student's own sequences are wanted."""
-    from methods.algorithms.distillation import DistillationTrainer, SFTConfig, Term
-    from methods.samplers import OnPolicy
+    from methods.slots.samplers import OnPolicy
+    from methods.trainers.distillation import DistillationTrainer, SFTConfig, Term
 
     student, teacher = models(case)
     weight = {"teacher_weight": BETA[case.divergence]} if case.divergence == "jensen_shannon" else {}

@@ -86,8 +86,8 @@ def real(tokens: int) -> Rows:
     """SmolLM2-135M-Instruct on solutions of GSM8K; raises KDError where model or data are not at hand."""
     import torch
 
-    from methods.fused import head_of
-    from methods.models import hidden_states
+    from methods.losses.fused.linear import head_of
+    from methods.modeling.core import hidden_states
     from methods.teachers.fill import logits
     from reproductions.testbeds.sources import load_pretrained, load_rows
 
@@ -218,8 +218,8 @@ def step_costs(vocabulary: int, repeats: int, *, width: int = 256, batch: int = 
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from methods.fused import head_of, linear_cross_entropy, linear_divergence
-    from methods.models import freeze, hidden_states
+    from methods.losses.fused.linear import head_of, linear_cross_entropy, linear_divergence
+    from methods.modeling.core import freeze, hidden_states
     from methods.teachers.codec import TopKCodec
     from methods.teachers.files import StoreWriter
     from methods.teachers.fill import add_top_k, top_k_content

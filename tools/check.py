@@ -158,11 +158,11 @@ def _method(paper: Paper, place: _Places) -> Iterator[Missing]:
         return
     _, module, name = paper.method.rsplit(".", 2)
     word = re.compile(rf"\b({re.escape(name)}|{re.escape(module)})\b")
-    tests = [file for file in sorted(TESTS.glob("*.py")) if word.search(file.read_text(encoding="utf-8"))]
+    tests = [file for file in sorted(TESTS.rglob("*.py")) if word.search(file.read_text(encoding="utf-8"))]
     if not tests:
         what = f"no test of {paper.method}"
         yield Missing("test", _relative(TESTS / f"test_{module}.py"), 1, what)
-    matrix = TESTS / "one_update.py"
+    matrix = TESTS / "trainers" / "one_update.py"
     if name.endswith("Trainer") and matrix not in tests:
         at = next((n for n, text in enumerate(_texts(matrix), 1) if text.startswith("TRAINERS")), 1)
         yield Missing(

@@ -9,8 +9,8 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from methods.errors import MethodError
-from methods.models import eos_ids
-from methods.rollouts import left_pad, rollout
+from methods.modeling.core import eos_ids
+from methods.modeling.rollouts import left_pad, rollout
 
 
 @dataclass

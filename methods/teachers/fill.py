@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from methods.errors import MethodError
-from methods.fused import Head, head_of
-from methods.models import core_model, freeze, hidden_states
+from methods.losses.fused.linear import Head, head_of
+from methods.modeling.core import core_model, freeze, hidden_states
 from methods.teachers.codec import Ragged, TopKCodec, ranks_by_count
 from methods.teachers.files import HEADER, StoreWriter, read_header, write_atomically
 from methods.teachers.identity import (

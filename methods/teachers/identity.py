@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from methods.errors import MethodError
-from methods.models import core_model
+from methods.modeling.core import core_model
 
 KEY_BYTES = 16
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")

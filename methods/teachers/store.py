@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from methods.errors import MethodError
-from methods.fused import Head
+from methods.losses.fused.linear import Head
 from methods.teachers.codec import Ragged, TopKCodec
 from methods.teachers.files import ENTRY, INDEX, RECORDS, read_header
 from methods.teachers.identity import Identity, example_keys, tokenizer_fingerprint

@@ -2,8 +2,8 @@
 
 Both distributions are merged to k + 1 outcomes, so that nothing is assumed of how the teacher spreads its tail. With
 q_T the student's mass outside the k ids, an id j there has dD/dq_j = dD/dq_T, and the slope that
-`methods.fused_divergences` asks for is q_j * (slope_T / q_T). Every divergence of that module works unchanged, on k + 1
-columns instead of V.
+`methods.losses.fused.formulas` asks for is q_j * (slope_T / q_T). Every divergence of that module works unchanged,
+on k + 1 columns instead of V.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.divergences import check_temperature
 from methods.errors import MethodError
-from methods.fused import (
+from methods.losses.divergences import check_temperature
+from methods.losses.fused.formulas import FUSED_DIVERGENCES, Block, Fused
+from methods.losses.fused.kernels import Layout, Objective
+from methods.losses.fused.linear import (
     Head,
     RowLoss,
     _divergence,
@@ -26,9 +28,7 @@ from methods.fused import (
     _same_rows,
     _softmax_dtype,
 )
-from methods.fused_divergences import FUSED_DIVERGENCES, Block, Fused
-from methods.fused_kernels import Layout, Objective
-from methods.fused_raw import Raw, Sums
+from methods.losses.fused.raw import Raw, Sums
 
 FLOOR = -50.0  # log-probability in the place of -inf
 SMALLEST_SCALE = 1e-10  # of a row's slopes in the tail: zero could not be divided by
@@ -77,7 +77,7 @@ def linear_top_k_divergence(
     chunk_size: int | None = None,
     **parameters: Any,
 ) -> RowLoss:
-    """`methods.fused.linear_divergence` with `target` in the teacher's place, ids outside its k merged on both sides.
+    """`linear_divergence` of methods.losses.fused with `target` in the teacher's place, ids outside its k merged on both sides.
 
     Shapes: hidden states `(N, H)`, `mask` (bool) and `weights` `(N,)`. Raises MethodError for settings that do not fit,
     a temperature other than the target's, or a head with masked ids (a bias of -inf).

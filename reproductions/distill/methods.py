@@ -74,7 +74,7 @@ def trainer_for(method: str, parts: Parts) -> Trainer:
 
 
 def _fixed(parts: Parts, rows: Dataset) -> dict[str, Any]:
-    from methods.algorithms.sft import SFTConfig
+    from methods.trainers.sft import SFTConfig
     from reproductions.testbeds.training import SKIP_PREPARATION
 
     return {
@@ -85,7 +85,7 @@ def _fixed(parts: Parts, rows: Dataset) -> dict[str, Any]:
 
 
 def _sft(parts: Parts) -> Trainer:
-    from methods.algorithms.sft import SFTTrainer
+    from methods.trainers.sft import SFTTrainer
 
     return SFTTrainer(parts.student, **_fixed(parts, parts.rows))
 
@@ -93,8 +93,8 @@ def _sft(parts: Parts) -> Trainer:
 def _seqkd(parts: Parts) -> Trainer:
     from datasets import Dataset
 
-    from methods.algorithms.sft import SFTTrainer
     from methods.elicitation.labelling import label_with_teacher
+    from methods.trainers.sft import SFTTrainer
 
     if len(parts.teachers) > 1:
         raise KDError("seqkd takes one teacher")
@@ -128,9 +128,9 @@ def _white_box(parts: Parts) -> dict[str, Any]:
 
 def _composed(method: str, parts: Parts) -> Trainer:
     """The methods that are a choice of sampler, target and divergence."""
-    from methods.algorithms.distillation import DistillationTrainer, Term
-    from methods.samplers import AdaptiveReplay, HalfStudent, OnPolicy, Sampler
-    from methods.targets import AverageLogits, InterpolatedLogits, Teacher
+    from methods.slots.samplers import AdaptiveReplay, HalfStudent, OnPolicy, Sampler
+    from methods.slots.targets import AverageLogits, InterpolatedLogits, Teacher
+    from methods.trainers.distillation import DistillationTrainer, Term
 
     s = parts.settings
     target = AverageLogits() if len(parts.teachers) > 1 else Teacher()
@@ -161,7 +161,7 @@ def _composed(method: str, parts: Parts) -> Trainer:
 def _minillm(parts: Parts) -> Trainer:
     if len(parts.teachers) > 1:
         raise KDError("minillm takes one teacher")
-    from methods.algorithms.minillm import MiniLLMConfig, MiniLLMTrainer
+    from methods.trainers.minillm import MiniLLMConfig, MiniLLMTrainer
 
     args = parts.arguments(MiniLLMConfig, max_completion_length=parts.completion_tokens, **parts.settings)
     return MiniLLMTrainer(

@@ -21,8 +21,8 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from methods.latent_reasoning import latent_of, rollout_after_thoughts
-from methods.rollouts import rollout
+from methods.modeling.latent_reasoning import latent_of, rollout_after_thoughts
+from methods.modeling.rollouts import rollout
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import Metric
 from reproductions.testbeds import evaluation as ev

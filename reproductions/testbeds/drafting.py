@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from methods.speculative import acceptance_rate, speculate
+from methods.modeling.speculative import acceptance_rate, speculate
 from reproductions.engine.metrics import Metric
 from reproductions.testbeds import evaluation as ev
 from reproductions.testbeds.pronunciation import METRICS, SAMPLES_PER_WORD, Pronunciation, load

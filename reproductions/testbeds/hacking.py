@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, TrainerCallback
 
 from methods.elicitation.labelling import label_with_teacher
-from methods.models import snapshot
+from methods.modeling.core import snapshot
 from reproductions.engine.metrics import Metric
 from reproductions.testbeds import evaluation as ev
 from reproductions.testbeds import pronunciation

@@ -108,7 +108,7 @@ class PronunciationFidelity(base.Pronunciation):
         training: Mapping[str, Any] = {**run.settings.get("training", {}), **own}
 
         def build() -> list[float]:
-            from methods.algorithms.sft import SFTConfig, SFTTrainer
+            from methods.trainers.sft import SFTConfig, SFTTrainer
 
             trainer = SFTTrainer(
                 self.sft_start(run, size),

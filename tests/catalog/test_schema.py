@@ -27,7 +27,7 @@ basis: recalled
 teacher_terms: [openai]
 adds: One line of our own.
 objective: "-log p_S(y|x)"
-method: methods.algorithms.sft.SFTTrainer
+method: methods.trainers.sft.SFTTrainer
 """
 
 
@@ -89,9 +89,9 @@ def test_a_good_record_is_read(catalog_with):
         ("basis: recalled\n", "", 12, "need a basis"),
         ("[openai]", "[openia]", 14, '(did you mean "openai"?)'),
         ("[openai]", "[openai, openai]", 14, "stands twice"),
-        ("methods.algorithms.sft.SFTTrainer", "os.system", 17, "dotted path"),
+        ("methods.trainers.sft.SFTTrainer", "os.system", 17, "dotted path"),
         (
-            "methods.algorithms.sft.SFTTrainer",
+            "methods.trainers.sft.SFTTrainer",
             "methods.x.y",
             17,
             "",

@@ -36,7 +36,7 @@ def found(tmp_path):
         "`kd check minillm`, `.venv/bin/kd browse --json`, `kd <verb> --help`, `kd show`",
         "`kd browse --by skill,algorithm`, `kd bench --quick` and `kd check [PAPER]`",
         "`catalog/papers/<id>.yaml`, `reproductions/papers/<id>/`, `tests/catalog`, `.ci/run`, `Makefile`",
-        "`methods.divergences`, `methods.divergences.forward_kl`, `catalog.schema.load_catalog`",
+        "`methods.losses.divergences`, `methods.losses.divergences.forward_kl`, `catalog.schema.load_catalog`",
         "`catalog.reader.Lines.at`, `methods.*`",
         "```sh\nmake test ARGS=-x   # everything\nkd show minillm | head\n```",
         "outside of code make anything and kd anything; see https://x.org/tools/nothing.py",
@@ -60,7 +60,7 @@ def test_what_is_there_is_not_reported(found, text):
         ("`catalog/pages/<id>.yaml`", "no file catalog/pages/<id>.yaml"),
         ("<code>tools/nothing.py</code>", "no file tools/nothing.py"),
         ("`methods.nothing`", "no methods.nothing"),
-        ("`methods.divergences.backward_kl`", "no methods.divergences.backward_kl"),
+        ("`methods.losses.divergences.backward_kl`", "no methods.losses.divergences.backward_kl"),
         ("`catalog.reader.Lines.nowhere`", "no catalog.reader.Lines.nowhere"),
         ("[text](nothing.md)", "no file nothing.md"),
         ("[text](nothing.md#part)", "no file nothing.md"),
@@ -78,10 +78,10 @@ def test_links_elsewhere_and_within_a_page_are_not_files(found):
 
 
 def test_records_name_real_modules(found):
-    assert found("method: methods.algorithms.nothing.Trainer\n", "x.yaml") == [
-        (1, "no methods.algorithms.nothing.Trainer")
+    assert found("method: methods.trainers.nothing.Trainer\n", "x.yaml") == [
+        (1, "no methods.trainers.nothing.Trainer")
     ]
-    assert found("method: methods.algorithms.minillm.MiniLLMTrainer\n", "x.yaml") == []
+    assert found("method: methods.trainers.minillm.MiniLLMTrainer\n", "x.yaml") == []
 
 
 def test_nothing_is_imported_to_find_a_name(tmp_path):

@@ -14,7 +14,7 @@ from reproductions.settings import DOLLY_SEEDS, dolly, tiny
 
 def sum_of_both(run):
     """Half the forward and half the reverse KL everywhere."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     return distil(run, terms=[Term("forward_kl", weight=0.5), Term("reverse_kl", weight=0.5)])
 

@@ -21,8 +21,8 @@ def no_distillation(run):
 
 def distilled(run, teachers):
     """alpha cross entropy + (1 - alpha) T^2 KL to the average of the teachers' logits, from a random start."""
-    from methods.algorithms.distillation import Term
-    from methods.targets import AverageLogits
+    from methods.slots.targets import AverageLogits
+    from methods.trainers.distillation import Term
 
     alpha, temperature = run.settings["label_weight"], run.settings["temperature"]
     soft = (1 - alpha) * temperature**2

@@ -27,8 +27,8 @@ def explicit(run):
 
 def codi(run, **changes):
     """Explicit and latent reasoning together; the model that comes back reasons in latent thoughts."""
-    from methods.algorithms.codi import CODITrainer, SFTConfig
-    from methods.latent_reasoning import attach_latent
+    from methods.modeling.latent_reasoning import attach_latent
+    from methods.trainers.codi import CODITrainer, SFTConfig
 
     settings = {**run.settings["codi"], **changes}
     model = run.testbed.sft_start(run)

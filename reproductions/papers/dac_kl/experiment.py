@@ -17,7 +17,7 @@ from reproductions.settings import tiny
 
 def on_data(run, *, name=None, band=None, **settings):
     """SFT and one divergence, or the clipped KL, on the training rows."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     divergence = [] if name is None else [Term(name, settings=settings)]
     return distil(
@@ -27,9 +27,9 @@ def on_data(run, *, name=None, band=None, **settings):
 
 def mixed(run, *, correct=False, clip=False, spans=False):
     """SFT on the data half of each batch and a KL on all of it; the paper's three revisions by choice."""
-    from methods.algorithms.distillation import Term
-    from methods.revision import Corrected
-    from methods.samplers import HalfStudent
+    from methods.slots.revision import Corrected
+    from methods.slots.samplers import HalfStudent
+    from methods.trainers.distillation import Term
 
     sampler = HalfStudent("data")
     terms = [Term("cross_entropy", sources=("data",))]
@@ -43,7 +43,7 @@ def mixed(run, *, correct=False, clip=False, spans=False):
 
 def clipped(run, band=None):
     """KL to the clipped teacher; the band learned where none is given."""
-    from methods.revision import ClippedKL, FixedBand, LearnedBand
+    from methods.slots.revision import ClippedKL, FixedBand, LearnedBand
 
     learned = LearnedBand(len(run.testbed.tokenizer), seed=run.seed) if band is None else FixedBand(*band)
     return ClippedKL(learned)
@@ -51,7 +51,7 @@ def clipped(run, band=None):
 
 def tied(run):
     """Neighbours within a span; the phonemes with a stress digit are the vowels."""
-    from methods.revision import SpanConsistency
+    from methods.slots.revision import SpanConsistency
 
     vocabulary = run.testbed.tokenizer.get_vocab()
     return SpanConsistency(sorted(i for token, i in vocabulary.items() if token[-1].isdigit()))

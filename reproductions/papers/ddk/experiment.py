@@ -19,7 +19,7 @@ def kd(run):
 
 def ddk(run, **changes):
     """The same on dynamic domain weights."""
-    from methods.algorithms.domain_distillation import DomainDistillationTrainer, SFTConfig
+    from methods.trainers.domain_distillation import DomainDistillationTrainer, SFTConfig
     from reproductions.testbeds.domains import by_domain
 
     settings = {**run.settings["ddk"], "kl_weight": run.settings["kl_weight"], **changes}
@@ -40,7 +40,7 @@ def ddk(run, **changes):
 
 def terms(kl_weight):
     """Cross entropy, and the forward KL where it has a weight."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     soft = [Term("forward_kl", weight=kl_weight)] if kl_weight else []
     return [Term("cross_entropy"), *soft]

@@ -18,8 +18,8 @@ SKEW: dict[str, Any] = {"skew": 0.1}  # alpha of the paper
 
 def distillm(run, name="skew_forward_kl"):
     """A skewed divergence on data and adaptively replayed student samples."""
-    from methods.algorithms.distillation import Term
-    from methods.samplers import AdaptiveReplay
+    from methods.slots.samplers import AdaptiveReplay
+    from methods.trainers.distillation import Term
 
     return distil(run, terms=[Term(name, settings=SKEW)], sampler=AdaptiveReplay(**run.settings["replay"]))
 

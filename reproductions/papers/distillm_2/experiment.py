@@ -24,7 +24,7 @@ FORWARD, REVERSE = (
 
 def pairs(run, **sides):
     """Terms on teacher's and student's answers to the same prompts."""
-    from methods.contrastive import PairedStudent
+    from methods.slots.contrastive import PairedStudent
 
     terms = [term(name, side) for side, name in sides.items()]
     return distil(run, terms=terms, sampler=PairedStudent(**sampling(run)), dataset=teacher_answers(run))
@@ -37,8 +37,8 @@ def sampling(run):
 
 def term(name, *sources, **options):
     """One of the skewed divergences on sequences of some sources."""
-    from methods.algorithms.distillation import Term
-    from methods.contrastive import detached_skew_reverse_kl
+    from methods.slots.contrastive import detached_skew_reverse_kl
+    from methods.trainers.distillation import Term
 
     divergence = detached_skew_reverse_kl if name == REVERSE else name
     return Term(divergence, settings={"skew": SKEW}, sources=sources, **options)
@@ -56,7 +56,7 @@ def teacher_side(run):
 
 def student_side(run):
     """The reverse one alone, on the student's answers."""
-    from methods.samplers import OnPolicy
+    from methods.slots.samplers import OnPolicy
 
     return distil(run, terms=[term(REVERSE)], sampler=OnPolicy(1.0, **sampling(run)))
 
@@ -68,7 +68,7 @@ def contrastive(run):
 
 def distillm_2(run):
     """The contrastive loss with both curricula."""
-    from methods.contrastive import AdaptiveSkew, PairedStudent, student_share, teacher_share
+    from methods.slots.contrastive import AdaptiveSkew, PairedStudent, student_share, teacher_share
 
     def skew(side):
         return AdaptiveSkew(side, base=SKEW, **run.settings["adaptive_skew"])
@@ -82,8 +82,8 @@ def distillm_2(run):
 
 def gkd(run):
     """JSD on the student's answers; 0.9 is the weight of the teacher in the baseline of the official code."""
-    from methods.algorithms.distillation import Term
-    from methods.samplers import OnPolicy
+    from methods.slots.samplers import OnPolicy
+    from methods.trainers.distillation import Term
 
     jsd = Term("jensen_shannon", settings={"teacher_weight": 0.9})
     return distil(run, terms=[jsd], sampler=OnPolicy(1.0, **sampling(run)))

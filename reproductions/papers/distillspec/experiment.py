@@ -20,7 +20,7 @@ JSD: dict[str, Any] = {"teacher_weight": 0.5}
 
 def on_teacher_text(run, name):
     """One divergence on answers that the teacher sampled once."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     return distil(run, terms=[Term(name)], dataset=teacher_answers(run))
 

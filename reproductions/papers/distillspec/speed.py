@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from methods.rollouts import rollout
-from methods.speculative import expected_block_efficiency, speculate
+from methods.modeling.rollouts import rollout
+from methods.modeling.speculative import expected_block_efficiency, speculate
 from reproductions.engine.experiment import load_experiment
 from reproductions.engine.files import write_atomic
 from reproductions.engine.run import make_run

@@ -28,7 +28,7 @@ def testbed():
 
 def kl(run: Any) -> Any:
     """Half cross entropy, half the KL divergence to the teacher with the student's tokens, at DSKD's temperature."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     weight, temperature = (run.settings["dskd"][name] for name in ("weight", "temperature"))
     return distil(

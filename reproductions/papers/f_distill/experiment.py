@@ -19,15 +19,15 @@ def on_teacher_samples(run):
 
 def on_student_samples(run):
     """Reverse KL on what the student says."""
-    from methods.algorithms.distillation import Term
-    from methods.samplers import OnPolicy
+    from methods.slots.samplers import OnPolicy
+    from methods.trainers.distillation import Term
 
     return distil(run, terms=[Term("reverse_kl")], sampler=OnPolicy(1.0))
 
 
 def jensen_shannon(run):
     """KL(p || m) on the teacher's samples, KL(q || m) on the student's, m = (p + q) / 2: skews of one half."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     half = {"skew": 0.5}
     return symmetric(
@@ -41,14 +41,14 @@ def jensen_shannon(run):
 
 def total_variation(run):
     """Total variation on the samples of both sides."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     return symmetric(run, [Term("total_variation")])
 
 
 def symmetric(run, terms):
     """Half of every batch stays as the teacher wrote it, the student answers the other half."""
-    from methods.samplers import HalfStudent
+    from methods.slots.samplers import HalfStudent
 
     return distil(run, terms=terms, sampler=HalfStudent("teacher"), dataset=teacher_answers(run))
 

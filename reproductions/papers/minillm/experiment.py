@@ -16,7 +16,7 @@ from reproductions.papers.minillm.settings import PAPER, SMALL, TINY
 
 def sft(run):
     """Go on with supervised fine-tuning."""
-    from methods.algorithms.sft import SFTConfig, SFTTrainer
+    from methods.trainers.sft import SFTConfig, SFTTrainer
     from reproductions.testbeds.training import SKIP_PREPARATION
 
     args = run.arguments(SFTConfig, **run.settings["sft"], **SKIP_PREPARATION)
@@ -25,7 +25,7 @@ def sft(run):
 
 def word_kd(run):
     """Match the teacher's next-token distributions on the data (forward KL)."""
-    from methods.algorithms.word_kd import SFTConfig, WordKDTrainer
+    from methods.trainers.word_kd import SFTConfig, WordKDTrainer
     from reproductions.testbeds.training import SKIP_PREPARATION
 
     settings = dict(run.settings["word_kd"])
@@ -42,7 +42,7 @@ def word_kd(run):
 
 def seqkd(run):
     """Fine-tune on responses that the teacher wrote for the same prompts."""
-    from methods.algorithms.sft import SFTConfig, SFTTrainer
+    from methods.trainers.sft import SFTConfig, SFTTrainer
     from reproductions.testbeds.training import SKIP_PREPARATION
 
     args = run.arguments(SFTConfig, **run.settings["seqkd"], **SKIP_PREPARATION)
@@ -52,7 +52,7 @@ def seqkd(run):
 
 def minillm(run, **ablation):
     """The paper's method, or one of its ablations."""
-    from methods.algorithms.minillm import MiniLLMConfig, MiniLLMTrainer
+    from methods.trainers.minillm import MiniLLMConfig, MiniLLMTrainer
 
     settings = (
         run.settings["minillm"] | {"max_completion_length": run.testbed.max_completion_tokens} | ablation

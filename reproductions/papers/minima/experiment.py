@@ -14,7 +14,7 @@ from reproductions.settings import tiny
 
 def kd(run, size):
     """Half labels, half a teacher of some size."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     share = run.settings["distillation_weight"]
     return distil(

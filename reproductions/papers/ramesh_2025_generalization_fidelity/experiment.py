@@ -16,9 +16,9 @@ from reproductions.settings import tiny
 
 def kd(run, temperature=1.0, teacher="medium", student="small", noise=0.0):
     """Forward KL times temperature squared, as in the authors' code ("kld", weight 1)."""
-    from methods.algorithms.distillation import Term
-    from methods.noise import NoisyTeacher
-    from methods.targets import Teacher
+    from methods.slots.noise import NoisyTeacher
+    from methods.slots.targets import Teacher
+    from methods.trainers.distillation import Term
 
     target = NoisyTeacher(noise) if noise else Teacher()
     term = Term(temperature=temperature, settings={"temperature_squared": True}, target=target)
@@ -28,7 +28,7 @@ def kd(run, temperature=1.0, teacher="medium", student="small", noise=0.0):
 
 def sft_large(run):
     """Supervised fine-tuning of the large student."""
-    from methods.algorithms.sft import SFTConfig, SFTTrainer
+    from methods.trainers.sft import SFTConfig, SFTTrainer
 
     start = run.testbed.sft_start(run, "large")
     return run.train(SFTTrainer(start, args=arguments(run, SFTConfig), **encoded(run, run.testbed.train)))

@@ -27,7 +27,7 @@ def interpolated(run):
 
 def seqkd_and_word_kd(run):
     """Word-level KD on the teacher's answers, half and half with their likelihood."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     terms = [Term("forward_kl", weight=0.5), Term("cross_entropy", weight=0.5)]
     return distil(run, terms=terms, dataset=labels(run, "mode"))

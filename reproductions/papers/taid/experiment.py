@@ -15,8 +15,8 @@ from reproductions.settings import tiny
 
 def taid(run, size=None, **changes):
     """Forward KL to the interpolated target, from the testbed's teacher or one of another size."""
-    from methods.algorithms.distillation import Term
-    from methods.targets import InterpolatedLogits
+    from methods.slots.targets import InterpolatedLogits
+    from methods.trainers.distillation import Term
 
     target = InterpolatedLogits(**run.settings["taid"] | changes)
     teacher = run.testbed.teacher(run) if size is None else run.testbed.teacher(run, size)

@@ -35,14 +35,14 @@ def hacking(run, *, sampler=None, prompts=1, samples=1, oracle=False):
 
 def online_teacher():
     """Fresh answers of the teacher."""
-    from methods.samplers import TeacherMixed
+    from methods.slots.samplers import TeacherMixed
 
     return TeacherMixed(1.0)
 
 
 def online_student():
     """Fresh answers of the student."""
-    from methods.samplers import OnPolicy
+    from methods.slots.samplers import OnPolicy
 
     return OnPolicy(1.0)
 

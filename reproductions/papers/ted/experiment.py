@@ -18,7 +18,7 @@ def kd(run):
 
 def lwd(run):
     """And the squared error between the teacher's states and the student's through a filter that starts at random."""
-    from methods.hidden import LayerFilters
+    from methods.slots.features import LayerFilters
 
     student, teacher = run.testbed.sft_start(run), run.testbed.teacher(run)
     blocks = [s for s, _ in layers(student, teacher)]
@@ -38,7 +38,7 @@ def ted(run):
 
 def terms(run):
     """The task loss and kl_weight T^2 KL at temperature T."""
-    from methods.algorithms.distillation import Term
+    from methods.trainers.distillation import Term
 
     weight, temperature = run.settings["kl_weight"], run.settings["temperature"]
     soft = Term("forward_kl", weight=weight * temperature**2, temperature=temperature)
@@ -47,15 +47,15 @@ def terms(run):
 
 def layers(student, teacher):
     """Pairs of blocks, spread evenly over the teacher's."""
-    from methods.hidden import uniform_layers
+    from methods.slots.features import uniform_layers
 
     return uniform_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
 
 
 def learnt(run, model_of, blocks, size, key):
     """Filters of some blocks after stage I, made once for each model."""
-    from methods.algorithms.hidden_matching import FilterTrainer, SFTConfig
-    from methods.hidden import LayerFilters
+    from methods.slots.features import LayerFilters
+    from methods.trainers.hidden_matching import FilterTrainer, SFTConfig
     from reproductions.testbeds.training import SKIP_PREPARATION
 
     training = {**run.settings["training"], **run.settings["filter_training"]}
@@ -76,7 +76,7 @@ def learnt(run, model_of, blocks, size, key):
 
 def match(run, student, teacher, student_filters, teacher_filters, weight):
     """Task loss, KL and squared error of the hidden states."""
-    from methods.algorithms.hidden_matching import HiddenMatchingTrainer, SFTConfig
+    from methods.trainers.hidden_matching import HiddenMatchingTrainer, SFTConfig
 
     trainer = HiddenMatchingTrainer(
         student,

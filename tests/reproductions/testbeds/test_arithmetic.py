@@ -4,7 +4,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from methods.latent_reasoning import attach_latent
+from methods.modeling.latent_reasoning import attach_latent
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import values
 from reproductions.testbeds import arithmetic

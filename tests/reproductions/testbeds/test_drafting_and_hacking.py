@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from methods.divergences import DIVERGENCES
-from methods.models import snapshot
+from methods.losses.divergences import DIVERGENCES
+from methods.modeling.core import snapshot
 from reproductions.engine.metrics import values
 from reproductions.testbeds import drafting, hacking, pronunciation
 from reproductions.testbeds import evaluation as ev

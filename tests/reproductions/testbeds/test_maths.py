@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from methods.text_pairs import encode_pairs
+from methods.tokenizers.text_pairs import encode_pairs
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import values
 from reproductions.testbeds import maths

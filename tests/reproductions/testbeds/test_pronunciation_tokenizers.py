@@ -3,8 +3,8 @@
 import pytest
 from datasets import Dataset
 
-from methods.alignment import ByteSpans, align, starts_with
-from methods.text_pairs import encode_pairs
+from methods.tokenizers.alignment import ByteSpans, align, starts_with
+from methods.tokenizers.text_pairs import encode_pairs
 from reproductions.testbeds import pronunciation, pronunciation_tokenizers
 from reproductions.testbeds.training import encode
 

@@ -1,0 +1,160 @@
+"""Completions sampled token by token: from a student, from a teacher, or from a mixture of both."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from methods.errors import MethodError
+from methods.modeling.core import position_ids
+
+# Ended rows leave the batch when that shrinks it to this share, for models of at least so many parameters. Smaller ones
+# would gain too, but fewer rows round differently, and the runs recorded at tiny come out again to the last bit.
+DROP_AT, DROP_FROM = 0.75, 10_000_000
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """B prompts, left-padded to P tokens, each with one completion, right-padded to C tokens."""
+
+    prompt_ids: torch.Tensor  # (B, P)
+    prompt_mask: torch.Tensor  # (B, P), 1 on prompt tokens
+    completion_ids: torch.Tensor  # (B, C), includes the end-of-sequence token
+    completion_mask: torch.Tensor  # (B, C), 1 up to and including the first end-of-sequence token
+    truncated: torch.Tensor  # (B,) bool: stopped by the length limit
+    empty: torch.Tensor  # (B,) bool: nothing before the end-of-sequence token
+
+    def counts(self) -> dict[str, int]:
+        """How many completions there are, and how many of them are truncated or empty."""
+        return {
+            "completions": len(self.truncated),
+            "truncated": int(self.truncated.sum()),
+            "empty": int(self.empty.sum()),
+        }
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated, end-of-sequence tokens included."""
+        return int(self.completion_mask.sum())
+
+
+def left_pad(
+    prompts: list[list[int]], pad_id: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (B, P) padded on the left, and their mask (B, P)."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return ids, mask
+
+
+class _Decoder:
+    """One model with its key-value cache, answering with next-token logits."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.model, self.cache = model, DynamicCache(config=model.config)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Forget the other rows of the batch."""
+        self.cache.batch_select_indices(rows)
+
+    def __call__(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, vocabulary: int | None
+    ) -> torch.Tensor:
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return logits[:, :vocabulary].float()
+
+
+def _draw(
+    probs: torch.Tensor, rows: torch.Tensor, batch: int, generator: torch.Generator | None
+) -> torch.Tensor:
+    """One id for each row of `probs` (R, V); `rows` (R,) of a batch get what they would have got within all of it."""
+    if len(rows) == batch:
+        return torch.multinomial(probs, 1, generator=generator).squeeze(1)
+    noise = probs.new_empty(batch, probs.shape[1]).exponential_(1, generator=generator)  # as multinomial does
+    return (probs / noise[rows]).argmax(-1)
+
+
+@torch.no_grad()
+def rollout(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    *,
+    max_new_tokens: int,
+    eos_ids: list[int],
+    pad_id: int,
+    temperature: float = 1.0,
+    greedy: bool = False,
+    teacher: PreTrainedModel | None = None,
+    teacher_mix: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Rollouts:
+    """Sample one completion for each prompt from `(1 - teacher_mix) * model + teacher_mix * teacher`, token by token.
+
+    `teacher_mix` is alpha of MiniLLM (arXiv 2306.08543, section 2.2); 0 samples from `model` alone. Temperature divides
+    the logits of both models. Models with different head sizes are mixed over their shared leading ids. Both run in
+    evaluation mode (dropout off) and get back their mode. Rows that have ended are dropped from the batch of models
+    of DROP_FROM parameters or more; what is drawn for the others does not depend on it.
+    Raises MethodError for an empty prompt.
+    """
+    if not prompts or any(len(p) == 0 for p in prompts):
+        raise MethodError("cannot roll out from an empty prompt")
+    device = model.device
+    models = [model] if teacher is None or teacher_mix == 0 else [model, teacher]
+    mix = len(models) == 2
+    vocabulary = min(m.get_output_embeddings().weight.shape[0] for m in models) if mix else None
+    modes = [m.training for m in models]
+    for m in models:
+        m.eval()
+    try:
+        prompt_ids, prompt_mask = left_pad(prompts, pad_id, device)
+        decoders = [_Decoder(m) for m in models]
+        stop = torch.tensor(eos_ids, device=device)
+        batch, width = prompt_ids.shape
+        ids, positions = prompt_ids, position_ids(prompt_mask)
+        mask = torch.cat([prompt_mask, prompt_mask.new_ones(batch, max_new_tokens)], 1)
+        droppable = sum(m.num_parameters() for m in models) >= DROP_FROM
+        rows = torch.arange(batch, device=device)  # those in the models' batch
+        alive = torch.ones(batch, dtype=torch.bool, device=device)
+        columns, alive_columns = [], []
+        for step in range(max_new_tokens):
+            seen = mask[:, : width + step]
+            logits = (decode(ids, seen, positions, vocabulary) for decode in decoders)
+            probs = [torch.softmax(z if temperature == 1 else z / temperature, -1) for z in logits]
+            mixture = (1 - teacher_mix) * probs[0] + teacher_mix * probs[1] if mix else probs[0]
+            drawn = mixture.argmax(-1) if greedy else _draw(mixture, rows, batch, generator)
+            if len(rows) < batch:
+                drawn = prompt_ids.new_full((batch,), pad_id).index_copy_(0, rows, drawn)
+            token = drawn.masked_fill(~alive, pad_id)
+            columns.append(token)
+            alive_columns.append(alive)
+            alive = alive & ~torch.isin(token, stop)
+            left = int(alive.sum())
+            if not left:
+                break
+            if droppable and left <= DROP_AT * len(rows):
+                kept = alive[rows].nonzero().squeeze(1)
+                rows, mask, positions = rows[kept], mask[kept], positions[kept]
+                for decode in decoders:
+                    decode.keep(kept)
+            ids, positions = token[rows].unsqueeze(1), positions[:, -1:] + 1
+    finally:
+        for m, mode in zip(models, modes, strict=True):
+            m.train(mode)
+    completion_ids = torch.stack(columns, 1)
+    completion_mask = torch.stack(alive_columns, 1).long()
+    return Rollouts(
+        prompt_ids,
+        prompt_mask,
+        completion_ids,
+        completion_mask,
+        truncated=alive,
+        empty=torch.isin(completion_ids[:, 0], stop),
+    )

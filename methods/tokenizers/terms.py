@@ -1,0 +1,330 @@
+"""Terms of the loss between models with different tokenizers: ULD, ALM, GOLD and SimCT, and plain cross entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from methods.errors import MethodError
+from methods.losses.divergences import check_fraction
+from methods.losses.fused.linear import Head, linear_cross_entropy, linear_log_probs
+from methods.tokenizers.common_space import (
+    ChunkRows,
+    check_divergence,
+    merged_divergence,
+    over_chunks,
+    unit_divergence,
+)
+from methods.tokenizers.losses import (
+    CHUNK_DIVERGENCES,
+    chunk_divergence,
+    linear_log_mass,
+    linear_sorted_l1,
+    merge_chunks,
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """The N completion tokens of one model in a micro-batch, sequence by sequence."""
+
+    hidden: Tensor  # (N, H); row n predicts label n
+    head: Head
+    labels: Tensor  # (N,)
+    sequence: Tensor  # (N,) row of the micro-batch
+    chunks: Tensor  # (N,) number of the chunk within the micro-batch, -1 for none
+    boundary: Tensor  # (V,) bool: ids that begin a word or end the text
+    shared: Tensor  # (M,) ids of the tokens that both sides have, in one order
+    eos: int
+    inputs: Tensor  # (N,) the token before label n
+    embed: Callable[[Tensor], Tensor]  # ids (...) -> (..., E), as the model embeds the tokens that go in
+
+    def chunk_count(self) -> int:
+        """How many chunks there are."""
+        return int(self.chunks.max()) + 1 if len(self.chunks) else 0
+
+
+class LossTerm(Protocol):
+    """A term of the loss: its weight, what it counts in a collated batch, and its sum over the micro-batch."""
+
+    @property
+    def weight(self) -> float: ...
+
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        """How many items its mean is over; known from the ids alone."""
+        ...
+
+    def total(self, student: Side, teacher: Side) -> Tensor:
+        """Sum over the items, in nats."""
+        ...
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """-log q(label): mean over the student's completion tokens."""
+
+    weight: float = 1.0
+
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        return (batch["labels"][:, 1:] != -100).sum()
+
+    def total(self, student: Side, teacher: Side) -> Tensor:
+        return linear_cross_entropy(student.hidden, student.head, student.labels).total
+
+
+@dataclass(frozen=True)
+class SortedProbabilities:
+    """ULD: L1 distance of sorted probabilities, token k of the student's completion against token k of the teacher's.
+
+    Mean over the positions that both completions have: they are paired by their number alone, from the first token of
+    the completion to the end of the shorter one.
+    Source: Boizard et al., arXiv 2402.12030; weight (`distil_factor` 1.5), pairing and temperatures as in its code.
+    """
+
+    weight: float = 1.5
+    student_temperature: float = 1.0
+    teacher_temperature: float = 1.0
+
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        sizes = [(batch[name][:, 1:] != -100).sum(1) for name in ("labels", "teacher_labels")]
+        return torch.minimum(*sizes).sum()
+
+    def total(self, student: Side, teacher: Side) -> Tensor:
+        # Every sequence of the micro-batch, so that both counts have one length.
+        sequences = int(max(s.sequence.max() if len(s.sequence) else -1 for s in (student, teacher))) + 1
+        sizes = [torch.bincount(side.sequence, minlength=sequences) for side in (student, teacher)]
+        shared = torch.minimum(*sizes)
+        rows = []
+        for side, size in zip((student, teacher), sizes, strict=True):
+            place = (
+                torch.arange(len(side.sequence), device=shared.device)
+                - (size.cumsum(0) - size)[side.sequence]
+            )
+            rows.append(side.hidden[place < shared[side.sequence]])
+        return linear_sorted_l1(
+            rows[0],
+            student.head,
+            rows[1],
+            teacher.head,
+            student_temperature=self.student_temperature,
+            teacher_temperature=self.teacher_temperature,
+        ).total
+
+
+@dataclass(frozen=True)
+class ChunkLikelihood:
+    """ALM: the probability of each aligned chunk, as an event that happens or not, under student and teacher.
+
+    Mean over the smallest common chunks. `debias` multiplies a chunk's probability by that of a word boundary behind
+    it; a chunk behind which the teacher's boundary probability is at most `threshold` is joined to the next one. EOS
+    ends a chunk for certain. Joined chunks still count as the ones they are made of.
+    Source: Minixhofer et al., arXiv 2503.20083, section 3, appendix B (tau 100, gamma 0.1, f the KL); A.2 for others.
+    """
+
+    weight: float = 1.0
+    temperature: float = 100.0  # tau
+    debias: bool = True
+    threshold: float = 0.1  # gamma
+    divergence: str = "kl"
+    epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.divergence not in CHUNK_DIVERGENCES:
+            raise MethodError(f"unknown divergence of chunks {self.divergence!r}; one of {CHUNK_DIVERGENCES}")
+        if not 0 <= self.threshold < 1:
+            raise MethodError(f"threshold is {self.threshold}, not in [0, 1)")
+
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        return count_chunks(batch)
+
+    def total(self, student: Side, teacher: Side) -> Tensor:
+        count = student.chunk_count()
+        if not count:
+            return student.hidden.sum() * 0
+        q = _per_chunk(student, linear_log_probs(student.hidden, student.head, student.labels), count)
+        with torch.no_grad():
+            p = _per_chunk(teacher, linear_log_probs(teacher.hidden, teacher.head, teacher.labels), count)
+        if self.debias:
+            with torch.no_grad():
+                p_end, ends = _end_log_probs(teacher, count)
+            q_end, q_known = _end_log_probs(student, count)
+            sequence = student.sequence[_end_rows(student, count)]
+            numbers, stays = merge_chunks(sequence, ends & q_known & (p_end.exp() > self.threshold))
+            # What joined chunks share is their end: the last one's.
+            last = torch.zeros(len(stays), dtype=torch.long, device=q.device).scatter_reduce_(
+                0, numbers, torch.arange(count, device=q.device), "amax"
+            )
+            q, p = (x.new_zeros(len(stays)).index_add(0, numbers, x) for x in (q, p))
+            q, p = (q + q_end[last])[stays], (p + p_end[last])[stays]
+        return chunk_divergence(
+            q, p, temperature=self.temperature, divergence=self.divergence, epsilon=self.epsilon
+        ).sum()
+
+
+def _per_chunk(side: Side, log_probs: Tensor, count: int) -> Tensor:
+    """Log-probability of each chunk (count,): the sum over its tokens."""
+    inside = side.chunks >= 0
+    return log_probs.new_zeros(count).index_add(0, side.chunks[inside], log_probs[inside])
+
+
+def _end_rows(side: Side, count: int, end: str = "last") -> Tensor:
+    """The row of each chunk's first or last token (count,)."""
+    rows = torch.arange(len(side.chunks), device=side.chunks.device)
+    inside = side.chunks >= 0
+    start, pick = (0, "amax") if end == "last" else (len(rows), "amin")
+    return rows.new_full((count,), start).scatter_reduce_(0, side.chunks[inside], rows[inside], pick)
+
+
+def _end_log_probs(side: Side, count: int) -> tuple[Tensor, Tensor]:
+    """log P(a boundary follows) of each chunk (count,), and where it is known: not where a length limit cut the text.
+
+    The row after a chunk's last token is the one that predicts what follows it. Behind EOS nothing does: log P = 0.
+    """
+    last = _end_rows(side, count)
+    following = (last + 1).clamp(max=len(side.chunks) - 1)
+    has_next = (following > last) & (side.sequence[following] == side.sequence[last])
+    mass = linear_log_mass(side.hidden[following[has_next]], side.head, side.boundary)
+    place = has_next.nonzero().squeeze(-1)
+    return mass.new_zeros(count).index_add(0, place, mass), has_next | (side.labels[last] == side.eos)
+
+
+@dataclass(frozen=True)
+class MergedChunks:
+    """GOLD: one distribution of each chunk on each side, shared tokens compared as they are and the others sorted.
+
+    Mean over the smallest common chunks. A chunk's distribution is that of its first token (`merge` "first") or of its
+    last one ("last"), times the probability of its other tokens. `hybrid` false sorts all tokens, as ULD does.
+    `matched_weight` None is the share of the teacher's ids that the student has.
+    Source: HuggingFaceH4, "Unlocking On-Policy Distillation for Any Model Family", and TRL's trainer GOLD ("observed"
+    and "bayesian" merging), with two differences: EOS is a chunk like any other, and all chunks of the window weigh the
+    same where TRL averages within a sequence first.
+    """
+
+    weight: float = 1.0
+    matched_weight: float | None = None
+    divergence: str = "jensen_shannon"
+    teacher_weight: float = 0.5  # beta of the generalised JSD
+    hybrid: bool = True
+    merge: str = "first"
+
+    def __post_init__(self) -> None:
+        check_divergence(self.divergence, self.teacher_weight)
+        if self.merge not in ("first", "last"):
+            raise MethodError(f"unknown merge {self.merge!r}; one of first, last")
+        if self.matched_weight is not None:
+            check_fraction("matched_weight", self.matched_weight)
+
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        return count_chunks(batch)
+
+    def total(self, student: Side, teacher: Side) -> Tensor:
+        count = student.chunk_count()
+        if not count:
+            return student.hidden.sum() * 0
+        shared = [side.shared if self.hybrid else side.shared[:0] for side in (student, teacher)]
+        divergence = partial(
+            merged_divergence,
+            student_shared=shared[0],
+            teacher_shared=shared[1],
+            matched_weight=self.matched_weight if self.hybrid else 0.0,
+            divergence=self.divergence,
+            teacher_weight=self.teacher_weight,
+        )
+        with torch.no_grad():
+            theirs = self._rows(teacher, count)
+        return over_chunks(divergence, self._rows(student, count), theirs).sum()
+
+    def _rows(self, side: Side, count: int) -> ChunkRows:
+        """The row whose distribution each chunk has, and the log-probability of its other tokens."""
+        base = _end_rows(side, count, self.merge)
+        others = side.chunks >= 0
+        others[base] = False
+        log_probs = linear_log_probs(side.hidden[others], side.head, side.labels[others])
+        rest = log_probs.new_zeros(count).index_add(0, side.chunks[others], log_probs)
+        return ChunkRows(side.hidden[base], side.head, rest)
+
+
+@dataclass(frozen=True)
+class ContinuationUnits:
+    """SimCT: a choice among the shared tokens and, where the text goes on otherwise, the chunk that it goes on with.
+
+    Mean over the smallest common chunks. The chunk is scored by the mean log-probability of its tokens, from the state
+    before its first one. `units` false leaves out the chunks of several tokens: on-policy distillation on the shared
+    vocabulary alone.
+    Source: Sun et al., arXiv 2605.07711v2, section 3.3 and appendix B (reverse KL). Its code, unlike the paper's
+    definition of a unit, lets a unit reach to the next token that both sides have.
+    """
+
+    weight: float = 1.0
+    divergence: str = "reverse_kl"
+    teacher_weight: float = 0.5
+    units: bool = True
+
+    def __post_init__(self) -> None:
+        check_divergence(self.divergence, self.teacher_weight)
+
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        return count_chunks(batch) if self.units else count_single_chunks(batch)
+
+    def total(self, student: Side, teacher: Side) -> Tensor:
+        count = student.chunk_count()
+        if not count:
+            return student.hidden.sum() * 0
+        single, known = _single_chunks(student, teacher, count)
+        keep = torch.ones_like(single) if self.units else single
+        unit = ~(single & known) if self.units else torch.zeros_like(single)
+        divergence = partial(
+            unit_divergence,
+            student_shared=student.shared,
+            teacher_shared=teacher.shared,
+            divergence=self.divergence,
+            teacher_weight=self.teacher_weight,
+        )
+        with torch.no_grad():
+            theirs = _unit_rows(teacher, count, unit, keep)
+        return over_chunks(divergence, _unit_rows(student, count, unit, keep), theirs).sum()
+
+
+def count_chunks(batch: dict[str, Tensor]) -> Tensor:
+    """How many chunks a collated batch has."""
+    return (batch["chunks"].amax(1) + 1).sum()
+
+
+def count_single_chunks(batch: dict[str, Tensor]) -> Tensor:
+    """How many chunks of a collated batch are one token on either side."""
+    width = int(batch["chunks"].max()) + 2
+    sizes = []
+    for name in ("chunks", "teacher_chunks"):
+        numbers = batch[name] + 1
+        sizes.append(
+            numbers.new_zeros(len(numbers), width).scatter_add_(1, numbers, torch.ones_like(numbers))
+        )
+    return ((sizes[0] == 1) & (sizes[1] == 1))[:, 1:].sum()
+
+
+def _single_chunks(student: Side, teacher: Side, count: int) -> tuple[Tensor, Tensor]:
+    """Which chunks (count,) are one token on either side, and which begin with a token that both sides have."""
+    single, places = torch.ones(count, dtype=torch.bool, device=student.chunks.device), []
+    for side in (student, teacher):
+        inside = side.chunks[side.chunks >= 0]
+        single = single & (torch.bincount(inside, minlength=count) == 1)
+        place = side.shared.new_full((len(side.head.weight),), -1)
+        place[side.shared] = torch.arange(len(side.shared), device=place.device)
+        places.append(place[side.labels[_end_rows(side, count, "first")]])
+    return single, (places[0] == places[1]) & (places[0] >= 0)
+
+
+def _unit_rows(side: Side, count: int, unit: Tensor, keep: Tensor) -> ChunkRows:
+    """The first row of each kept chunk; its mean log-probability where it is a unit, else -inf."""
+    inside = side.chunks >= 0
+    inside[inside.clone()] = unit[side.chunks[inside]]
+    log_probs = linear_log_probs(side.hidden[inside], side.head, side.labels[inside])
+    total = log_probs.new_zeros(count).index_add(0, side.chunks[inside], log_probs)
+    size = torch.bincount(side.chunks[inside], minlength=count).clamp(min=1)
+    score = torch.where(unit, total / size, -torch.inf)
+    return ChunkRows(side.hidden[_end_rows(side, count, "first")][keep], side.head, score[keep])

@@ -1,0 +1,23 @@
+"""Every TRL name this library leans on, private ones included, in one place.
+
+TRL moves names between minor releases. Nothing else in `methods` imports from `trl`; test_trl_compat.py
+holds the classes, signatures and hooks below to what the trainers here expect of them.
+"""
+
+from torch.distributed.fsdp import FSDPModule
+from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from trl.models.utils import _ForwardRedirection
+from trl.trainer.utils import RepeatSampler
+
+__all__ = ["GRPOConfig", "GRPOTrainer", "RepeatSampler", "SFTConfig", "SFTTrainer", "through_wrapper"]
+
+
+def through_wrapper(wrapped, core, function):
+    """Call `function()` inside the forward of `wrapped`, so that DDP and FSDP hooks around `core` still fire.
+
+    Computing on `core` directly (its backbone, then a fused head) would skip gradient synchronisation, or find sharded
+    weights: FSDP2 shards a module in place, so that it is its own wrapper.
+    """
+    if wrapped is core and not isinstance(core, FSDPModule):
+        return function()
+    return _ForwardRedirection()(wrapped, core, function)

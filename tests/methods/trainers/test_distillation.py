@@ -1,0 +1,306 @@
+"""The slots of the white-box trainer against formulas written out on full logits in float64."""
+
+import math
+import random
+from unittest import mock
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from methods.errors import MethodError
+from methods.losses.divergences import DIVERGENCES
+from methods.losses.fused.linear import Head
+from methods.slots.samplers import (
+    AdaptiveReplay,
+    Example,
+    HalfStudent,
+    OnPolicy,
+    Step,
+    TeacherMixed,
+    WithStudent,
+)
+from methods.slots.targets import AverageLogits, InterpolatedLogits, Rows, Teacher, mix_logits
+from methods.trainers import distillation
+from methods.trainers.distillation import DistillationTrainer, SFTConfig, Term, collate, examples_of
+from tests.methods.conftest import make_model
+
+DATA = Dataset.from_list(
+    [
+        {"prompt": p, "completion": c}
+        for p, c in (("ab|", "cdef"), ("hello|", "o"), ("x|", "xyzxyz"), ("d|", "kd"))
+    ]
+)
+
+
+def trainer_of(tmp_path, tokenizer, student, teacher, *, batch=4, accumulate=1, steps=1, **options):
+    args = SFTConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate,
+        max_steps=steps, learning_rate=options.pop("learning_rate", 0.5), optim="sgd", lr_scheduler_type="constant",
+        max_grad_norm=0.0, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none",
+        save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=3,
+    )  # fmt: skip
+    return DistillationTrainer(
+        student, teacher=teacher, args=args, train_dataset=DATA, processing_class=tokenizer,
+        max_completion_length=6, **options,
+    )  # fmt: skip
+
+
+def a_batch(tokenizer, sources=("data",) * 4):
+    examples = [
+        Example(
+            tokenizer(row["prompt"])["input_ids"], [*tokenizer(row["completion"])["input_ids"], 1], source
+        )
+        for row, source in zip(DATA, sources, strict=True)
+    ]
+    return collate(examples, 0, torch.device("cpu"))
+
+
+def logits_and_labels(model, batch):
+    """Full logits (N, V) in float64 at the completion tokens, by the plain forward pass."""
+    keep = batch["labels"][:, 1:] != -100
+    logits = model.double()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[
+        :, :-1
+    ]
+    return logits[keep], batch["labels"][:, 1:][keep], keep
+
+
+def test_a_sum_of_terms_is_the_formula_on_full_logits(tmp_path, tokenizer):
+    student, teachers = make_model(seed=0).double(), [make_model(seed=s, width=24).double() for s in (1, 2)]
+    sources = ("data", "teacher", "student", "student")
+    batch = a_batch(tokenizer, sources)
+    terms = [
+        Term("skew_forward_kl", weight=0.7, settings={"skew": 0.3}, sources=("teacher",)),
+        Term("reverse_kl", weight=0.4, target=Teacher(1), sources=("student",), temperature=2.0),
+        Term("forward_kl", weight=lambda progress: 0.2 + progress, target=AverageLogits()),
+        Term("cross_entropy", weight=0.1, sources=("data",)),
+        Term("total_variation", token_weights=lambda rows: (rows.position + 1.0) * (rows.sequence + 1)),
+    ]
+    trainer = trainer_of(tmp_path, tokenizer, student, teachers, terms=terms)
+    loss = trainer.compute_loss(student, batch, num_items_in_batch=torch.tensor(10))
+    loss.backward()
+    got = {name: p.grad.clone() for name, p in student.named_parameters()}
+    student.zero_grad()
+
+    z, labels, keep = logits_and_labels(student, batch)
+    t0, t1 = (logits_and_labels(teacher, batch)[0].detach() for teacher in teachers)
+    row = torch.arange(4).unsqueeze(1).expand_as(keep)[keep]
+    position = (keep.cumsum(1) - 1)[keep]
+    source = torch.tensor([0, 1, 2, 2])[row]
+    d = DIVERGENCES
+    expected = (
+        0.7 * d["skew_forward_kl"](z, t0, skew=0.3)[source == 1].sum()
+        + 0.4 * d["reverse_kl"](z, t1, temperature=2.0)[source == 2].sum()
+        + 0.2 * d["forward_kl"](z, (t0 + t1) / 2).sum()
+        - 0.1 * z.log_softmax(-1)[torch.arange(len(z)), labels][source == 0].sum()
+        + (d["total_variation"](z, t0) * (position + 1) * (row + 1)).sum()
+    ) / 10
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    for name, p in student.named_parameters():
+        torch.testing.assert_close(got[name], p.grad, rtol=1e-7, atol=1e-10)
+
+
+def some_rows(n=5, size=7):
+    g = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    teachers = (
+        (normal(n, 3), Head(normal(size + 2, 3), normal(size + 2), scale=0.5)),
+        (normal(n, 4), Head(normal(size, 4))),
+    )
+    index = torch.arange(n)
+    return Rows(normal(n, 6), Head(normal(size, 6)), teachers, index, torch.zeros(n).long(), index, index)
+
+
+def logits(hidden, head, size=7):
+    z = head.scale * (hidden @ head.weight.T + (0 if head.bias is None else head.bias))
+    return z[:, :size]
+
+
+def test_mixed_logits_are_the_weighted_sum_of_logits():
+    rows = some_rows()
+    for target, coefficients in (
+        (AverageLogits([0.3, 0.7]), (0.3, 0.7, 0.0)),
+        (InterpolatedLogits(start=0.25), (0.25, 0.0, 0.75)),
+    ):
+        expected = sum(
+            c * logits(*part)
+            for c, part in zip(coefficients, [*rows.teachers, (rows.hidden, rows.head)], strict=True)
+        )
+        torch.testing.assert_close(logits(*target(rows)), expected)
+
+
+def test_a_mixture_refuses_what_is_not_linear():
+    with pytest.raises(MethodError, match="soft cap"):
+        mix_logits([(1.0, torch.zeros(1, 2), Head(torch.zeros(3, 2), soft_cap=30.0))])
+    with pytest.raises(MethodError, match="sum to 1"):
+        AverageLogits([0.5, 0.6])
+
+
+def test_the_interpolation_moves_as_taid_says():
+    target = InterpolatedLogits(start=0.4, step_size=0.05, momentum=0.9)
+    target.begin_step(0.0, None)
+    assert target.teacher_share == 0.4
+    target.begin_step(0.01, 2.0)  # no earlier loss to compare with: the line
+    assert target.teacher_share == pytest.approx(0.4 + 0.6 * 0.01)
+    target.begin_step(0.02, 1.0)
+    trend = 0.1 * 0.5  # (2 - 1) / 2
+    pushed = 0.406 + 0.05 / (1 + math.exp(-trend)) * (1 - 0.406)
+    assert target.teacher_share == pytest.approx(pushed)
+    target.begin_step(0.03, 1.5)
+    trend = 0.9 * trend + 0.1 * -0.5
+    assert target.teacher_share == pytest.approx(pushed + 0.05 / (1 + math.exp(-trend)) * (1 - pushed))
+    target.begin_step(0.99, 1.5)
+    assert target.teacher_share == pytest.approx(0.4 + 0.6 * 0.99)  # never behind the line
+    linear = InterpolatedLogits(start=0.2, step_size=0.0)
+    linear.begin_step(0.5, 3.0)
+    assert linear.teacher_share == pytest.approx(0.6)
+
+
+class Recorder:
+    """A Step whose student answers each prompt with its last token, and whose validation losses are given."""
+
+    def __init__(self, progress=0.0, losses=(), seed=0):
+        self.calls, self.losses = [], list(losses)
+        self.step = Step(progress, random.Random(seed), self.generate, lambda: self.losses.pop(0))
+
+    def generate(self, prompts, **settings):
+        self.calls.append(settings)
+        return [[prompt[-1], 1] for prompt in prompts]
+
+
+WINDOW = [Example([5, 6], [7, 1]), Example([8], [9, 9, 1])]
+
+
+def test_samplers_say_where_their_sequences_come_from():
+    recorder = Recorder()
+    assert OnPolicy(0.0)(WINDOW, recorder.step) == WINDOW and not recorder.calls
+    sampled = [Example([5, 6], [6, 1], "student"), Example([8], [8, 1], "student")]
+    assert OnPolicy(1.0, temperature=0.7)(WINDOW, recorder.step) == sampled
+    assert recorder.calls == [{"temperature": 0.7}]
+    assert [e.source for e in TeacherMixed(1.0)(WINDOW, recorder.step)] == ["teacher", "teacher"]
+    both = WithStudent()(WINDOW, recorder.step)
+    assert both == [
+        Example([5, 6], [7, 1], "teacher"), sampled[0], Example([8], [9, 9, 1], "teacher"), sampled[1],
+    ]  # fmt: skip
+
+
+def test_half_of_a_window_is_the_student_s():
+    half = HalfStudent()(WINDOW, Recorder().step)
+    assert half == [Example([5, 6], [7, 1], "teacher"), Example([8], [8, 1], "student")]
+    assert [e.source for e in HalfStudent()(WINDOW[:1], Recorder().step)] == ["teacher"]
+
+
+def test_the_on_policy_share_is_that_of_steps():
+    chosen = sum(OnPolicy(0.3)(WINDOW, Recorder(seed=s).step)[0].source == "student" for s in range(2000))
+    assert 0.26 < chosen / 2000 < 0.34
+
+
+def test_replay_grows_with_the_validation_loss_and_reuses_samples():
+    sampler = AdaptiveReplay(rise=0.5, validations=4, capacity=3)
+    shares = []
+    for progress, losses in ((0.0, [2.0]), (0.1, []), (0.25, [1.5]), (0.5, [1.6]), (0.75, [1.7])):
+        sampler(WINDOW, Recorder(progress, losses).step)
+        shares.append(sampler.share)
+    assert shares == [0.0, 0.0, 0.0, 0.5, 1.0]
+    fresh = Recorder(0.76)
+    sampler(WINDOW, fresh.step)
+    late = [Recorder(0.99, seed=s) for s in range(50)]
+    replayed = [sampler(WINDOW, r.step) for r in late]
+    assert all(e.source == "student" for window in replayed for e in window)
+    assert sum(len(r.calls) for r in late) <= 5, "late in training nearly everything is replayed"
+    assert len(sampler.buffer) <= 3
+
+
+@pytest.mark.parametrize("sampler", [OnPolicy(1.0), WithStudent(), TeacherMixed(0.5)])
+def test_samples_do_not_depend_on_the_micro_batches(tmp_path, tokenizer, sampler):
+    updates = []
+    for batch, accumulate in ((4, 1), (2, 2), (1, 4)):
+        student = make_model(seed=0)
+        before = student.lm_head.weight.detach().clone()
+        trainer = trainer_of(
+            tmp_path,
+            tokenizer,
+            student,
+            make_model(seed=1),
+            batch=batch,
+            accumulate=accumulate,
+            sampler=sampler,
+        )
+        trainer.train()
+        assert trainer.rollout_counts["completions"] == 4 and trainer.token_counts["generated"] >= 4
+        updates.append(student.lm_head.weight.detach() - before)
+    assert updates[0].abs().max() > 1e-3
+    for other in updates[1:]:
+        torch.testing.assert_close(other, updates[0], rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_collated_reads_back(tokenizer):
+    batch = a_batch(tokenizer)
+    again = collate(examples_of(batch), 0, torch.device("cpu"))
+    assert all(torch.equal(again[name], batch[name]) for name in batch)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_what_is_generated_counts_after_loading_and_after_an_evaluation(tmp_path, tokenizer, loaded):
+    """Both leave the student in evaluation mode."""
+
+    class Evaluation(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            trainer.model.eval()
+
+    student = make_model(seed=0).train(not loaded)
+    teacher = make_model(seed=1, width=24)
+    trainer = trainer_of(tmp_path, tokenizer, student, teacher, steps=3, sampler=OnPolicy(1.0))
+    trainer.add_callback(Evaluation())
+    made = []
+    generate = distillation.rollout
+
+    def counted(*args, **settings):
+        made.append(generate(*args, **settings))
+        return made[-1]
+
+    with mock.patch.object(distillation, "rollout", counted):
+        trainer.train()
+    assert len(made) == 3
+    assert trainer.token_counts["generated"] == sum(int(m.completion_mask.sum()) for m in made)
+
+
+def test_the_step_before_reaches_the_target(tmp_path, tokenizer):
+    seen = []
+
+    class Spy(Teacher):
+        def begin_step(self, progress, last_loss):
+            seen.append((progress, last_loss))
+
+    trainer = trainer_of(
+        tmp_path, tokenizer, make_model(seed=0), make_model(seed=1), batch=2, accumulate=2, steps=3,
+        terms=[Term(target=Spy())], learning_rate=1e-8,
+    )  # fmt: skip
+    trainer.train()
+    assert [progress for progress, _ in seen] == [0, 1 / 3, 2 / 3] and seen[0][1] is None
+    batch = a_batch(tokenizer)
+    z, _, _ = logits_and_labels(make_model(seed=0), batch)
+    p, _, _ = logits_and_labels(make_model(seed=1), batch)
+    assert seen[1][1] == pytest.approx(float(DIVERGENCES["forward_kl"](z, p).mean()), rel=1e-4)
+
+
+def test_validation_loss_is_the_mean_over_tokens(tmp_path, tokenizer):
+    student = make_model(seed=0)
+    trainer = trainer_of(tmp_path, tokenizer, student, make_model(seed=1), eval_dataset=DATA)
+    got = trainer._validate()
+    z, labels, _ = logits_and_labels(student, a_batch(tokenizer))
+    assert got == pytest.approx(float(torch.nn.functional.cross_entropy(z, labels)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [({"divergence": "forwrd_kl"}, "unknown divergence"), ({"sources": ("web",)}, "unknown source")],
+)
+def test_wrong_names_are_refused(terms, message):
+    with pytest.raises(MethodError, match=message):
+        Term(**terms)

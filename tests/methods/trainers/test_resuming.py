@@ -1,0 +1,104 @@
+"""A training that goes on from a checkpoint ends bit by bit like one that nothing interrupted, for every trainer."""
+
+import warnings
+
+import pytest
+import torch
+
+from methods.slots.contrastive import AdaptiveSkew
+from methods.slots.samplers import AdaptiveReplay, student_examples
+from methods.trainers.cross_tokenizer import MergedChunks, NextToken
+from methods.trainers.sft import SFTTrainer
+from tests.methods.trainers.one_update import (
+    COMPOSITIONS,
+    CROSS,
+    ROWS,
+    TRAINERS,
+    Term,
+    make_trainer,
+    parameters,
+)
+
+
+class InTurn:
+    """The given examples in one step, the student's own in the next."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, window, step):
+        self.calls += 1
+        return list(window) if self.calls % 2 else student_examples(window, step)
+
+    def state(self):
+        return {"calls": self.calls}
+
+    def restore(self, state):
+        self.calls = state["calls"]
+
+
+# What the matrix of one step has no need of: pieces that remember something over many.
+REMEMBERING = {
+    "replay": lambda: {
+        "sampler": AdaptiveReplay(start=0.8, rise=0.1, validations=3, capacity=3),
+        "terms": [Term("skew_forward_kl")],
+        "eval_dataset": ROWS,
+    },
+    "curriculum": lambda: {
+        "terms": [Term("skew_forward_kl", row_settings=AdaptiveSkew("teacher", base=0.5, anchor_steps=4))],
+    },
+}
+CROSS_REMEMBERING = {
+    "gold-in-turn": lambda: {
+        "terms": [NextToken(), MergedChunks()],
+        "sampler": InTurn(),
+        "max_completion_length": 7,
+    }
+}
+STEPS, WITHIN, NEXT_EPOCH = 7, 3, 6  # four steps an epoch
+
+
+@pytest.fixture(autouse=True)
+def remembering(monkeypatch):
+    for known, more in ((COMPOSITIONS, REMEMBERING), (CROSS, CROSS_REMEMBERING)):
+        for name, compose in more.items():
+            monkeypatch.setitem(known, name, compose)
+
+
+def trained(name, kind, tokenizer, folder, resume=None, **settings):
+    trainer, modules = make_trainer(
+        name, kind, tokenizer, str(folder), **{
+            "per_device_train_batch_size": 1, "max_steps": STEPS, "learning_rate": 0.01, "optim": "adamw_torch",
+            "save_strategy": "steps", "save_steps": 1, **settings,
+        },
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*begin anew")
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    counts = [dict(getattr(trainer, what, {})) for what in ("token_counts", "rollout_counts")]
+    return parameters(modules), counts
+
+
+@pytest.mark.parametrize("kind", ["llama", "lora"])
+@pytest.mark.parametrize("name", [*TRAINERS, *REMEMBERING, *CROSS_REMEMBERING])
+def test_a_resumed_training_ends_like_one_that_was_not_interrupted(name, kind, tokenizer, tmp_path):
+    # Four steps from each buffer of MiniLLM, eight an epoch.
+    rollouts = {"steps_per_generation": 2, "num_iterations": 2, "max_steps": 11}
+    settings = rollouts if name.startswith("minillm") else {}
+    places = (WITHIN, 10) if settings else (WITHIN, NEXT_EPOCH)
+    whole, counts = trained(name, kind, tokenizer, tmp_path / "whole", **settings)
+    for place in places:
+        checkpoint = tmp_path / "whole" / f"checkpoint-{place}"
+        resumed, same = trained(name, kind, tokenizer, tmp_path / "resumed", checkpoint, **settings)
+        assert same == counts
+        for parameter, value in whole.items():
+            assert torch.equal(resumed[parameter], value), f"from step {place}: {parameter}"
+
+
+def test_a_checkpoint_without_its_memory_says_so(tokenizer, tmp_path):
+    trained("sft", "llama", tokenizer, tmp_path)
+    (tmp_path / "checkpoint-3" / "memory-0.safetensors").unlink()
+    trainer, _ = make_trainer("sft", "llama", tokenizer, str(tmp_path), max_steps=4, optim="adamw_torch")
+    assert isinstance(trainer, SFTTrainer)
+    with pytest.warns(UserWarning, match="memory-0.safetensors is missing"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
