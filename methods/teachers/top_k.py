@@ -77,7 +77,7 @@ def linear_top_k_divergence(
     chunk_size: int | None = None,
     **parameters: Any,
 ) -> RowLoss:
-    """`linear_divergence` of methods.losses.fused with `target` in the teacher's place, ids outside its k merged on both sides.
+    """`linear_divergence` with `target` in the teacher's place, ids outside its k merged on both sides.
 
     Shapes: hidden states `(N, H)`, `mask` (bool) and `weights` `(N,)`. Raises MethodError for settings that do not fit,
     a temperature other than the target's, or a head with masked ids (a bias of -inf).
