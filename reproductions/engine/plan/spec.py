@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, nearest
 from methods.recipe import METHOD_KEYS, canonical_method, read_recipe, substitute, teachers_of, variables
 from methods.registry import RegistryError
 from reproductions.engine.errors import KDError
@@ -188,11 +188,8 @@ def _testbed(testbed: Mapping[str, Any], scale: Scale, method: Mapping[str, Any]
     wanted = [name for name in ["main", *teachers_of(method)] if name in teachers]
     for name in teachers_of(method):
         if name not in teachers:
-            from catalog.reader import nearest
-
-            raise CatalogError(
-                f'testbed {scale.testbed} has no teacher "{name}"{nearest(name, teachers)}; it has {", ".join(teachers)}'
-            )
+            has = f"{nearest(name, teachers)}; it has {', '.join(teachers)}"
+            raise CatalogError(f'testbed {scale.testbed} has no teacher "{name}"{has}')
     for name in wanted:  # grows as it goes: a teacher may have learnt from another one
         other = teachers[name].get("of") if isinstance(teachers[name], Mapping) else None
         if isinstance(other, str) and other in teachers and other not in wanted:

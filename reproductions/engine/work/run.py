@@ -80,8 +80,8 @@ class Run:
     def train(self, trainer: transformers.Trainer, *, phase: str = "student") -> Any:
         """Trains and returns the bare model; adds progress, curve, seconds, tokens and rollout counts.
 
-        The curve has the start and so many equally spaced steps, on the first test examples: `curve: {points, examples}`
-        of the spec. Its seconds are not training seconds.
+        The curve has the start and so many equally spaced steps, on the first test examples (`curve` of the spec). Its
+        seconds are not training seconds.
         """
         from reproductions.engine.work.callbacks import CurveCallback, ProgressCallback
 
