@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from reproductions.engine.files import read_json, write_atomic
 
 if TYPE_CHECKING:
-    from reproductions.engine.run import Run
+    from reproductions.engine.work.measure import Measure
 
 _SECONDS_BETWEEN_EVENTS = 0.25
 
@@ -56,12 +56,12 @@ class ClockCallback(TrainerCallback):
 class CurveCallback(TrainerCallback):
     """Evaluates at the start and at equally spaced steps including the last, off the training clock."""
 
-    def __init__(self, run: Run, trainer: Any, points: int) -> None:
-        self._run, self._trainer, self._points = run, trainer, points
-        self._first_step = run.curve[-1]["step"] if run.curve else 0
+    def __init__(self, measure: Measure, trainer: Any, points: int) -> None:
+        self._measure, self._trainer, self._points = measure, trainer, points
+        self._first_step = measure.curve[-1]["step"] if measure.curve else 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not self._run.curve:
+        if not self._measure.curve:
             self._evaluate(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -71,4 +71,4 @@ class CurveCallback(TrainerCallback):
 
     def _evaluate(self, step: int) -> None:
         model = self._trainer.accelerator.unwrap_model(self._trainer.model)
-        self._run.evaluate_for_curve(model, self._first_step + step)
+        self._measure.point(model, self._first_step + step)

@@ -10,14 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reproductions.engine.worker import Job
+from reproductions.engine.work.worker import Job
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 _LOG_TAIL = 2000
 
 
@@ -54,7 +54,7 @@ class Pool:
         job = replace(self._job, number=number)
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "reproductions.engine.worker", job.to_json()],
+                [sys.executable, "-m", "reproductions.engine.work.worker", job.to_json()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -66,13 +66,13 @@ class Pool:
         self.workers[number] = Worker(process, log)
         threading.Thread(target=self._listen, args=(number, process), daemon=True).start()
 
-    def give(self, number: int, task: tuple[str, int]) -> None:
-        """Hands a task to a worker; a worker that died meanwhile says so by its own event."""
+    def give(self, number: int, task: tuple[str, int], more: Mapping[str, Any]) -> None:
+        """Hands a task and what it is to a worker; a worker that died meanwhile says so by its own event."""
         worker = self.workers[number]
         worker.task = task
         assert worker.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            worker.process.stdin.write(json.dumps({"arm": task[0], "seed": task[1]}) + "\n")
+            worker.process.stdin.write(json.dumps({"arm": task[0], "seed": task[1], **more}) + "\n")
             worker.process.stdin.flush()
 
     def event(self, timeout: float) -> dict[str, Any] | None:

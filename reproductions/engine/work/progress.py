@@ -19,7 +19,7 @@ Task = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Shown:
     """What is to be done: all (arm, seed) tasks, and those that earlier sessions finished."""
 
     paper: str
@@ -35,7 +35,7 @@ class Plan:
 class Reporter(Protocol):
     """Hears what happens. Events are dicts with a key "event": started, step, waiting, finished, failed, note."""
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: Shown) -> None:
         """Before the first task."""
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -48,7 +48,7 @@ class Reporter(Protocol):
 class SilentReporter:
     """Says nothing."""
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: Shown) -> None:
         """Nothing."""
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ class SilentReporter:
 class Tracker:
     """Where a reproduction stands, and how long it will still take."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Shown) -> None:
         self.plan = plan
         self.metrics: dict[Task, Mapping[str, float]] = {
             task: run["metrics"] for task, run in plan.done.items()
@@ -127,7 +127,7 @@ class PlainReporter:
         self._stream = stream if stream is not None else sys.stdout
         self._tracker: Tracker | None = None
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: Shown) -> None:
         """Says what is to be done."""
         self._tracker = Tracker(plan)
         self._say(f"{plan.paper} at scale {plan.scale}: {self._tracker.summary()}, {plan.workers} worker(s)")
@@ -181,7 +181,7 @@ class LiveReporter:
         self._tracker: Tracker | None = None
         self._live: Live | None = None
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: Shown) -> None:
         """Starts the display."""
         self._tracker = Tracker(plan)
         self._live = Live(

@@ -121,10 +121,9 @@ def _make(job: Job, task: dict[str, Any], send: Any) -> tuple[dict[str, float], 
 
     from reproductions.engine.store.cache import keep_run
     from reproductions.engine.work.artifacts import Artifacts
-    from reproductions.engine.work.environment import environment_of
+    from reproductions.engine.work.environment import environment_of, now
     from reproductions.engine.work.execute import execute
     from reproductions.engine.work.run import Run
-    from reproductions.engine.work.state import now
     from reproductions.testbeds import load_testbed
 
     started, spec = now(), task["spec"]
@@ -141,7 +140,13 @@ def _make(job: Job, task: dict[str, Any], send: Any) -> tuple[dict[str, float], 
     record = execute(run)
     made_with = environment_of(job.device, job.threads, testbed.revision, spec["method"])
     keep_run(
-        Path(job.cache), task["key"], record, made_with=made_with, metrics=testbed.metrics, started=started, finished=now()
+        Path(job.cache),
+        task["key"],
+        record,
+        made_with=made_with,
+        metrics=testbed.metrics,
+        started=started,
+        finished=now(),
     )
     return record["metrics"], record["seconds"]["total"]
 
