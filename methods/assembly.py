@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from methods.errors import MethodError
-from methods.registry import build, component, load
+from methods.registry import build, load
 
 if TYPE_CHECKING:
     from datasets import Dataset
