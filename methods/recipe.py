@@ -187,7 +187,10 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
     if trainer["name"] == "distillation":
         if not isinstance(terms, list) or not terms:
             raise RegistryError("a method needs terms: a list of what its loss is made of", "terms")
-        made["terms"] = [_below(("terms", n), canonical_term, term) for n, term in enumerate(terms)]
+        parts = [_below(("terms", n), canonical_term, term) for n, term in enumerate(terms)]
+        made["terms"] = [part for part in parts if part.get("weight") != 0]  # a term of weight zero is none
+        if not made["terms"]:
+            raise RegistryError("every term has the weight zero", "terms")
     elif terms is not None:
         raise RegistryError(f"the trainer {trainer['name']} has a loss of its own: no terms", "terms")
     if tree.get("sampler") is not None:
