@@ -5,17 +5,21 @@ Reproductions and `kd distill` both come here, so that a method is one thing, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from methods.errors import MethodError
 from methods.registry import build, load
+from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
+THOUGHT_TOKENS = ("<think>", "</think>")
 PIECE = 20_000  # rows encoded together: while they are Python lists they take several times the memory
 
 
@@ -40,6 +44,8 @@ class Surroundings(Protocol):
     """What a method finds where it is run."""
 
     seed: int
+    training: Mapping[str, Any]  # arguments of the training that is wanted, by name
+    start: Mapping[str, Any]  # what the student is made from, as plain data
     tokenizer: PreTrainedTokenizerBase
     prompt_tokens: int  # limits of a row's two sides, in the student's tokens
     completion_tokens: int
@@ -82,7 +88,108 @@ def trainer_for(method: Mapping[str, Any], surroundings: Surroundings) -> Any:
     """The trainer of a canonical method (`methods.recipe.canonical_method`)."""
     tree = method["trainer"]
     settings = {name: value for name, value in tree.items() if name != "name"}
-    return load("trainer", tree["name"])(surroundings, method, **settings)
+    made = load("trainer", tree["name"])
+    if "surroundings" in inspect.signature(made).parameters:  # a paper's own
+        return made(surroundings, method, **settings)
+    parts = {"distillation": _distillation, "minillm": _policy, "latent-reasoning": _latent}[tree["name"]]
+    return made(surroundings.student(), **settings, **parts(method, surroundings))
+
+
+def _distillation(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, Any]:
+    """What the trainer of terms takes: teachers, terms, sampler, tokenised rows."""
+    from methods.trainers import Teacher
+
+    asked = [surroundings.teacher(name) for name in method["teachers"]]
+    terms = [term_of(tree, surroundings, method["teachers"]) for tree in method["terms"]]
+    sampler = build("sampler", method["sampler"]) if "sampler" in method else None
+    rows, kept = rows_of(method["data"], surroundings), [getattr(sampler, "column", None)]
+    parts: dict[str, Any] = {
+        "terms": terms,
+        "sampler": sampler,
+        "teacher": [Teacher(one.model, one.tokenizer if one.other_tokens else None) for one in asked],
+        "gradient_balance": method.get("gradient_balance", False),
+        "max_completion_length": surroundings.completion_tokens,
+        "processing_class": surroundings.tokenizer,
+        "arguments": lambda kind, **more: surroundings.arguments(kind, **more, **SKIP_PREPARATION),
+    }
+    own = asked[0].tokenizer if asked and asked[0].other_tokens else surroundings.tokenizer
+    if any(term.reads == "pair" for term in terms):
+        return parts | {
+            "train_dataset": encoded_pairs(rows, surroundings.tokenizer, own, *surroundings.pair_limits)
+        }
+    limit = surroundings.prompt_tokens + surroundings.completion_tokens
+    validation = surroundings.rows("validation")
+    return parts | {
+        "train_dataset": encode(rows, surroundings.tokenizer, limit, *filter(None, kept)),
+        "eval_dataset": encode(validation, surroundings.tokenizer, limit, *filter(None, kept)),
+    }
+
+
+def _policy(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, Any]:
+    """What MiniLLM's trainer takes: prompts as text, one teacher, a corpus where there is one."""
+    if len(method["teachers"]) != 1:
+        raise MethodError(f"minillm takes one teacher, not {len(method['teachers'])}")
+    asked = surroundings.teacher(method["teachers"][0])
+    return {
+        "teacher": asked.model,
+        "teacher_tokenizer": asked.tokenizer if asked.other_tokens else None,
+        "arguments": surroundings.arguments,
+        "max_completion_length": surroundings.completion_tokens,
+        "train_dataset": rows_of(method["data"], surroundings),
+        "pretraining_dataset": surroundings.corpus(),
+        "processing_class": surroundings.tokenizer,
+    }
+
+
+def _latent(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, Any]:
+    """What CODI's trainer takes: both branches of each row as ids, and the tokens around latent thoughts."""
+    tokenizer, rows = surroundings.tokenizer, rows_of(method["data"], surroundings)
+    if "thoughts" not in rows.column_names:
+        raise MethodError(
+            'rows of latent reasoning need a column "thoughts": what is thought before the answer'
+        )
+    vocabulary = tokenizer.get_vocab()
+    for token in THOUGHT_TOKENS:
+        if token not in vocabulary:
+            raise MethodError(f"the tokenizer has no token {token}, which latent thoughts stand between")
+    ids = {name: tokenizer(list(rows[name]))["input_ids"] for name in ("prompt", "thoughts", "completion")}
+    from datasets import Dataset
+
+    branches = Dataset.from_dict(
+        {
+            "prompt_ids": ids["prompt"],
+            "thought_ids": ids["thoughts"],
+            "marker_ids": [row[:1] for row in ids["completion"]],
+            "answer_ids": [[*row[1:], tokenizer.eos_token_id] for row in ids["completion"]],
+        }
+    )
+    begin, end = (vocabulary[token] for token in THOUGHT_TOKENS)
+    return {
+        "thought_ids": {"begin_id": begin, "end_id": end},
+        "arguments": lambda kind, **more: surroundings.arguments(kind, **more, **SKIP_PREPARATION),
+        "train_dataset": branches,
+        "processing_class": tokenizer,
+    }
+
+
+@lru_cache(maxsize=4)  # a worker makes many runs on the same rows
+def encoded_pairs(
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    teacher_max_length: int | None = None,
+) -> Dataset:
+    """Both tokenisations of the rows, each within its limit, and their chunks."""
+    from datasets import concatenate_datasets
+
+    from methods.tokenizers.text_pairs import encode_pairs
+
+    parts = [rows.select(range(i, min(i + PIECE, len(rows)))) for i in range(0, len(rows), PIECE)]
+    limits = {"max_length": max_length, "teacher_max_length": teacher_max_length}
+    return concatenate_datasets(
+        [encode_pairs(part, tokenizer, teacher_tokenizer, **limits) for part in parts]
+    )
 
 
 def rows_of(tree: Any, surroundings: Surroundings) -> Dataset:
@@ -135,8 +242,8 @@ def _column(part: Any, surroundings: Surroundings) -> tuple[list[str], list[str]
     return list(rows["prompt"]), list(rows[name])
 
 
-def term_of(tree: Mapping[str, Any], surroundings: Surroundings) -> Any:
-    """A term of the loss from its canonical tree."""
+def term_of(tree: Mapping[str, Any], surroundings: Surroundings, teachers: Sequence[str] = ()) -> Any:
+    """A term of the loss from its canonical tree; `teachers` are the names of the method's."""
     if "term" in tree:
         settings = {name: value for name, value in tree.items() if name != "term"}
         if isinstance(settings.get("weight"), Mapping):
@@ -166,6 +273,53 @@ def term_of(tree: Mapping[str, Any], surroundings: Surroundings) -> Any:
         if name in tree:
             more[name] = build(slot, tree[name], seed=surroundings.seed)
     return Divergence(load("divergence", tree["divergence"]), settings=own, **more)
+
+
+def _task_filters(settings: dict[str, Any], surroundings: Surroundings, teacher: str) -> Any:
+    """Filters of student and teacher that learnt the task on the frozen models (TED, stage I); made once for each."""
+    from methods.slots.features import LayerFilters, uniform_layers
+
+    student, asked = surroundings.student(), surroundings.teacher(teacher)
+    widths = student.config.hidden_size, asked.model.config.hidden_size
+    layers = settings.get("layers", "uniform")
+    if layers == "uniform":
+        layers = uniform_layers(student.config.num_hidden_layers, asked.model.config.num_hidden_layers)
+    size, training = (
+        settings.get("size") or widths[1],
+        {**surroundings.training, **settings.pop("filter_training", {})},
+    )
+
+    def learnt(side: int, model_of: Callable[[Surroundings], Any], whose: Mapping[str, Any]) -> LayerFilters:
+        blocks = sorted({pair[side] for pair in layers})
+
+        def make(apart: Surroundings) -> LayerFilters:
+            return _learn_filters(
+                apart, model_of(apart), LayerFilters(blocks, widths[side], size, seed=apart.seed), training
+            )
+
+        key = {**whose, "training": training, "blocks": blocks, "size": size}
+        return surroundings.keep_module("task-filters", key, make, LayerFilters.from_pretrained)
+
+    ours = learnt(
+        0, lambda apart: apart.student(), {"student": surroundings.start, "seed": surroundings.seed}
+    )
+    return ours, learnt(1, lambda apart: apart.teacher(teacher).model, {"teacher": teacher, "seed": 0})
+
+
+def _learn_filters(apart: Surroundings, model: Any, filters: Any, training: Mapping[str, Any]) -> Any:
+    from methods.slots.terms.hidden import TaskFilters
+    from methods.trainers import Distiller, SFTConfig
+
+    limit = apart.prompt_tokens + apart.completion_tokens
+    trainer = Distiller(
+        model,
+        terms=[TaskFilters(filters)],
+        args=apart.arguments(SFTConfig, **training, **SKIP_PREPARATION),
+        train_dataset=encode(apart.rows("train"), apart.tokenizer, limit),
+        processing_class=apart.tokenizer,
+    )
+    apart.train(trainer, "filters")
+    return filters
 
 
 def _schedule(tree: Mapping[str, Any]) -> Any:

@@ -205,10 +205,8 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
 
 def canonical_term(tree: Any) -> dict[str, Any]:
     """One part of a loss: `{divergence: ...}` or `{term: ...}` with settings."""
-    if not isinstance(tree, Mapping) or ("divergence" in tree) == ("term" in tree):
-        raise RegistryError(
-            "a term is a mapping with either a divergence or a term: {divergence: forward-kl}"
-        )
+    if not isinstance(tree, Mapping) or not {"divergence", "term"} & set(tree):
+        raise RegistryError("a term is a mapping with a divergence or a term: {divergence: forward-kl}")
     if "term" in tree:
         settings = {name: value for name, value in tree.items() if name != "term"}
         made = _below("term", canonical, "term", {"name": tree["term"], **settings}, strip=True)

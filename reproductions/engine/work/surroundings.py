@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from methods.assembly import Asked, trainer_for
@@ -27,6 +26,8 @@ class RunSurroundings:
         self._run = run
         self._bed = run.testbed
         self.seed = run.seed
+        self.training = run.spec.get("training", {})
+        self.start = {name: run.spec[name] for name in ("start", "sft_start", "student") if name in run.spec}
         self.tokenizer = self._bed.tokenizer
         self.prompt_tokens = self._bed.max_prompt_tokens
         self.completion_tokens = self._bed.max_completion_tokens
@@ -74,8 +75,3 @@ class RunSurroundings:
 
     def spent(self, report: Any) -> None:
         self._run.budget.add_report(report)
-
-    @cached_property
-    def revision(self) -> str:
-        """Of the data."""
-        return self._bed.revision
