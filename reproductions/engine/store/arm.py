@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,11 @@ _CURVE = {"step", "train_seconds", "metrics"}
 class RunResults:
     """What one run measured, and what it was made with.
 
-    `columns`: per-example figures, float64, one array a column. `made_with`: data revision, environment, fingerprints
-    of the components. `shared`: the teachers and starts it used, by id. `made_for`: the paper and scale it was made
-    for; `migrated`: the first-edition file it was taken from, if it was.
+    `columns`: per-example figures, float64, one array a column. `definitions`: what its metrics are. `made_with`: data
+    revision, packages, machine, fingerprints of the components. `shared`: the teachers and starts it used, by id.
+    `made_for`: the paper and scale it was made for; `migrated`: the first-edition file it was taken from, if it was.
+    `timed`: "<paper>/<scale>" -> {seconds, train_seconds of the curve}, where the first edition trained the very same
+    run again for another paper: seconds compare within one paper's session only.
     """
 
     seed: int
@@ -37,12 +39,14 @@ class RunResults:
     tokens: Mapping[str, int]
     rollouts: Mapping[str, int]
     digest: str
+    definitions: Mapping[str, Metric] = field(default_factory=dict)
     made_with: Mapping[str, Any] = field(default_factory=dict)
     shared: Mapping[str, Any] = field(default_factory=dict)
     started: str | None = None
     finished: str | None = None
     made_for: Mapping[str, str] | None = None
     migrated: Mapping[str, str] | None = None
+    timed: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
     def fingerprints(self) -> Mapping[str, str]:
@@ -63,6 +67,40 @@ class ArmResults:
     claims: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
+def arm_of(
+    key: str,
+    spec: Mapping[str, Any],
+    testbed: str,
+    runs: Iterable[RunResults],
+    *,
+    made_for: tuple[str, str] | None = None,
+    claims: Mapping[str, str] | None = None,
+) -> ArmResults | None:
+    """Runs of one spec as an arm's results, None where there are none.
+
+    `made_for`: the (paper, scale) that they were made for; `claims`: what to freeze for it (ClaimSet.digests). Raises
+    KDError where the runs were made on different data.
+    """
+    chosen = {run.seed: run for run in runs}
+    revisions = sorted({str(run.made_with.get("data_revision")) for run in chosen.values()})
+    if len(revisions) > 1:
+        raise KDError(f"runs of {key} were made on different data: {', '.join(revisions)}")
+    if not chosen:
+        return None
+    metrics: dict[str, Metric] = {}
+    for run in chosen.values():
+        metrics |= run.definitions
+    frozen: dict[str, Mapping[str, str]] = {}
+    if made_for is not None:
+        paper, scale = made_for
+        frozen = {f"{paper}/{scale}": dict(claims or {})}
+        chosen = {
+            seed: replace(run, made_for=run.made_for or {"paper": paper, "scale": scale})
+            for seed, run in chosen.items()
+        }
+    return ArmResults(key, spec, testbed, revisions[0], metrics, chosen, frozen)
+
+
 def run_digest(
     seed: int,
     metrics: Mapping[str, float],
@@ -71,11 +109,13 @@ def run_digest(
     seconds: Mapping[str, float],
     tokens: Mapping[str, int],
     rollouts: Mapping[str, int],
+    timed: Mapping[str, Any] | None = None,
 ) -> str:
     """The SHA-256, in hex, over everything that a run measured; made when the run ends, recomputed whenever it is read.
 
-    Hashed: the canonical JSON (sorted keys, no spaces) of {curve, metrics, rollouts, seconds, seed, tokens}, then for
-    each column, by name: its name in UTF-8, a zero byte, its numbers as little-endian float64 (no negative zero).
+    Hashed: the canonical JSON (sorted keys, no spaces) of {curve, metrics, rollouts, seconds, seed, tokens} and of
+    `timed` where there is one; then for each column, by name: its name in UTF-8, a zero byte, its numbers as
+    little-endian float64 (no negative zero).
     """
     rest = {
         "curve": [dict(point) for point in curve],
@@ -85,6 +125,8 @@ def run_digest(
         "seed": seed,
         "tokens": dict(tokens),
     }
+    if timed:
+        rest["timed"] = timed
     hashed = hashlib.sha256(canonical_json(rest).encode())
     for name in sorted(columns):
         hashed.update(name.encode() + b"\0" + (np.asarray(columns[name], dtype="<f8") + 0.0).tobytes())
@@ -93,7 +135,22 @@ def run_digest(
 
 def digest_of(run: RunResults) -> str:
     """The digest that a run's figures give now."""
-    return run_digest(run.seed, run.metrics, run.columns, run.curve, run.seconds, run.tokens, run.rollouts)
+    return run_digest(
+        run.seed, run.metrics, run.columns, run.curve, run.seconds, run.tokens, run.rollouts, run.timed
+    )
+
+
+def as_timed(run: RunResults, name: str) -> RunResults:
+    """The run with the seconds that it took for "<paper>/<scale>", where they were recorded apart."""
+    if not run.timed or name not in run.timed:
+        return run
+    own = run.timed[name]
+    curve = [
+        {**point, "train_seconds": seconds}
+        for point, seconds in zip(run.curve, own["train_seconds"], strict=True)
+    ]
+    again = replace(run, seconds=own["seconds"], curve=curve, timed=None)
+    return replace(again, digest=digest_of(again))
 
 
 def same_figures(one: RunResults, other: RunResults) -> bool:

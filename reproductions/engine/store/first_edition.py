@@ -13,8 +13,8 @@ from catalog.reader import nearest
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json
 from reproductions.engine.metrics import Metric
-from reproductions.engine.store.arm import ArmResults, RunResults, check_run, run_digest
-from reproductions.engine.store.pair import add_runs, arm_path, read_arm
+from reproductions.engine.store.arm import ArmResults, RunResults, check_run, digest_of, run_digest
+from reproductions.engine.store.pair import add_runs, arm_path, read_arm, write_arm
 from reproductions.engine.store.results import Results, gather
 
 SCHEMA = 1
@@ -91,9 +91,10 @@ def read_first_edition(path: Path) -> FirstEdition:
 
 @dataclass(frozen=True)
 class Migration:
-    """What became of a file's runs, each "<arm> seed <k>": new, equal to a recorded one, equal but for the times.
+    """What became of a file's runs, each "<arm> seed <k>": new, equal to a recorded one, equal but for its times.
 
-    `refused` maps those whose recorded figures differ to why; the recorded ones were kept.
+    Such times are kept beside the recorded ones. `refused` maps runs whose recorded figures differ to why; the recorded
+    ones stay.
     """
 
     added: tuple[str, ...]
@@ -141,17 +142,33 @@ def migrate(
                 runs={seed: replace(run, made_with=made_with)},
                 claims=frozen,
             )
-            known = read_arm(path).runs.get(seed) if path.exists() else None
             try:
                 if add_runs(path, made):
                     added.append(name)
-                    continue
+                elif _note_times(path, run, f"{first.paper}/{first.scale}"):
+                    retimed.append(name)
+                else:
+                    merged.append(name)
             except KDError as error:
                 refused[name] = str(error)
-                continue
-            same_times = known is not None and (known.seconds, known.curve) == (run.seconds, run.curve)
-            (merged if same_times else retimed).append(name)
     return Migration(tuple(added), tuple(merged), tuple(retimed), refused)
+
+
+def _note_times(path: Path, run: RunResults, name: str) -> bool:
+    """Keeps the seconds of a run that was made once more for another paper, where they are others."""
+    arm = read_arm(path)
+    kept = arm.runs[run.seed]
+    if kept.seconds == run.seconds and _times(kept) == _times(run):
+        return False
+    timed = replace(
+        kept, timed={**(kept.timed or {}), name: {"seconds": run.seconds, "train_seconds": _times(run)}}
+    )
+    write_arm(path, replace(arm, runs={**arm.runs, run.seed: replace(timed, digest=digest_of(timed))}))
+    return True
+
+
+def _times(run: RunResults) -> list[float]:
+    return [point["train_seconds"] for point in run.curve]
 
 
 def _run(
@@ -173,11 +190,8 @@ def _run(
         columns=columns,
         **figures,
         digest=run_digest(seed=item["seed"], columns=columns, **figures),
-        made_with={
-            "data_revision": data["data_revision"],
-            "environment": data["environment"],
-            "fingerprints": {},
-        },
+        definitions=metrics,
+        made_with={**data["environment"], "data_revision": data["data_revision"], "fingerprints": {}},
         shared=_shared(data["shared"], item["seed"]),
         made_for={"paper": made_for, "scale": data["scale"]},
         migrated={"paper": data["paper"], "scale": data["scale"], "config_hash": data["config_hash"]},
@@ -199,10 +213,16 @@ def _shared(shared: Mapping[str, Any], seed: int) -> dict[str, Any]:
     for artifact in shared.values():
         seeds.setdefault(artifact["kind"], set()).add(artifact["key"].get("seed"))
     return {
-        name: artifact
+        name: _compact(artifact)
         for name, artifact in shared.items()
         if len(seeds[artifact["kind"]]) == 1 or artifact["key"].get("seed") == seed
     }
+
+
+def _compact(artifact: Mapping[str, Any]) -> dict[str, Any]:
+    """An artifact without counts of zero, and without the testbed and data revision that its run names too."""
+    key = {name: value for name, value in artifact["key"].items() if name not in ("testbed", "data_revision")}
+    return {name: value for name, value in artifact.items() if value != 0} | {"key": key}
 
 
 def _fields(path: Path, where: str, data: Mapping[str, Any], expected: Mapping[str, type]) -> None:

@@ -58,7 +58,7 @@ _RUN_FIELDS = {
     "made_with": str,
     "digest": str,
 }
-_RUN_MORE = {"started": str, "finished": str, "made_for": dict, "migrated": dict}
+_RUN_MORE = {"started": str, "finished": str, "made_for": dict, "migrated": dict, "timed": dict}
 
 
 def arm_path(folder: Path, key: str) -> Path:
@@ -84,7 +84,7 @@ def read_arm(path: Path) -> ArmResults:
     columns = _read_columns(path.with_suffix(".parquet"))
     runs: dict[int, RunResults] = {}
     for place, item in enumerate(data["runs"]):
-        run = _run(path, f"runs[{place}]", item, data, columns)
+        run = _run(path, f"runs[{place}]", item, data, metrics, columns)
         if run.seed in runs:
             raise KDError(f"{path}: runs[{place}]: seed {run.seed} stands twice")
         check_run(f"{path}: seed {run.seed}", run, metrics)
@@ -111,7 +111,7 @@ def add_runs(path: Path, made: ArmResults) -> list[int]:
 
     A recorded seed is left alone where the figures are equal, whatever the times; measures that it lacks are added.
     Raises KDError where a figure differs, or spec, data or the meaning of a metric do: a key is never rewritten.
-    Claims once frozen for a paper and scale stay.
+    Claims are frozen with the first run made for a paper and scale; a paper that adds no run changes nothing here.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _sole_writer(path.parent):
@@ -145,7 +145,7 @@ def merge(path: Path, arm: ArmResults, made: ArmResults) -> tuple[ArmResults, li
             raise KDError(f"{path}: seed {seed} was recorded with other figures; a key is never rewritten")
         elif not same_figures(runs[seed], run):
             runs[seed] = _with_more_measures(runs[seed], run)
-    claims = {**made.claims, **arm.claims}
+    claims = {**made.claims, **arm.claims} if added else arm.claims
     metrics = {
         **arm.metrics,
         **{name: metric for name, metric in made.metrics.items() if name not in arm.metrics},
@@ -162,7 +162,14 @@ def _with_more_measures(run: RunResults, other: RunResults) -> RunResults:
         for mine, theirs in zip(run.curve, other.curve, strict=True)
     ]
     more = replace(
-        run, metrics={**other.metrics, **run.metrics}, columns={**other.columns, **run.columns}, curve=curve
+        run,
+        metrics={
+            **run.metrics,
+            **{name: other.metrics[name] for name in other.metrics if name not in run.metrics},
+        },
+        columns={**other.columns, **run.columns},
+        definitions={**other.definitions, **run.definitions},
+        curve=curve,
     )
     if set(more.columns) == set(run.columns) and set(more.metrics) == set(run.metrics):
         return run
@@ -170,7 +177,12 @@ def _with_more_measures(run: RunResults, other: RunResults) -> RunResults:
 
 
 def _run(
-    path: Path, where: str, item: Any, data: Mapping[str, Any], columns: Mapping[int, Mapping[str, Array]]
+    path: Path,
+    where: str,
+    item: Any,
+    data: Mapping[str, Any],
+    metrics: Mapping[str, Metric],
+    columns: Mapping[int, Mapping[str, Array]],
 ) -> RunResults:
     if not isinstance(item, dict):
         raise KDError(f"{path}: {where} is not an object")
@@ -192,6 +204,7 @@ def _run(
             for name in ("seed", "metrics", "curve", "seconds", "tokens", "rollouts", "digest")
         },
         columns=columns[seed],
+        definitions={name: metrics[name] for name in item["metrics"] if name in metrics},
         made_with=data["made_with"][item["made_with"]],
         shared={name: data["shared"][name] for name in item["shared"]},
         **{name: item[name] for name in more},
@@ -270,7 +283,16 @@ def _parquet(arm: ArmResults) -> bytes:
         kept = _small(np.where(absent, 0.0, column))
         table[name] = pyarrow.array(kept, mask=absent) if absent.any() else kept
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(table), buffer, compression="zstd", compression_level=19)
+    pyarrow.parquet.write_table(
+        pyarrow.table(table),
+        buffer,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=[name for name in table if name != "example"],
+        column_encoding={"example": "DELTA_BINARY_PACKED"},
+        write_statistics=False,
+        store_schema=False,
+    )
     return buffer.getvalue()
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.reader import nearest
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import Metric
-from reproductions.engine.store.arm import ArmResults, RunResults, same_measure
+from reproductions.engine.store.arm import ArmResults, RunResults, as_timed, same_measure
 from reproductions.engine.store.pair import arm_path, read_arm
 
 
@@ -82,17 +82,20 @@ def recorded_results(
 ) -> Results | None:
     """The recorded results of a paper at a scale, whole; None where it was never recorded.
 
-    It was recorded where an arm's file names it under `claims`; arms alone that other papers brought do not count.
-    Raises KDError with every arm and seed that is missing: a verdict from a part of the runs is none.
+    Raises KDError with every arm and seed that is missing where a run was made for this paper and scale (its file says
+    so under `claims`): a verdict from a part of the runs is none. Arms that other papers brought are no such sign.
     """
-    results = results_of(declared, seeds, folder)
-    if not any(f"{paper}/{scale}" in arm.claims for arm in results.arms.values()):
+    results, name = results_of(declared, seeds, folder), f"{paper}/{scale}"
+    if results.missing and not any(name in arm.claims for arm in results.arms.values()):
         return None
     if results.missing:
-        raise KDError(
-            f"{folder}: results of {paper} at scale {scale} are incomplete: {listed(results.missing)}"
-        )
-    return results
+        what = f"results of {paper} at scale {scale} are incomplete: {listed(results.missing)}"
+        raise KDError(f"{folder}: {what}")
+    arms = {
+        arm: replace(recorded, runs={seed: as_timed(run, name) for seed, run in recorded.runs.items()})
+        for arm, recorded in results.arms.items()
+    }
+    return replace(results, arms=arms)
 
 
 def listed(missing: Iterable[tuple[str, int]]) -> str:

@@ -183,13 +183,11 @@ def point_text(value: Any) -> str:
     """A point of a sweep as a claim writes it: 1 and 1.0 are one point."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def sentence(contrast: Contrast, titles: Mapping[str, str]) -> str:
-    """What a contrast claims in plain words, for a claim that has none of its own. `titles`: of arms without points."""
+    """What a contrast claims in plain words, for a claim that has none of its own."""
     named = [_titled(name, titles) for name in contrast.weights]
     by = f" by more than {contrast.bound:g}" if contrast.bound else ""
     if contrast.relation == "greater" and contrast.pair:
@@ -203,6 +201,8 @@ def sentence(contrast: Contrast, titles: Mapping[str, str]) -> str:
 
 
 def _titled(name: str, titles: Mapping[str, str]) -> str:
+    if name in titles:
+        return titles[name]
     arm, _, points = name.partition("@")
     return titles[arm] + (f" ({points.replace('=', ' ').replace(',', ', ')})" if points else "")
 

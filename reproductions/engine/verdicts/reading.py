@@ -36,7 +36,6 @@ from reproductions.engine.verdicts.claims import (
     PaperNumbers,
     Source,
     Value,
-    name_at,
     point_text,
     sentence,
 )
@@ -60,7 +59,8 @@ def read_claims(
 ) -> ClaimSet:
     """The claims of an experiment's YAML (`data` is the whole file). Raises KDError with file, line and nearest name.
 
-    `arms`: name -> title; `sweep`: name -> its points; `metrics`: those there are, None where that is not known.
+    `arms`: name -> title, with an entry for each point of a swept arm ("arm@share=0.5"), whose bare name is the last of
+    them. `sweep`: name -> its points. `metrics`: those there are, None where that is not known.
     """
     return _Reader(lines, arms, sweep or {}, scales, metrics).read(data)
 
@@ -78,6 +78,16 @@ class _Reader:
     ) -> None:
         self.lines, self.arms, self.sweep, self.scales, self.metrics = lines, arms, sweep, scales, metrics
         self.defaults: Mapping[str, Any] = {}
+        self.points: dict[
+            str, dict[str, dict[str, str]]
+        ] = {}  # swept arm -> its name at a point -> the point
+        for name in arms:
+            arm, at, rest = name.partition("@")
+            if at:
+                pairs = (part.partition("=") for part in rest.split(","))
+                self.points.setdefault(arm, {})[name] = {
+                    key: point_text(_plain(value)) for key, _, value in pairs
+                }
 
     def read(self, data: Mapping[str, Any]) -> ClaimSet:
         section = data.get("claims")
@@ -163,25 +173,35 @@ class _Reader:
         return weights
 
     def arm(self, text: Any, where: Place) -> str:
-        """The canonical name of "arm" or "arm@point=value,point=value"."""
+        """The name in the results of "arm" or "arm@point=value,point=value"."""
         name, at, rest = str(text).partition("@")
-        if not isinstance(text, str) or name not in self.arms:
+        if not isinstance(text, str) or name not in self.arms and name not in self.points:
             raise self.unknown("arm", name, self.arms, where)
-        chosen: dict[str, Any] = {}
+        chosen: dict[str, str] = {}
         for part in rest.split(",") if at else []:
             point, equals, value = (piece.strip() for piece in part.partition("="))
             if point not in self.sweep:
                 if not self.sweep:
                     raise self.error(f'"{text}": the experiment has no sweep', *where)
                 raise self.unknown("sweep", point, self.sweep, where)
-            texts = {point_text(known): known for known in self.sweep[point]}
+            known = [point_text(value) for value in self.sweep[point]]
             wanted = point_text(_plain(value))
-            if not equals or wanted not in texts:
-                raise self.unknown(f"point of {point}", value, list(texts), where)
+            if not equals or wanted not in known:
+                raise self.unknown(f"point of {point}", value, known, where)
             if point in chosen:
                 raise self.error(f'"{text}" names {point} twice', *where)
-            chosen[point] = texts[wanted]
-        return name_at(name, {point: chosen[point] for point in self.sweep if point in chosen})
+            chosen[point] = wanted
+        if not chosen:
+            return list(self.points[name])[-1] if name in self.points else name
+        for full, points in self.points.get(name, {}).items():
+            if points == chosen:
+                return full
+        swept = (
+            f"is swept over {', '.join(self.points[name])}"
+            if name in self.points
+            else "does not vary over the sweep"
+        )
+        raise self.error(f'"{text}": {name} {swept}', *where)
 
     def source(self, item: Mapping[str, Any], where: Place, place: str | None = None) -> Source:
         """The default source with what this one changes; `place` is where in the paper, if not its field `where`."""

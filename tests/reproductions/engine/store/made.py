@@ -14,7 +14,9 @@ METRICS = {
 }
 MADE_WITH = {
     "data_revision": "revision-1",
-    "environment": {"python": "3.11", "torch": "2.13.0", "cpu": "some"},
+    "python": "3.11",
+    "torch": "2.13.0",
+    "cpu": "some",
     "fingerprints": {"divergence/forward-kl": "ab12"},
 }
 
@@ -33,7 +35,14 @@ def made_run(seed, errors, *, curve=(), metrics=METRICS, train=2.0, **more):
         "rollouts": {"completions": 0, "truncated": 0, "empty": 0},
     }
     digest = run_digest(seed, columns=columns, **figures)
-    return RunResults(seed=seed, columns=columns, digest=digest, made_with=MADE_WITH, **figures, **more)
+    return RunResults(
+        seed=seed,
+        columns=columns,
+        digest=digest,
+        definitions=metrics,
+        **{"made_with": MADE_WITH, **more},
+        **figures,
+    )
 
 
 def made_arm(rows, *, key="0123456789abcdef", metrics=METRICS, testbed="line", curve=(), **more):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from reproductions.engine.experiment import paper_folder
 from reproductions.engine.store.first_edition import read_first_edition
 from reproductions.engine.verdicts.claims import Claim, ClaimSet, Contrast, Source
 from reproductions.engine.verdicts.decide import decide
 
+PAPERS = Path(__file__).resolve().parents[4] / "reproductions" / "papers"
 STOOD = json.loads((Path(__file__).parent / "first_edition_verdicts.json").read_text())
 
 
@@ -41,7 +41,7 @@ def close(number):
 def test_every_recorded_figure_gives_the_verdict_it_gave(name):
     """To the last bit on one machine; here within rounding, and a p value within the ties of its resamples."""
     paper, scale = name.split("/")
-    results = read_first_edition(paper_folder(paper) / "results" / f"{scale}.json").results
+    results = read_first_edition(PAPERS / paper.replace("-", "_") / "results" / f"{scale}.json").results
     decisions = decide(claims_of(STOOD[name]), "any", results)
     assert len(decisions) == len(STOOD[name])
     for found, stood in zip(decisions, STOOD[name], strict=True):

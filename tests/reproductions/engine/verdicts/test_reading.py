@@ -6,7 +6,7 @@ import pytest
 
 from catalog.reader import read_yaml_with_lines
 from reproductions.engine.errors import KDError
-from reproductions.engine.verdicts.claims import Contrast, PaperNumbers, Source
+from reproductions.engine.verdicts.claims import Contrast, PaperNumbers, Source, name_at, sentence
 from reproductions.engine.verdicts.reading import read_claims
 
 PAGE = """\
@@ -42,11 +42,20 @@ findings:
 """
 
 
+TITLES = {"step": "step-by-step", "labels": "labels only"}
+POINTS = ("share=0.125", "share=1")
+ARMS = {
+    **{f"{name}@{point}": f"{title} ({point})" for name, title in TITLES.items() for point in POINTS},
+    **{name: f"{title} (share=1)" for name, title in TITLES.items()},
+    "plain": "fine-tuning",
+}
+
+
 def read(text, tmp_path, **options):
     path = Path(tmp_path) / "toy.yaml"
     path.write_text(text)
     known = {
-        "arms": {"step": "step-by-step", "labels": "labels only"},
+        "arms": ARMS,
         "sweep": {"share": [0.125, 1]},
         "scales": ["tiny", "paper"],
         "metrics": ["accuracy", "effort"],
@@ -56,7 +65,7 @@ def read(text, tmp_path, **options):
 
 def test_every_claim_is_one_contrast(tmp_path):
     found = {claim.id: claim for claim in read(PAGE, tmp_path).claims}
-    pair = {"step": 1.0, "labels": -1.0}
+    pair = {"step@share=1": 1.0, "labels@share=1": -1.0}
     assert {name: claim.contrast for name, claim in found.items()} == {
         "beats-labels": Contrast(pair, "greater", 0.0),
         "less-effort": Contrast(pair, "greater", 0.5),
@@ -71,13 +80,13 @@ def test_every_claim_is_one_contrast(tmp_path):
             0.0,
         ),
         "no-overhead": Contrast(pair, "within", 1.0),
-        "usable": Contrast({"step": 1.0}, "greater", 0.0, against=50.0),
+        "usable": Contrast({"step@share=1": 1.0}, "greater", 0.0, against=50.0),
     }
     assert [
         found[name].contrast.pair for name in ("beats-labels", "no-overhead", "gap-widens", "usable")
     ] == [
-        ("step", "labels"),
-        ("step", "labels"),
+        ("step@share=1", "labels@share=1"),
+        ("step@share=1", "labels@share=1"),
         None,
         None,
     ]
@@ -97,7 +106,7 @@ def test_the_papers_numbers_belong_to_arms(tmp_path):
     found = {claim.id: claim.paper for claim in read(PAGE, tmp_path).claims}
     setting = "accuracy, large -> small"
     assert found == {
-        "beats-labels": PaperNumbers({"step": 70.0, "labels": 65.5}, setting),
+        "beats-labels": PaperNumbers({"step@share=1": 70.0, "labels@share=1": 65.5}, setting),
         "less-effort": None,
         "gap-widens": PaperNumbers({"step@share=1": 70.0}, setting),
         "no-overhead": None,
@@ -109,14 +118,19 @@ def test_a_claim_without_words_gets_a_sentence_from_the_arms_titles(tmp_path):
     found = {claim.id: claim.statement for claim in read(PAGE, tmp_path).claims}
     assert found == {
         "beats-labels": "Rationales help.",
-        "less-effort": "step-by-step beats labels only by more than 0.5.",
+        "less-effort": "step-by-step (share=1) beats labels only (share=1) by more than 0.5.",
         "gap-widens": (
-            "step-by-step (share 0.125) - labels only (share 0.125) - step-by-step (share 1) "
-            "+ labels only (share 1) > 0."
+            "step-by-step (share=0.125) - labels only (share=0.125) - step-by-step (share=1) "
+            "+ labels only (share=1) > 0."
         ),
-        "no-overhead": "step-by-step and labels only differ by no more than 1.",
-        "usable": "step-by-step is better than 50.",
+        "no-overhead": "step-by-step (share=1) and labels only (share=1) differ by no more than 1.",
+        "usable": "step-by-step (share=1) is better than 50.",
     }
+
+
+def test_a_point_has_one_name():
+    assert name_at("a", {}) == "a"
+    assert name_at("a", {"share": 1.0, "on": True, "how": "fast"}) == "a@share=1,on=true,how=fast"
 
 
 def test_formulas_read_as_arithmetic():
@@ -130,12 +144,13 @@ def test_numbers_of_a_table_are_values_of_arms(tmp_path):
     where = Source("2305.02301", 2, "Table 3, Step-by-step, SVAMP")
     assert [value.id for value in found.values] == ["svamp-step", "svamp-gold", "time-gold"]
     first = found.values[0]
-    assert (first.arm, first.metric, first.value, first.tolerance) == ("step", "accuracy", 70.5, 1.5)
+    assert (first.arm, first.metric, first.value, first.tolerance) == ("step@share=1", "accuracy", 70.5, 1.5)
     assert first.source == where and first.verified
-    assert (found.values[1].arm, found.values[1].source.where) == ("labels", "Table 3, Labels, SVAMP")
-    assert found.paper_number("labels", "effort") == 2 and found.paper_number("step", "effort") is None
+    assert (found.values[1].arm, found.values[1].source.where) == ("labels@share=1", "Table 3, Labels, SVAMP")
+    assert found.paper_number("labels@share=1", "effort") == 2
+    assert found.paper_number("step@share=1", "effort") is None
     unseen = read(PAGE.replace("verified: true", "verified: false"), tmp_path)
-    assert unseen.paper_number("labels", "effort") is None
+    assert unseen.paper_number("labels@share=1", "effort") is None
 
 
 def test_findings_explain_a_claim_at_a_scale(tmp_path):
@@ -174,7 +189,7 @@ def test_a_claim_changed_after_its_first_run_is_named(tmp_path):
     assert read(PAGE.replace("margin: 0.5", "margin: 0.1"), tmp_path).changed("tiny", frozen) == [
         "less-effort"
     ]
-    assert list(read(PAGE, tmp_path).digests("tiny", "step@share=1")) == ["gap-widens"]
+    assert list(read(PAGE, tmp_path).digests("tiny", "step@share=0.125")) == ["gap-widens"]
     assert list(read(PAGE, tmp_path).digests("paper")) == [
         "beats-labels",
         "gap-widens",
@@ -194,7 +209,7 @@ def test_one_claim_is_found_by_its_name_or_the_nearest_is_offered(tmp_path):
     "old, new, message",
     [
         ("worse: labels, paper", "worse: label, paper", ':8: unknown arm "label" (did you mean "labels"?)'),
-        ("worse: labels, paper", "worse: step, paper", ":8: step is compared with itself"),
+        ("worse: labels, paper", "worse: step, paper", ":8: step@share=1 is compared with itself"),
         ("metric: effort, scales", "metric: efort, scales", ':9: unknown metric "efort" (did you mean "effort"?)'),
         ("metric: accuracy\n  scales", "metric: acuracy\n  scales", ':4: unknown metric "acuracy"'),
         ("scales: [tiny], margin", "scales: [tinny], margin", ':9: unknown scale "tinny" (did you mean "tiny"?)'),
@@ -204,13 +219,14 @@ def test_one_claim_is_found_by_its_name_or_the_nearest_is_offered(tmp_path):
         ("margin: 0.5", "margin: -1", ':9: "margin" must be 0 or more'),
         ("margin: 0.5", "margin: half", ':9: "margin" must be a number'),
         ("margin: 0.5", "verdict: reproduced", ':9: unknown field "verdict"'),
-        ("paper: [70, 65.5]", "paper: [70]", ':8: "paper" must hold one number for each of step, labels'),
-        ("paper: [70, 65.5]", "paper: {step@share=1: 70}", ':8: unknown arm of this claim "step@share=1"'),
+        ("paper: [70, 65.5]", "paper: [70]", ':8: "paper" must hold one number for each of step@share=1, labels'),
+        ("paper: [70, 65.5]", "paper: {step@share=0.125: 70}", ':8: unknown arm of this claim "step@share=0.125"'),
         ("paper: [70, 65.5]", "paper: seventy", ':8: "paper" must be a list of numbers'),
         ("worse: labels, paper: [70, 65.5]", "paper: [70, 65.5]", ':8: "worse" is missing'),
         ("labels@share=1.0: 1", "labels@share=2: 1", ':13: unknown point of share "2"'),
         ("labels@share=1.0: 1", "labels@shares=1: 1", ':13: unknown sweep "shares" (did you mean "share"?)'),
-        ("labels@share=1.0: 1", "labels@share=0.125: 1", 'stands twice'),
+        ("labels@share=1.0: 1", "labels@share=0.125: 1", "stands twice"),
+        ("labels@share=1.0: 1", "plain@share=1: 1", '"plain@share=1": plain does not vary over the sweep'),
         ("labels@share=1.0: 1", '"labels@share=1,share=1": 1', "names share twice"),
         ("labels@share=1.0: 1", "labels@share=1,share=1: 1", '"labels@share=1" has no weight; a name with a comma'),
         ("labels@share=1.0: 1", "step@share=1.0: 1", ":13: step@share=1 is compared with itself"),
@@ -242,9 +258,16 @@ def test_bad_input_gets_one_sentence_with_file_and_line(tmp_path, old, new, mess
     assert "\n" not in str(error.value)
 
 
+def test_a_bare_name_is_that_of_the_arm_or_of_its_last_point(tmp_path):
+    one = PAGE.replace("better: step, worse: labels, paper", "better: plain, worse: labels, paper")
+    assert read(one, tmp_path).claims[0].contrast.weights == {"plain": 1.0, "labels@share=1": -1.0}
+    threshold = Contrast({"a@n=2": 1.0}, "greater", 0.0, against=3.0)
+    assert sentence(threshold, {"a": "A"}) == "A (n 2) is better than 3."
+
+
 def test_points_need_a_sweep_and_metrics_may_be_unknown(tmp_path):
     with pytest.raises(KDError, match=r'"step@share=0.125": the experiment has no sweep'):
-        read(PAGE, tmp_path, sweep={})
+        read(PAGE, tmp_path, sweep={}, arms=TITLES)
     assert read(PAGE.replace("metric: accuracy", "metric: anything"), tmp_path, metrics=None).claims
 
 
