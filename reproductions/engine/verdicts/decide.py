@@ -128,7 +128,8 @@ def _compare(claim: Claim, results: Results | None) -> _Compared | None:
     """The contrast over the seeds that its arms share; None where an arm has no run or they share no seed."""
     contrast, what = claim.contrast, f"claim {claim.id}"
     arms = list(contrast.weights)
-    if results is None or not all(runs := {arm: results.runs(arm) for arm in arms}) or not all(runs.values()):
+    runs = {} if results is None else {arm: results.runs(arm) for arm in arms}
+    if results is None or not all(runs.values()):
         return None
     metric = results.metric(claim.metric, arms, what)
     revisions = {results.arms[arm].data_revision for arm in arms}
