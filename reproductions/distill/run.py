@@ -18,6 +18,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, write_atomic
 from reproductions.engine.seeding import seed_everything
 from reproductions.testbeds.sources import load_pretrained, read_jsonl
+from reproductions.testbeds.training import eos_token
 
 RECORD, STATE = "kd-distill.json", ".kd-state"
 VALIDATION_ROWS = 64
@@ -46,9 +47,10 @@ def distil(config: Config, report: Callable[[str, int, int], None]) -> dict[str,
                 raise KDError(f'{config.data}: row {number}: "{name}" must be text')
     seed_everything(config.seed)
     student, tokenizer = load_pretrained(config.student)
+    end = eos_token(tokenizer)
     loaded = [load_pretrained(name) for name in config.teachers]
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = end
     data = Dataset.from_list([{"prompt": r["prompt"], "completion": r["completion"]} for r in rows])
     parts = Parts(
         student=_adapted(student, config),
