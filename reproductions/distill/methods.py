@@ -44,7 +44,7 @@ class Parts:
         student: PreTrainedModel,
         teachers: list[PreTrainedModel],
         tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None,
+        teacher_tokenizers: list[PreTrainedTokenizerBase],
         rows: Dataset,
         validation: Dataset,
         prompt_tokens: int,
@@ -54,7 +54,7 @@ class Parts:
         keep: Callable[[str, Callable[[], Any]], Any],
     ):
         self.student, self.teachers, self.tokenizer = student, teachers, tokenizer
-        self.teacher_tokenizer, self.rows, self.validation = teacher_tokenizer, rows, validation
+        self.teacher_tokenizers, self.rows, self.validation = teacher_tokenizers, rows, validation
         self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
         self.arguments, self.settings = arguments, settings
         self.keep = keep  # (name, build) -> plain data, made once even if the run is interrupted
@@ -103,7 +103,7 @@ def _seqkd(parts: Parts) -> Trainer:
         settings = dict(parts.settings)
         labels, report = label_with_teacher(
             parts.teachers[0],
-            parts.teacher_tokenizer or parts.tokenizer,
+            parts.teacher_tokenizers[0],
             list(parts.rows["prompt"]),
             max_new_tokens=parts.completion_tokens,
             batch_size=settings.pop("label_batch_size"),
@@ -119,7 +119,7 @@ def _seqkd(parts: Parts) -> Trainer:
 def _white_box(parts: Parts) -> dict[str, Any]:
     return {
         "teacher": parts.teachers,
-        "teacher_tokenizer": parts.teacher_tokenizer,
+        "teacher_tokenizer": parts.teacher_tokenizers,
         "max_completion_length": parts.completion_tokens,
         "eval_dataset": parts.encoded(parts.validation),
         **_fixed(parts, parts.rows),
@@ -167,7 +167,7 @@ def _minillm(parts: Parts) -> Trainer:
     return MiniLLMTrainer(
         parts.student,
         teacher=parts.teachers[0],
-        teacher_tokenizer=parts.teacher_tokenizer,
+        teacher_tokenizer=parts.teacher_tokenizers[0],
         args=args,
         train_dataset=parts.rows,
         processing_class=parts.tokenizer,
