@@ -65,7 +65,10 @@ def distil(config: Config, report: Callable[[str, int, int], None]) -> dict[str,
         settings=config.settings,
         keep=lambda name, build: _kept(config.output / STATE / f"{name}.json", build),
     )
-    write_atomic(config.output / STATE / "config.json", json.dumps({"hash": config.hash}) + "\n")
+    write_atomic(
+        config.output / STATE / "config.json",
+        json.dumps({"hash": config.hash, "inputs": config.inputs}) + "\n",
+    )
     trainer = trainer_for(config.method, parts)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressCallback(report, config.method))
@@ -90,11 +93,18 @@ def _finished(config: Config) -> dict[str, Any] | None:
         if path.is_file():
             found = read_json(path)
             if found.get("hash") != config.hash:
+                before = found.get("inputs", {})
+                changed = [name for name, now in config.inputs.items() if before.get(name, now) != now]
+                why = f" (what has changed since: {', '.join(changed)})" if changed else ""
                 raise KDError(
-                    f"{config.output} holds {what} of another config; name another output, or remove it"
+                    f"{config.output} holds {what} of another config{why}; name another output, or remove it"
                 )
             if path.name == RECORD:
                 return found
+    if not (config.output / STATE).is_dir() and (config.output / "config.json").is_file():
+        raise KDError(
+            f"{config.output} holds a model that `kd distill` did not make; name another output, or remove it"
+        )
     return None
 
 
@@ -178,6 +188,7 @@ def _save(
         "teachers": list(config.teachers),
         "student": config.student,
         "data": str(config.data),
+        "inputs": config.inputs,
         "settings": dict(config.settings),
         "budget": dict(config.budget),
         "seed": config.seed,

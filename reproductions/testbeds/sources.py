@@ -142,11 +142,10 @@ def load_pretrained(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = mirror("KD_MODEL_DIR")
-    local = None if folder is None else folder / hub_id
-    looked = [f"{local}" if local else "no local mirror (KD_MODEL_DIR is not set)"]
+    folder, local = mirror("KD_MODEL_DIR"), model_folder(hub_id)
+    looked = [f"{folder / hub_id}" if folder else "no local mirror (KD_MODEL_DIR is not set)"]
     source: str | Path = hub_id
-    if local is not None and local.is_dir():
+    if local is not None:
         source = local
     elif hub_id in PACKAGED:
         try:
@@ -164,6 +163,13 @@ def load_pretrained(
         looked.append(f"the hub ({first_line(error)})")
         raise KDError(f'model "{hub_id}": not found. Looked at ' + "; ".join(looked)) from error
     return model, tokenizer
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder that a model is read from: `$KD_MODEL_DIR/<name>`, or `name` itself; None where neither is one."""
+    folder = mirror("KD_MODEL_DIR")
+    places = [Path(name)] if folder is None else [folder / name, Path(name)]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def packaged_folder(packaged: Packaged) -> Path:

@@ -1,9 +1,12 @@
 """Models, data and a config file as a user of `kd distill` would have them."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
+from transformers import TrainerCallback
 
+from reproductions.distill import run
 from reproductions.distill.config import load_config
 from reproductions.distill.methods import SETTINGS
 from reproductions.distill.run import distil
@@ -36,3 +39,36 @@ def config_of(folder, method="word-kd", *, name="run", teacher="teacher", steps=
 
 def made(path):
     return distil(load_config(path, SETTINGS), lambda *_: None)
+
+
+class _Stop(TrainerCallback):
+    def __init__(self, step, how):
+        self.step, self.how = step, how
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.how(control)
+
+
+def _interrupt(_):
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """`with stopped(at=3)`: trainings inside are interrupted after that step; `how` does something else instead."""
+
+    @contextmanager
+    def stopping(at, how=_interrupt):
+        build = run.trainer_for
+
+        def trainer_for(method, parts):
+            trainer = build(method, parts)
+            trainer.add_callback(_Stop(at, how))
+            return trainer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "trainer_for", trainer_for)
+            yield
+
+    return stopping

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
 from catalog.schema import load_catalog
-from reproductions.distill import run as running
 from reproductions.distill.config import check_teacher_terms, load_config
 from reproductions.distill.methods import SETTINGS
 from reproductions.distill.run import RECORD, STATE
@@ -51,12 +50,6 @@ def test_two_teachers_and_lora(folder):
     assert not any("lora" in name for name in names), "adapters are merged in"
 
 
-class Stop(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("within_an_epoch", [False, True])
 @pytest.mark.parametrize(
     ("method", "extra"),
@@ -67,24 +60,15 @@ class Stop(TrainerCallback):
         ("minillm", "settings: {steps_per_generation: 2, num_iterations: 2}\n"),  # remembers its rollouts
     ],
 )
-def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch, method, extra, within_an_epoch):
+def test_an_interrupted_run_goes_on_and_ends_the_same(folder, stopped, method, extra, within_an_epoch):
     if within_an_epoch:  # three steps each, and the checkpoint is after two
         rows = [{"prompt": f"{word}{word}|", "completion": word} for word in WORDS[:4]]
         with (folder / "data.jsonl").open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     whole, cut = (config_of(folder, method, name=name, extra=extra) for name in ("whole", "cut"))
     expected = made(whole)
-    build = running.trainer_for
-
-    def stopping(method, parts):
-        trainer = build(method, parts)
-        trainer.add_callback(Stop())
-        return trainer
-
-    monkeypatch.setattr(running, "trainer_for", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), stopped(at=3):
         made(cut)
-    monkeypatch.setattr(running, "trainer_for", build)
     assert (folder / "cut" / STATE / "checkpoint-2").is_dir()
     clock = folder / "cut" / STATE / "clock.json"
     assert json.loads(clock.read_text())["seconds"] >= 0
