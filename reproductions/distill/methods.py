@@ -34,6 +34,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
+VALIDATING = ("distillm",)  # methods that listen to the loss on rows which are held out for it
+
 
 class Parts:
     """Models, rows and arguments, ready for a trainer."""
@@ -46,7 +48,7 @@ class Parts:
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizers: list[PreTrainedTokenizerBase],
         rows: Dataset,
-        validation: Dataset,
+        validation: Dataset | None,
         prompt_tokens: int,
         completion_tokens: int,
         arguments: Callable[..., Any],
@@ -59,6 +61,7 @@ class Parts:
         self.arguments, self.settings = arguments, settings
         self.keep = keep  # (name, build) -> plain data, made once even if the run is interrupted
         self.spent: dict[str, int] = {}  # tokens before the training, by model
+        self.labels: dict[str, int] = {}  # how many a teacher wrote, and how many of them were left out
 
     def encoded(self, rows: Dataset) -> Dataset:
         """Token ids and labels of prompt + completion + EOS."""
@@ -112,6 +115,7 @@ def _seqkd(parts: Parts) -> Trainer:
         return {"rows": labels.to_list(), "report": report.as_dict()}
 
     labels = parts.keep("labels", build)
+    parts.labels = {what: labels["report"][what] for what in ("completions", "truncated", "empty")}
     parts.spent = {who: labels["report"][f"{who}_tokens"] for who in ("teacher", "generated")}
     return SFTTrainer(parts.student, **_fixed(parts, Dataset.from_list(labels["rows"])))
 
@@ -121,7 +125,7 @@ def _white_box(parts: Parts) -> dict[str, Any]:
         "teacher": parts.teachers,
         "teacher_tokenizer": parts.teacher_tokenizers,
         "max_completion_length": parts.completion_tokens,
-        "eval_dataset": parts.encoded(parts.validation),
+        "eval_dataset": None if parts.validation is None else parts.encoded(parts.validation),
         **_fixed(parts, parts.rows),
     }
 

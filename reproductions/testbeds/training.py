@@ -31,14 +31,21 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_tokens: int
     those passes cost more than the training. Hand it over with `SKIP_PREPARATION`. A completion that ends with EOS
     already gets no second one. Raises KDError where the tokenizer has none.
     """
-    eos = eos_token(tokenizer)
-    prompts, completions = list(dataset["prompt"]), list(dataset["completion"])
-    whole = [p + c.removesuffix(eos) + eos for p, c in zip(prompts, completions, strict=True)]
-    ids = [row[:max_tokens] for row in tokenizer(whole)["input_ids"]]
-    starts = [common(a, b) for a, b in zip(tokenizer(prompts)["input_ids"], ids, strict=True)]
+    whole, begins = tokenized(dataset, tokenizer)
+    ids = [row[:max_tokens] for row in whole]
+    starts = [min(start, len(row)) for start, row in zip(begins, ids, strict=True)]
     labels = [[-100] * n + row[n:] for n, row in zip(starts, ids, strict=True)]
     kept = [i for i, (n, row) in enumerate(zip(starts, ids, strict=True)) if n < len(row)]
     return Dataset.from_dict({"input_ids": [ids[i] for i in kept], "labels": [labels[i] for i in kept]})
+
+
+def tokenized(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[int]], list[int]]:
+    """Ids of each row: prompt, completion, EOS; and how many are the prompt's. Raises KDError as `encode` does."""
+    eos = eos_token(tokenizer)
+    prompts, completions = list(dataset["prompt"]), list(dataset["completion"])
+    whole = [p + c.removesuffix(eos) + eos for p, c in zip(prompts, completions, strict=True)]
+    ids = list(tokenizer(whole)["input_ids"])
+    return ids, [common(a, b) for a, b in zip(tokenizer(prompts)["input_ids"], ids, strict=True)]
 
 
 def eos_token(tokenizer: PreTrainedTokenizerBase) -> str:
