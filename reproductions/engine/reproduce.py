@@ -100,8 +100,8 @@ def _outcome(plan: Plan, made: Made, before: PaperView | None) -> Outcome:
     if made.failures or kept < total:
         where = ", ".join(failure.file for failure in made.failures)
         message = (
-            f"{len(made.failures)} of {total} runs failed; tracebacks: {where}. {kept} finished runs are kept; the same "
-            "command makes the rest."
+            f"{len(made.failures)} of {total} runs failed; tracebacks: {where}. {kept} finished runs are kept; "
+            "the same command makes the rest."
         )
         return Outcome(BAD, message, failures=made.failures)
     view = gather.view_of({plan.scale.name: plan}, {plan.scale.name: results_of_runs(plan, made)})

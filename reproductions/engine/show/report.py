@@ -1,4 +1,4 @@
-"""What a reproduction says in the terminal: figures, budgets, and claim by claim paper, recorded result and this run."""
+"""What a reproduction says in the terminal: figures, budgets, and by claim paper, recorded and this run."""
 
 from __future__ import annotations
 
