@@ -27,14 +27,13 @@ PIECE = 20_000  # rows encoded together: while they are Python lists they take s
 class Asked:
     """A teacher of the surroundings: frozen, on its device, and how it is asked.
 
-    `other_tokens`: it reads another tokenizer than the student. `readable` makes of its answers (rows of `prompt` as it
-    was asked and `completion`) the student's rows, and says how many it could not read.
+    `readable` makes of its answers (rows of `prompt` as it was asked and `completion`) the student's rows, and says how
+    many the student could not read.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    other_tokens: bool
     completion_tokens: int
     prompt_column: str = "prompt"
     readable: Callable[[Dataset], tuple[Dataset, int]] = lambda rows: (rows, 0)
@@ -63,9 +62,6 @@ class Surroundings(Protocol):
     def corpus(self) -> Dataset | None:
         """Plain text (column `text`) for a language-modelling term, where there is any."""
 
-    def domains(self) -> Mapping[str, tuple[Dataset, Dataset]]:
-        """Training and validation rows by domain; empty where rows have none."""
-
     def arguments(self, config_class: type, **more: Any) -> Any:
         """Training arguments of a class, with `more` among them."""
 
@@ -82,6 +78,16 @@ class Surroundings(Protocol):
 
     def spent(self, report: Any) -> None:
         """Count what a teacher's answers cost (`LabellingReport`)."""
+
+
+def looks_at_validation(method: Mapping[str, Any]) -> bool:
+    """Whether a method measures itself on held-out rows while it trains."""
+    sampler: Any = method.get("sampler")
+    while isinstance(sampler, Mapping):
+        if sampler["name"] in ("adaptive-replay", "domains"):
+            return True
+        sampler = sampler.get("sampler")
+    return False
 
 
 def trainer_for(method: Mapping[str, Any], surroundings: Surroundings) -> Any:
@@ -106,23 +112,21 @@ def _distillation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
     parts: dict[str, Any] = {
         "terms": terms,
         "sampler": sampler,
-        "teacher": [Teacher(one.model, one.tokenizer if one.other_tokens else None) for one in asked],
+        "teacher": [Teacher(one.model, one.tokenizer) for one in asked],
         "gradient_balance": method.get("gradient_balance", False),
         "max_completion_length": surroundings.completion_tokens,
         "processing_class": surroundings.tokenizer,
         "arguments": lambda kind, **more: surroundings.arguments(kind, **more, **SKIP_PREPARATION),
     }
-    own = asked[0].tokenizer if asked and asked[0].other_tokens else surroundings.tokenizer
-    if any(term.reads == "pair" for term in terms):
-        return parts | {
-            "train_dataset": encoded_pairs(rows, surroundings.tokenizer, own, *surroundings.pair_limits)
-        }
+    if asked and any(term.reads == "pair" for term in terms):
+        tokenizers = surroundings.tokenizer, asked[0].tokenizer
+        return parts | {"train_dataset": encoded_pairs(rows, *tokenizers, *surroundings.pair_limits)}
     limit = surroundings.prompt_tokens + surroundings.completion_tokens
-    validation = surroundings.rows("validation")
-    return parts | {
-        "train_dataset": encode(rows, surroundings.tokenizer, limit, *filter(None, kept)),
-        "eval_dataset": encode(validation, surroundings.tokenizer, limit, *filter(None, kept)),
-    }
+    parts["train_dataset"] = encode(rows, surroundings.tokenizer, limit, *filter(None, kept))
+    if looks_at_validation(method):
+        held_out = surroundings.rows("validation")
+        parts["eval_dataset"] = encode(held_out, surroundings.tokenizer, limit, *filter(None, kept))
+    return parts
 
 
 def _policy(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def _policy(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, 
     asked = surroundings.teacher(method["teachers"][0])
     return {
         "teacher": asked.model,
-        "teacher_tokenizer": asked.tokenizer if asked.other_tokens else None,
+        "teacher_tokenizer": asked.tokenizer,
         "arguments": surroundings.arguments,
         "max_completion_length": surroundings.completion_tokens,
         "train_dataset": rows_of(method["data"], surroundings),

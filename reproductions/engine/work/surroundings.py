@@ -52,9 +52,6 @@ class RunSurroundings:
     def corpus(self) -> Dataset | None:
         return self._bed.pretraining
 
-    def domains(self) -> Mapping[str, tuple[Dataset, Dataset]]:
-        return self._bed.domains
-
     def arguments(self, config_class: type, **more: Any) -> Any:
         return self._run.arguments(config_class, **more)
 
