@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from methods.tokenizers.encoding import tokenized
 from reproductions.engine.errors import KDError
 from reproductions.testbeds.sources import read_jsonl
-from reproductions.testbeds.training import tokenized
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 FIELDS = ("prompt", "completion")
+MORE = ("thoughts", "domain")  # that some methods read
 # Fields that say something to a model: a row that has one and is read without it is not the row that was meant.
 SPOKEN = (
     "system",
@@ -61,7 +62,8 @@ def read_rows(
                 f'{path}: row {number} has a field "{spoken[0]}", which would be left out: write it into "prompt", '
                 "as the student is to read it, and take the field out"
             )
-    data = Dataset.from_list([{name: row[name] for name in FIELDS} for row in rows])
+    read = [*FIELDS, *(name for name in MORE if all(isinstance(row.get(name), str) for row in rows))]
+    data = Dataset.from_list([{name: row[name] for name in read} for row in rows])
     ids, starts = tokenized(data, tokenizer)
     sizes = [(start, len(row) - start) for start, row in zip(starts, ids, strict=True)]
     kept = [
@@ -78,7 +80,7 @@ def read_rows(
             f"{path}: {len(kept)} different rows fit into {limits}; two are needed, one to validate with"
         )
     counts = {"read": len(rows), "too_long": len(rows) - len(kept), "held_out": len(held)}
-    unused = sorted({name for row in rows for name in row} - set(FIELDS))
+    unused = sorted({name for row in rows for name in row} - set(read))
     validation = data.select([kept[place] for place in sorted(held)]) if validate else None
     return Rows(data.select(train), validation, counts, unused)
 

@@ -8,18 +8,19 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from methods.assembly import looks_at_validation, trainer_for
+from methods.recipe import teachers_of
+from methods.tokenizers.encoding import eos_token
 from reproductions.distill.config import Config
-from reproductions.distill.methods import VALIDATING, Parts, trainer_for
 from reproductions.distill.rows import Rows, read_rows
-from reproductions.engine.callbacks import ClockCallback, ProgressCallback
+from reproductions.distill.surroundings import GivenSurroundings, named_teachers
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, write_atomic
+from reproductions.engine.work.callbacks import ClockCallback, ProgressCallback
 from reproductions.engine.work.seeding import seed_everything
 from reproductions.testbeds.sources import load_pretrained
-from reproductions.testbeds.training import eos_token
 
 RECORD, STATE = "kd-distill.json", ".kd-state"
 
@@ -51,39 +52,34 @@ def distil(config: Config, report: Callable[[str, int, int], None]) -> dict[str,
         tokenizer,
         prompt_tokens=budget["prompt_tokens"],
         completion_tokens=budget["completion_tokens"],
-        validate=config.method in VALIDATING,
+        validate=looks_at_validation(config.tree),
         seed=config.seed,
     )
-    parts = Parts(
+    method, teachers = named_teachers(config.tree, teachers_of(config.tree), loaded)
+    for _, its in loaded:
+        if its is not None and its.pad_token is None:
+            its.pad_token = its.eos_token
+    surroundings = GivenSurroundings(
         student=_adapted(student, config),
-        teachers=[model for model, _ in loaded if model is not None],
+        teachers=teachers,
         tokenizer=tokenizer,
-        teacher_tokenizers=[its for _, its in loaded],
-        rows=rows.train,
-        validation=rows.validation,
-        prompt_tokens=budget["prompt_tokens"],
-        completion_tokens=budget["completion_tokens"],
+        rows=rows,
+        budget=budget,
+        seed=config.seed,
         arguments=lambda kind, **more: _arguments(config, kind, more),
-        settings=config.settings,
-        keep=lambda name, build: _kept(config.output / STATE / f"{name}.json", build),
+        state=config.output / STATE,
     )
     write_atomic(
         config.output / STATE / "config.json",
         json.dumps({"hash": config.hash, "inputs": config.inputs}) + "\n",
     )
-    trainer = trainer_for(config.method, parts)
+    trainer = trainer_for(method, surroundings)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressCallback(report, config.method))
     clock = ClockCallback(config.output / STATE / "clock.json")
     trainer.add_callback(clock)
     trainer.train(resume_from_checkpoint=_last_checkpoint(config))
-    return _save(config, trainer, tokenizer, parts, rows, clock.seconds)
-
-
-def _kept(path: Path, build: Callable[[], Any]) -> Any:
-    if not path.is_file():
-        write_atomic(path, json.dumps(build(), ensure_ascii=False))
-    return read_json(path)
+    return _save(config, trainer, tokenizer, surroundings, rows, clock.seconds)
 
 
 def _finished(config: Config) -> dict[str, Any] | None:
@@ -166,7 +162,7 @@ def _last_checkpoint(config: Config) -> str | None:
 
 
 def _save(
-    config: Config, trainer: Any, tokenizer: Any, parts: Parts, rows: Rows, seconds: float
+    config: Config, trainer: Any, tokenizer: Any, found: GivenSurroundings, rows: Rows, seconds: float
 ) -> dict[str, Any]:
     """The student as a plain folder, adapters merged in; checkpoints go once it is there."""
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -177,19 +173,20 @@ def _save(
     record = {
         "hash": config.hash,
         "method": config.method,
+        "computes": config.tree,
         "teachers": list(config.teachers),
         "student": config.student,
         "data": str(config.data),
         "inputs": config.inputs,
         "rows": rows.counts | {"trained_on": len(trainer.train_dataset)},
         "unused_fields": rows.unused,
-        "labels": parts.labels,
+        "labels": dict(found.labels),
         "settings": dict(config.settings),
         "budget": dict(config.budget),
         "seed": config.seed,
         "steps": trainer.state.global_step,
         "seconds": round(seconds, 1),
-        "tokens": dict(Counter(getattr(trainer, "token_counts", {})) + Counter(parts.spent)),
+        "tokens": dict(Counter(getattr(trainer, "token_counts", {})) + found.tokens),
         "rollouts": getattr(trainer, "rollout_counts", {}),
     }
     write_atomic(config.output / RECORD, json.dumps(record, indent=1) + "\n")

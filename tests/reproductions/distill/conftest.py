@@ -8,7 +8,6 @@ from transformers import TrainerCallback
 
 from reproductions.distill import run
 from reproductions.distill.config import load_config
-from reproductions.distill.methods import SETTINGS
 from reproductions.distill.run import distil
 from tests.methods.conftest import letter_tokenizer, make_model
 
@@ -38,7 +37,7 @@ def config_of(folder, method="word-kd", *, name="run", teacher="teacher", steps=
 
 
 def made(path):
-    return distil(load_config(path, SETTINGS), lambda *_: None)
+    return distil(load_config(path), lambda *_: None)
 
 
 class _Stop(TrainerCallback):

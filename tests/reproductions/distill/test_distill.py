@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from catalog.errors import CatalogError
 from catalog.schema import load_catalog
 from reproductions.distill.config import check_teacher_terms, load_config
-from reproductions.distill.methods import SETTINGS
 from reproductions.distill.run import RECORD, STATE
 from reproductions.engine.errors import KDError
 
@@ -110,7 +109,7 @@ def test_mistakes_have_file_line_and_the_nearest_name(folder, line, message):
         f"method: word-kd\nteacher: teacher\nstudent: student\ndata: data.jsonl\noutput: o\n{line}\n"
     )
     with pytest.raises(CatalogError) as error:
-        load_config(path, SETTINGS)
+        load_config(path)
     assert message in str(error.value) and "wrong.yaml:6:" in str(error.value)
 
 
@@ -133,7 +132,7 @@ def test_what_cannot_be_run_is_refused(folder, text, message):
     with pytest.raises(
         CatalogError, match=message.replace("(", r"\(").replace("?", r"\?").replace(")", r"\)")
     ):
-        load_config(path, SETTINGS)
+        load_config(path)
 
 
 def test_a_bad_row_is_named(folder):
@@ -152,4 +151,4 @@ def test_a_teacher_whose_terms_forbid_it_needs_a_word(folder):
     named = config_of(folder, extra="teacher_terms: openai\n")
     with pytest.raises(CatalogError, match="forbid training"):
         check_teacher_terms(load_config(named, SETTINGS), teachers)
-    check_teacher_terms(load_config(config_of(folder), SETTINGS), teachers)
+    check_teacher_terms(load_config(config_of(folder)), teachers)
