@@ -5,19 +5,12 @@ import warnings
 import pytest
 import torch
 
-from methods.slots.contrastive import AdaptiveSkew
 from methods.slots.samplers import AdaptiveReplay, student_examples
-from methods.trainers.cross_tokenizer import MergedChunks, NextToken
-from methods.trainers.sft import SFTTrainer
-from tests.methods.trainers.one_update import (
-    COMPOSITIONS,
-    CROSS,
-    ROWS,
-    TRAINERS,
-    Term,
-    make_trainer,
-    parameters,
-)
+from methods.slots.terms import Divergence, NextToken
+from methods.slots.weights import AdaptiveSkew
+from methods.tokenizers.terms import MergedChunks
+from methods.trainers import Distiller
+from tests.methods.trainers.one_update import COMPOSITIONS, CROSS, ROWS, TRAINERS, make_trainer, parameters
 
 
 class InTurn:
@@ -41,11 +34,11 @@ class InTurn:
 REMEMBERING = {
     "replay": lambda: {
         "sampler": AdaptiveReplay(start=0.8, rise=0.1, validations=3, capacity=3),
-        "terms": [Term("skew_forward_kl")],
+        "terms": [Divergence("skew_forward_kl")],
         "eval_dataset": ROWS,
     },
     "curriculum": lambda: {
-        "terms": [Term("skew_forward_kl", row_settings=AdaptiveSkew("teacher", base=0.5, anchor_steps=4))],
+        "terms": [Divergence("skew_forward_kl", row_settings=AdaptiveSkew("teacher", base=0.5, anchor_steps=4))],
     },
 }
 CROSS_REMEMBERING = {
@@ -99,6 +92,6 @@ def test_a_checkpoint_without_its_memory_says_so(tokenizer, tmp_path):
     trained("sft", "llama", tokenizer, tmp_path)
     (tmp_path / "checkpoint-3" / "memory-0.safetensors").unlink()
     trainer, _ = make_trainer("sft", "llama", tokenizer, str(tmp_path), max_steps=4, optim="adamw_torch")
-    assert isinstance(trainer, SFTTrainer)
+    assert isinstance(trainer, Distiller)
     with pytest.warns(UserWarning, match="memory-0.safetensors is missing"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))

@@ -1,11 +1,12 @@
-"""CODITrainer on four unequal rows, for the matrix of one_update.py."""
+"""LatentDistiller on four unequal rows, for the matrix of one_update.py."""
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
 from methods.modeling.latent_reasoning import attach_latent
-from methods.trainers.codi import CODITrainer, SFTConfig
+from methods.trainers.latent import LatentDistiller
+from methods.trainers.trl_compat import SFTConfig
 from tests.methods.conftest import ONE_STEP, letter_tokenizer, make_model
 
 BEGIN, END = 27, 28
@@ -35,7 +36,7 @@ def thinker(kind: str, *, steps: int = 3, width: int | None = None):
 def make_trainer(model, folder: str, *, batch: int = 4, accumulate: int = 1, weights=None, **settings):
     """SGD of rate 1 without clipping, one step."""
     sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate}
-    return CODITrainer(
+    return LatentDistiller(
         model,
         args=SFTConfig(**{**ONE_STEP, **sizes, "output_dir": folder, **settings}),
         train_dataset=Dataset.from_list(ROWS),

@@ -1,4 +1,4 @@
-"""A language-modelling loss on plain text beside a distillation: L_PT of MiniLLM, which DistiLLM takes over."""
+"""A language-modelling loss on plain text beside any other terms: L_PT of MiniLLM, which DistiLLM takes over."""
 
 from __future__ import annotations
 
@@ -13,31 +13,36 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from methods.errors import MethodError
-from methods.losses.fused.linear import head_of, linear_cross_entropy
+from methods.losses.fused.linear import Head, linear_cross_entropy
 from methods.modeling.core import hidden_states
-from methods.modeling.normalise import window_tokens
+from methods.registry import component
+from methods.slots.rows import Rows
+from methods.slots.term import NOTHING, Term, Weight, Window
 
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Right-padded `ids` and `labels` (B, L), -100 on padding; `tokens`: predicted ones of the window on all ranks."""
+    """Right-padded `ids` and `labels` (B, L), -100 on padding."""
 
     ids: Tensor
     labels: Tensor
-    tokens: Tensor
 
-    def loss(self, core: torch.nn.Module) -> tuple[Tensor, Tensor]:
-        """Sum of -log q(token), in nats, and how many tokens `core` has read."""
+    def count(self) -> Tensor:
+        """How many tokens are predicted."""
+        return (self.labels[:, 1:] != -100).sum()
+
+    def loss(self, core: torch.nn.Module, head: Head) -> tuple[Tensor, Tensor]:
+        """Sum of -log q(token) under this head, in nats, and how many tokens `core` has read."""
         device = next(core.parameters()).device
         ids, labels = self.ids.to(device), self.labels.to(device)[:, 1:]
         rows = labels != -100
         attention = torch.ones_like(ids)
         attention[:, 1:] = rows
         hidden = hidden_states(core, ids, attention)[:, :-1][rows]
-        return linear_cross_entropy(hidden, head_of(core), labels[rows]).total, attention.sum()
+        return linear_cross_entropy(hidden, head, labels[rows]).total, attention.sum()
 
 
-class PlainText:
+class TextStream:
     """This rank's batches of a corpus (column `text`) for ever, in an order that the seed fixes.
 
     `max_length` cuts a text, in tokens. Every rank draws the same global batch and keeps its own rows. Raises
@@ -68,10 +73,7 @@ class PlainText:
         """The next batches, one for each micro-batch of an optimizer step."""
         drawn = [next(self._batches) for _ in range(micro_batches)]
         self._drawn += micro_batches
-        tokens = window_tokens(
-            sum(int((labels[:, 1:] != -100).sum()) for _, labels in drawn), self.accelerator
-        )
-        return [TextBatch(ids, labels, tokens) for ids, labels in drawn]
+        return [TextBatch(ids, labels) for ids, labels in drawn]
 
     def state(self) -> dict[str, int]:
         """What a checkpoint must keep, as plain data."""
@@ -109,3 +111,56 @@ class PlainText:
         for i, sequence in enumerate(tokens):
             ids[i, : len(sequence)] = labels[i, : len(sequence)] = torch.tensor(sequence)
         return ids, labels
+
+
+@component("term", "plain-text")
+class PlainText(Term):
+    """-log q(token) on as many rows of plain text as of the data, mean over the text's own tokens of the window.
+
+    `corpus` has a column `text`; a text is cut at `max_length` tokens.
+    Source: MiniLLM, arXiv 2306.08543, section 2.2 (L_PT); DistiLLM's official code (finetune.py: `lm_coef`, `pt_loss`).
+    """
+
+    reads = NOTHING
+
+    def __init__(self, corpus: Dataset | None, *, weight: Weight = 1.0, max_length: int | None = 512):
+        if corpus is None:
+            raise MethodError("a loss on plain text needs a corpus: rows with a column text")
+        self.corpus, self.weight, self.max_length = corpus, weight, max_length
+        self._key, self._read = "", lambda tokens: None
+
+    def prepare(self, trainer: Any) -> None:
+        self._key = f"plain text {id(self)}"  # a window may hold the texts of several such terms
+        self._read = lambda tokens: trainer.count_tokens("student", tokens)
+        self._stream = TextStream(
+            self.corpus,
+            trainer.processing_class,
+            trainer.accelerator,
+            batch_size=trainer.args.per_device_train_batch_size,
+            max_length=self.max_length,
+            seed=trainer.args.seed,
+        )
+
+    def begin_step(self, window: Window) -> None:
+        texts = self._stream.window(len(window.batches))
+        for batch, text in zip(window.batches, texts, strict=True):
+            batch[self._key] = text
+
+    def count(self, batch: Mapping[str, Any]) -> Tensor:
+        text = batch.get(self._key)  # none in an evaluation
+        return torch.zeros((), dtype=torch.long) if text is None else text.count()
+
+    def total(self, rows: Rows) -> Tensor:
+        if self._key not in rows.batch:
+            return rows.hidden.new_zeros(())
+        loss, read = rows.batch[self._key].loss(rows.core, rows.head)
+        self._read(read)
+        return loss
+
+    def state(self) -> dict[str, int]:
+        """What a checkpoint must keep, as plain data."""
+        return self._stream.state()
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go on from what `state` gave."""
+        self._stream.restore(state)

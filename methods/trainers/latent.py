@@ -1,4 +1,4 @@
-"""CODI: a model that reasons in words teaches itself to reason in a few vectors."""
+"""A model that reasons in words teaches itself to reason in a few vectors: CODI."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from methods.modeling.core import core_model, position_ids
 from methods.modeling.latent_reasoning import NAME, advance, extended, latent_of, think
 from methods.modeling.normalise import window_mean, window_tokens
 from methods.modeling.rollouts import left_pad
-from methods.trainers.sft import SFTConfig, SFTTrainer
-from methods.trainers.trl_compat import through_wrapper
-
-__all__ = ["CODITrainer", "SFTConfig"]
+from methods.trainers.base import RowsTrainer
+from methods.trainers.trl_compat import SFTConfig, through_wrapper
 
 COLUMNS = ("prompt_ids", "thought_ids", "marker_ids", "answer_ids")
 DEVIATION_FLOOR = 1e-6
 
 
-class CODITrainer(SFTTrainer):
+class LatentDistiller(RowsTrainer):
     """Explicit reasoning, latent reasoning and their hidden states at the token before the answer, learnt together.
 
     loss = teacher_weight * CE(thoughts, marker, answer | prompt)                       mean over tokens
@@ -52,7 +50,7 @@ class CODITrainer(SFTTrainer):
     ):
         latent = latent_of(model)
         if latent is None:
-            raise MethodError("CODI needs a model with latent thoughts: call attach_latent first")
+            raise MethodError("a latent distillation needs a model with latent thoughts: call attach_latent first")
         if args.gradient_checkpointing:
             raise MethodError(
                 "latent thoughts need the key-value cache, which gradient checkpointing turns off"
@@ -63,7 +61,7 @@ class CODITrainer(SFTTrainer):
         super().__init__(model, args=args, data_collator=collator, **kwargs)
         if self.is_fsdp_enabled:
             raise MethodError(
-                "CODI's gradients reach a layer through the key-value cache too, where FSDP does not gather its "
+                "its gradients reach a layer through the key-value cache too, where FSDP does not gather its "
                 "weights: use DDP"
             )
         self.weights = {
@@ -180,7 +178,7 @@ class Collator:
         for row in rows:
             for name in ("prompt_ids", "marker_ids", "answer_ids"):
                 if not row[name]:
-                    raise MethodError(f"a row of CODI's data has no {name}")
+                    raise MethodError(f"a row has no {name}")
         explicit = [[*r["prompt_ids"], *r["thought_ids"], *r["marker_ids"], *r["answer_ids"]] for r in rows]
         latent = [[self.end_id, *r["marker_ids"], *r["answer_ids"]] for r in rows]
         ids, mask, labels = self._right(explicit, [len(r["prompt_ids"]) for r in rows])

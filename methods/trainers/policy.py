@@ -21,13 +21,15 @@ from methods.modeling.core import core_model, eos_ids, freeze, hidden_states, sh
 from methods.modeling.normalise import window_mean, window_tokens
 from methods.modeling.rollouts import Rollouts, rollout
 from methods.modeling.sharding import gathered
-from methods.slots.plain_text import PlainText, TextBatch
+from methods.slots.terms.plain_text import TextBatch, TextStream
+from methods.teachers.store import TeacherStore
 from methods.trainers.memory import Remembers
+from methods.trainers.teachers import Teacher, as_teachers
 from methods.trainers.trl_compat import GRPOConfig, GRPOTrainer, RepeatSampler, through_wrapper
 
 
 @dataclass
-class MiniLLMConfig(GRPOConfig):
+class PolicyConfig(GRPOConfig):
     """GRPO's configuration with the paper's switches.
 
     Rollouts per iteration are `per_device_train_batch_size * steps_per_generation` a rank, reused for
@@ -90,7 +92,7 @@ class OrderOfEpochs(Sampler):
             torch.randperm(self.sampler.num_samples, generator=self.sampler.generator)
 
 
-class MiniLLMTrainer(Remembers, GRPOTrainer):
+class PolicyDistiller(Remembers, GRPOTrainer):
     """The student samples (mixed with the teacher), the teacher scores every token, the student follows the gradient
 
     grad L = Single + Long, with p the teacher, q the student, w_t the importance weight of the mixed sampler:
@@ -101,18 +103,17 @@ class MiniLLMTrainer(Remembers, GRPOTrainer):
     Differs from the authors' scripts, which whiten advantages, leave w_t out of Single and keep r_t in A_t.
     """
 
-    args: MiniLLMConfig
+    args: PolicyConfig
 
     def __init__(
         self,
         model: PreTrainedModel,
         *,
-        teacher: PreTrainedModel,
-        args: MiniLLMConfig,
+        teacher: PreTrainedModel | Teacher,
+        args: PolicyConfig,
         train_dataset: Dataset,
         processing_class: Any,
         pretraining_dataset: Dataset | None = None,
-        teacher_tokenizer: Any = None,
         **kwargs: Any,
     ):
         super().__init__(
@@ -124,15 +125,18 @@ class MiniLLMTrainer(Remembers, GRPOTrainer):
             **kwargs,
         )
         core = core_model(self.accelerator.unwrap_model(self.model))
-        shared_vocabulary(core, teacher, processing_class, teacher_tokenizer)
-        self.teacher = self.accelerator.prepare_model(freeze(teacher), evaluation_mode=True)
+        (given,) = as_teachers(teacher)
+        if isinstance(given.model, TeacherStore):
+            raise MethodError("a teacher store cannot score what a student writes: give the teacher itself")
+        shared_vocabulary(core, given.model, processing_class, given.tokenizer)
+        self.teacher = self.accelerator.prepare_model(freeze(given.model), evaluation_mode=True)
         self.text_tokenizer = processing_class
         self.stop_ids = eos_ids(core, processing_class)
         self._tokens: dict[str, Tensor | int] = {"student": 0, "teacher": 0, "generated": 0}
         self.rollout_counts = {"completions": 0, "truncated": 0, "empty": 0}
         self._corpus = None
         if pretraining_dataset is not None and args.pretraining_weight > 0:
-            self._corpus = PlainText(
+            self._corpus = TextStream(
                 pretraining_dataset,
                 processing_class,
                 self.accelerator,
@@ -141,6 +145,7 @@ class MiniLLMTrainer(Remembers, GRPOTrainer):
                 seed=args.seed,
             )
         self._corpus_window: list[TextBatch] = []
+        self._corpus_tokens = torch.zeros(())
 
     @property
     def token_counts(self) -> dict[str, int]:
@@ -266,6 +271,8 @@ class MiniLLMTrainer(Remembers, GRPOTrainer):
         if self._corpus is not None:
             if position == start:
                 self._corpus_window = self._corpus.window(accumulate)
+                read = sum(text.count() for text in self._corpus_window)
+                self._corpus_tokens = window_tokens(read, self.accelerator)
             inputs["corpus"] = self._corpus_window[position - start]
         return inputs
 
@@ -323,9 +330,9 @@ class MiniLLMTrainer(Remembers, GRPOTrainer):
         return loss
 
     def _corpus_loss(self, core: torch.nn.Module, text: TextBatch) -> Tensor:
-        total, read = text.loss(core)
+        total, read = text.loss(core, head_of(core))
         self._tokens["student"] = self._tokens["student"] + read
-        return window_mean(total, text.tokens, self.accelerator)
+        return window_mean(total, self._corpus_tokens, self.accelerator)
 
 
 def _no_reward(prompts, **_):

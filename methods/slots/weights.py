@@ -1,39 +1,43 @@
-"""Contrastive distillation: the teacher's text pulls with one skewed KL, the student's own pushes with the other.
+"""What weighs what: settings of a divergence that differ from row to row, and weights that change over the training.
 
-Source: DistiLLM-2, arXiv 2503.07067, and its official code (github.com/jongwooko/distillm-2, src/distillm_trainer.py),
-which writes what is `skew` here as alpha, and as beta the growing share of the student's side.
+Token weights are functions from `Rows` to a weight (N,) for each of them, without gradient.
+Source of AdaptiveSkew and both shares: DistiLLM-2, arXiv 2503.07067, and its official code
+(github.com/jongwooko/distillm-2, src/distillm_trainer.py), which writes what is `skew` here as alpha, and as beta the
+growing share of the student's side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from methods.errors import MethodError
 from methods.losses.divergences import check_fraction
-from methods.losses.fused.formulas import Block, by_row
 from methods.losses.fused.linear import Head, linear_log_probs
-from methods.slots.samplers import Example, Step, WithStudent, student_examples
-from methods.slots.targets import Rows, linear
+from methods.registry import component
+from methods.slots.rows import Rows
+from methods.slots.targets import linear
+from methods.slots.term import Window
 
 SIDES = ("teacher", "student")
 
 
-def detached_skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
-    """KL(q || (1 - skew) p + skew q), the q inside the mixture a constant: as in the official code of DistiLLM-2.
+class RowSettings(Protocol):
+    """Settings of a divergence that differ from row to row, such as a skew for each sequence."""
 
-    The value is that of `skew_reverse_kl`; the gradient leaves out how the mixture moves with the student.
-    """
-    m = torch.lerp(block.p, block.q, by_row("skew", skew, block), out=block.scratch)
-    m.clamp_min_(torch.finfo(m.dtype).tiny)
-    slope = block.log_q.sub_(m.log_()).mul_(block.q)
-    return slope.sum(-1), slope
+    def __call__(self, rows: Rows, mask: Tensor | None) -> dict[str, Tensor]:
+        """By name, a value (N,) for each of the rows; only those inside `mask` (N,) count. No gradient."""
+        ...
+
+    def begin_step(self, window: Window) -> None:
+        """Called on every rank before each optimizer step."""
+        ...
 
 
+@component("row-settings", "adaptive-skew")
 class AdaptiveSkew:
     """A skew for each sequence y: clip(1 - (1 - base) anchor / gap(y), floor, base).
 
@@ -94,36 +98,21 @@ class AdaptiveSkew:
         self.anchor, self._steps = state["anchor"], state["steps"]
         self._sums = None if state["sums"] is None else torch.tensor(state["sums"], dtype=torch.float64)
 
-    def begin_step(self, reduce: Callable[[Tensor], Tensor]) -> None:
+    def begin_step(self, window: Window) -> None:
         if self.anchor is None and self._steps >= self.anchor_steps:
             local = torch.zeros(2, dtype=torch.float64) if self._sums is None else self._sums
-            total, count = reduce(local).tolist()
+            total, count = window.sum_over_ranks(local).tolist()
             self.anchor = total / count if count else None
         self._steps += 1
 
 
+@component("schedule", "student-share")
 def student_share(progress: float) -> float:
-    """1 to 1.5 over the first half of the training, then 1.5: beta of the official code."""
+    """1 to 1.5 over the first half of the training, then 1.5: beta of the official code of DistiLLM-2."""
     return 1.0 + 0.5 * min(1.0, 2 * progress)
 
 
+@component("schedule", "teacher-share")
 def teacher_share(progress: float) -> float:
-    """2 - beta, what is left for the teacher's side: from 1 to 0.5."""
+    """2 - beta of DistiLLM-2, what is left for the teacher's side: from 1 to 0.5."""
     return 2.0 - student_share(progress)
-
-
-class PairedStudent:
-    """Every second prompt of the window with two answers, the given one and the student's own; the others wait.
-
-    As many sequences a step as with any other sampler. The given answers are the teacher's and stay so as `source`.
-    DistiLLM-2 (arXiv 2503.07067) samples the student's side for an epoch beforehand; here it is fresh at each step.
-    """
-
-    def __init__(self, source: str = "teacher", *, temperature: float = 1.0):
-        self._both = WithStudent(source, temperature=temperature)
-
-    def __call__(self, window: Sequence[Example], step: Step) -> list[Example]:
-        given = [replace(example, source=self._both.source) for example in window]
-        paired = window[: len(window) // 2 * 2 : 2]
-        given[1::2] = student_examples(paired, step, temperature=self._both.temperature)
-        return given
