@@ -16,7 +16,7 @@ from reproductions.distill.methods import Parts, trainer_for
 from reproductions.engine.callbacks import ClockCallback, ProgressCallback
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, write_atomic
-from reproductions.engine.seeding import seed_everything
+from reproductions.engine.work.seeding import seed_everything
 from reproductions.testbeds.sources import load_pretrained, read_jsonl
 
 RECORD, STATE = "kd-distill.json", ".kd-state"

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.reader import nearest
 from reproductions.engine import metrics as metric_functions
-from reproductions.engine.artifacts import Artifacts, save_model
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, significant, write_atomic
-from reproductions.engine.seeding import preserved_random_state, seed_everything
+from reproductions.engine.work.artifacts import Artifacts, save_model
+from reproductions.engine.work.seeding import preserved_random_state, seed_everything
 
 if TYPE_CHECKING:
     import torch

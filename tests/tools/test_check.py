@@ -133,11 +133,12 @@ def test_claims_results_and_findings_are_looked_for(look, monkeypatch, tmp_path)
 
 def test_a_method_without_test_is_seen(look, monkeypatch, tmp_path):
     monkeypatch.setattr(check, "TESTS", tmp_path)
-    (tmp_path / "one_update.py").write_text('"""x"""\nTRAINERS = ()\n')
+    (tmp_path / "trainers").mkdir()
+    (tmp_path / "trainers" / "one_update.py").write_text('"""x"""\nTRAINERS = ()\n')
     first, second = (item for item in look() if item[0] == "test")
     assert first[1:] == ("test_minillm.py:1", "no test of methods.trainers.minillm.MiniLLMTrainer")
     assert second[1] == "one_update.py:2" and "invariance matrix" in second[2]
-    (tmp_path / "one_update.py").write_text("from methods.trainers import minillm\n")
+    (tmp_path / "trainers" / "one_update.py").write_text("from methods.trainers import minillm\n")
     assert look() == []
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reproductions.engine.artifacts import Artifacts
+from reproductions.engine.work.artifacts import Artifacts
 from reproductions.engine.errors import KDError
 
 KEY = {"width": 3, "revision": "a"}
