@@ -33,8 +33,12 @@ class Rows:
     position: Tensor  # (N,) place in the completion, from 0
     core: Any = None  # the student, for a term that reads text of its own
     batch: Mapping[str, Any] = field(default_factory=dict)  # the collated batch
-    blocks: Mapping[int, Tensor] = field(default_factory=dict)  # outputs (N, H) of the student's blocks asked for
-    teacher_blocks: Mapping[int, Tensor] = field(default_factory=dict)  # the first teacher's, at the rows it has
+    blocks: Mapping[int, Tensor] = field(
+        default_factory=dict
+    )  # outputs (N, H) of the student's blocks asked for
+    teacher_blocks: Mapping[int, Tensor] = field(
+        default_factory=dict
+    )  # the first teacher's, at the rows it has
     pair: tuple[Side, Side] | None = None
 
     def sides(self) -> tuple[Side, Side]:

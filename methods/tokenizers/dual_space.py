@@ -32,8 +32,9 @@ class DualSpace(PairTerm, nn.Module):
     With `attention`, cross-model attention brings the states of one side to the tokens of the other: the queries are
     the student's embeddings of a token and the next one, projected, the keys the teacher's; D then counts only where p'
     gives the label the largest probability. Without it both sides must have the same tokens.
-    Everything is divided by the student's completion tokens. Give `NextToken(weight=0.5)` beside it. The projectors are
-    made for the trainer's models, from its seed where none is given; they learn along at `learning_rate_factor` times its learning rate.
+    `spaces` is one of them or both (None). Everything is divided by the student's completion tokens. Give
+    `NextToken(weight=0.5)` beside it. The projectors are made for the trainer's models, from its seed where none is
+    given; they learn along at `learning_rate_factor` times its learning rate.
     Source: Zhang et al., arXiv 2406.17328, and its code, which divides what the teacher brings by its standard
     deviation over the batch; here it is the sequence's, which does not depend on how a batch is cut.
     """
@@ -43,13 +44,14 @@ class DualSpace(PairTerm, nn.Module):
         *,
         weight: Weight = 0.5,
         attention: bool = True,
-        spaces: Sequence[str] = ("student", "teacher"),
+        spaces: Sequence[str] | None = None,
         divergence: str = "forward_kl",
         temperature: float = 2.0,
         learning_rate_factor: float = 2.0,
         seed: int | None = None,
     ):
         super().__init__()
+        spaces = SPACES if spaces is None else spaces
         if not spaces or not set(spaces) <= set(SPACES):
             raise MethodError(f"spaces are one or both of {', '.join(SPACES)}, not {list(spaces)}")
         self.divergence = divergence.replace("-", "_")
@@ -69,7 +71,10 @@ class DualSpace(PairTerm, nn.Module):
 
         Raises MethodError where embeddings and hidden states of one model differ in width.
         """
-        (ours, theirs), draws = (_width(model) for model in (student, teacher)), torch.Generator().manual_seed(seed)
+        (ours, theirs), draws = (
+            (_width(model) for model in (student, teacher)),
+            torch.Generator().manual_seed(seed),
+        )
         if self.attention:
             self.query = _linear(2 * ours, 2 * theirs, draws)
         if "student" in self.spaces:

@@ -92,8 +92,9 @@ class ChunkLikelihood(PairTerm):
     """ALM: the probability of each aligned chunk, as an event that happens or not, under student and teacher.
 
     Mean over the smallest common chunks. `debias` multiplies a chunk's probability by that of a word boundary behind
-    it (a token that begins with one of the characters `boundary`, or a special one); a chunk behind which the teacher's boundary probability is at most `threshold` is joined to the next one. EOS
-    ends a chunk for certain. Joined chunks still count as the ones they are made of.
+    it: a token that begins with one of the characters of `boundary`, or a special one. A chunk behind which the
+    teacher's boundary probability is at most `threshold` is joined to the next one. EOS ends a chunk for certain. Joined
+    chunks still count as the ones they are made of.
     Source: Minixhofer et al., arXiv 2503.20083, section 3, appendix B (tau 100, gamma 0.1, f the KL); A.2 for others.
     """
 
@@ -106,7 +107,9 @@ class ChunkLikelihood(PairTerm):
     boundary: str = " \n\t"
 
     def __post_init__(self) -> None:
-        self._boundary: tuple[Tensor, ...] = ()  # (V,) bool of both sides: ids that begin a word or end the text
+        self._boundary: tuple[
+            Tensor, ...
+        ] = ()  # (V,) bool of both sides: ids that begin a word or end the text
         if self.divergence not in CHUNK_DIVERGENCES:
             raise MethodError(f"unknown divergence of chunks {self.divergence!r}; one of {CHUNK_DIVERGENCES}")
         if not 0 <= self.threshold < 1:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +15,18 @@ from methods.errors import MethodError
 from methods.modeling.core import attached, core_model
 from methods.trainers.memory import Remembers
 from methods.trainers.trl_compat import SFTTrainer
+
+
+@contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """Whatever happens inside, Python, numpy and torch go on with the random numbers that were next."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 class RowsTrainer(Remembers, SFTTrainer):

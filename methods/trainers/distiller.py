@@ -26,7 +26,7 @@ from methods.slots.terms.hidden import TaskFilters
 from methods.teachers.store import TeacherStore
 from methods.tokenizers.alignment import ByteSpans, shared_tokens
 from methods.tokenizers.text_pairs import PairCollator, encode_pairs, eos_of
-from methods.trainers.base import RowsTrainer
+from methods.trainers.base import RowsTrainer, same_random_numbers
 from methods.trainers.sampling import Sampling
 from methods.trainers.teachers import Said, Teachers, as_teachers, readers
 from methods.trainers.trl_compat import SFTConfig, through_wrapper
@@ -48,8 +48,8 @@ class Distiller(RowsTrainer):
 
     loss = sum_terms weight * (sum over the accumulation window and all ranks) / (the term's own count there)
 
-    A term counts completion tokens where it says nothing else, whatever their source. Counts depend on the ids alone, so
-    that micro-batches and ranks do not change the update. A term that is a module learns along (methods.slots.term).
+    A term of weight 0 is left out. A term counts completion tokens where it says nothing else, whatever their source.
+    Counts depend on the ids alone, so that micro-batches and ranks do not change the update. A term that is a module learns along (methods.slots.term).
     Teachers are frozen and never resized; each is held against the student's tokenizer. Those with the student's tokens
     read its ids, heads of different size sharing the leading ones; a `TeacherStore` takes a teacher's place where the
     sequences are those that it was filled with. Where a term compares two tokenisations, rows are text (`prompt`,
@@ -81,6 +81,7 @@ class Distiller(RowsTrainer):
         teacher_max_length: int | None = None,
         **kwargs: Any,
     ):
+        terms = [term for term in terms if callable(term.weight) or term.weight != 0]  # 0 leaves a term out
         if not terms:
             raise MethodError("a distillation needs at least one term")
         given = as_teachers(teacher)
@@ -93,7 +94,9 @@ class Distiller(RowsTrainer):
             args.remove_unused_columns = False
             limits = args.max_length, teacher_max_length or args.max_length
             train_dataset = _paired(train_dataset, self._pair_of, limits, kept)
-            eval_dataset = None if eval_dataset is None else _paired(eval_dataset, self._pair_of, limits, kept)
+            eval_dataset = (
+                None if eval_dataset is None else _paired(eval_dataset, self._pair_of, limits, kept)
+            )
             collator = PairCollator(*(_pad_of(tokenizer) for tokenizer in self._pair_of))
             kwargs["data_collator"] = collator
         super().__init__(
@@ -109,7 +112,8 @@ class Distiller(RowsTrainer):
         self.teachers = [prepared[id(one)] for one in given]
         self.same = [prepared[id(one)] for one in who.same]
         self._pair = None if who.pair is None else prepared[id(who.pair)]
-        self._read_ids, self.first_is_paired = who.read_ids, who.first_is_paired
+        self._read_ids, self._read_pair = who.read_ids, who.read_pair
+        self.first_is_paired = who.first_is_paired
         self.sampling = None if sampler is None else Sampling(self, sampler, max_completion_length)
         self.view: View = SameTokens(self.processing_class.pad_token_id)  # type: ignore[union-attr]
         if self._pair is not None:
@@ -175,30 +179,29 @@ class Distiller(RowsTrainer):
         return groups
 
     def task_filters(
-        self, model: Any, blocks: Sequence[int], size: int, training: Mapping[str, Any]
+        self, model: Any, blocks: Sequence[int], size: int, *, learning_rate: float | None, seed: int
     ) -> LayerFilters:
         """Filters `size` wide of some blocks of a frozen model, taught the task on the training rows (TED, stage I).
 
-        `training` takes the place of some of this trainer's own arguments.
+        As this trainer trains, but at a learning rate and from a seed of their own; its random numbers stay.
         """
         if self._pair is not None:
             raise MethodError("task filters are taught on one tokenisation, not on rows of two")
         args = copy.copy(self.args)
         args.output_dir = str(Path(str(self.args.output_dir)) / "task-filters")
-        args.save_strategy, args.dataset_kwargs = "no", {"skip_prepare_dataset": True}
-        for name, value in training.items():
-            if not hasattr(args, name):
-                raise MethodError(f"filter_training has no argument {name!r}")
-            setattr(args, name, value)
-        filters = LayerFilters(tuple(blocks), model.config.hidden_size, size, seed=int(self.args.seed))
-        learner = Distiller(
-            snapshot(model),
-            terms=[TaskFilters(filters)],
-            args=args,  # type: ignore[arg-type]
-            train_dataset=self.train_dataset,  # type: ignore[arg-type]
-            processing_class=self.processing_class,  # type: ignore[arg-type]
-        )
-        learner.train()
+        args.save_strategy, args.dataset_kwargs = "no", {"skip_prepare_dataset": True}  # type: ignore[assignment]
+        args.seed = args.data_seed = seed
+        args.learning_rate = args.learning_rate if learning_rate is None else learning_rate
+        filters = LayerFilters(tuple(blocks), model.config.hidden_size, size, seed=seed)
+        with same_random_numbers():
+            learner = Distiller(
+                snapshot(model),
+                terms=[TaskFilters(filters)],
+                args=args,  # type: ignore[arg-type]
+                train_dataset=self.train_dataset,  # type: ignore[arg-type]
+                processing_class=self.processing_class,  # type: ignore[arg-type]
+            )
+            learner.train()
         return filters
 
     # Terms that learn: part of the student while it trains, beside it in its checkpoints.
@@ -261,7 +264,10 @@ class Distiller(RowsTrainer):
         """The sampler, terms and what is in them, and hooks, by name."""
         slots: list[tuple[str, Any]] = [("sampler", None if self.sampling is None else self.sampling.sampler)]
         for n, term in enumerate(self.terms):
-            slots += [(f"term {n}", term), *((f"term {n} {name}", part) for name, part in term.parts().items())]
+            slots += [
+                (f"term {n}", term),
+                *((f"term {n} {name}", part) for name, part in term.parts().items()),
+            ]
         return slots + [(f"hook {n}", hook) for n, hook in enumerate(self.hooks)]
 
     # One optimizer step: the window's examples, what the sampler makes of them, and each term's factor.
@@ -394,7 +400,9 @@ class Distiller(RowsTrainer):
         """What all teachers that a term reads say of a batch."""
         said = Said()
         own = not self.first_is_paired and self._teacher_blocks
-        with recorded_blocks(self.first_teacher(), self._teacher_blocks) if own else nullcontext({}) as states:
+        with (
+            recorded_blocks(self.first_teacher(), self._teacher_blocks) if own else nullcontext({}) as states
+        ):
             if self._read_ids:
                 said.rows = self.say(batch)
                 models = sum(not isinstance(teacher, TeacherStore) for teacher in self.same)
@@ -402,7 +410,7 @@ class Distiller(RowsTrainer):
                     said.tokens = models * batch["attention_mask"].sum()
                 where = batch["labels"][:, 1:] != -100
                 said.blocks = {block: state[:, :-1][where] for block, state in states.items()}
-        if self._pair is not None:
+        if self._read_pair:
             asked = self._teacher_blocks if self.first_is_paired else []
             with torch.no_grad():
                 said.pair, blocks = _states(self.paired_teacher(), batch, "teacher_", asked)
@@ -435,7 +443,9 @@ class Distiller(RowsTrainer):
             pair=None if said.pair is None else self._sides(core, hidden, said.pair, batch),
         )
 
-    def _sides(self, core: Any, hidden: Tensor, theirs: Tensor, batch: Mapping[str, Any]) -> tuple[Side, Side]:
+    def _sides(
+        self, core: Any, hidden: Tensor, theirs: Tensor, batch: Mapping[str, Any]
+    ) -> tuple[Side, Side]:
         counts = batch["chunks"].amax(1) + 1
         offsets = counts.cumsum(0) - counts
 

@@ -50,7 +50,9 @@ class LatentDistiller(RowsTrainer):
     ):
         latent = latent_of(model)
         if latent is None:
-            raise MethodError("a latent distillation needs a model with latent thoughts: call attach_latent first")
+            raise MethodError(
+                "a latent distillation needs a model with latent thoughts: call attach_latent first"
+            )
         if args.gradient_checkpointing:
             raise MethodError(
                 "latent thoughts need the key-value cache, which gradient checkpointing turns off"

@@ -132,7 +132,9 @@ class Sampling:
         """What the first teacher of the student's ids and the student say at each token."""
         trainer, student = self.trainer, self._student
         if not trainer.same:
-            raise MethodError("a teacher with other tokens cannot be compared with the student token by token")
+            raise MethodError(
+                "a teacher with other tokens cannot be compared with the student token by token"
+            )
         draws = torch.Generator(device=student.device).manual_seed(source.getrandbits(63))
         batch = trainer.view.collate(examples, student.device)
         core = core_model(student)
@@ -184,7 +186,9 @@ class Sampling:
             for place, examples in enumerate(groups.values()):
                 own = examples[rank::ranks]
                 for start in range(0, len(own), VALIDATION_ROWS):
-                    batch = self.trainer.view.collate(own[start : start + VALIDATION_ROWS], accelerator.device)
+                    batch = self.trainer.view.collate(
+                        own[start : start + VALIDATION_ROWS], accelerator.device
+                    )
                     sums[place] += self._nll(core, batch, prefix)
         totals = accelerator.reduce(sums, "sum").tolist()
         return {name: math.exp(nll / max(1.0, n)) for name, (nll, n) in zip(groups, totals, strict=True)}
@@ -192,9 +196,7 @@ class Sampling:
     def _nll(self, core: nn.Module, batch: Mapping[str, Tensor], prefix: str = "") -> Tensor:
         """Sum of -log q(label), and the number of the student's labels: (2,)."""
         with self.trainer.accelerator.autocast():
-            ids, mask, labels = (
-                batch[prefix + name] for name in ("input_ids", "attention_mask", "labels")
-            )
+            ids, mask, labels = (batch[prefix + name] for name in ("input_ids", "attention_mask", "labels"))
             hidden = hidden_states(core, ids, mask)[:, :-1]
             found = linear_cross_entropy(hidden, head_of(core), labels[:, 1:])
         tokens = (batch["labels"][:, 1:] != -100).sum()

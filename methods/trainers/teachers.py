@@ -45,6 +45,7 @@ class Readers:
     same: tuple[Teacher, ...] = ()  # those that can read the student's own ids
     pair: Teacher | None = None  # the one that reads its own tokenisation of the text
     read_ids: bool = False  # whether a term wants the student's ids read
+    read_pair: bool = False  # whether a term is about two tokenisations
     first_is_paired: bool = False  # the first teacher reads its own tokenisation
 
 
@@ -58,7 +59,7 @@ def readers(teachers: Sequence[Teacher], terms: Sequence[Term], student: Any, to
     """Who reads what, as the terms ask for it; every teacher's tokenizer is held against the student's.
 
     Raises MethodError where a term needs a teacher that is not there, or one of the student's tokens where all have
-    others, or where a teacher has other tokens and no term is about two tokenisations.
+    others, or where one has other tokens and the terms are about the student's.
     """
     asked = {term.reads for term in terms}
     if not teachers:
@@ -70,16 +71,19 @@ def readers(teachers: Sequence[Teacher], terms: Sequence[Term], student: Any, to
     others = [teacher for teacher, clash in zip(teachers, clashes, strict=True) if clash is not None]
     same = tuple(teacher for teacher, clash in zip(teachers, clashes, strict=True) if clash is None)
     first_is_paired = clashes[0] is not None
-    by_pairs = PAIR in asked or (FIRST in asked and first_is_paired)
+    by_pairs = PAIR in asked or (first_is_paired and IDS not in asked)
     if others and (not by_pairs or (IDS in asked and not same)):
         raise next(clash for clash in clashes if clash is not None)
     if len(others) > 1:
-        raise MethodError(f"{len(others)} teachers have tokenizers of their own: one at a time can be aligned")
+        raise MethodError(
+            f"{len(others)} teachers have tokenizers of their own: one at a time can be aligned"
+        )
     pair = None if not by_pairs else others[0] if others else teachers[0]
     if pair is not None and isinstance(pair.model, TeacherStore):
         raise MethodError("a teacher store holds one tokenisation: a term about two needs the teacher itself")
     read_ids = IDS in asked or (FIRST in asked and not first_is_paired)
-    return Readers(same, pair, read_ids, first_is_paired)
+    read_pair = PAIR in asked or (FIRST in asked and first_is_paired)
+    return Readers(same, pair, read_ids, read_pair, first_is_paired)
 
 
 def _clash(teacher: Teacher, student: Any, tokenizer: Any) -> MethodError | None:

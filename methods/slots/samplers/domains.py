@@ -72,7 +72,12 @@ class DomainSampler:
         """Take the trainer's rows by their domain."""
         if trainer.eval_dataset is None:
             raise MethodError("domains are weighed on validation data: give the trainer an eval_dataset")
-        self.over(*(trainer.examples_by(self.column, rows) for rows in (trainer.train_dataset, trainer.eval_dataset)))
+        self.over(
+            *(
+                trainer.examples_by(self.column, rows)
+                for rows in (trainer.train_dataset, trainer.eval_dataset)
+            )
+        )
 
     def over(
         self, domains: Mapping[str, Sequence[Example]], checks: Mapping[str, Sequence[Example]]

@@ -27,10 +27,10 @@ class HiddenMatch(Term, nn.Module):
 
     Mean over completion tokens; of a teacher with other tokens over the chunks that both cut alike, by the states that
     predict a chunk's first token, which have read the same text. `layers`: "uniform", or pairs of blocks from 0.
-    `filters`: None, where F maps to the teacher's width and learns with the student, from `seed` or the trainer's (LWD);
-    "task", where filters of both sides, `size` wide (None: the teacher's width), first learn to predict the answer on
-    the frozen models, with `filter_training` in place of the trainer's own arguments (TED); or a pair of
-    `LayerFilters`, F and G, which may be None. F learns on, G is frozen.
+    `filters`: None, where F maps to the teacher's width and learns with the student, from `seed` or the trainer's seed
+    (LWD); "task", where filters of both sides, `size` wide (None: the teacher's width), first learn to predict the answer on
+    the frozen models, at `filter_learning_rate` (None: the trainer's), the teacher's from seed 0 whatever the trainer's
+    (TED); or a pair of `LayerFilters`, F and G, which may be None. F learns on, G is frozen.
     `distance`: "squared-error" (a mean over dimensions, so its weight is large), "cosine", "mutual-information" with a
     critic for each pair, which learns along, or such modules: F (N, D), G (N, D) and the numbers of their sequences
     (N,) to a value (N,).
@@ -48,13 +48,13 @@ class HiddenMatch(Term, nn.Module):
         distance: str | Sequence[nn.Module] = "squared-error",
         filters: str | Filters | None = None,
         size: int | None = None,
-        filter_training: Mapping[str, Any] | None = None,
+        filter_learning_rate: float | None = None,
         seed: int | None = None,
     ):
         super().__init__()
         self.seed = seed
         self.weight, self._layers, self._filters = weight, layers, filters
-        self._size, self._filter_training = size, dict(filter_training or {})
+        self._size, self._filter_learning_rate = size, filter_learning_rate
         self._distance = distance.replace("-", "_") if isinstance(distance, str) else None
         known = (*HIDDEN_DISTANCES, MUTUAL_INFORMATION)
         if self._distance is not None and self._distance not in known:
@@ -69,7 +69,10 @@ class HiddenMatch(Term, nn.Module):
         self._by_chunks = False
 
     def prepare(self, trainer: Any) -> None:
-        student, teacher = core_model(trainer.accelerator.unwrap_model(trainer.model)), trainer.first_teacher()
+        student, teacher = (
+            core_model(trainer.accelerator.unwrap_model(trainer.model)),
+            trainer.first_teacher(),
+        )
         seed = int(trainer.args.seed if self.seed is None else self.seed)
         self._by_chunks = trainer.first_is_paired
         layers, width = self._layers, teacher.config.hidden_size
@@ -96,11 +99,12 @@ class HiddenMatch(Term, nn.Module):
             return self._filters
         if self._filters is None:
             width, aim = student.config.hidden_size, teacher.config.hidden_size
-            return LayerFilters(sorted(set(self.student_blocks)), width, aim, seed=seed), None
-        size = self._size or teacher.config.hidden_size
+            return LayerFilters(list(dict.fromkeys(self.student_blocks)), width, aim, seed=seed), None
+        size, rate = self._size or teacher.config.hidden_size, self._filter_learning_rate
+        blocks, seeds = (self.student_blocks, self.teacher_blocks), (seed, 0)
         learnt = [
-            trainer.task_filters(model, sorted(set(blocks)), size, self._filter_training)
-            for model, blocks in ((student, self.student_blocks), (teacher, self.teacher_blocks))
+            trainer.task_filters(model, list(dict.fromkeys(some)), size, learning_rate=rate, seed=own)
+            for model, some, own in zip((student, teacher), blocks, seeds, strict=True)
         ]
         return learnt[0], learnt[1]
 

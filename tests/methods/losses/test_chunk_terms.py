@@ -3,12 +3,12 @@
 import pytest
 import torch
 from datasets import Dataset
+from methods.trainers.cross_tokenizer import ContinuationUnits, MergedChunks
 
 from methods.errors import MethodError
 from methods.slots.samplers import Example, OnPolicy
 from methods.tokenizers.alignment import shared_tokens
 from methods.tokenizers.text_pairs import encode_pairs
-from methods.trainers.cross_tokenizer import ContinuationUnits, MergedChunks
 from tests.methods.conftest import letter_tokenizer, make_model, pair_tokenizer
 from tests.methods.tokenizers.test_alignment import byte_level, sentencepiece_like
 from tests.methods.trainers.test_cross_tokenizer_trainer import (

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
+from methods.trainers.distillation import Term
+from methods.trainers.hidden_matching import HiddenMatchingTrainer
 from torch import nn
 
 from methods.errors import MethodError
 from methods.losses.mutual_information import MutualInformation, interpolated_bound
 from methods.slots.features import LayerFilters
-from methods.trainers.distillation import Term
-from methods.trainers.hidden_matching import HiddenMatchingTrainer
 from tests.methods.conftest import make_model
 from tests.methods.slots.test_hidden import arguments, block_outputs
 from tests.methods.trainers.test_distillation import DATA, a_batch, logits_and_labels

@@ -3,10 +3,10 @@ import copy
 import pytest
 import torch
 from datasets import Dataset
+from methods.trainers.sft import SFTConfig, SFTTrainer
 
 from methods.errors import MethodError
 from methods.modeling.core import eos_ids, freeze, hidden_states, position_ids, shared_vocabulary, snapshot
-from methods.trainers.sft import SFTConfig, SFTTrainer
 from tests.methods.conftest import make_model
 
 IDS = torch.tensor([[5, 6, 7]])

@@ -4,10 +4,6 @@ import random
 
 import pytest
 import torch
-
-from methods.errors import MethodError
-from methods.losses.divergences import DIVERGENCES
-from methods.losses.fused.linear import Head, linear_divergence
 from methods.slots.contrastive import (
     AdaptiveSkew,
     PairedStudent,
@@ -15,9 +11,13 @@ from methods.slots.contrastive import (
     student_share,
     teacher_share,
 )
+from methods.trainers.distillation import Term
+
+from methods.errors import MethodError
+from methods.losses.divergences import DIVERGENCES
+from methods.losses.fused.linear import Head, linear_divergence
 from methods.slots.samplers import Example, Step
 from methods.slots.targets import Rows
-from methods.trainers.distillation import Term
 from tests.methods.conftest import make_model
 from tests.methods.trainers.test_distillation import a_batch, logits_and_labels, trainer_of
 

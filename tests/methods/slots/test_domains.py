@@ -6,12 +6,12 @@ import random
 import pytest
 import torch
 from datasets import Dataset
-
-from methods.errors import MethodError
 from methods.slots.domains import DomainSampler, DomainWeights
-from methods.slots.samplers import Example, OnPolicy, Step
 from methods.trainers.distillation import SFTConfig, Term, collate
 from methods.trainers.domain_distillation import DomainDistillationTrainer, examples_in
+
+from methods.errors import MethodError
+from methods.slots.samplers import Example, OnPolicy, Step
 from tests.methods.conftest import make_model
 from tests.methods.trainers.test_distillation import logits_and_labels
 

@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 from datasets import Dataset
+from methods.trainers.distillation import SFTConfig, Term
+from methods.trainers.hidden_matching import FilterTrainer, HiddenMatchingTrainer
 from torch import nn
 
 from methods.errors import MethodError
@@ -17,8 +19,6 @@ from methods.slots.features import (
     squared_error,
     uniform_layers,
 )
-from methods.trainers.distillation import SFTConfig, Term
-from methods.trainers.hidden_matching import FilterTrainer, HiddenMatchingTrainer
 from tests.methods.conftest import make_model
 from tests.methods.trainers.test_distillation import DATA, a_batch, logits_and_labels
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from methods.slots.noise import NoisyTeacher
 
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head, linear_divergence
-from methods.slots.noise import NoisyTeacher
 from methods.slots.targets import Rows
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from datasets import Dataset
+from methods.trainers.plain_text_distillation import PlainTextDistillationTrainer, SFTConfig
 
 from methods.errors import MethodError
-from methods.trainers.plain_text_distillation import PlainTextDistillationTrainer, SFTConfig
 from tests.methods.conftest import make_model
 from tests.methods.trainers.one_update import ROWS
 

@@ -5,10 +5,6 @@ import random
 
 import pytest
 import torch
-
-from methods.errors import MethodError
-from methods.losses.divergences import forward_kl
-from methods.losses.fused.linear import Head, linear_draws
 from methods.slots.revision import (
     ClippedKL,
     Corrected,
@@ -18,9 +14,13 @@ from methods.slots.revision import (
     beginning,
     clip_to_band,
 )
+from methods.trainers.distillation import Term
+
+from methods.errors import MethodError
+from methods.losses.divergences import forward_kl
+from methods.losses.fused.linear import Head, linear_draws
 from methods.slots.samplers import AdaptiveReplay, Comparison, Example, HalfStudent, OnPolicy, Step
 from methods.slots.targets import Rows
-from methods.trainers.distillation import Term
 from tests.methods.conftest import make_model
 from tests.methods.trainers.test_distillation import a_batch, logits_and_labels, trainer_of
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from methods.trainers.distillation import DistillationTrainer, SFTConfig, Term, collate
 
 from methods.errors import MethodError
 from methods.losses.fused.linear import head_of
@@ -23,7 +24,6 @@ from methods.teachers.identity import (
     tokenizer_fingerprint,
 )
 from methods.teachers.store import TeacherStore
-from methods.trainers.distillation import DistillationTrainer, SFTConfig, Term, collate
 from tests.methods.conftest import make_model
 from tests.methods.teachers.test_teacher_codec import merged
 from tests.methods.trainers.one_update import ROWS

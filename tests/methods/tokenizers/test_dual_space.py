@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
+from methods.trainers.cross_tokenizer import CrossTokenizerTrainer, NextToken, SFTConfig
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch.nn import functional
 
 from methods.errors import MethodError
 from methods.tokenizers.dual_space import DualSpace
-from methods.trainers.cross_tokenizer import CrossTokenizerTrainer, NextToken, SFTConfig
 from tests.methods.conftest import make_model, pair_tokenizer
 from tests.methods.trainers.test_cross_tokenizer_trainer import ROWS, trainer_of, window_loss
 

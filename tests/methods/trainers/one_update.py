@@ -137,7 +137,50 @@ CROSS = {
     "simct": lambda: {"terms": [ContinuationUnits(), ContinuationUnits(units=False, weight=0.5)]},
     "dskd": lambda: {"terms": [NextToken(weight=0.5), DualSpace(seed=0)]},
 }
+# What no paper here combines, and no trainer could while there were ten: by what meets what.
+COMPOSITIONS |= {
+    "text+layers": lambda: {
+        "terms": [Divergence("reverse_kl"), PlainText(CORPUS, weight=0.7), hidden_match(critics=True)],
+        "sampler": OnPolicy(1.0),
+    },
+    "domains+contrastive": lambda: {
+        "terms": contrastive(),
+        "sampler": DomainSampler(every=1, sampler=PairedStudent()),
+    },
+    "text+bands, balanced": lambda: {
+        "terms": [PlainText(CORPUS), ClippedKL(LearnedBand(29, lower=0.3)), NextToken(weight=0.5)],
+        "gradient_balance": True,
+    },
+    "task-filters": lambda: {
+        "terms": [NextToken(), HiddenMatch(filters="task", filter_learning_rate=0.1)],
+        "sampler": HalfStudent("data"),
+    },
+}
+CROSS |= {
+    "uld+replay": lambda: {
+        "terms": [NextToken(), SortedProbabilities()],
+        "sampler": AdaptiveReplay(start=1.0),
+        "eval_dataset": ROWS,
+    },
+    "layers across tokenizers+text": lambda: {
+        "terms": [NextToken(), HiddenMatch("uniform", weight=0.3), PlainText(CORPUS, weight=0.7)],
+    },
+    "both tokenizers": lambda: {
+        "terms": [MergedChunks(), Divergence("skew_forward_kl", weight=0.4), DualSpace(weight=0.2)],
+        "teachers": 2,
+    },
+    "simct+domains": lambda: {
+        "terms": [ContinuationUnits(), NextToken(weight=0.3)],
+        "sampler": DomainSampler(every=1),
+    },
+    "alm+both sides": lambda: {
+        "terms": [NextToken(sources=("teacher",)), ChunkLikelihood(temperature=2.0)],
+        "sampler": WithStudent(),
+    },
+}
 TRAINERS = ("minillm", "minillm-corpus", "codi", *COMPOSITIONS, *CROSS)
+# Of those, the ones that the slower matrices leave out.
+SAMPLED = ("text+bands, balanced", "simct+domains", "alm+both sides", "task-filters")
 MODELS = ("llama", "gpt2", "wide-teacher-vocabulary", "lora", "tied")
 
 
@@ -170,7 +213,9 @@ def make_trainer(trainer_name: str, kind: str, tokenizer, folder: str, *, accumu
     if trainer_name.startswith("minillm"):
         args = PolicyConfig(**{"steps_per_generation": accumulate, **common}, max_completion_length=7)
         corpus = CORPUS if trainer_name.endswith("corpus") else None
-        return PolicyDistiller(student, teacher=teacher, args=args, pretraining_dataset=corpus, **shared), trained
+        return PolicyDistiller(
+            student, teacher=teacher, args=args, pretraining_dataset=corpus, **shared
+        ), trained
     options = (COMPOSITIONS | CROSS)[trainer_name]()
     family = "gpt2" if kind == "gpt2" else "llama"
     teachers = [teacher, make_model(family, seed=2)][: options.pop("teachers", 1)]
@@ -226,6 +271,7 @@ if __name__ == "__main__":
     updates = {
         f"{trainer}/{kind}/{name}": delta
         for trainer in TRAINERS
+        if trainer not in SAMPLED
         for kind in ("llama", "gpt2", "lora")
         for name, delta in one_update(trainer, kind, letter_tokenizer(), batch=2, accumulate=1).items()
     }

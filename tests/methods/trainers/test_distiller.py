@@ -1,4 +1,4 @@
-"""The slots of the white-box trainer against formulas written out on full logits in float64."""
+"""The slots of the trainer against formulas written out on full logits in float64."""
 
 import math
 import random
@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from methods.errors import MethodError
 from methods.losses.divergences import DIVERGENCES
 from methods.losses.fused.linear import Head
+from methods.slots.rows import Rows
 from methods.slots.samplers import (
     AdaptiveReplay,
     Example,
@@ -21,9 +22,10 @@ from methods.slots.samplers import (
     TeacherMixed,
     WithStudent,
 )
-from methods.slots.targets import AverageLogits, InterpolatedLogits, Rows, Teacher, mix_logits
-from methods.trainers import distillation
-from methods.trainers.distillation import DistillationTrainer, SFTConfig, Term, collate, examples_of
+from methods.slots.targets import AverageLogits, InterpolatedLogits, OneTeacher, mix_logits
+from methods.slots.terms import Divergence, Window
+from methods.trainers import Distiller, SFTConfig, sampling
+from methods.trainers.views import collate, examples_of
 from tests.methods.conftest import make_model
 
 DATA = Dataset.from_list(
@@ -41,7 +43,8 @@ def trainer_of(tmp_path, tokenizer, student, teacher, *, batch=4, accumulate=1, 
         max_grad_norm=0.0, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none",
         save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=3,
     )  # fmt: skip
-    return DistillationTrainer(
+    options.setdefault("terms", [Divergence()])
+    return Distiller(
         student, teacher=teacher, args=args, train_dataset=DATA, processing_class=tokenizer,
         max_completion_length=6, **options,
     )  # fmt: skip
@@ -71,11 +74,11 @@ def test_a_sum_of_terms_is_the_formula_on_full_logits(tmp_path, tokenizer):
     sources = ("data", "teacher", "student", "student")
     batch = a_batch(tokenizer, sources)
     terms = [
-        Term("skew_forward_kl", weight=0.7, settings={"skew": 0.3}, sources=("teacher",)),
-        Term("reverse_kl", weight=0.4, target=Teacher(1), sources=("student",), temperature=2.0),
-        Term("forward_kl", weight=lambda progress: 0.2 + progress, target=AverageLogits()),
-        Term("cross_entropy", weight=0.1, sources=("data",)),
-        Term("total_variation", token_weights=lambda rows: (rows.position + 1.0) * (rows.sequence + 1)),
+        Divergence("skew_forward_kl", weight=0.7, settings={"skew": 0.3}, sources=("teacher",)),
+        Divergence("reverse_kl", weight=0.4, target=OneTeacher(1), sources=("student",), temperature=2.0),
+        Divergence("forward_kl", weight=lambda progress: 0.2 + progress, target=AverageLogits()),
+        Divergence("cross_entropy", weight=0.1, sources=("data",)),
+        Divergence("total_variation", token_weights=lambda rows: (rows.position + 1.0) * (rows.sequence + 1)),
     ]
     trainer = trainer_of(tmp_path, tokenizer, student, teachers, terms=terms)
     loss = trainer.compute_loss(student, batch, num_items_in_batch=torch.tensor(10))
@@ -143,21 +146,21 @@ def test_a_mixture_refuses_what_is_not_linear():
 
 def test_the_interpolation_moves_as_taid_says():
     target = InterpolatedLogits(start=0.4, step_size=0.05, momentum=0.9)
-    target.begin_step(0.0, None)
+    target.begin_step(Window(0.0, last=lambda: None))
     assert target.teacher_share == 0.4
-    target.begin_step(0.01, 2.0)  # no earlier loss to compare with: the line
+    target.begin_step(Window(0.01, last=lambda: 2.0))  # no earlier loss to compare with: the line
     assert target.teacher_share == pytest.approx(0.4 + 0.6 * 0.01)
-    target.begin_step(0.02, 1.0)
+    target.begin_step(Window(0.02, last=lambda: 1.0))
     trend = 0.1 * 0.5  # (2 - 1) / 2
     pushed = 0.406 + 0.05 / (1 + math.exp(-trend)) * (1 - 0.406)
     assert target.teacher_share == pytest.approx(pushed)
-    target.begin_step(0.03, 1.5)
+    target.begin_step(Window(0.03, last=lambda: 1.5))
     trend = 0.9 * trend + 0.1 * -0.5
     assert target.teacher_share == pytest.approx(pushed + 0.05 / (1 + math.exp(-trend)) * (1 - pushed))
-    target.begin_step(0.99, 1.5)
+    target.begin_step(Window(0.99, last=lambda: 1.5))
     assert target.teacher_share == pytest.approx(0.4 + 0.6 * 0.99)  # never behind the line
     linear = InterpolatedLogits(start=0.2, step_size=0.0)
-    linear.begin_step(0.5, 3.0)
+    linear.begin_step(Window(0.5, last=lambda: 3.0))
     assert linear.teacher_share == pytest.approx(0.6)
 
 
@@ -258,13 +261,13 @@ def test_what_is_generated_counts_after_loading_and_after_an_evaluation(tmp_path
     trainer = trainer_of(tmp_path, tokenizer, student, teacher, steps=3, sampler=OnPolicy(1.0))
     trainer.add_callback(Evaluation())
     made = []
-    generate = distillation.rollout
+    generate = sampling.rollout
 
     def counted(*args, **settings):
         made.append(generate(*args, **settings))
         return made[-1]
 
-    with mock.patch.object(distillation, "rollout", counted):
+    with mock.patch.object(sampling, "rollout", counted):
         trainer.train()
     assert len(made) == 3
     assert trainer.token_counts["generated"] == sum(int(m.completion_mask.sum()) for m in made)
@@ -273,13 +276,13 @@ def test_what_is_generated_counts_after_loading_and_after_an_evaluation(tmp_path
 def test_the_step_before_reaches_the_target(tmp_path, tokenizer):
     seen = []
 
-    class Spy(Teacher):
-        def begin_step(self, progress, last_loss):
-            seen.append((progress, last_loss))
+    class Spy(OneTeacher):
+        def begin_step(self, window):
+            seen.append((window.progress, window.last_loss))
 
     trainer = trainer_of(
         tmp_path, tokenizer, make_model(seed=0), make_model(seed=1), batch=2, accumulate=2, steps=3,
-        terms=[Term(target=Spy())], learning_rate=1e-8,
+        terms=[Divergence(target=Spy())], learning_rate=1e-8,
     )  # fmt: skip
     trainer.train()
     assert [progress for progress, _ in seen] == [0, 1 / 3, 2 / 3] and seen[0][1] is None
@@ -291,8 +294,8 @@ def test_the_step_before_reaches_the_target(tmp_path, tokenizer):
 
 def test_validation_loss_is_the_mean_over_tokens(tmp_path, tokenizer):
     student = make_model(seed=0)
-    trainer = trainer_of(tmp_path, tokenizer, student, make_model(seed=1), eval_dataset=DATA)
-    got = trainer._validate()
+    trainer = trainer_of(tmp_path, tokenizer, student, make_model(seed=1), eval_dataset=DATA, sampler=OnPolicy())
+    got = trainer.sampling.validation_loss()
     z, labels, _ = logits_and_labels(student, a_batch(tokenizer))
     assert got == pytest.approx(float(torch.nn.functional.cross_entropy(z, labels)), rel=1e-5)
 
@@ -303,4 +306,4 @@ def test_validation_loss_is_the_mean_over_tokens(tmp_path, tokenizer):
 )
 def test_wrong_names_are_refused(terms, message):
     with pytest.raises(MethodError, match=message):
-        Term(**terms)
+        Divergence(**terms)

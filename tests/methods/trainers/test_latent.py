@@ -14,9 +14,9 @@ from methods.modeling.latent_reasoning import (
     think,
 )
 from methods.modeling.rollouts import left_pad
-from methods.trainers.codi import Collator, hidden_distance
+from methods.trainers.latent import Collator, hidden_distance
 from tests.methods.conftest import make_model
-from tests.methods.trainers.codi_update import BEGIN, END, KINDS, ROWS, make_trainer, thinker
+from tests.methods.trainers.latent_update import BEGIN, END, KINDS, ROWS, make_trainer, thinker
 
 MODELS = ("llama", "gpt2")
 

@@ -12,9 +12,8 @@ from datasets import Dataset
 
 from methods.errors import MethodError
 from methods.modeling.rollouts import Rollouts
-from methods.trainers.minillm import MiniLLMConfig, MiniLLMTrainer
-from methods.trainers.trl_compat import SFTConfig
-from methods.trainers.word_kd import WordKDTrainer
+from methods.slots.terms import Divergence
+from methods.trainers import Distiller, PolicyConfig, PolicyDistiller, SFTConfig, Teacher
 from tests.methods.conftest import make_model
 
 VOCABULARY, LIMIT, EOS = 4, 3, 1
@@ -46,13 +45,13 @@ def next_token_kl(student, teacher, completion) -> torch.Tensor:
     return (log_q.exp() * (log_q - log_p)).sum(-1)
 
 
-def trainer_for(student, teacher, tokenizer, tmp_path, **settings) -> MiniLLMTrainer:
-    args = MiniLLMConfig(
+def trainer_for(student, teacher, tokenizer, tmp_path, **settings) -> PolicyDistiller:
+    args = PolicyConfig(
         output_dir=str(tmp_path), per_device_train_batch_size=64, use_cpu=True, bf16=False, report_to="none",
         gradient_checkpointing=False, max_completion_length=LIMIT, **settings,
     )  # fmt: skip
     data = Dataset.from_list([{"prompt": "a"}] * 64)
-    return MiniLLMTrainer(student, teacher=teacher, args=args, train_dataset=data, processing_class=tokenizer)
+    return PolicyDistiller(student, teacher=teacher, args=args, train_dataset=data, processing_class=tokenizer)
 
 
 def as_rollouts(all_completions) -> Rollouts:
@@ -161,13 +160,13 @@ def test_the_last_token_has_no_long_term_part(pair, tokenizer, tmp_path):
 
 def test_rollouts_are_counted(pair, tokenizer, tmp_path):
     student = make_model(seed=0)
-    args = MiniLLMConfig(
+    args = PolicyConfig(
         output_dir=str(tmp_path), per_device_train_batch_size=4, use_cpu=True, bf16=False, report_to="none",
         gradient_checkpointing=False, max_completion_length=5, max_steps=2, save_strategy="no", steps_per_generation=1,
         num_iterations=2, disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
     data = Dataset.from_list([{"prompt": "ab|"}] * 8)
-    trainer = MiniLLMTrainer(
+    trainer = PolicyDistiller(
         student, teacher=make_model(seed=1), args=args, train_dataset=data, processing_class=tokenizer
     )
     trainer.train()
@@ -184,8 +183,9 @@ def test_a_teacher_with_another_tokenizer_is_refused(pair, tokenizer, tmp_path):
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     other.get_vocab = lambda: vocabulary
     with pytest.raises(MethodError, match="different tokenizers: id 3 is 'a'"):
-        WordKDTrainer(
-            make_model(seed=0), teacher=make_model(seed=1), teacher_tokenizer=other, processing_class=tokenizer,
+        Distiller(
+            make_model(seed=0), terms=[Divergence()], teacher=Teacher(make_model(seed=1), other),
+            processing_class=tokenizer,
             args=SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none"),
             train_dataset=Dataset.from_list([{"prompt": "a|", "completion": "b"}]),
         )  # fmt: skip
@@ -200,4 +200,4 @@ def test_a_teacher_with_another_tokenizer_is_refused(pair, tokenizer, tmp_path):
 )
 def test_impossible_settings_are_refused(settings, message, tmp_path):
     with pytest.raises(MethodError, match=message):
-        MiniLLMConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **settings)
+        PolicyConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **settings)

@@ -8,16 +8,12 @@ from transformers import PreTrainedTokenizerFast
 
 from methods.errors import MethodError
 from methods.modeling.core import snapshot
+from methods.slots.terms import NextToken
 from methods.tokenizers.alignment import ByteSpans
 from methods.tokenizers.losses import sorted_l1
+from methods.tokenizers.terms import ChunkLikelihood, SortedProbabilities
 from methods.tokenizers.text_pairs import encode_pairs, encode_texts
-from methods.trainers.cross_tokenizer import (
-    ChunkLikelihood,
-    CrossTokenizerTrainer,
-    NextToken,
-    SFTConfig,
-    SortedProbabilities,
-)
+from methods.trainers import Distiller, SFTConfig, Teacher
 from tests.methods.conftest import letter_tokenizer, make_model, pair_tokenizer
 from tests.methods.tokenizers.test_alignment import sentencepiece_like
 
@@ -35,8 +31,8 @@ def trainer_of(tmp_path, tokenizer, student, teacher, terms, *, other=None, **op
         max_grad_norm=0.0, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none",
         save_strategy="no", logging_strategy="no", disable_tqdm=True, max_length=options.pop("max_length", None),
     )  # fmt: skip
-    return CrossTokenizerTrainer(
-        student, teacher=teacher, teacher_tokenizer=other or pair_tokenizer(), terms=terms, args=args,
+    return Distiller(
+        student, teacher=Teacher(teacher, other or pair_tokenizer()), terms=terms, args=args,
         train_dataset=options.pop("rows", ROWS), processing_class=tokenizer, **options,
     )  # fmt: skip
 
@@ -49,7 +45,6 @@ def window_loss(trainer, student):
     """The loss of all rows as one window, and the gradient that it leaves."""
     batch = trainer.data_collator(list(trainer.train_dataset))
     tokens = (batch["labels"][:, 1:] != -100).sum()
-    trainer._factors = trainer._window_factors([batch], tokens)
     student.zero_grad()
     loss = trainer.compute_loss(student, batch, num_items_in_batch=tokens)
     loss.backward()
@@ -103,8 +98,9 @@ def chunk_log_probs(model, tokenizer, row, boundary):
 @pytest.mark.parametrize(("debias", "threshold"), [(False, 0.1), (True, 0.0), (True, 0.1), (True, 0.4)])
 def test_alm_is_the_formula_written_out(tmp_path, tokenizer, debias, threshold):
     student, teacher = make_model(seed=0).double(), make_model(seed=1, width=24, vocabulary=40).double()
-    term = ChunkLikelihood(debias=debias, threshold=threshold, temperature=5.0, epsilon=0.0, weight=0.7)
-    trainer = trainer_of(tmp_path, tokenizer, student, teacher, [term], boundary_bytes=b"acegkoxz")
+    settings = {"debias": debias, "threshold": threshold, "temperature": 5.0, "epsilon": 0.0}
+    term = ChunkLikelihood(**settings, weight=0.7, boundary="acegkoxz")
+    trainer = trainer_of(tmp_path, tokenizer, student, teacher, [term])
     loss, _ = window_loss(trainer, student)
     others = pair_tokenizer()
     begins = [torch.zeros(29).bool(), torch.zeros(40).bool()]
