@@ -1,7 +1,5 @@
 """The slots of the trainer against formulas written out on full logits in float64."""
 
-import math
-import random
 from unittest import mock
 
 import pytest
@@ -11,19 +9,14 @@ from transformers import TrainerCallback
 
 from methods.errors import MethodError
 from methods.losses.divergences import DIVERGENCES
-from methods.losses.fused.linear import Head
-from methods.slots.rows import Rows
 from methods.slots.samplers import (
-    AdaptiveReplay,
     Example,
-    HalfStudent,
     OnPolicy,
-    Step,
     TeacherMixed,
     WithStudent,
 )
-from methods.slots.targets import AverageLogits, InterpolatedLogits, OneTeacher, mix_logits
-from methods.slots.terms import Divergence, Window
+from methods.slots.targets import AverageLogits, OneTeacher
+from methods.slots.terms import Divergence
 from methods.trainers import Distiller, SFTConfig, sampling
 from methods.trainers.views import collate, examples_of
 from tests.methods.conftest import make_model
@@ -105,120 +98,6 @@ def test_a_sum_of_terms_is_the_formula_on_full_logits(tmp_path, tokenizer):
         torch.testing.assert_close(got[name], p.grad, rtol=1e-7, atol=1e-10)
 
 
-def some_rows(n=5, size=7):
-    g = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-    teachers = (
-        (normal(n, 3), Head(normal(size + 2, 3), normal(size + 2), scale=0.5)),
-        (normal(n, 4), Head(normal(size, 4))),
-    )
-    index = torch.arange(n)
-    return Rows(normal(n, 6), Head(normal(size, 6)), teachers, index, torch.zeros(n).long(), index, index)
-
-
-def logits(hidden, head, size=7):
-    z = head.scale * (hidden @ head.weight.T + (0 if head.bias is None else head.bias))
-    return z[:, :size]
-
-
-def test_mixed_logits_are_the_weighted_sum_of_logits():
-    rows = some_rows()
-    for target, coefficients in (
-        (AverageLogits([0.3, 0.7]), (0.3, 0.7, 0.0)),
-        (InterpolatedLogits(start=0.25), (0.25, 0.0, 0.75)),
-    ):
-        expected = sum(
-            c * logits(*part)
-            for c, part in zip(coefficients, [*rows.teachers, (rows.hidden, rows.head)], strict=True)
-        )
-        torch.testing.assert_close(logits(*target(rows)), expected)
-
-
-def test_a_mixture_refuses_what_is_not_linear():
-    with pytest.raises(MethodError, match="soft cap"):
-        mix_logits([(1.0, torch.zeros(1, 2), Head(torch.zeros(3, 2), soft_cap=30.0))])
-    with pytest.raises(MethodError, match="sum to 1"):
-        AverageLogits([0.5, 0.6])
-
-
-def test_the_interpolation_moves_as_taid_says():
-    target = InterpolatedLogits(start=0.4, step_size=0.05, momentum=0.9)
-    target.begin_step(Window(0.0, last=lambda: None))
-    assert target.teacher_share == 0.4
-    target.begin_step(Window(0.01, last=lambda: 2.0))  # no earlier loss to compare with: the line
-    assert target.teacher_share == pytest.approx(0.4 + 0.6 * 0.01)
-    target.begin_step(Window(0.02, last=lambda: 1.0))
-    trend = 0.1 * 0.5  # (2 - 1) / 2
-    pushed = 0.406 + 0.05 / (1 + math.exp(-trend)) * (1 - 0.406)
-    assert target.teacher_share == pytest.approx(pushed)
-    target.begin_step(Window(0.03, last=lambda: 1.5))
-    trend = 0.9 * trend + 0.1 * -0.5
-    assert target.teacher_share == pytest.approx(pushed + 0.05 / (1 + math.exp(-trend)) * (1 - pushed))
-    target.begin_step(Window(0.99, last=lambda: 1.5))
-    assert target.teacher_share == pytest.approx(0.4 + 0.6 * 0.99)  # never behind the line
-    linear = InterpolatedLogits(start=0.2, step_size=0.0)
-    linear.begin_step(Window(0.5, last=lambda: 3.0))
-    assert linear.teacher_share == pytest.approx(0.6)
-
-
-class Recorder:
-    """A Step whose student answers each prompt with its last token, and whose validation losses are given."""
-
-    def __init__(self, progress=0.0, losses=(), seed=0):
-        self.calls, self.losses = [], list(losses)
-        self.step = Step(progress, random.Random(seed), self.generate, lambda: self.losses.pop(0))
-
-    def generate(self, prompts, **settings):
-        self.calls.append(settings)
-        return [[prompt[-1], 1] for prompt in prompts]
-
-
-WINDOW = [Example([5, 6], [7, 1]), Example([8], [9, 9, 1])]
-
-
-def test_samplers_say_where_their_sequences_come_from():
-    recorder = Recorder()
-    assert OnPolicy(0.0)(WINDOW, recorder.step) == WINDOW and not recorder.calls
-    sampled = [Example([5, 6], [6, 1], "student"), Example([8], [8, 1], "student")]
-    assert OnPolicy(1.0, temperature=0.7)(WINDOW, recorder.step) == sampled
-    assert recorder.calls == [{"temperature": 0.7}]
-    assert [e.source for e in TeacherMixed(1.0)(WINDOW, recorder.step)] == ["teacher", "teacher"]
-    both = WithStudent()(WINDOW, recorder.step)
-    assert both == [
-        Example([5, 6], [7, 1], "teacher"), sampled[0], Example([8], [9, 9, 1], "teacher"), sampled[1],
-    ]  # fmt: skip
-
-
-def test_half_of_a_window_is_the_student_s():
-    half = HalfStudent()(WINDOW, Recorder().step)
-    assert half == [Example([5, 6], [7, 1], "teacher"), Example([8], [8, 1], "student")]
-    assert [e.source for e in HalfStudent()(WINDOW[:1], Recorder().step)] == ["teacher"]
-
-
-def test_the_on_policy_share_is_that_of_steps():
-    chosen = sum(OnPolicy(0.3)(WINDOW, Recorder(seed=s).step)[0].source == "student" for s in range(2000))
-    assert 0.26 < chosen / 2000 < 0.34
-
-
-def test_replay_grows_with_the_validation_loss_and_reuses_samples():
-    sampler = AdaptiveReplay(rise=0.5, validations=4, capacity=3)
-    shares = []
-    for progress, losses in ((0.0, [2.0]), (0.1, []), (0.25, [1.5]), (0.5, [1.6]), (0.75, [1.7])):
-        sampler(WINDOW, Recorder(progress, losses).step)
-        shares.append(sampler.share)
-    assert shares == [0.0, 0.0, 0.0, 0.5, 1.0]
-    fresh = Recorder(0.76)
-    sampler(WINDOW, fresh.step)
-    late = [Recorder(0.99, seed=s) for s in range(50)]
-    replayed = [sampler(WINDOW, r.step) for r in late]
-    assert all(e.source == "student" for window in replayed for e in window)
-    assert sum(len(r.calls) for r in late) <= 5, "late in training nearly everything is replayed"
-    assert len(sampler.buffer) <= 3
-
-
 @pytest.mark.parametrize("sampler", [OnPolicy(1.0), WithStudent(), TeacherMixed(0.5)])
 def test_samples_do_not_depend_on_the_micro_batches(tmp_path, tokenizer, sampler):
     updates = []
@@ -294,7 +173,9 @@ def test_the_step_before_reaches_the_target(tmp_path, tokenizer):
 
 def test_validation_loss_is_the_mean_over_tokens(tmp_path, tokenizer):
     student = make_model(seed=0)
-    trainer = trainer_of(tmp_path, tokenizer, student, make_model(seed=1), eval_dataset=DATA, sampler=OnPolicy())
+    trainer = trainer_of(
+        tmp_path, tokenizer, student, make_model(seed=1), eval_dataset=DATA, sampler=OnPolicy()
+    )
     got = trainer.sampling.validation_loss()
     z, labels, _ = logits_and_labels(student, a_batch(tokenizer))
     assert got == pytest.approx(float(torch.nn.functional.cross_entropy(z, labels)), rel=1e-5)

@@ -51,7 +51,9 @@ def trainer_for(student, teacher, tokenizer, tmp_path, **settings) -> PolicyDist
         gradient_checkpointing=False, max_completion_length=LIMIT, **settings,
     )  # fmt: skip
     data = Dataset.from_list([{"prompt": "a"}] * 64)
-    return PolicyDistiller(student, teacher=teacher, args=args, train_dataset=data, processing_class=tokenizer)
+    return PolicyDistiller(
+        student, teacher=teacher, args=args, train_dataset=data, processing_class=tokenizer
+    )
 
 
 def as_rollouts(all_completions) -> Rollouts:

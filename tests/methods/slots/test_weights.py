@@ -1,25 +1,17 @@
-"""Per-sequence skews and the detached mixture of DistiLLM-2 against float64 formulas on full logits."""
-
-import random
+"""Skews of a row and the detached mixture of DistiLLM-2 against float64 formulas on full logits."""
 
 import pytest
 import torch
-from methods.slots.contrastive import (
-    AdaptiveSkew,
-    PairedStudent,
-    detached_skew_reverse_kl,
-    student_share,
-    teacher_share,
-)
-from methods.trainers.distillation import Term
 
 from methods.errors import MethodError
 from methods.losses.divergences import DIVERGENCES
+from methods.losses.fused.formulas import detached_skew_reverse_kl
 from methods.losses.fused.linear import Head, linear_divergence
-from methods.slots.samplers import Example, Step
-from methods.slots.targets import Rows
+from methods.slots.rows import Rows
+from methods.slots.terms import Divergence, Window
+from methods.slots.weights import AdaptiveSkew, student_share, teacher_share
 from tests.methods.conftest import make_model
-from tests.methods.trainers.test_distillation import a_batch, logits_and_labels, trainer_of
+from tests.methods.trainers.test_distiller import a_batch, logits_and_labels, trainer_of
 
 
 def normal(*shape, seed=0):
@@ -95,9 +87,9 @@ def test_the_skew_of_a_sequence_follows_its_gap():
         gaps.append(float(p - q))
     kept = [gaps[0], gaps[1], gaps[3]]
     skews = AdaptiveSkew("teacher", base=0.3, floor=0.02, anchor_steps=1)
-    skews.begin_step(lambda total: total)
+    skews.begin_step(Window(0.0, sum_over_ranks=lambda total: total))
     assert skews(rows, mask)["skew"].unique().tolist() == [0.3]  # no anchor yet
-    skews.begin_step(lambda total: total)
+    skews.begin_step(Window(0.0, sum_over_ranks=lambda total: total))
     assert skews.anchor == pytest.approx(sum(kept) / 3)
     expected = [min(0.3, max(0.02, 1 - 0.7 * skews.anchor / g)) if g > 0 else 0.3 for g in gaps]
     found = skews(rows, mask)["skew"]
@@ -118,15 +110,17 @@ def test_the_anchor_is_the_mean_over_ranks_and_evaluations_do_not_count():
     z, t = normal(4, 5, seed=1), normal(4, 5, seed=2)
     rows = rows_of(z, t, t.argmax(-1), torch.tensor([0, 0, 1, 1]))
     skews = AdaptiveSkew("teacher", anchor_steps=2)
-    skews.begin_step(lambda total: total)
+    skews.begin_step(Window(0.0, sum_over_ranks=lambda total: total))
     skews(rows, None)  # no gradient: an evaluation
     trained = rows_of(z.clone().requires_grad_(), t, t.argmax(-1), torch.tensor([0, 0, 1, 1]))
     skews(trained, None)
-    skews.begin_step(pytest.fail)  # the second step: not yet
+    skews.begin_step(Window(0.0, sum_over_ranks=pytest.fail))  # the second step: not yet
     skews(trained, None)
     gap = float(skews._sums[0]) / 4
     assert float(skews._sums[1]) == 4
-    skews.begin_step(lambda total: total + torch.tensor([6.0, 4.0]))  # another rank's four sequences
+    skews.begin_step(
+        Window(0.0, sum_over_ranks=lambda total: total + torch.tensor([6.0, 4.0]))
+    )  # another rank's four sequences
     assert skews.anchor == pytest.approx((4 * gap + 6.0) / 8)
 
 
@@ -142,35 +136,16 @@ def test_the_shares_of_both_sides_move_in_the_first_half():
     assert all(teacher_share(x) + student_share(x) == 2 for x in (0.0, 0.2, 0.7))
 
 
-@pytest.mark.parametrize("size", [4, 5])
-def test_pairs_hold_two_answers_to_one_prompt(size):
-    window = [Example([i + 3], [9, 1]) for i in range(size)]
-    asked = []
-
-    def generate(prompts, **settings):
-        asked.append((prompts, settings))
-        return [[prompt[0], 1] for prompt in prompts]
-
-    step = Step(0.0, random.Random(0), generate, lambda: 0.0)
-    got = PairedStudent(temperature=0.8)(window, step)
-    assert asked == [([[3], [5]], {"temperature": 0.8})]
-    assert got[:4] == [
-        Example([3], [9, 1], "teacher"),
-        Example([3], [3, 1], "student"),
-        Example([5], [9, 1], "teacher"),
-        Example([5], [5, 1], "student"),
-    ]
-    assert got[4:] == [Example([7], [9, 1], "teacher")][: size - 4]
-
-
 def test_the_trainer_computes_the_contrastive_loss(tmp_path, tokenizer):
     student, teacher = make_model(seed=0).double(), make_model(seed=1, width=24).double()
     batch = a_batch(tokenizer, ("teacher", "student", "teacher", "student"))
     skews = AdaptiveSkew("teacher", base=0.4, floor=0.01, anchor_steps=1)
     skews.anchor = 0.02
     terms = [
-        Term("skew_forward_kl", weight=teacher_share, sources=("teacher",), row_settings=skews),
-        Term(detached_skew_reverse_kl, weight=student_share, settings={"skew": 0.2}, sources=("student",)),
+        Divergence("skew_forward_kl", weight=teacher_share, sources=("teacher",), row_settings=skews),
+        Divergence(
+            detached_skew_reverse_kl, weight=student_share, settings={"skew": 0.2}, sources=("student",)
+        ),
     ]
     trainer = trainer_of(tmp_path, tokenizer, student, teacher, terms=terms)
     loss = trainer.compute_loss(student, batch, num_items_in_batch=torch.tensor(10))

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from datasets import Dataset
-from methods.trainers.plain_text_distillation import PlainTextDistillationTrainer, SFTConfig
 
 from methods.errors import MethodError
+from methods.slots.terms import Divergence, PlainText
+from methods.trainers import Distiller, SFTConfig
 from tests.methods.conftest import make_model
 from tests.methods.trainers.one_update import ROWS
 
@@ -21,10 +22,10 @@ def trained(tmp_path, tokenizer, *, weight, corpus=CORPUS, length=512):
         lr_scheduler_type="constant", max_grad_norm=0.0, use_cpu=True, bf16=False, report_to="none",
         gradient_checkpointing=False, save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=3,
     )  # fmt: skip
-    trainer = PlainTextDistillationTrainer(
-        student, teacher=teacher, args=args, corpus=corpus, text_weight=weight,
-        text_length=length, train_dataset=ROWS, processing_class=tokenizer,
-    )  # fmt: skip
+    terms = [Divergence(), PlainText(corpus, weight=weight, max_length=length)]
+    trainer = Distiller(
+        student, teacher=teacher, args=args, terms=terms, train_dataset=ROWS, processing_class=tokenizer
+    )
     trainer.train()
     return {name: p.detach() - before[name] for name, p in student.named_parameters()}, trainer
 
@@ -44,17 +45,21 @@ def mean_nll_gradient(tokenizer, length):
 
 @pytest.mark.parametrize("length", [512, 6])
 def test_the_text_adds_the_gradient_of_its_own_mean(length, tmp_path, tokenizer):
-    without, _ = trained(tmp_path, tokenizer, weight=0.0)
+    without, alone = trained(tmp_path, tokenizer, weight=0.0)
     with_text, trainer = trained(tmp_path, tokenizer, weight=0.7, length=length)
     for name, gradient in mean_nll_gradient(tokenizer, length).items():
         expected = without[name].double() - 0.7 * gradient
         torch.testing.assert_close(with_text[name].double(), expected, rtol=1e-3, atol=1e-6, msg=name)
     texts = sum(min(length, len(tokenizer(row["text"])["input_ids"])) for row in CORPUS)
-    _, plain = trained(tmp_path, tokenizer, weight=0.0, corpus=CORPUS)
-    read = sum(min(512, len(tokenizer(row["text"])["input_ids"])) for row in CORPUS)
-    assert trainer.token_counts["student"] - texts == plain.token_counts["student"] - read > 0
+    assert trainer.token_counts["student"] == alone.token_counts["student"] + texts
+    assert len(alone.terms) == 1, "a term of weight 0 is left out"
 
 
 def test_a_corpus_smaller_than_a_batch_is_refused(tmp_path, tokenizer):
     with pytest.raises(MethodError, match="2 texts, fewer than one batch"):
         trained(tmp_path, tokenizer, weight=1.0, corpus=CORPUS.select(range(2)))
+
+
+def test_without_a_corpus_it_says_so():
+    with pytest.raises(MethodError, match="needs a corpus"):
+        PlainText(None)

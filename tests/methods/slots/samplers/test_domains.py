@@ -6,16 +6,23 @@ import random
 import pytest
 import torch
 from datasets import Dataset
-from methods.slots.domains import DomainSampler, DomainWeights
-from methods.trainers.distillation import SFTConfig, Term, collate
-from methods.trainers.domain_distillation import DomainDistillationTrainer, examples_in
 
 from methods.errors import MethodError
-from methods.slots.samplers import Example, OnPolicy, Step
+from methods.slots.samplers import DomainSampler, DomainWeights, Example, OnPolicy, Step
+from methods.slots.terms import Divergence
+from methods.trainers import Distiller, SFTConfig
+from methods.trainers.views import SameTokens, collate
 from tests.methods.conftest import make_model
-from tests.methods.trainers.test_distillation import logits_and_labels
+from tests.methods.trainers.test_distiller import logits_and_labels
 
-STEP = Step(0.0, random.Random(0), lambda *a, **k: [], lambda: 0.0)
+BEHIND = {"a": 3.0, "b": 2.0}, {"a": 1.0, "b": 2.0}
+
+
+def step_of(perplexities=lambda groups: BEHIND, **options):
+    return Step(0.0, random.Random(0), lambda *a, **k: [], lambda: 0.0, perplexities=perplexities, **options)
+
+
+STEP = step_of()
 
 
 def pool(name: int, size: int) -> list[Example]:
@@ -23,14 +30,8 @@ def pool(name: int, size: int) -> list[Example]:
 
 
 def sampler(**options):
-    given = {
-        "every": 2,
-        "smoothing": 0.5,
-        "perplexities": lambda: ({"a": 3.0, "b": 2.0}, {"a": 1.0, "b": 2.0}),
-    }
-    given |= options
-    perplexities = given.pop("perplexities")
-    return DomainSampler({"a": pool(5, 40), "b": pool(6, 40)}, perplexities, **given)
+    domains = {"a": pool(5, 40), "b": pool(6, 40)}
+    return DomainSampler(**{"every": 2, **options}).over(domains, domains)
 
 
 def test_weights_move_as_the_paper_says():
@@ -58,13 +59,14 @@ def test_smoothing_keeps_every_domain_alive():
 def test_weights_move_every_few_steps_and_rule_the_draws():
     asked = []
 
-    def perplexities():
+    def perplexities(groups):
+        assert [len(examples) for examples in groups.values()] == [40, 40]
         asked.append(len(shares))
-        return {"a": 3.0, "b": 2.0}, {"a": 1.0, "b": 2.0}
+        return BEHIND
 
-    chosen, shares = sampler(perplexities=perplexities, smoothing=0.9), []
+    chosen, shares = sampler(smoothing=0.9), []
     for _ in range(6):
-        chosen([Example([0], [0])] * 50, STEP)
+        chosen([Example([0], [0])] * 50, step_of(perplexities))
         shares.append(chosen.weights.shares["a"])
     assert asked == [2, 4] and shares[0] == shares[1] == 0.5 < shares[2] == shares[3] < shares[4] == shares[5]
     expected = sum(50 * share for share in shares)
@@ -81,13 +83,24 @@ def test_a_domain_is_gone_through_before_it_repeats():
 
 
 def test_ranks_share_one_global_batch():
-    whole = sampler()
-    halves = [sampler(rank=rank, ranks=2) for rank in (0, 1)]
+    whole, halves = sampler(), [sampler(), sampler()]
     for _ in range(4):
         batch = whole([Example([0], [0])] * 8, STEP)
-        first, second = (half([Example([0], [0])] * 4, STEP) for half in halves)
+        first, second = (
+            half([Example([0], [0])] * 4, step_of(rank=rank, ranks=2)) for rank, half in enumerate(halves)
+        )
         assert [e for pair in zip(first, second, strict=True) for e in pair] == batch
-    assert sampler(seed=1)([Example([0], [0])] * 8, STEP) != sampler()([Example([0], [0])] * 8, STEP)
+    others = sampler()([Example([0], [0])] * 8, step_of(seed=1))
+    assert others != sampler()([Example([0], [0])] * 8, STEP)
+
+
+def test_another_sampler_may_go_on_with_what_was_drawn():
+    window = [Example([0], [0])] * 4
+    drawn = sampler()(window, STEP)
+    step = Step(0.0, random.Random(0), lambda prompts, **k: [[p[0], 1] for p in prompts], lambda: 0.0)
+    assert sampler(sampler=OnPolicy())(window, step) == [
+        Example(e.prompt, [e.prompt[0], 1], "student") for e in drawn
+    ]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +109,8 @@ def test_ranks_share_one_global_batch():
         (lambda: DomainWeights(["a"]), "two or more"),
         (lambda: DomainWeights(["a", "b"], smoothing=1.5), "smoothing"),
         (lambda: sampler(every=0), "not a number of steps"),
-        (lambda: DomainSampler({"a": [], "b": pool(1, 1)}, lambda: ({}, {}), every=1), "no examples"),
+        (lambda: sampler().over({"a": [], "b": pool(1, 1)}, {"a": [], "b": []}), "no examples"),
+        (lambda: sampler().over({"a": pool(1, 1)}, {"b": pool(1, 1)}), "validation rows of"),
         (lambda: DomainWeights("ab").update({"a": math.nan, "b": 1.0}, {"a": 1.0, "b": 1.0}), "no weights"),
     ],
 )
@@ -105,12 +119,12 @@ def test_what_makes_no_sense_is_refused(make, message):
         make()
 
 
-def encoded(tokenizer, pairs):
+def encoded(tokenizer, pairs, **columns):
     rows = []
     for prompt, completion in pairs:
         asked, answer = tokenizer(prompt)["input_ids"], [*tokenizer(completion)["input_ids"], 1]
-        rows.append({"input_ids": asked + answer, "labels": [-100] * len(asked) + answer})
-    return Dataset.from_list(rows)
+        rows.append({"input_ids": asked + answer, "labels": [-100] * len(asked) + answer, **columns})
+    return rows
 
 
 DOMAINS = {
@@ -120,8 +134,8 @@ DOMAINS = {
 
 
 def trainer_of(tmp_path, tokenizer, student, teacher, *, batch=4, accumulate=1, steps=1, **options):
-    domains = {name: encoded(tokenizer, pairs) for name, pairs in DOMAINS.items()}
-    rows = encoded(tokenizer, [pair for pairs in DOMAINS.values() for pair in pairs])
+    rows = [row for name, pairs in DOMAINS.items() for row in encoded(tokenizer, pairs, domain=name)]
+    rows = options.pop("rows", Dataset.from_list(rows))
     args = SFTConfig(
         output_dir=str(tmp_path), per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate,
         max_steps=steps, learning_rate=0.1, optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0, use_cpu=True,
@@ -129,10 +143,10 @@ def trainer_of(tmp_path, tokenizer, student, teacher, *, batch=4, accumulate=1, 
         disable_tqdm=True, seed=3, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None,
         save_strategy=options.pop("save_strategy", "no"), save_steps=options.pop("save_steps", 500),
     )  # fmt: skip
-    return DomainDistillationTrainer(
-        student, teacher=teacher, args=args, train_dataset=rows, processing_class=tokenizer,
-        domains=domains, validation=domains, every=1, terms=[Term("cross_entropy"), Term("forward_kl", weight=0.2)],
-        **options,
+    return Distiller(
+        student, teacher=teacher, args=args, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer,
+        terms=[Divergence("cross_entropy"), Divergence("forward_kl", weight=0.2)],
+        sampler=DomainSampler(every=1, **options),
     )  # fmt: skip
 
 
@@ -140,10 +154,11 @@ def trainer_of(tmp_path, tokenizer, student, teacher, *, batch=4, accumulate=1, 
 def test_perplexities_are_those_of_full_logits(tmp_path, tokenizer, kind):
     student, teacher = make_model(kind, seed=0), make_model(kind, seed=1)
     trainer = trainer_of(tmp_path, tokenizer, student, teacher)
-    got = trainer._both_perplexities()
+    got = trainer.sampling.perplexities(trainer.examples_by("domain", trainer.eval_dataset))
     for model, found in zip((student, teacher), got, strict=True):
         for name, pairs in DOMAINS.items():
-            batch = collate(examples_in(encoded(tokenizer, pairs)), 0, torch.device("cpu"))
+            examples = SameTokens(0).examples_in(Dataset.from_list(encoded(tokenizer, pairs)))
+            batch = collate(examples, 0, torch.device("cpu"))
             z, labels, _ = logits_and_labels(model, batch)
             assert found[name] == pytest.approx(
                 float(torch.nn.functional.cross_entropy(z, labels).detach().exp()), rel=1e-4
@@ -159,9 +174,9 @@ def test_updates_do_not_depend_on_the_micro_batches(tmp_path, tokenizer):
             tmp_path, tokenizer, student, make_model(seed=1), batch=batch, accumulate=accumulate, steps=3
         )
         trainer.train()
-        assert sum(trainer.domain_sampler.drawn.values()) == 12
+        assert sum(trainer.sampling.sampler.drawn.values()) == 12
         updates.append(student.lm_head.weight.detach() - before)
-        shares.append(trainer.domain_sampler.weights.shares["copy"])
+        shares.append(trainer.sampling.sampler.weights.shares["copy"])
     assert updates[0].abs().max() > 1e-3 and shares[0] != 0.5
     for update, share in zip(updates[1:], shares[1:], strict=True):
         torch.testing.assert_close(update, updates[0], rtol=1e-3, atol=1e-5)
@@ -177,14 +192,19 @@ def test_a_resumed_run_goes_on_with_its_weights_and_draws(tmp_path, tokenizer):
     again = make_model(seed=7)
     second = trainer_of(tmp_path / "half", tokenizer, again, make_model(seed=1), steps=5, **saving)
     second.train(resume_from_checkpoint=str(tmp_path / "half/checkpoint-3"))
-    assert second.domain_sampler.weights.shares == pytest.approx(
-        first.domain_sampler.weights.shares, rel=1e-6
+    assert second.sampling.sampler.weights.shares == pytest.approx(
+        first.sampling.sampler.weights.shares, rel=1e-6
     )
-    assert second.domain_sampler.drawn == first.domain_sampler.drawn
+    assert second.sampling.sampler.drawn == first.sampling.sampler.drawn
     for a, b in zip(again.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_another_sampler_or_other_domains_are_refused(tmp_path, tokenizer):
-    with pytest.raises(MethodError, match="give no other"):
-        trainer_of(tmp_path, tokenizer, make_model(), make_model(seed=1), sampler=OnPolicy(1.0))
+def test_rows_without_domains_and_a_training_without_validation_are_refused(tmp_path, tokenizer):
+    with pytest.raises(MethodError, match="no column 'subject', only input_ids, labels, domain"):
+        trainer_of(tmp_path, tokenizer, make_model(), make_model(seed=1), column="subject")
+    rows = Dataset.from_list(encoded(tokenizer, DOMAINS["copy"], domain="copy"))
+    with pytest.raises(MethodError, match="two or more domains"):
+        trainer_of(tmp_path, tokenizer, make_model(), make_model(seed=1), rows=rows)
+    with pytest.raises(MethodError, match="give the trainer an eval_dataset"):
+        DomainSampler(every=1).prepare(type("Trainer", (), {"eval_dataset": None}))

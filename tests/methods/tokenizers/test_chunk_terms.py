@@ -3,15 +3,15 @@
 import pytest
 import torch
 from datasets import Dataset
-from methods.trainers.cross_tokenizer import ContinuationUnits, MergedChunks
 
 from methods.errors import MethodError
 from methods.slots.samplers import Example, OnPolicy
 from methods.tokenizers.alignment import shared_tokens
+from methods.tokenizers.terms import ContinuationUnits, MergedChunks
 from methods.tokenizers.text_pairs import encode_pairs
 from tests.methods.conftest import letter_tokenizer, make_model, pair_tokenizer
 from tests.methods.tokenizers.test_alignment import byte_level, sentencepiece_like
-from tests.methods.trainers.test_cross_tokenizer_trainer import (
+from tests.methods.trainers.test_text_pairs_distiller import (
     ROWS,
     check_gradient,
     full_logits,

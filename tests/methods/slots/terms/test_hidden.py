@@ -5,8 +5,6 @@ import copy
 import pytest
 import torch
 from datasets import Dataset
-from methods.trainers.distillation import SFTConfig, Term
-from methods.trainers.hidden_matching import FilterTrainer, HiddenMatchingTrainer
 from torch import nn
 
 from methods.errors import MethodError
@@ -19,8 +17,10 @@ from methods.slots.features import (
     squared_error,
     uniform_layers,
 )
-from tests.methods.conftest import make_model
-from tests.methods.trainers.test_distillation import DATA, a_batch, logits_and_labels
+from methods.slots.terms import Divergence, HiddenMatch, NextToken, TaskFilters
+from methods.trainers import Distiller, SFTConfig, Teacher
+from tests.methods.conftest import make_model, pair_tokenizer
+from tests.methods.trainers.test_distiller import DATA, a_batch, logits_and_labels
 
 
 def arguments(tmp_path, steps=1, rate=0.5, optim="sgd"):
@@ -90,11 +90,14 @@ def test_matching_is_the_formula_on_all_hidden_states(tmp_path, tokenizer, filte
     student, teacher = make_model(seed=0).double(), make_model(seed=1, width=24, layers=4).double()
     ours = LayerFilters((0, 1), 16, 10 if filtered else 24, seed=2).double()
     theirs = LayerFilters((1, 3), 24, 10, seed=3).double() if filtered else None
-    terms = [Term("cross_entropy"), Term("forward_kl", weight=5 * 2.0**2, temperature=2.0)]
-    trainer = HiddenMatchingTrainer(
+    terms = [
+        NextToken(),
+        Divergence("forward_kl", weight=5 * 2.0**2, temperature=2.0),
+        HiddenMatch(filters=(ours, theirs), weight=0.7),
+    ]
+    trainer = Distiller(
         student, teacher=teacher, terms=terms, args=arguments(tmp_path), train_dataset=DATA,
-        processing_class=tokenizer, layers=uniform_layers(2, 4), student_filters=ours, teacher_filters=theirs,
-        hidden_weight=0.7,
+        processing_class=tokenizer,
     )  # fmt: skip
     batch = a_batch(tokenizer)
     loss = trainer.compute_loss(student, batch, num_items_in_batch=torch.tensor(11))
@@ -139,8 +142,9 @@ def test_filters_learn_and_the_model_stays(tmp_path, tokenizer):
     before = copy.deepcopy(model.state_dict())
     filters = LayerFilters((0, 1), 16, 8)
     was = filters.weight.detach().clone()
-    trainer = FilterTrainer(
-        model, filters=filters, args=arguments(tmp_path, 40, 0.02, "adamw_torch"), train_dataset=DATA,
+    term = TaskFilters(filters)
+    trainer = Distiller(
+        model, terms=[term], args=arguments(tmp_path, 40, 0.02, "adamw_torch"), train_dataset=DATA,
         processing_class=tokenizer,
     )  # fmt: skip
     batch = a_batch(tokenizer)
@@ -151,8 +155,7 @@ def test_filters_learn_and_the_model_stays(tmp_path, tokenizer):
     states = [s[:, :-1][keep] for s in block_outputs(model, batch)]
     losses = [
         nn.functional.cross_entropy(
-            (states[i] @ filters.weight[i].T + filters.bias[i]) @ trainer.heads.weight[i].T
-            + trainer.heads.bias[i],
+            (states[i] @ filters.weight[i].T + filters.bias[i]) @ term.heads.weight[i].T + term.heads.bias[i],
             labels,
         )
         for i in (0, 1)
@@ -171,9 +174,9 @@ def test_the_student_leaves_without_its_filters(tmp_path, tokenizer):
     names = set(student.state_dict())
     filters = LayerFilters((0,), 16, 24)
     was = filters.weight.detach().clone()
-    trainer = HiddenMatchingTrainer(
+    trainer = Distiller(
         student, teacher=make_model(seed=1, width=24), args=arguments(tmp_path), train_dataset=DATA,
-        processing_class=tokenizer, layers=[(0, 1)], student_filters=filters, distance="cosine",
+        processing_class=tokenizer, terms=[HiddenMatch([(0, 1)], filters=(filters, None), distance="cosine")],
     )  # fmt: skip
     trainer.train()
     assert set(student.state_dict()) == names
@@ -184,14 +187,73 @@ def test_the_student_leaves_without_its_filters(tmp_path, tokenizer):
     ("changes", "message"),
     [
         ({"distance": "cosin"}, "unknown distance"),
-        ({"student_filters": LayerFilters((0,), 16, 10)}, "the aim has 24"),
+        ({"layers": "all"}, "layers are"),
+        ({"filters": "tasks"}, "filters are"),
+        ({"filters": (LayerFilters((0,), 16, 10), None)}, "the aim has 24"),
         ({"layers": [(1, 1)]}, "not for all of"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, tokenizer, changes, message):
-    options = {"layers": [(0, 1)], "student_filters": LayerFilters((0,), 16, 24)} | changes
+    options = {"layers": [(0, 1)], "filters": (LayerFilters((0,), 16, 24), None)} | changes
     with pytest.raises(MethodError, match=message):
-        HiddenMatchingTrainer(
+        Distiller(
             make_model(seed=0), teacher=make_model(seed=1, width=24), args=arguments(tmp_path),
-            train_dataset=Dataset.from_list(list(DATA)), processing_class=tokenizer, **options,
+            train_dataset=Dataset.from_list(list(DATA)), processing_class=tokenizer, terms=[HiddenMatch(**options)],
         )  # fmt: skip
+
+
+def test_task_filters_are_those_of_a_training_of_their_own(tmp_path, tokenizer):
+    """Stage I in the term is stage I by hand: the student's filters from the trainer's seed, the teacher's from 0."""
+    models = {3: make_model(seed=0), 0: make_model(seed=1, width=24)}
+    by_hand = []
+    for seed, model in models.items():
+        args = arguments(tmp_path, 5, 0.02, "adamw_torch")
+        args.seed = args.data_seed = seed
+        filters = LayerFilters((0, 1), model.config.hidden_size, 24, seed=seed)
+        Distiller(
+            copy.deepcopy(model), terms=[TaskFilters(filters)], args=args, train_dataset=DATA,
+            processing_class=tokenizer,
+        ).train()  # fmt: skip
+        by_hand.append(filters)
+    torch.manual_seed(8)
+    term = HiddenMatch(filters="task", filter_learning_rate=0.02)
+    student = models[3]
+    Distiller(
+        student, teacher=models[0], terms=[NextToken(), term], args=arguments(tmp_path, 5, 0.5, "adamw_torch"),
+        train_dataset=DATA, processing_class=tokenizer,
+    )  # fmt: skip
+    assert torch.equal(term.student_filters.weight, by_hand[0].weight)
+    assert torch.equal(term.teacher_filters[0].weight, by_hand[1].weight)
+    assert all(p.requires_grad for p in student.parameters()), "the student's own weights still learn"
+
+
+def test_across_tokenizers_states_that_have_read_the_same_text_are_compared(tmp_path, tokenizer):
+    student, teacher = make_model(seed=0).double(), make_model(seed=1, width=24, vocabulary=40).double()
+    filters = LayerFilters((0, 1), 16, 24, seed=2).double()
+    term = HiddenMatch([(0, 1), (1, 0)], filters=(filters, None), weight=0.7)
+    trainer = Distiller(
+        student, teacher=Teacher(teacher, pair_tokenizer()), terms=[term], args=arguments(tmp_path),
+        train_dataset=DATA, processing_class=tokenizer,
+    )  # fmt: skip
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    loss = trainer.compute_loss(student, batch, num_items_in_batch=(batch["labels"][:, 1:] != -100).sum())
+    total, chunks = 0.0, 0
+    for row in DATA:
+        sides = []
+        for model, own in ((student, tokenizer), (teacher, pair_tokenizer())):
+            ids = [token for part in ("prompt", "completion") for token in own(row[part])["input_ids"]] + [1]
+            asked = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids))}
+            spelled, places = 0, {}
+            for place, token in enumerate(ids):
+                places[spelled] = place - 1  # the state that predicts the token which begins here
+                spelled += len(own.convert_ids_to_tokens(token)) if token != 1 else 1
+            sides.append((places, block_outputs(model, asked)))
+        for byte in sorted(set(sides[0][0]) & set(sides[1][0])):
+            if byte < len(row["prompt"]):
+                continue
+            chunks += 1
+            for s, t in ((0, 1), (1, 0)):
+                ours = sides[0][1][s][0, sides[0][0][byte]] @ filters.weight[s].T + filters.bias[s]
+                total = total + (ours - sides[1][1][t][0, sides[1][0][byte]]).square().mean() / 2
+    assert chunks < int((batch["labels"] != -100).sum())
+    assert loss.item() == pytest.approx(0.7 * float(total) / chunks, rel=1e-6)

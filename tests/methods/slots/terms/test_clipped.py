@@ -1,28 +1,18 @@
-"""Correction, clipping and spans against loops in plain Python, float64 formulas on full logits, and their limits."""
+"""The clipped KL against loops in plain Python, float64 formulas on full logits, and its limits."""
 
 import math
-import random
 
 import pytest
 import torch
-from methods.slots.revision import (
-    ClippedKL,
-    Corrected,
-    FixedBand,
-    LearnedBand,
-    SpanConsistency,
-    beginning,
-    clip_to_band,
-)
-from methods.trainers.distillation import Term
 
 from methods.errors import MethodError
 from methods.losses.divergences import forward_kl
-from methods.losses.fused.linear import Head, linear_draws
-from methods.slots.samplers import AdaptiveReplay, Comparison, Example, HalfStudent, OnPolicy, Step
-from methods.slots.targets import Rows
+from methods.losses.fused.linear import Head
+from methods.slots.rows import Rows
+from methods.slots.terms import ClippedKL, FixedBand, LearnedBand, NextToken, SpanConsistency
+from methods.slots.terms.clipped import clip_to_band
 from tests.methods.conftest import make_model
-from tests.methods.trainers.test_distillation import a_batch, logits_and_labels, trainer_of
+from tests.methods.trainers.test_distiller import a_batch, logits_and_labels, trainer_of
 
 
 def normal(*shape, seed=0):
@@ -132,7 +122,7 @@ def test_clipped_kl_is_the_formula_through_both_heads(chunk):
     band = LearnedBand(7, width=3, lower=0.3, upper=0.6, seed=1).double()
     torch.nn.init.normal_(band.outer.weight, generator=torch.Generator().manual_seed(2))
     trained = {"hidden": rows.hidden, "head": rows.head.weight, **dict(band.named_parameters())}
-    got = ClippedKL(band, sharpness=8.0, weight=0.7, chunk_size=chunk)(rows)
+    got = ClippedKL(band, sharpness=8.0, chunk_size=chunk).total(rows)
     got.backward()
     found = {name: p.grad.clone() for name, p in trained.items()}
     for p in trained.values():
@@ -145,7 +135,7 @@ def test_clipped_kl_is_the_formula_through_both_heads(chunk):
     mask = torch.where(p == p.amax(-1, keepdim=True), 1, mask)
     clipped = mask * p / (mask * p).sum(-1, keepdim=True)
     q = logits(rows.hidden, rows.head).softmax(-1)
-    expected = 0.7 * (clipped * (clipped / q).log()).sum()
+    expected = (clipped * (clipped / q).log()).sum()
     expected.backward()
     torch.testing.assert_close(got, expected)
     for name, parameter in trained.items():
@@ -154,144 +144,33 @@ def test_clipped_kl_is_the_formula_through_both_heads(chunk):
 
 def test_clipped_kl_with_a_wide_fixed_band_is_the_forward_kl():
     rows = some_rows([0, 0, 0])
-    got = ClippedKL(FixedBand(0.0, 1.0), sharpness=1e9)(rows)
+    got = ClippedKL([0.0, 1.0], sharpness=1e9).total(rows)
     expected = forward_kl(logits(rows.hidden, rows.head), logits(*rows.teachers[0])).sum()
     torch.testing.assert_close(got, expected)
     with pytest.raises(MethodError, match="upper"):
         FixedBand(0.0, 1.5)
+    with pytest.raises(MethodError, match="a band is"):
+        ClippedKL("learnt")
 
 
-# Spans.
-
-
-@pytest.mark.parametrize("chunk", [None, 2])
-def test_span_consistency_is_the_loop_over_neighbours(chunk):
-    sequence = [0, 0, 0, 0, 1, 2, 2, 2]
-    rows = some_rows(sequence)
-    ends = [1, 6]
-    got = SpanConsistency(ends, weight=0.3, chunk_size=chunk)(rows)
-    got.backward()
-    found, rows.hidden.grad = rows.hidden.grad.clone(), None
-    q, p = logits(rows.hidden, rows.head).softmax(-1), logits(*rows.teachers[0]).softmax(-1)
-    expected, pairs = 0.0, 0
-    for i in range(len(sequence) - 1):
-        if sequence[i] == sequence[i + 1] and int(rows.labels[i]) not in ends:
-            expected = expected + ((p[i] * p[i + 1] - q[i] * q[i + 1]) ** 2).sum().sqrt()
-            pairs += 1
-    assert pairs == 3
-    (0.3 * expected).backward()
-    torch.testing.assert_close(got, 0.3 * expected)
-    torch.testing.assert_close(found, rows.hidden.grad)
-
-
-def test_a_student_that_agrees_costs_nothing_and_has_no_nan():
-    rows = some_rows([0, 0, 0], wider=0)
-    same = Rows(
-        rows.hidden, rows.head, ((rows.hidden.detach(), rows.head),), rows.labels, rows.source, rows.sequence,
-        rows.position,
-    )  # fmt: skip
-    loss = SpanConsistency([])(same)
-    loss.backward()
-    assert loss.item() == 0 and rows.hidden.grad.isfinite().all()
-
-
-def test_without_neighbours_there_is_a_zero_with_a_graph():
-    rows = some_rows([0, 1, 2])
-    loss = SpanConsistency([])(rows)
-    loss.backward()
-    assert loss.item() == 0 and (rows.hidden.grad == 0).all()
-
-
-# Correction.
-
-
-def test_the_worst_token_is_the_most_divergent_one_that_the_teacher_would_not_say():
-    found = Comparison([0.1, 9.0, 0.7, 0.2], [5, 6, 8, 4])
-    assert beginning([5, 6, 7, 1], found) == [5, 6, 8], "9.0 is where both say 6"
-    assert beginning([5, 6, 8, 4], found) == [5, 6, 8, 4]
-
-
-WINDOW = [Example([2], [3, 1]), Example([4], [5, 1]), Example([6], [7, 1]), Example([8], [9, 1])]
-
-
-def test_only_the_student_s_answers_are_corrected():
-    asked = []
-
-    def generate(prompts, begun=None, **settings):
-        asked.append((prompts, begun, settings))
-        return [[10, 11, 1] if begun is None else [*begun[n], 12, 1] for n in range(len(prompts))]
-
-    def compare(examples, greedy):
-        assert [e.prompt for e in examples] == [[4], [8]] and greedy
-        return [Comparison([1.0, 2.0, 0.0], [20, 21, 1]), Comparison([3.0, 2.0, 0.0], [20, 21, 1])]
-
-    step = Step(0.0, random.Random(0), generate, lambda: 0.0, compare)
-    got = Corrected(HalfStudent("data"), greedy=True, temperature=0.7)(WINDOW, step)
-    assert got == [
-        WINDOW[0], Example([4], [10, 21, 12, 1], "student"), WINDOW[2], Example([8], [20, 12, 1], "student"),
-    ]  # fmt: skip
-    assert asked[1] == ([[4], [8]], [[10, 21], [20]], {"temperature": 0.7})
-    assert Corrected(OnPolicy(0.0))(WINDOW, step) == WINDOW and len(asked) == 2
-
-
-def test_a_sampler_that_remembers_is_refused():
-    with pytest.raises(MethodError, match="AdaptiveReplay keeps"):
-        Corrected(AdaptiveReplay())
-
-
-def test_the_trainer_compares_token_by_token(tmp_path, tokenizer):
-    student, teacher = make_model(seed=0).double(), make_model(seed=1, width=24, vocabulary=33).double()
-    trainer = trainer_of(tmp_path, tokenizer, student, teacher, sampler=OnPolicy(1.0))
-    examples = [Example([5, 6, 2], [7, 8, 1]), Example([9, 2], [4]), Example([3, 3, 3, 2], [6, 5, 4, 3, 1])]
-    compare = trainer._comparer(random.Random(0))
-    student.train()
-    found = compare(examples, greedy=True)
-    assert student.training and trainer.token_counts == {"student": 18, "teacher": 18}
-    for example, one in zip(examples, found, strict=True):
-        ids = torch.tensor([example.prompt + example.completion])
-        rows = slice(len(example.prompt) - 1, -1)
-        z, t = (m(ids).logits[0, rows].detach()[:, :29] for m in (student, teacher))
-        expected = (t.softmax(-1) * (t.log_softmax(-1) - z.log_softmax(-1))).sum(-1)
-        torch.testing.assert_close(torch.tensor(one.divergence).double(), expected, rtol=1e-6, atol=1e-7)
-        assert one.teacher_tokens == t.argmax(-1).tolist()
-    draws = [c.teacher_tokens for _ in range(4) for c in compare(examples)]
-    assert any(tokens not in [c.teacher_tokens for c in found] for tokens in draws)
-
-
-def test_a_begun_answer_goes_on_from_where_it_stands(tmp_path, tokenizer):
-    trainer = trainer_of(tmp_path, tokenizer, make_model(seed=0), make_model(seed=1), sampler=OnPolicy(1.0))
-    generate = trainer._generator(random.Random(0))
-    limit = trainer.max_completion_length
-    prompts = [[5, 2], [6, 2], [7, 2], [8, 2]]
-    full, ended = [4] * limit, [5, 1]
-    got = generate(prompts, begun=[[9], [9, 9, 9], full, ended])
-    assert got[0][0] == 9 and got[1][:3] == [9, 9, 9] and len(got[0]) > 1 and len(got[1]) > 3
-    assert all(len(c) <= limit for c in got) and got[2:] == [full, ended]
-    assert trainer.rollout_counts["completions"] == 2 and trainer.rollout_counts["empty"] == 0
-    assert trainer.rollout_counts["truncated"] == sum(c[-1] != 1 for c in got[:2])
-    assert generate(prompts[:2], begun=[full, ended]) == [full, ended]
-
-
-def test_draws_follow_the_distribution():
-    head = Head(normal(4, 2), normal(4, seed=1))
-    hidden = normal(1, 2, seed=2).expand(20_000, 2)
-    drawn = linear_draws(hidden, head, 3, torch.Generator().manual_seed(0))
-    expected = (hidden[0] @ head.weight.T + head.bias)[:3].softmax(-1)
-    torch.testing.assert_close(
-        torch.bincount(drawn, minlength=3) / 20_000, expected.float(), atol=0.01, rtol=0
-    )
-    assert (linear_draws(hidden[:5], head, 3) == expected.argmax()).all()
+def test_a_learned_band_is_made_for_the_trainer_s_models_from_its_seed(tmp_path, tokenizer):
+    term = ClippedKL(start=[0.2, 0.7])
+    student, teacher = make_model(seed=0), make_model(seed=1, vocabulary=33)
+    trainer_of(tmp_path, tokenizer, student, teacher, terms=[term])
+    assert isinstance(term.band, LearnedBand) and term.band.inner.in_features == 29
+    assert torch.equal(term.band.inner.weight, LearnedBand(29, seed=3).inner.weight)
+    torch.testing.assert_close(term.band.outer.bias.detach().sigmoid(), torch.tensor([0.2, 0.7]))
 
 
 # All together in the trainer.
 
 
-def test_auxiliaries_add_to_the_terms_and_learn_with_the_student(tmp_path, tokenizer):
+def test_it_adds_to_other_terms_and_learns_with_the_student(tmp_path, tokenizer):
     student, teacher = make_model(seed=0).double(), make_model(seed=1).double()
     band = LearnedBand(29, lower=0.3, upper=0.7).double()
     trainer = trainer_of(
-        tmp_path, tokenizer, student, teacher, terms=[Term("cross_entropy")],
-        auxiliaries=[ClippedKL(band), SpanConsistency([3, 7], weight=2.0)],
+        tmp_path, tokenizer, student, teacher,
+        terms=[NextToken(), ClippedKL(band), SpanConsistency([3, 7], weight=2.0)],
     )  # fmt: skip
     batch = a_batch(tokenizer)
     loss = trainer.compute_loss(student, batch, num_items_in_batch=torch.tensor(10))
