@@ -99,7 +99,7 @@ def label_with_teacher(
     greedy: bool = False,
     seed: int = 0,
 ) -> tuple[Dataset, LabellingReport]:
-    """Teacher completions for `prompts`: the data of sequence-level KD, to be fed to `SFTTrainer`.
+    """Teacher completions for `prompts`: the data of sequence-level KD, to be fed to a trainer.
 
     Reads: prompts. Writes: columns `prompt`, `completion` (text, without the end-of-sequence token that SFT adds).
     Kim and Rush (arXiv 1606.07947, section 3.2) take the beam's mode, later work on language models greedy decoding or
