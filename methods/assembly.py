@@ -133,10 +133,11 @@ def _policy(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, 
     """What MiniLLM's trainer takes: prompts as text, one teacher, a corpus where there is one."""
     if len(method["teachers"]) != 1:
         raise MethodError(f"minillm takes one teacher, not {len(method['teachers'])}")
+    from methods.trainers import Teacher
+
     asked = surroundings.teacher(method["teachers"][0])
     return {
-        "teacher": asked.model,
-        "teacher_tokenizer": asked.tokenizer,
+        "teacher": Teacher(asked.model, asked.tokenizer),
         "arguments": surroundings.arguments,
         "max_completion_length": surroundings.completion_tokens,
         "train_dataset": rows_of(method["data"], surroundings),
@@ -288,10 +289,8 @@ def _task_filters(settings: dict[str, Any], surroundings: Surroundings, teacher:
     layers = settings.get("layers", "uniform")
     if layers == "uniform":
         layers = uniform_layers(student.config.num_hidden_layers, asked.model.config.num_hidden_layers)
-    size, training = (
-        settings.get("size") or widths[1],
-        {**surroundings.training, **settings.pop("filter_training", {})},
-    )
+    size, rate = settings.get("size") or widths[1], settings.pop("filter_learning_rate", None)
+    training = {**surroundings.training, **({} if rate is None else {"learning_rate": rate})}
 
     def learnt(side: int, model_of: Callable[[Surroundings], Any], whose: Mapping[str, Any]) -> LayerFilters:
         blocks = sorted({pair[side] for pair in layers})

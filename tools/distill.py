@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from catalog.schema import load_catalog
 from reproductions.distill.config import check_teacher_terms, load_config
-from reproductions.distill.methods import SETTINGS
 
 
 def main(args: argparse.Namespace) -> int:

@@ -13,7 +13,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from catalog.queries import crosstab
 from catalog.schema import Catalog, Paper
-from reproductions.distill.methods import SETTINGS
 from tools import evidence
 from tools.evidence import ROOT, ClaimRow
 from tools.overview import MARKS, NEWEST, Coverage, Overview, judging, overview, tally
