@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from catalog.schema import load_catalog
-from tools.check import slack
+from tools.checks.missing import slack
 
 
 def test_the_ratchet_holds_the_counts_of_today():

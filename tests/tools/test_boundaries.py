@@ -90,7 +90,7 @@ def test_looking_things_up_imports_no_heavy_library(words):
 
 def test_verifying_and_writing_the_readme_do_not_import_torch():
     script = (
-        "import sys; from tools.readme import render; render();"
+        "import sys; from tools.pages.readme import render; render();"
         "heavy = {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
@@ -126,7 +126,7 @@ def test_a_thousand_papers_are_browsed_at_once(tmp_path, monkeypatch):
 
     from catalog import cache, index
     from catalog.schema import HERE
-    from tools import browse
+    from tools.verbs import browse
 
     monkeypatch.setenv("KD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "SETTLED_NS", -(10**15))

@@ -16,7 +16,8 @@ from catalog.errors import CatalogError
 from catalog.schema import Catalog, load_catalog
 from methods.errors import MethodError
 from reproductions.engine.errors import KDError
-from tools import browse, cli, evidence, show, verify
+from tools import cli, commands, evidence
+from tools.verbs import browse, show, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 #: A `make` hands these down to one that it starts, which then says more (the folder that it enters).
@@ -141,7 +142,7 @@ def test_make_says_the_same_in_variables(words, command):
     assert command in " ".join(make("--dry-run", *words).split())
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", commands.NAMES)
 def test_every_verb_explains_itself(verb):
     done = subprocess.run(
         [sys.executable, "-m", "tools.cli", verb, "--help"],
@@ -155,7 +156,7 @@ def test_every_verb_explains_itself(verb):
 
 def test_help_lists_every_verb_and_stays_within_a_screen(kd):
     code, out, _ = kd("--help")
-    assert code == 0 and all(verb in out for verb in cli.VERBS)
+    assert code == 0 and all(verb in out for verb in commands.NAMES)
     assert max(map(len, out.splitlines())) <= 100
     assert kd()[1] == out
 
