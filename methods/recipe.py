@@ -1,0 +1,418 @@
+"""A method as data: a tree of registered names and plain values, read by arms, `kd distill`, catalog and gallery.
+
+    title: TAID
+    settings: {start: 0.4, step_size: 5.0e-4}
+    terms:
+      - {divergence: forward-kl, target: {name: interpolated-logits, start: $start, step_size: $step_size}}
+
+`$name` stands for a setting, looked up, never evaluated. Nothing here imports torch: a recipe is read, checked against
+the registry and brought into its canonical form, so that whoever hashes it hashes what is computed and not how it was
+written. `methods.assembly` builds the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from methods.registry import RegistryError, canonical, canonical_settings, find, near, plain
+
+FOLDER = Path(__file__).resolve().parent / "recipes"
+METHOD_KEYS = ("trainer", "teacher", "data", "terms", "sampler", "gradient_balance")
+RECIPE_KEYS = ("title", "settings", "needs", *METHOD_KEYS)
+# What a divergence's term has beside the settings of the divergence itself, with defaults.
+TERM_DEFAULTS: Mapping[str, Any] = {
+    "weight": 1.0,
+    "temperature": 1.0,
+    "temperature_squared": False,
+    "target": "teacher",
+    "sources": [],
+    "token_weights": None,
+    "row_settings": None,
+}
+SOURCES = ("data", "teacher", "student")
+DATA_ROOTS = ("train", "teacher_train")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A file of methods/recipes: `settings` are what a user may set, `tree` what they are put into.
+
+    `needs` says, in a sentence, what the method needs that not every user has; `about` is the comment on top.
+    """
+
+    id: str
+    title: str
+    settings: Mapping[str, Any]
+    tree: Mapping[str, Any]
+    needs: str
+    about: str
+    path: Path
+
+    def method(self, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The tree with these settings in place of the defaults. Raises RegistryError for one it does not have."""
+        given = dict(settings or {})
+        for name in given:
+            if name not in self.settings:
+                known = f"; it has {', '.join(self.settings)}" if self.settings else "; it has none"
+                raise RegistryError(
+                    f'{self.id} has no setting "{name}"{near(name, self.settings)}{known}', name
+                )
+        return substitute(self.tree, {**self.settings, **given}, untouched=set(self.settings) - set(given))
+
+
+def recipe_ids(folder: Path | None = None) -> list[str]:
+    """The ids of all recipes, sorted."""
+    return sorted(path.stem for path in (folder or FOLDER).glob("*.yaml"))
+
+
+def read_recipe(name: str, folder: Path | None = None) -> Recipe:
+    """The recipe of that id. Raises RegistryError with the nearest id, or naming file and line of what is wrong."""
+    known = recipe_ids(folder)
+    if name not in known:
+        raise RegistryError(f'no method "{name}"{near(name, known)}; known: {", ".join(known)}')
+    return _read((folder or FOLDER) / f"{name}.yaml")
+
+
+@cache
+def _read(path: Path) -> Recipe:
+    text = path.read_text(encoding="utf-8")
+    data = yaml.safe_load(text)
+    try:
+        if not isinstance(data, dict) or not isinstance(data.get("title"), str):
+            raise RegistryError("a recipe is a mapping with a title")
+        _known_keys(data, RECIPE_KEYS, "a recipe")
+        settings = data.get("settings") or {}
+        tree = {name: value for name, value in data.items() if name in METHOD_KEYS}
+        recipe = Recipe(
+            path.stem,
+            data["title"],
+            plain(settings),
+            plain(tree),
+            data.get("needs", ""),
+            _comment(text),
+            path,
+        )
+        unused = set(settings) - set(variables(tree))
+        if unused:
+            name = sorted(unused)[0]
+            raise RegistryError(f'the setting "{name}" stands nowhere as ${name}', "settings", name)
+        canonical_method(recipe.method())
+    except RegistryError as error:
+        raise RegistryError(f"{path}:{line_of(text, error.path)}: {error}") from None
+    return recipe
+
+
+def _comment(text: str) -> str:
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return " ".join(lines)
+
+
+def line_of(text: str, path: Iterable[str | int]) -> int:
+    """The line, from 1, of the value at `path` in a YAML text, or of the closest thing around it."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    line = 1
+    for step in path:
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(key, value) for key, value in node.value if key.value == str(step)]
+            if not pairs:
+                break
+            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def substitute(tree: Any, values: Mapping[str, Any], untouched: Iterable[str] = ()) -> Any:
+    """The tree with every `$name` replaced by its value. Raises RegistryError for a name without one.
+
+    Where a term's component is itself chosen by a setting, settings that nobody touched and the component does not
+    have are left out: a default belongs to the default component.
+    """
+    free = set(untouched)
+    if isinstance(tree, str) and tree.startswith("$"):
+        name = tree[1:]
+        if name not in values:
+            raise RegistryError(f'nothing is called "${name}"{near(name, values)}')
+        return plain(values[name])
+    if isinstance(tree, list):
+        return [_at(place, item, values, free) for place, item in enumerate(tree)]
+    if not isinstance(tree, Mapping):
+        return tree
+    made = {name: _at(name, item, values, free) for name, item in tree.items()}
+    for slot in ("divergence", "term"):
+        if isinstance(tree.get(slot), str) and tree[slot].startswith("$") and isinstance(made[slot], str):
+            has = set(find(slot, made[slot]).parameters) | set(TERM_DEFAULTS)
+            for name, value in tree.items():
+                if isinstance(value, str) and value.startswith("$") and value[1:] in free and name not in has:
+                    made.pop(name, None) if name != slot else None
+    return made
+
+
+def _at(place: str | int, item: Any, values: Mapping[str, Any], free: set[str]) -> Any:
+    try:
+        return substitute(item, values, free)
+    except RegistryError as error:
+        raise error.below(place) from None
+
+
+def variables(tree: Any) -> list[str]:
+    """The names that stand in a tree as `$name`."""
+    if isinstance(tree, str):
+        return [tree[1:]] if tree.startswith("$") else []
+    items = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list) else ()
+    return [name for item in items for name in variables(item)]
+
+
+def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The one form of a method: names checked, defaults left out, teachers as a list, named data steps written out.
+
+    `steps` are data steps by name. Raises RegistryError whose `path` leads to what is wrong.
+    """
+    _known_keys(tree, METHOD_KEYS, "a method")
+    trainer = _below("trainer", canonical, "trainer", tree.get("trainer") or "distillation")
+    made: dict[str, Any] = {
+        "trainer": trainer,
+        "data": _below("data", canonical_data, tree.get("data"), steps or {}),
+    }
+    teachers = tree.get("teacher", "main")
+    teachers = [] if teachers is None else teachers if isinstance(teachers, list) else [teachers]
+    made["teachers"] = [_below("teacher", _name, name, "a teacher") for name in teachers]
+    terms = tree.get("terms")
+    if trainer["name"] == "distillation":
+        if not isinstance(terms, list) or not terms:
+            raise RegistryError("a method needs terms: a list of what its loss is made of", "terms")
+        made["terms"] = [_below(("terms", n), canonical_term, term) for n, term in enumerate(terms)]
+    elif terms is not None:
+        raise RegistryError(f"the trainer {trainer['name']} has a loss of its own: no terms", "terms")
+    if tree.get("sampler") is not None:
+        made["sampler"] = _below("sampler", canonical, "sampler", tree["sampler"])
+    balance = tree.get("gradient_balance", False)
+    if not isinstance(balance, bool):
+        raise RegistryError('"gradient_balance" must be true or false', "gradient_balance")
+    if balance:
+        made["gradient_balance"] = True
+    return made
+
+
+def canonical_term(tree: Any) -> dict[str, Any]:
+    """One part of a loss: `{divergence: ...}` or `{term: ...}` with settings."""
+    if not isinstance(tree, Mapping) or ("divergence" in tree) == ("term" in tree):
+        raise RegistryError(
+            "a term is a mapping with either a divergence or a term: {divergence: forward-kl}"
+        )
+    if "term" in tree:
+        settings = {name: value for name, value in tree.items() if name != "term"}
+        made = _below("term", canonical, "term", {"name": tree["term"], **settings}, strip=True)
+        return {"term": made.pop("name"), **made}
+    entry = _below("divergence", find, "divergence", tree["divergence"])
+    own = {name: value for name, value in tree.items() if name != "divergence" and name not in TERM_DEFAULTS}
+    made = {"divergence": entry.name, **canonical_settings(entry, own)}
+    for name, default in TERM_DEFAULTS.items():
+        value = _term_part(name, tree[name]) if name in tree else default
+        if value != default and value != {"name": default}:
+            made[name] = value
+    return made
+
+
+def _term_part(name: str, value: Any) -> Any:
+    if name == "weight" and isinstance(value, Mapping):
+        made = _below(
+            name, canonical, "schedule", {"name": value.get("schedule"), **_without(value, "schedule")}
+        )
+        return {"schedule": made.pop("name"), **made}
+    if name in ("weight", "temperature"):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise RegistryError(f'"{name}" must be a number, not {value!r}', name)
+        return float(value)
+    if name == "temperature_squared":
+        if not isinstance(value, bool):
+            raise RegistryError(f'"{name}" must be true or false, not {value!r}', name)
+        return value
+    if name == "sources":
+        for source in value if isinstance(value, list) else [value]:
+            if source not in SOURCES:
+                raise RegistryError(
+                    f'no source "{source}"{near(str(source), SOURCES)}; known: {", ".join(SOURCES)}', name
+                )
+        return sorted(value) if isinstance(value, list) else [value]
+    return None if value is None else _below(name, canonical, name.replace("_", "-"), value)
+
+
+def canonical_data(tree: Any, steps: Mapping[str, Any], around: tuple[str, ...] = ()) -> Any:
+    """Where rows come from: a root such as "train", or a step over other rows; named steps are written out."""
+    if tree is None:
+        return "train"
+    if isinstance(tree, str):
+        name = tree.removeprefix("testbed.")
+        if name in steps and name not in around:
+            return _below((), canonical_data, steps[name], steps, (*around, name))
+        if name in around:
+            raise RegistryError(f'the data step "{name}" is made of itself')
+        if name.isidentifier() and (name in DATA_ROOTS or tree.startswith("testbed.")):
+            return name
+        known = [*DATA_ROOTS, *steps]
+        raise RegistryError(f'no rows are called "{tree}"{near(tree, known)}; known: {", ".join(known)}')
+    if not isinstance(tree, Mapping):
+        raise RegistryError("data are a name, or a mapping with one of from, use, join, mix")
+    kinds = [kind for kind in ("from", "use", "join", "mix") if kind in tree]
+    if len(kinds) != 1:
+        raise RegistryError("data are a name, or a mapping with one of from, use, join, mix")
+    return {"from": _cut, "use": _use, "join": _join, "mix": _mix}[kinds[0]](tree, steps, around)
+
+
+def _cut(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> Any:
+    """The first so many rows, or a share of them."""
+    _known_keys(tree, ("from", "first", "share"), "data from other rows")
+    rows = _below("from", canonical_data, tree["from"], steps, around)
+    made: dict[str, Any] = {"from": rows}
+    if tree.get("first") is not None:
+        if type(tree["first"]) is not int or tree["first"] < 1:
+            raise RegistryError('"first" must be a whole number of 1 or more', "first")
+        made["first"] = tree["first"]
+    if tree.get("share") is not None:
+        if not isinstance(tree["share"], int | float) or not 0 < tree["share"] <= 1:
+            raise RegistryError('"share" must be a number above 0 and at most 1', "share")
+        if tree["share"] != 1:
+            made["share"] = float(tree["share"])
+    return rows if len(made) == 1 else made
+
+
+def _use(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> dict[str, Any]:
+    """A registered step over rows, with its teacher."""
+    settings = {name: value for name, value in tree.items() if name not in ("use", "of", "teacher")}
+    made = _below("use", canonical, "data", {"name": tree["use"], **settings}, strip=True)
+    made = {"use": made.pop("name"), **made}
+    rows = _below("of", canonical_data, tree.get("of"), steps, around)
+    if rows != "train":
+        made["of"] = rows
+    teacher = tree.get("teacher", "main")
+    if teacher != "main":
+        made["teacher"] = _below("teacher", _name, teacher, "a teacher")
+    return made
+
+
+def _join(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> dict[str, Any]:
+    """Completions made of several columns one after the other: `rows.column`, or `column` of the training rows."""
+    _known_keys(tree, ("join", "of"), "joined data")
+    columns = tree["join"]
+    if not isinstance(columns, list) or not columns or not all(isinstance(name, str) for name in columns):
+        raise RegistryError('"join" must be a list of columns', "join")
+    made = []
+    for place, name in enumerate(columns):
+        rows, _, column = name.rpartition(".")
+        source = _below(("join", place), canonical_data, rows or tree.get("of"), steps, around)
+        made.append(column if source == "train" else {"rows": source, "column": column})
+    return {"join": made}
+
+
+def _mix(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> dict[str, Any]:
+    """Rows of several sources together, each with a prefix before its prompts and a weight in the loss."""
+    _known_keys(tree, ("mix",), "mixed data")
+    if not isinstance(tree["mix"], list) or not tree["mix"]:
+        raise RegistryError('"mix" must be a list of mappings', "mix")
+    parts = []
+    for place, part in enumerate(tree["mix"]):
+        where = ("mix", place)
+        if not isinstance(part, Mapping):
+            raise RegistryError('a part of "mix" is a mapping: {data: ..., prefix: ..., weight: ...}', *where)
+        _below(where, _known_keys, part, ("data", "prefix", "weight"), "a part of a mixture")
+        made = {"data": _below((*where, "data"), canonical_data, part.get("data"), steps, around)}
+        if part.get("prefix"):
+            made["prefix"] = _below((*where, "prefix"), _name, part["prefix"], "a prefix")
+        if part.get("weight", 1) != 1:
+            made["weight"] = float(part["weight"])
+        parts.append(made)
+    return {"mix": parts}
+
+
+def teachers_of(method: Mapping[str, Any]) -> list[str]:
+    """The names of all teachers that a canonical method needs, those that write its data among them."""
+    found = list(method["teachers"])
+
+    def walk(tree: Any) -> None:
+        if isinstance(tree, Mapping):
+            if "use" in tree:
+                found.append(tree.get("teacher", "main"))
+            for item in tree.values():
+                walk(item)
+        elif isinstance(tree, list):
+            for item in tree:
+                walk(item)
+
+    walk(method["data"])
+    return list(dict.fromkeys(found))
+
+
+def components_of(method: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(slot, name) of every component that a canonical method is made of, in a fixed order."""
+    found: set[tuple[str, str]] = {("trainer", method["trainer"]["name"])}
+
+    def walk(tree: Any, slot: str = "") -> None:
+        if isinstance(tree, list):
+            for item in tree:
+                walk(item, slot)
+        if not isinstance(tree, Mapping):
+            return
+        for key, kind in (
+            ("divergence", "divergence"),
+            ("term", "term"),
+            ("use", "data"),
+            ("schedule", "schedule"),
+        ):
+            if isinstance(tree.get(key), str):
+                found.add((kind, tree[key]))
+        if slot and isinstance(tree.get("name"), str):
+            found.add((slot, tree["name"]))
+        for key, item in tree.items():
+            nested = {"target": "target", "sampler": "sampler", "token_weights": "token-weights"}
+            walk(item, nested.get(key, "row-settings" if key == "row_settings" else ""))
+
+    walk({name: item for name, item in method.items() if name != "trainer"})
+    return sorted(found)
+
+
+def _known_keys(tree: Mapping[str, Any], known: Iterable[str], what: str) -> None:
+    for name in tree:
+        if name not in tuple(known):
+            raise RegistryError(
+                f'{what} has no "{name}"{near(str(name), tuple(known))}; known: {", ".join(known)}', name
+            )
+
+
+def _name(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise RegistryError(f"{what} is a text, not {value!r}")
+    return value
+
+
+def _without(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key != name}
+
+
+def _below(where: Any, function: Any, *arguments: Any, strip: bool = False) -> Any:
+    """What `function` gives; an error of it is told from `where` on. `strip`: its own path is the mapping's here."""
+    steps = where if isinstance(where, tuple) else (where,)
+    try:
+        return function(*arguments)
+    except RegistryError as error:
+        inside = error.path != ("name",) and strip
+        raise (
+            error
+            if inside
+            else error.below(*steps)
+            if error.path != ("name",)
+            else RegistryError(str(error), *steps)
+        ) from None
