@@ -7,22 +7,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalog.errors import CatalogError
 from catalog.model import Catalog, Paper
 from catalog.queries import reproducible
-from catalog.reader import read_yaml, read_yaml_with_lines
+from catalog.reader import read_yaml_with_lines
 from catalog.schema import HERE
-from tools import evidence
+from reproductions.engine.show import files, gather
+from tools.checks import owes
 from tools.checks.references import broken, defined
 from tools.checks.scaffold import marked
 from tools.paths import ROOT, relative
 
 TESTS = ROOT / "tests" / "methods"
-RATCHET = ROOT / "tests" / "catalog" / "ratchet.yaml"
 # Fields in the order of a record: what is missing goes after the last of its predecessors that is there.
 ORDER = (
     "id title arxiv url authors venue date scope distils code code_licence data taxonomy teacher student "
-    "seed_knowledge basis teacher_terms adds objective method superseded_by note corrections sources"
+    "seed_knowledge basis teacher_terms adds objective method superseded_by note corrections sources owes"
 )
 FORMULAS = {"divergence-similarity", "reinforcement-learning", "rank-optimization"}
 
@@ -50,35 +49,10 @@ def missing(catalog: Catalog, paper: Paper) -> Iterator[Missing]:
     if reproducible(paper):
         yield from _method(paper, place)
         yield from _reproduction(paper)
+    for _, line, what in owes.wrong([paper]):
+        yield Missing("owes", relative(path), line, what)
     for line, what in broken(path):
         yield Missing("names", relative(path), line, what)
-
-
-def counts(catalog: Catalog) -> dict[str, int]:
-    """How many records lack something; what tests/catalog/ratchet.yaml holds."""
-    papers = list(catalog.papers.values())
-    expected = [paper for paper in papers if reproducible(paper)]
-    return {
-        "without_method": sum(not paper.method for paper in expected),
-        "without_claims": sum(not (evidence.folder(p.id) / "claims.yaml").is_file() for p in expected),
-        "without_verified_basis": sum(not paper.models_verified for paper in expected),
-        "without_authors": sum(not paper.authors for paper in papers),
-    }
-
-
-def slack(catalog: Catalog) -> list[str]:
-    """One sentence for each count that is not the one in the ratchet's file."""
-    try:
-        held = read_yaml(RATCHET)
-    except CatalogError:
-        return [f"{relative(RATCHET)} cannot be read; `kd check --ratchet --write` writes it"]
-    found = []
-    for name, count in counts(catalog).items():
-        if held.get(name) != count:
-            way = "shrank" if isinstance(held.get(name), int) and count < held[name] else "grew"
-            advice = "`kd check --ratchet --write`" if way == "shrank" else "it may only shrink"
-            found.append(f"{name} {way} from {held.get(name)} to {count}: {advice}")
-    return found
 
 
 class _Places:
@@ -147,8 +121,7 @@ def _method(paper: Paper, place: _Places) -> Iterator[Missing]:
 
 
 def _reproduction(paper: Paper) -> Iterator[Missing]:
-    folder = evidence.folder(paper.id)
-    claims, experiment = folder / "claims.yaml", folder / "experiment.py"
+    claims, experiment = gather.claims_file(paper.id), gather.experiment_file(paper.id)
     if not claims.is_file():
         what = "claims are missing: what the paper states, before anything runs"
         yield Missing("claims", relative(claims), 1, what)
@@ -161,22 +134,24 @@ def _reproduction(paper: Paper) -> Iterator[Missing]:
         )
         return
     try:
-        scales = [name for name, _ in evidence.scales(paper.id)]
-        rows = evidence.claims(paper.id)
+        view = files.view(paper.id)
     except ValueError as error:  # of the engine or the catalog; says file and line itself
         yield Missing("claims", relative(claims), 1, str(error))
         return
-    recorded = {file.stem for file in evidence.result_files(paper.id)}
-    for scale in scales:
-        if scale != "paper" and scale not in recorded:
-            file = relative(folder / "results" / f"{scale}.json")
-            yield Missing("results", file, 1, f"no results: make reproduce PAPER={paper.id} SCALE={scale}")
-    at = {text.strip(): number for number, text in enumerate(_texts(claims), 1)} if rows else {}
-    for row in rows:
+    assert view is not None  # noqa: S101 - there is an experiment
+    for scale in view.scales:
+        if scale.name != "paper" and not scale.recorded:
+            what = f"no results: make reproduce PAPER={paper.id} SCALE={scale.name}"
+            yield Missing("results", relative(experiment), 1, what)
+    at = {text.strip(): number for number, text in enumerate(_texts(claims), 1)}
+    for row in view.claims:
         for outcome in row.outcomes:
             if outcome.verdict in ("not reproduced", "inconclusive") and not outcome.explanation:
                 what = f"{row.id} is {outcome.verdict} at {outcome.scale}: no explanation under findings"
                 yield Missing("findings", relative(claims), at.get(f"- id: {row.id}", 1), what)
+    if files.stale([paper.id]):
+        what = "was made of other claims or results than today's: make readme"
+        yield Missing("verdicts", relative(files.path_of(paper.id)), 1, what)
 
 
 def _texts(path: Path) -> list[str]:

@@ -70,6 +70,7 @@ def record(catalog: Catalog, paper_id: str, arxiv: str | None, url: str | None) 
         f"teacher_terms: []  {MARK}: whose terms of use apply, some of {', '.join(catalog.teachers)}",
         f"adds: {UNFILLED}  {MARK}: one line of your own on what the paper adds, never a sentence of its abstract",
         f"sources: []  {MARK}: addresses at which you saw the facts above",
+        f"owes: [basis, claims, method]  {MARK}: `kd check --owes --write` writes what is true when you are done",
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,18 +1,24 @@
-"""What README and site both say of the catalog: its parts, how far each leaf is covered, the verdicts in signs."""
+"""What README, lists, pages and site all say of the catalog: its parts, how far each leaf is covered, the verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from catalog.queries import status
 from catalog.schema import AXES, Catalog, Paper, load_catalog
-from tools import evidence
-from tools.evidence import ClaimRow
+from reproductions.engine.show.view import PaperView, Tally
 
 MARKS = {"reproduced": "✅", "not reproduced": "❌", "inconclusive": "➖", "not run": "⬜"}
 NEWEST = 12
+BASIS = {
+    "paper": "from the paper",
+    "survey-table": "from the survey's summary table",
+    "abstract": "from the abstract",
+    "secondary": "unverified: second-hand",
+    "recalled": "unverified: recalled",
+}
 
 # How a reproduction is judged: a heading and its text, for Markdown and HTML alike; {signs} are the verdicts' marks.
 _JUDGING = (
@@ -66,11 +72,11 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class Overview:
-    """The catalog with what its reproductions say; `claims` holds only papers with claims that can be run."""
+class Atlas:
+    """The catalog with what its reproductions say; `views` holds the papers that can be run here."""
 
     catalog: Catalog
-    claims: Mapping[str, Sequence[ClaimRow]]
+    views: Mapping[str, PaperView]
 
     @cached_property
     def papers(self) -> list[Paper]:
@@ -114,7 +120,12 @@ class Overview:
     @cached_property
     def judged(self) -> frozenset[str]:
         """Ids of papers with at least one recorded verdict."""
-        return frozenset(name for name, rows in self.claims.items() if any(row.outcomes for row in rows))
+        return frozenset(name for name, view in self.views.items() if view.judged)
+
+    @cached_property
+    def tallies(self) -> dict[str, Tally]:
+        """Scale -> verdict -> count of every judged paper."""
+        return {name: self.views[name].tally() for name in sorted(self.judged)}
 
     def status(self, paper: Paper) -> str:
         """catalogued, implemented or judged."""
@@ -125,31 +136,24 @@ class Overview:
         states = [self.status(paper) for paper in papers]
         return Coverage(len(states), states.count("implemented"), states.count("judged"))
 
-    def verdicts(self, paper: Paper) -> dict[str, int]:
-        """How many of a paper's outcomes, over all scales, have each verdict, in the order of MARKS."""
-        return count_verdicts(self.claims.get(paper.id, ()))
-
     def badge(self, paper: Paper) -> str:
-        """A paper's state in a few signs: '✅ 7 ❌ 1' over its judged claims, '⚙' where there is only code."""
-        return tally(self.claims.get(paper.id, ())) or ("⚙" if paper.method else "")
+        """A paper's state in a few signs: 'tiny: ✅ 7 ❌ 1' of its judged claims, '⚙' where there is only code."""
+        return badge(self.tallies.get(paper.id, {})) or ("⚙" if paper.method else "")
 
 
-def count_verdicts(claims: Iterable[ClaimRow]) -> dict[str, int]:
-    """{'reproduced': 7, 'not reproduced': 1}, only verdicts that occur."""
-    found = [outcome.verdict for claim in claims for outcome in claim.outcomes]
-    return {name: found.count(name) for name in MARKS if name in found}
+def badge(tally: Tally, marks: Mapping[str, str] = MARKS) -> str:
+    """'tiny: ✅ 7 ❌ 1 · small: ➖ 7': each scale by its name, because one says nothing about another."""
+    return " · ".join(
+        f"{scale}: " + " ".join(f"{marks[name]} {count}" for name, count in counts.items())
+        for scale, counts in tally.items()
+    )
 
 
-def tally(claims: Iterable[ClaimRow]) -> str:
-    """'✅ 7 ❌ 1': how many outcomes have each verdict, over all scales."""
-    return " ".join(f"{MARKS[name]} {count}" for name, count in count_verdicts(claims).items())
-
-
-def overview(
-    catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRow]] | None = None
-) -> Overview:
+def atlas(catalog: Catalog | None = None, views: Mapping[str, PaperView] | None = None) -> Atlas:
     """Both arguments are read from the repository where they are not given."""
     catalog = catalog or load_catalog()
-    if claims is None:
-        claims = {paper: evidence.claims(paper) for paper in evidence.judged_papers(catalog.papers)}
-    return Overview(catalog, {paper_id: rows for paper_id, rows in claims.items() if rows})
+    if views is None:
+        from reproductions.engine.show import files
+
+        views = files.views(catalog.papers)
+    return Atlas(catalog, views)

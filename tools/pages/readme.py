@@ -1,37 +1,84 @@
-"""`kd readme`: README.md, made from the catalog and the recorded results; nothing in it is typed by hand."""
+"""README.md: what this is, two commands, coverage, the verdicts, and the awesome list, one line a paper.
+
+GitHub shows a README up to 512,000 bytes and readers leave long before; LIMIT is what it may have. Where the catalog
+has grown beyond what fits, the lines get shorter, step by step and for all papers alike: first the links to code and
+data go (the lists of the leaves have them), then the ends of long titles.
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from catalog.queries import crosstab
-from catalog.schema import Catalog, Paper
-from reproductions.distill.methods import SETTINGS
-from tools import evidence
-from tools.evidence import ClaimRow
-from tools.pages.atlas import MARKS, NEWEST, Coverage, Overview, judging, overview, tally
-from tools.paths import ROOT
-from tools.terminal import interval, number
+from catalog.schema import Paper
+from methods.recipe import recipe_ids
+from tools.pages import lists
+from tools.pages.atlas import MARKS, NEWEST, Atlas, Coverage, judging
+from tools.pages.markdown import cut, link, links, md, table
 
-README = ROOT / "README.md"
-BENCHMARKS = ROOT / "benchmarks"
+LIMIT = 150_000  # bytes
 TEMPLATES = Path(__file__).parent / "templates"
-DIVERGENCE_NAMES = {"forward_kl": "forward KL", "jensen_shannon": "JSD(0.5)"}
 BAR = 10  # signs of a coverage bar
-FOLDED = 30  # so many names beyond which a leaf's list is folded away
+NAMED = 40  # so many papers that are described elsewhere are named in a leaf; more are counted
 
 
-def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRow]] | None = None) -> str:
-    """The README's text; both arguments are read from the repository where they are not given."""
-    atlas = overview(catalog, claims)
-    # Markdown, not HTML: the filters `md`, `code` and `link` escape for it, and a test renders hostile text.
-    environment = Environment(
+@dataclass(frozen=True)
+class Length:
+    """How much of a paper its line shows."""
+
+    title: int  # characters
+    links: bool  # to code and data; otherwise only whether there are any
+    named: bool  # papers described on an earlier leaf by their ids; otherwise only how many
+
+
+LENGTHS = (
+    Length(200, links=True, named=True),
+    Length(200, links=True, named=False),
+    Length(90, links=False, named=False),
+    *(Length(limit, links=False, named=False) for limit in range(80, 15, -8)),
+)
+
+
+def render(atlas: Atlas) -> str:
+    """The README's text: the longest form that stays within LIMIT, else the shortest there is."""
+    text = ""
+    for length in LENGTHS:
+        text = _render(atlas, length)
+        if len(text.encode()) <= LIMIT:
+            break
+    return text
+
+
+def _render(atlas: Atlas, length: Length) -> str:
+    axes = atlas.catalog.taxonomy
+    text = _environment().get_template("README.md.j2").render(
+        atlas=atlas,
+        count=len(atlas.papers),
+        matrix="\n".join(matrix(atlas)),
+        coverage="\n".join(coverage(atlas)),
+        wall="\n".join(wall(atlas)),
+        awesome="\n".join(awesome(atlas, length)),
+        newest="\n".join(f"- {paper.date} {_title(atlas, paper, length)}" for paper in atlas.papers[:NEWEST]),
+        axes=[(md(axis.title), f"axis-{axis.id}") for axis in axes.values()],
+        apart=[(title, f"catalog/lists/{name}.md", len(papers)) for name, title, _, papers in lists.apart(atlas)],
+        signs=", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name != "not run"),
+        judging=[(md(head), md(about)) for head, about in judging(MARKS)],
+        recipes=recipe_ids(),
+        shortened=not length.links,
+    )  # fmt: skip
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    # Markdown, not HTML: what goes in was escaped by `md` and `link`, and a test renders hostile text.
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -39,225 +86,126 @@ def render(catalog: Catalog | None = None, claims: Mapping[str, Sequence[ClaimRo
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701
     )
-    environment.filters.update(md=md, number=number, interval=interval, tally=tally)
-    environment.filters.update(link=link, bar=bar, name=name)
+
+
+def matrix(atlas: Atlas) -> list[str]:
+    """How many papers have each pair of elicitation (down) and algorithm (across)."""
+    axes, counts = atlas.catalog.taxonomy, crosstab(atlas.core, "elicitation", "algorithm")
+    down, across = axes["elicitation"], axes["algorithm"]
+    head = ["", *(f"[{md(value.title)}]({_leaf('algorithm', value.id)})" for value in across.values.values())]
+    rows = [
+        [f"**[{md(value.title)}]({_leaf('elicitation', value.id)})**"]
+        + [str(counts.get((value.id, column), "·")) for column in across.values]
+        for value in down.values.values()
+    ]
+    return table(head, rows, right=range(1, len(head)))
+
+
+def coverage(atlas: Atlas) -> list[str]:
+    """A line a leaf: how many of its papers are more than a record."""
+    rows = []
+    for axis in atlas.catalog.taxonomy.values():
+        for place, value in enumerate(axis.values.values()):
+            found = atlas.coverage(atlas.leaves[axis.id][value.id])
+            rows.append(
+                [
+                    md(axis.title) if place == 0 else "",
+                    f"[{md(value.title)}]({_leaf(axis.id, value.id)})",
+                    str(found.papers),
+                    bar(found),
+                    str(found.covered),
+                    str(found.judged),
+                ]
+            )
+    return table(("axis", "leaf", "papers", "", "with a method", "judged"), rows, right=(2, 4, 5))
+
+
+def wall(atlas: Atlas) -> Iterator[str]:
+    """A line a judged paper, by name: its verdicts at each scale, and its page."""
+    for paper_id in sorted(atlas.judged & atlas.catalog.papers.keys()):
+        paper = atlas.catalog.papers[paper_id]
+        yield f"- [{md(paper_id)}](reproductions/papers/{link(paper_id)}.md) {atlas.badge(paper)}"
+
+
+def awesome(atlas: Atlas, length: Length) -> Iterator[str]:
+    """The list: each paper once, under the first leaf it has; elsewhere it is named or counted."""
     split, unplaced = placed(atlas)
-    text = environment.get_template("README.md.j2").render(
-        atlas=atlas,
-        catalog=atlas.catalog,
-        counts=crosstab(atlas.core, "elicitation", "algorithm"),
-        newest=atlas.papers[:NEWEST],
-        split=split,
-        unplaced=unplaced,
-        anchor=anchor,
-        folded=FOLDED,
-        marks=MARKS,
-        judging=judging(MARKS),
-        distill_methods=list(SETTINGS),
-        reports={paper: _reports(paper) for paper in atlas.claims},
-        benchmarks=benchmarks(),
-        step_benchmarks=step_benchmarks(),
-        rollout_benchmarks=rollout_benchmarks(),
-        store_benchmarks=store_benchmarks(),
-        speculative_benchmarks=speculative_benchmarks(),
-    )
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+    for axis in atlas.catalog.taxonomy.values():
+        yield f'### <a id="axis-{axis.id}"></a>{md(axis.title)}'
+        yield ""
+        yield md(axis.question)
+        for value in axis.values.values():
+            here, elsewhere = split[axis.id][value.id]
+            count = len(here) + len(elsewhere)
+            yield ""
+            yield f"#### [{md(value.title)}]({_leaf(axis.id, value.id)})"
+            yield ""
+            if not count:
+                yield "No paper yet."
+            yield from (line(atlas, paper, length) for paper in here)
+            if elsewhere:
+                yield from ["", _elsewhere(axis.id, value.id, here, elsewhere, length)]
+        yield ""
+    for title, papers in [
+        ("Named, without a leaf", unplaced),
+        ("Beyond language models", atlas.beyond),
+        ("Surveys", atlas.surveys),
+    ]:
+        if papers:
+            yield f"### {title}"
+            yield ""
+            yield from (line(atlas, paper, length) for paper in papers)
+            yield ""
 
 
-def placed(atlas: Overview) -> tuple[dict[str, dict[str, dict[str, list[Paper]]]], list[Paper]]:
-    """For every leaf the papers described there and those only named; and the papers without any leaf."""
+def line(atlas: Atlas, paper: Paper, length: Length) -> str:
+    """Title, venue, date, code, data, verdicts."""
+    parts = [f"- {_title(atlas, paper, length)}", f"{md(paper.venue)} {paper.date}"]
+    for name, urls in (("code", paper.code), ("data", paper.data)):
+        if urls:
+            parts.append(links(urls[:1], name) if length.links else name)
+    if paper.id in atlas.judged:  # long ago told on the wall, which has the links
+        counts = atlas.badge(paper)
+        parts.append(f"[{counts}](reproductions/papers/{link(paper.id)}.md)" if length.links else "✓")
+    elif paper.method:
+        parts.append("⚙")
+    return " ".join(parts)
+
+
+def placed(atlas: Atlas) -> tuple[dict[str, dict[str, tuple[list[Paper], list[Paper]]]], list[Paper]]:
+    """Per leaf the papers described there and those described on an earlier one; and the papers without any leaf."""
     seen: set[str] = set()
-    split: dict[str, dict[str, dict[str, list[Paper]]]] = {}
+    split: dict[str, dict[str, tuple[list[Paper], list[Paper]]]] = {}
     for axis, values in atlas.leaves.items():
         split[axis] = {}
         for value, papers in values.items():
-            described = [paper for paper in papers if paper.id not in seen]
-            split[axis][value] = {
-                "described": described,
-                "named": [paper for paper in papers if paper.id in seen],
-            }
-            seen |= {paper.id for paper in described}
+            here = [paper for paper in papers if paper.id not in seen]
+            split[axis][value] = here, [paper for paper in papers if paper.id in seen]
+            seen |= {paper.id for paper in here}
     return split, [paper for paper in atlas.core if paper.id not in seen]
 
 
-def md(text: object) -> str:
-    """Text that Markdown shows as it is: one line in which no cell, link, code span or tag can start."""
-    line = " ".join(str(text).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", line)
-
-
-def link(url: str) -> str:
-    """A link's address: https or a path of this repository; nothing in it can close the brackets around it."""
-    if re.match(r"[^/?#]*:", url) and not url.startswith("https://"):
-        return "#"
-    return re.sub(r"[^\w./:?=&%#~+,;@-]", lambda found: f"%{ord(found[0]):02X}", url, flags=re.ASCII)
-
-
-def name(paper_id: str) -> str:
-    """A paper's short name, linked to where it is described."""
-    return f"[{paper_id}](#p-{paper_id})"
-
-
-def anchor(place: str) -> str:
-    """What a link to `#place` leads to."""
-    return f'<a id="{place}"></a>'
-
-
-def bar(coverage: Coverage) -> str:
+def bar(found: Coverage) -> str:
     """'█▌░░░░░░░░': the share of a leaf's papers that is covered, to an eighth of a sign; never none where any is."""
-    eighths = coverage.covered * BAR * 8 // coverage.papers if coverage.papers else 0
-    whole, part = divmod(max(eighths, 1 if coverage.covered else 0), 8)
+    eighths = found.covered * BAR * 8 // found.papers if found.papers else 0
+    whole, part = divmod(max(eighths, 1 if found.covered else 0), 8)
     drawn = "█" * whole + ("▏▎▍▌▋▊▉"[part - 1] if part else "")
     return drawn + "░" * (BAR - len(drawn))
 
 
-def _reports(paper_id: str) -> list[dict[str, str]]:
-    """Report and plot of each recorded scale, as links from the README."""
-    shown = []
-    for scale, report, plot in evidence.reports(paper_id):
-        paths = {"report": report, "plot": plot}
-        links = {name: path.relative_to(ROOT).as_posix() for name, path in paths.items() if path is not None}
-        shown.append({"scale": scale, "report": "", "plot": "", **links})
-    return shown
+def _title(atlas: Atlas, paper: Paper, length: Length) -> str:
+    idle = "" if paper.distils else " †"
+    return f"[{md(cut(paper.title, length.title))}]({link(paper.url)}){idle}"
 
 
-def benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
-    """A table for each divergence that `make bench` recorded: implementations down, vocabularies across."""
-    tables = []
-    for record in _records("fused-*.json", folder):
-        for divergence, cases in _by_divergence(record):
-            first = cases[0]
-            about = f"{record['device']}, {first['dtype']}, {first['positions'] // 2} completion positions"
-            widths = (
-                f"hidden sizes {first['student_width']} and {first['teacher_width']}; {_versions(record)}"
-            )
-            columns = [divergence, *(f"vocabulary {case['vocabulary']:,}" for case in cases)]
-            tables.append(_table(f"{about}, {widths}", columns, cases, _measured))
-    return tables
+def _elsewhere(
+    axis: str, value: str, here: Sequence[Paper], elsewhere: Sequence[Paper], length: Length
+) -> str:
+    what = f"{len(elsewhere)} {'more ' if here else ''}listed above"
+    if not length.named or len(elsewhere) > NAMED:
+        return f"And [{what}]({_leaf(axis, value)})."
+    return f"[{what[:1].upper() + what[1:]}]({_leaf(axis, value)}): {', '.join(md(paper.id) for paper in elsewhere)}"
 
 
-def step_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
-    """A table for each divergence that `kd bench --step` recorded: trainers down, vocabularies across."""
-    tables = []
-    for record in _records("step-*.json", folder):
-        for divergence, cases in _by_divergence(record):
-            first = cases[0]
-            shapes = " and ".join(
-                f"{layers} layers of {width}" for width, layers in (first["student"], first["teacher"])
-            )
-            about = f"{record['device']}, {first['batch']} sequences of {first['length']} tokens, {shapes}"
-            columns = [divergence]
-            columns += [
-                f"vocabulary {case['vocabulary']:,}, {'on-policy' if case['on_policy'] else 'fixed data'}"
-                for case in cases
-            ]
-            tables.append(_table(f"{about}; {_versions(record)}", columns, cases, _measured))
-    return tables
-
-
-def rollout_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
-    """A table for each file that `kd bench --rollouts` recorded: implementations down, models across."""
-    tables = []
-    for record in _records("rollouts-*.json", folder):
-        columns = ["tokens a second"]
-        for case in record["cases"]:
-            how = "greedy" if case["greedy"] else "sampled"
-            columns.append(f"{Path(case['model']).name}, {case['batch']} prompts, {how}")
-        about = f"{record['device']}; {_versions(record)}"
-        tables.append(
-            _table(about, columns, record["cases"], lambda result: f"{result['tokens_per_second']:,.0f}")
-        )
-    return tables
-
-
-def store_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
-    """What `kd bench --store` recorded: a table of codecs for each set of distributions, and one of whole steps."""
-    tables = []
-    for record in _records("store-*.json", folder):
-        for case in record["cases"]:
-            rows = [
-                (
-                    found["codec"],
-                    [f"{found['bytes']:.1f}", f"{found['error']:.4f}", f"{found['worst']:.4f}"]
-                    + [f"{found[way]:,.0f}" for way in ("encode", "decode")],
-                )
-                for found in case["results"]
-                if found["bytes"] is not None
-            ]
-            about = f"{case['rows']}, {case['tokens']:,} tokens, vocabulary {case['vocabulary']:,}"
-            columns = ["codec", "bytes a token", "KL error, nats", "largest", "tokens/s written", "read"]
-            tables.append({"about": f"{about}; {record['device']}", "columns": columns, "rows": rows})
-        if record["steps"]:
-            columns = ["a step, times that without a teacher"]
-            columns += [f"vocabulary {step['vocabulary']:,}" for step in record["steps"]]
-            times = [
-                {name: s / step["seconds"]["no teacher"] for name, s in step["seconds"].items()}
-                for step in record["steps"]
-            ]
-            rows = [(name, [f"{each[name]:.3f}" for each in times]) for name in times[0]]
-            tables.append({"about": "Forward, loss and backward", "columns": columns, "rows": rows})
-    return tables
-
-
-def speculative_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
-    """A table for each recorded measurement of speculative decoding: drafts down, figures across."""
-    tables = []
-    for record in _records("speculative-*.json", folder):
-        rows = [
-            (
-                draft,
-                [
-                    f"{found['plain_tokens_per_second']:,.0f}",
-                    f"{found['speculative_tokens_per_second']:,.0f}",
-                    "{:.2f} ({:.2f} to {:.2f})".format(found["speed_up"], *found["speed_up_range"]),
-                    f"{found['acceptance']:.1%}",
-                    f"{found['draft_cost']:.2f}",
-                    f"{found['foretold_speed_up']:.2f}",
-                ],
-            )
-            for draft, found in record["figures"].items()
-        ]
-        columns = ["draft, decoding", "tokens/s, plain", "speculative", "speed-up (range)", "accepted"]
-        columns += ["cost of a draft's token", "speed-up foretold"]
-        about = f"{record['what']}; {record['words']} words, medians of {record['rounds']} rounds"
-        tables.append({"about": about, "columns": columns, "rows": rows})
-    return tables
-
-
-def _by_divergence(record: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Each divergence's name and its cases."""
-    for divergence in dict.fromkeys(case["divergence"] for case in record["cases"]):
-        cases = [case for case in record["cases"] if case["divergence"] == divergence]
-        yield DIVERGENCE_NAMES.get(divergence, divergence), cases
-
-
-def _records(pattern: str, folder: Path | None) -> Iterator[dict[str, Any]]:
-    for path in sorted((folder or BENCHMARKS).glob(pattern)):
-        yield json.loads(path.read_text(encoding="utf-8"))
-
-
-def _versions(record: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in record["versions"].items() if number)
-
-
-def _table(
-    about: str,
-    columns: list[str],
-    cases: Sequence[Mapping[str, Any]],
-    cell: Callable[[Mapping[str, Any]], str],
-) -> dict[str, Any]:
-    """Implementations down, cases across."""
-    rows: dict[str, list[str]] = {}
-    for case in cases:
-        for result in case["results"]:
-            rows.setdefault(result["implementation"], []).append(cell(result))
-    return {"about": about, "columns": columns, "rows": list(rows.items())}
-
-
-def _measured(result: Mapping[str, Any]) -> str:
-    if result["seconds"] is None:
-        return result["note"]
-    peak = result["peak_bytes"]
-    memory = "" if peak is None else ", out of memory" if peak < 0 else f", {peak / 1e9:.2f} GB"
-    return f"{number(result['seconds'])} s{memory}"
+def _leaf(axis: str, value: str) -> str:
+    return f"catalog/lists/{axis}-{value}.md"

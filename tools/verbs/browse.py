@@ -10,10 +10,11 @@ from catalog.errors import CatalogError
 from catalog.model import AXES, Axis, Catalog, Paper
 from catalog.queries import axis_name, by_leaf, crosstab, select, status
 from catalog.schema import load_catalog
-from tools import evidence
+from reproductions.engine.show.files import tallies
+from reproductions.engine.show.gather import runnable
+from reproductions.engine.show.view import Tally, scale_order
 from tools.commands import json_option, names
 from tools.terminal import MARKS, fit, grid, style, verdict, visible, width, wrap
-from tools.verdicts import Tally, tallies
 
 SUMMARY = "the taxonomy tree; papers by axis, year, status or text"
 
@@ -52,7 +53,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print the tree, the papers that were asked for, or counts over two axes."""
     catalog = load_catalog()
-    judged = evidence.judged_papers(catalog.papers)
+    verdicts = tallies(catalog.papers)
+    judged = list(verdicts)
     papers = select(
         catalog,
         wanted={axis: getattr(args, axis) for axis in AXES},
@@ -60,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
         years=args.year,
         scopes=args.scope,
         has_code=args.has_code,
-        among=evidence.runnable_papers(catalog.papers) if args.has_reproduction else None,
+        among=runnable(catalog.papers) if args.has_reproduction else None,
         search=args.search,
         judged=judged,
     )
@@ -76,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
     elif _filtered(args):
         print("\n".join(_listing(papers, judged, sections=not args.search.strip())))
     else:
-        print("\n".join(tree(catalog, papers, tallies(catalog.papers))))
+        print("\n".join(tree(catalog, papers, verdicts)))
     return 0
 
 
@@ -144,7 +146,7 @@ def matrix(catalog: Catalog, papers: Sequence[Paper], rows: str, columns: str) -
 def _branch(axis: Axis, leaves: Mapping[str, Sequence[Paper]], judged: Mapping[str, Tally]) -> list[str]:
     """An axis and its leaves, under their groups where it has some."""
     name_width = max(len(value.id) + (4 if value.group else 2) for value in axis.values.values()) + 2
-    title_width = width() - name_width - 24
+    title_width = width() - name_width - 36
     title_width = title_width if title_width >= 8 else 0
     lines = [style(axis.id.upper(), "bold") + style(f"  {axis.question}", "dim")]
     for group in axis.groups or ("",):
@@ -161,12 +163,17 @@ def _branch(axis: Axis, leaves: Mapping[str, Sequence[Paper]], judged: Mapping[s
 
 
 def _marks(papers: Iterable[Paper], judged: Mapping[str, Tally]) -> str:
-    """'✓7 ~1 ✗2' over all judged claims of the papers."""
-    counts = dict.fromkeys(JUDGED, 0)
+    """'tiny ✓7 ~1 ✗2, small ~7' over all judged claims of the papers: scales are never counted together."""
+    counts: dict[str, dict[str, int]] = {}
     for paper in papers:
-        for name, count in judged.get(paper.id, {}).items():
-            counts[name] = counts.get(name, 0) + count
-    return " ".join(verdict(name, f"{MARKS[name]}{counts[name]}") for name in JUDGED if counts[name])
+        for scale, found in judged.get(paper.id, {}).items():
+            at = counts.setdefault(scale, {})
+            for name, count in found.items():
+                at[name] = at.get(name, 0) + count
+    return ", ".join(
+        f"{scale} " + " ".join(verdict(name, f"{MARKS[name]}{at[name]}") for name in JUDGED if at.get(name))
+        for scale, at in sorted(counts.items(), key=lambda item: scale_order(item[0]))
+    )
 
 
 def _apart(papers: Sequence[Paper]) -> list[str]:

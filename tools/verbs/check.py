@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from catalog.schema import load_catalog
-from tools.checks.missing import RATCHET, Missing, counts, missing, slack
-from tools.checks.references import broken
+from catalog.schema import Catalog, Paper, load_catalog
 from tools.commands import json_option
 from tools.paths import ROOT, relative
 from tools.terminal import grid, style, visible, wrap
+
+if TYPE_CHECKING:
+    from tools.checks.missing import Missing
 
 SUMMARY = "what is missing of a paper, from record to results, and where"
 
@@ -20,22 +22,25 @@ SUMMARY = "what is missing of a paper, from record to results, and where"
 def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
     parser.add_argument("paper", nargs="?", help="id of the paper; a summary over all without it")
-    parser.add_argument("--ratchet", action="store_true", help="compare the counts that may only shrink")
-    parser.add_argument("--write", action="store_true", help="with --ratchet: write counts that shrank")
-    parser.add_argument("--grow", action="store_true", help="with --write: write counts that grew, too")
+    parser.add_argument("--owes", action="store_true", help="only whether records say exactly what they owe")
+    parser.add_argument(
+        "--write", action="store_true", help="with --owes: write the right flags into the records"
+    )
     json_option(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Print what is missing; 1 where something is, 0 where nothing is."""
-    if args.ratchet or args.write or args.grow:
-        return _ratchet(write=args.write, grow=args.grow)
+    from tools.checks.missing import missing
+
     catalog = load_catalog()
-    if args.paper:
-        found = [*missing(catalog, catalog.paper(args.paper)), *_readme()]
-    else:
-        found = [item for paper in catalog.papers.values() for item in missing(catalog, paper)]
-        found += [*_documents(), *_readme()]
+    papers = [catalog.paper(args.paper)] if args.paper else list(catalog.papers.values())
+    if args.owes or args.write:
+        return _owes(catalog, papers, write=args.write)
+    found = [item for paper in papers for item in missing(catalog, paper)]
+    found += _pages(catalog, papers)
+    if not args.paper:
+        found += _documents()
     if args.json:
         print(json.dumps([asdict(item) for item in found], indent=1, ensure_ascii=False))
     elif not found:
@@ -47,16 +52,40 @@ def main(args: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _readme() -> Iterator[Missing]:
-    from tools.pages import readme
+def _owes(catalog: Catalog, papers: Sequence[Paper], *, write: bool) -> int:
+    """Whether the records say what they owe; with `write`, make them."""
+    from tools.checks import owes
 
-    if not readme.README.is_file() or readme.README.read_text(encoding="utf-8") != readme.render():
-        yield Missing(
-            "readme", "README.md", 1, "is not what the catalog and the results say now: make readme"
-        )
+    if write:
+        changed = owes.write(papers)
+        print("\n".join(f"catalog/papers/{paper}.yaml: written" for paper in changed) or "nothing to change")
+        return 0
+    found = [f"catalog/papers/{paper.id}.yaml:{line}: {what}" for paper, line, what in owes.wrong(papers)]
+    print("\n".join(visible(text) for text in found) or "every record says what it owes")
+    if not found:
+        rows = [[name, f"{count:,}"] for name, count in owes.counts(catalog).items()]
+        print("\n".join(grid([["OWED", "RECORDS"], *rows], right=(1,))))
+    return 1 if found else 0
+
+
+def _pages(catalog: Catalog, papers: Sequence[Paper]) -> Iterator[Missing]:
+    """Generated files that are not what they would be now: of one paper its own, of all of them everything."""
+    from reproductions.engine.show import files
+    from tools.checks.missing import Missing
+    from tools.pages import documents
+    from tools.pages.atlas import atlas
+
+    shown = atlas(catalog, None if len(papers) > 1 else files.views([papers[0].id]))
+    texts = documents.documents(shown) if len(papers) > 1 else documents.own(shown)
+    for path in documents.differing(texts):
+        if len(papers) > 1 or path in texts:  # of one paper, what is not made here is another's
+            yield Missing("pages", path, 1, "is not what the catalog and the results say now: make readme")
 
 
 def _documents() -> Iterator[Missing]:
+    from tools.checks.missing import Missing
+    from tools.checks.references import broken
+
     for path in sorted(ROOT.glob("*.md")):
         for line, what in broken(path):
             yield Missing("names", relative(path), line, what)
@@ -71,21 +100,3 @@ def _summary(found: list[Missing]) -> list[str]:
         rows.append([kind, str(len(items)), f"{items[0].path}:{items[0].line}"])
     head, *lines = grid(rows, right=(1,))
     return [style(head, "bold"), *lines, "", wrap("`kd check PAPER` says what to do, line by line")]
-
-
-def _ratchet(*, write: bool, grow: bool) -> int:
-    catalog = load_catalog()
-    now, found = counts(catalog), slack(catalog)
-    print("\n".join(grid([[name, f"{count:,}"] for name, count in now.items()], right=(1,))))
-    print("\n".join(found) or "as the ratchet says")
-    if not write:
-        return 1 if found else 0
-    if RATCHET.is_file() and not grow and any(" grew " in text for text in found):
-        print("not written: a count grew (--grow writes it all the same; say why in the commit)")
-        return 1
-    head = (
-        "# How many records still lack something. Written by `kd check --ratchet --write`; may only shrink.\n"
-    )
-    RATCHET.write_text(head + "".join(f"{name}: {count}\n" for name, count in now.items()), encoding="utf-8")
-    print(f"{relative(RATCHET)}: written")
-    return 0

@@ -6,7 +6,7 @@ import argparse
 
 from catalog.errors import CatalogError
 from catalog.schema import HERE, load_catalog
-from tools import evidence
+from reproductions.engine.show import gather
 from tools.checks.scaffold import arxiv_of, claims, marked, record
 from tools.paths import ROOT
 
@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> int:
     arxiv = arxiv_of(args.arxiv) if args.arxiv else None
     files = {HERE / "papers" / f"{args.paper}.yaml": record(catalog, args.paper, arxiv, args.url)}
     if args.reproduction:
-        folder = evidence.folder(args.paper)
+        folder = gather.folder(args.paper)
         files |= {folder / "__init__.py": "", folder / "claims.yaml": claims(args.paper, arxiv)}
     for path in files:
         if path.exists():

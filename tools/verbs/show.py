@@ -5,26 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from catalog.queries import reproducible, status
 from catalog.schema import HERE, Catalog, Paper, load_catalog
-from tools import evidence
+from reproductions.engine.show import files
+from reproductions.engine.show.view import ClaimRow, PaperView
 from tools.commands import json_option
-from tools.evidence import ClaimRow
-from tools.paths import ROOT
+from tools.pages.atlas import BASIS
+from tools.pages.cite import bibtex
+from tools.paths import relative
 from tools.terminal import interval, number, style, verdict, width, wrap
 from tools.verbs.browse import SCOPES, record
 
 SUMMARY = "one paper: what it is, its claims and verdicts, how to run it"
-
-BASIS = {
-    "paper": "from the paper",
-    "survey-table": "from the survey's summary table",
-    "abstract": "from the abstract",
-    "secondary": "unverified: second-hand",
-    "recalled": "unverified: recalled",
-}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -37,52 +30,30 @@ def main(args: argparse.Namespace) -> int:
     """Print one paper; CatalogError with the nearest id where there is none."""
     catalog = load_catalog()
     paper = catalog.paper(args.paper)
-    claims = evidence.claims(paper.id)
+    view = files.view(paper.id)
     if args.json:
-        print(json.dumps(_as_json(catalog, paper, claims), indent=1, ensure_ascii=False))
+        print(json.dumps(_as_json(catalog, paper, view), indent=1, ensure_ascii=False))
     else:
-        print("\n".join(_page(catalog, paper, claims)))
+        print("\n".join(_page(catalog, paper, view)))
     return 0
 
 
-def bibtex(paper: Paper) -> str:
-    """A BibTeX entry; authors only where the record has them."""
-    key = f"{paper.id.replace('-', '_')}_{paper.date[:4]}"
-    fields = {"title": f"{{{_tex(paper.title)}}}"}
-    if paper.authors:
-        fields["author"] = " and ".join(map(_tex, paper.authors))
-    fields |= {"year": paper.date[:4], "howpublished": _tex(paper.venue)}
-    if paper.arxiv:
-        fields |= {"eprint": paper.arxiv, "archivePrefix": "arXiv"}
-    fields["url"] = paper.url
-    body = "\n".join(wrap(f"{name} = {{{value}}},", "    ", "  ") for name, value in fields.items())
-    return f"@misc{{{key},\n{body}\n}}"
+def _status(paper: Paper, view: PaperView | None) -> str:
+    return status(paper, [paper.id] if view and view.judged else [])
 
 
-def _tex(text: str) -> str:
-    """Text that TeX sets as it is."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {letter: f"\\{letter}" for letter in "&%#_$"} | {"{": r"\lbrace{}", "}": r"\rbrace{}"}
-    return "".join(special.get(letter, letter) for letter in text)
-
-
-def _places(paper: Paper) -> list[tuple[str, str]]:
-    """Record, reproduction and method, in the order in which a newcomer reads them."""
-    places = [("record", _relative(HERE / "papers" / f"{paper.id}.yaml"))]
+def _places(paper: Paper, view: PaperView | None) -> list[tuple[str, str]]:
+    """Record, method and reproduction, in the order in which a newcomer reads them."""
+    places = [("record", relative(HERE / "papers" / f"{paper.id}.yaml"))]
     if paper.method:
         places.append(("method", paper.method))
-    if evidence.folder(paper.id).is_dir():
-        places.append(("reproduction", _relative(evidence.folder(paper.id)) + "/"))
-    places += [("results", _relative(path)) for path in evidence.result_files(paper.id)]
+    if view:
+        places += [*view.places, ("page", f"reproductions/papers/{paper.id}.md")]
     return places
 
 
-def _relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-def _page(catalog: Catalog, paper: Paper, claims: Sequence[ClaimRow]) -> list[str]:
-    state = status(paper, evidence.judged_papers([paper.id]))
+def _page(catalog: Catalog, paper: Paper, view: PaperView | None) -> list[str]:
+    state = _status(paper, view)
     lines = [style(wrap(paper.title), "bold"), wrap(f"{paper.venue}, {paper.date}  {paper.url}")]
     lines += [wrap(", ".join(paper.authors))] if paper.authors else []
     lines += ["", wrap(paper.adds)]
@@ -106,11 +77,11 @@ def _page(catalog: Catalog, paper: Paper, claims: Sequence[ClaimRow]) -> list[st
     for part in (_models(catalog, paper), _links(paper), _provenance(paper)):
         lines += ["", *part] if part else []
     lines += ["", f"{style('code in this repository', 'bold')}  ({state})"]
-    lines += [_entry(name, place) for name, place in _places(paper)]
-    if claims:
-        lines += ["", style("claims", "bold"), *_claims(claims)]
-    lines += ["", style("run it", "bold"), *_commands(paper)]
-    return [*lines, "", style("cite it", "bold"), bibtex(paper)]
+    lines += [_entry(name, place) for name, place in _places(paper, view)]
+    if view and view.claims:
+        lines += ["", style("claims", "bold"), *_claims(view.claims)]
+    lines += ["", style("run it", "bold"), *_commands(paper, view)]
+    return [*lines, "", style("cite it", "bold"), *_cite(paper)]
 
 
 def _succession(catalog: Catalog, paper: Paper) -> list[str]:
@@ -167,11 +138,13 @@ def _claims(claims: Sequence[ClaimRow]) -> list[str]:
             told = f"paper: {number(claim.paper_better)} against {number(claim.paper_worse)}"
             lines.append(wrap(f"{told} ({claim.paper_setting})", "      ", "    "))
         for outcome in claim.outcomes:
+            means = f"{number(outcome.better_mean)} against {number(outcome.worse_mean)}, "
             ours = (
-                f"{outcome.scale}: {number(outcome.better_mean)} against {number(outcome.worse_mean)}, "
+                f"{outcome.scale}: {means if outcome.better_mean is not None else ''}"
                 f"difference {number(outcome.difference)} {interval(outcome.interval)}, {outcome.seeds} seeds"
             )
-            lines.append(wrap(ours, "      ", "    ") + f"\n      {verdict(outcome.verdict)}")
+            lines.append(wrap(ours, "      ", "    "))
+            lines.append(f"      {verdict(outcome.verdict, f'{outcome.scale}: {outcome.verdict}')}")
             if outcome.explanation:
                 lines.append(wrap(outcome.explanation, "      "))
         if not claim.outcomes:
@@ -179,15 +152,16 @@ def _claims(claims: Sequence[ClaimRow]) -> list[str]:
     return lines
 
 
-def _commands(paper: Paper) -> list[str]:
-    scales = evidence.scales(paper.id)
-    if not scales and not reproducible(paper):
+def _commands(paper: Paper, view: PaperView | None) -> list[str]:
+    if view is None and not reproducible(paper):
         return ["  nothing: no method for language models to reproduce"]
-    if not scales:
+    if view is None:
         return [wrap(f"nothing to run yet; `kd check {paper.id}` lists what is missing", "  ")]
-    commands = [f"make reproduce PAPER={paper.id} SCALE={scale}" for scale, _ in scales]
-    times = [f"about {number(minutes)} minutes on 2 cores" if minutes else "" for _, minutes in scales]
-    if evidence.result_files(paper.id):
+    commands = [f"make reproduce PAPER={paper.id} SCALE={scale.name}" for scale in view.scales]
+    times = [
+        f"about {number(scale.minutes)} minutes on 2 cores" if scale.minutes else "" for scale in view.scales
+    ]
+    if view.recorded:
         commands.append(f"make verify PAPER={paper.id}")
         times.append("judges what was recorded again")
     size = max(map(len, commands))
@@ -198,8 +172,14 @@ def _commands(paper: Paper) -> list[str]:
     return lines
 
 
-def _as_json(catalog: Catalog, paper: Paper, claims: Sequence[ClaimRow]) -> dict[str, object]:
-    state = status(paper, evidence.judged_papers([paper.id]))
+def _cite(paper: Paper) -> list[str]:
+    """The entry with long fields over several lines."""
+    return [wrap(line, "    ", "  ") if line.startswith(" ") else line for line in bibtex(paper).split("\n")]
+
+
+def _as_json(catalog: Catalog, paper: Paper, view: PaperView | None) -> dict[str, object]:
+    state = _status(paper, view)
+    plain = view.as_dict() if view else {}
     earlier = [other.id for other in catalog.papers.values() if other.superseded_by == paper.id]
     return {
         **record(paper, state),
@@ -211,7 +191,7 @@ def _as_json(catalog: Catalog, paper: Paper, claims: Sequence[ClaimRow]) -> dict
         "note": paper.note,
         "corrections": list(paper.corrections),
         "sources": list(paper.sources),
-        "places": [list(place) for place in _places(paper)],
-        "claims": [claim.as_dict() for claim in claims],
+        "places": [list(place) for place in _places(paper, view)],
+        **{name: plain.get(name, []) for name in ("scales", "claims", "values")},
         "bibtex": bibtex(paper),
     }

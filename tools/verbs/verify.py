@@ -1,25 +1,19 @@
-"""`kd verify [PAPER]`: every recorded result judged again from its raw figures."""
+"""`kd verify [PAPER]`: every recorded result judged again from its raw figures, beside what is committed."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from catalog.errors import CatalogError
-from catalog.schema import load_catalog
-from tools import evidence
+from catalog.schema import Catalog, load_catalog
+from reproductions.engine.show import files, gather
+from reproductions.engine.show.view import PaperView, ValueRow
 from tools.commands import json_option
-from tools.evidence import ClaimRow
-from tools.terminal import fit, grid, interval, number, style, verdict
+from tools.terminal import fit, grid, interval, number, style, verdict, wrap
 
 SUMMARY = "judge recorded results again, from their raw figures"
-
-if TYPE_CHECKING:
-    from reproductions.engine.judge import ValueJudgement
-
-HOLDS = {"reproduced", "not run"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -29,41 +23,75 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print each claim with its verdict; 1 where a judged claim is not reproduced, else 0."""
+    """Print each claim with its verdict; 1 where a committed verdict or page does not follow from the figures."""
     catalog = load_catalog()
-    papers = [catalog.paper(args.paper).id] if args.paper else evidence.judged_papers(catalog.papers)
-    if args.paper and not evidence.result_files(args.paper):
+    ids = gather.runnable([catalog.paper(args.paper).id] if args.paper else catalog.papers)
+    views = [view for view in map(gather.gather, ids) if view.recorded]
+    if args.paper and not views:
         hint = f"`make reproduce PAPER={args.paper}` makes them"
         raise CatalogError(f"no results are recorded for {args.paper}; {hint}")
-    claims = {paper: evidence.claims(paper) for paper in papers}
-    values = {paper: evidence.values(paper) for paper in papers}
+    wrong = {view.paper: [*_verdicts(view), *_pages(catalog, view)] for view in views}
+    found = [line for lines in wrong.values() for line in lines]
     if args.json:
-        print(json.dumps(_as_json(claims, values), indent=1, ensure_ascii=False))
-    elif not papers:
+        print(json.dumps(_as_json(views, wrong), indent=1, ensure_ascii=False))
+        return 1 if found else 0
+    if not views:
         print("no results are recorded yet; `make reproduce PAPER=minillm` makes the first")
-    else:
-        print("\n\n".join("\n".join(_table(paper, claims[paper], values[paper])) for paper in papers))
-    verdicts = {outcome.verdict for rows in claims.values() for claim in rows for outcome in claim.outcomes}
-    verdicts |= {value.verdict for found in values.values() for value in found}
-    return 0 if verdicts <= HOLDS else 1
+        return 0
+    print("\n\n".join("\n".join(_table(view)) for view in views))
+    told = [wrap(line) for line in found] or ["what is committed follows from the raw figures"]
+    print("\n" + "\n".join(told))
+    return 1 if found else 0
 
 
-def _as_json(
-    claims: dict[str, list[ClaimRow]], values: dict[str, list[ValueJudgement]]
-) -> dict[str, dict[str, list[object]]]:
-    return {
-        paper: {
-            "claims": [claim.as_dict() for claim in claims[paper]],
-            "values": [value.as_dict() for value in values[paper]],
-        }
-        for paper in claims
+def _verdicts(view: PaperView) -> Iterator[str]:
+    """What in the committed file does not follow from the raw figures."""
+    path = files.path_of(view.paper).relative_to(gather.ROOT).as_posix()
+    kept = files.read(view.paper)
+    if kept is None:
+        yield f"{path}: is missing or was edited by hand; `make readme` writes it"
+        return
+    before = {
+        (claim.id, outcome.scale): outcome.verdict for claim in kept.claims for outcome in claim.outcomes
     }
+    after = {
+        (claim.id, outcome.scale): outcome.verdict for claim in view.claims for outcome in claim.outcomes
+    }
+    for claim, scale in sorted(before.keys() | after.keys()):
+        old, new = before.get((claim, scale), "not run"), after.get((claim, scale), "not run")
+        if old != new:
+            yield f"{path}: {claim} at {scale} is committed as {old}; from the raw figures it is {new}"
+    if kept != view and before == after:
+        yield f"{path}: says else than the raw figures give now; `kd readme --fresh` writes it"
 
 
-def _table(paper: str, claims: Sequence[ClaimRow], values: Sequence[ValueJudgement]) -> list[str]:
-    lines = [style(paper, "bold")]
-    for scale in dict.fromkeys(outcome.scale for claim in claims for outcome in claim.outcomes):
-        found = [(claim, outcome) for claim in claims for outcome in claim.outcomes if outcome.scale == scale]
+def _pages(catalog: Catalog, view: PaperView) -> Iterator[str]:
+    """The paper's own pages that are not what its view says."""
+    from tools.pages.atlas import Atlas
+    from tools.pages.documents import differing, own
+
+    texts = own(Atlas(catalog, {view.paper: view}))
+    for path in differing(texts):
+        if path in texts:  # what is not made here is another paper's
+            yield f"{path}: differs from what `make readme` writes"
+
+
+def _as_json(views: Sequence[PaperView], wrong: dict[str, list[str]]) -> dict[str, dict[str, object]]:
+    found = {}
+    for view in views:
+        plain = view.as_dict()
+        found[view.paper] = {name: plain[name] for name in ("claims", "values")} | {
+            "differs": wrong[view.paper]
+        }
+    return found
+
+
+def _table(view: PaperView) -> list[str]:
+    lines = [style(view.paper, "bold")]
+    for scale in view.tally():
+        found = [
+            (claim, outcome) for claim in view.claims for outcome in claim.outcomes if outcome.scale == scale
+        ]
         rows = [(f"{scale} scale", "DIFF", "95 %", "P HOLM", "SEEDS")]
         rows += [
             (
@@ -76,20 +104,24 @@ def _table(paper: str, claims: Sequence[ClaimRow], values: Sequence[ValueJudgeme
             for claim, outcome in found
         ]
         lines += _with_verdicts(rows, [outcome.verdict for _, outcome in found])
-    if values:
-        rows = [("the paper's numbers", "OURS", "95 %", "PAPER", "SEEDS")]
-        rows += [
-            (
-                f"  {fit(value.value, 32)}",
-                number(value.mean),
-                interval(value.interval),
-                number(value.paper),
-                str(value.seeds),
-            )
-            for value in values
-        ]
-        lines += _with_verdicts(rows, [value.verdict for value in values])
-    return lines
+    return [*lines, *_values(view.values)]
+
+
+def _values(values: Sequence[ValueRow]) -> list[str]:
+    if not values:
+        return []
+    rows = [("the paper's numbers", "OURS", "95 %", "PAPER", "SEEDS")]
+    rows += [
+        (
+            f"  {fit(value.id, 32)}",
+            number(value.mean),
+            interval(value.interval),
+            number(value.paper),
+            str(value.seeds),
+        )
+        for value in values
+    ]
+    return _with_verdicts(rows, [value.verdict for value in values])
 
 
 def _with_verdicts(rows: Sequence[Sequence[str]], verdicts: Sequence[str]) -> list[str]:

@@ -130,7 +130,9 @@ def _lines(body: dict[str, Any]) -> str:
     parts = []
     for name, value in body.items():
         if isinstance(value, tuple) and value:
-            items = ",\n  ".join(_scale_lines(item) if name == "scales" else json.dumps(item) for item in value)
+            items = ",\n  ".join(
+                _scale_lines(item) if name == "scales" else json.dumps(item) for item in value
+            )
             parts.append(f" {json.dumps(name)}: [\n  {items}\n ]")
         else:
             parts.append(f" {json.dumps(name)}: {json.dumps(value)}")

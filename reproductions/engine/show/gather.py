@@ -192,20 +192,19 @@ def _arms(
             for row in rows
             if row.arm == name
         )
-        found = budgets.get(name)
-        budget = found and Budget(
-            *(
-                _rounded(value)
-                for value in (
-                    found.student_tokens,
-                    found.teacher_tokens,
-                    found.generated_tokens,
-                    found.train_seconds,
-                    found.evaluate_seconds,
-                )
-            ),
-            _short(found.truncated),
-            _short(found.empty),
+        used = budgets.get(name)
+        budget = (
+            None
+            if used is None
+            else Budget(
+                _rounded(used.student_tokens),
+                _rounded(used.teacher_tokens),
+                _rounded(used.generated_tokens),
+                _rounded(used.train_seconds),
+                _rounded(used.evaluate_seconds),
+                _short(used.truncated),
+                _short(used.empty),
+            )
         )
         yield ArmRow(
             name, arm.title, arm.role, len(runs), "", figures, budget, tuple(_curves(runs, headline[:1]))
@@ -257,7 +256,7 @@ def _values(written: ClaimSet, results: Mapping[str, Mapping[str, Any]]) -> Iter
 
 def _places(paper_id: str) -> tuple[tuple[str, str], ...]:
     named = [("claims", claims_file(paper_id)), ("experiment", experiment_file(paper_id))]
-    named += [(f"raw figures, {path.stem}", path) for path in result_files(paper_id)]
+    named += [("results", path) for path in result_files(paper_id)]
     return tuple((name, _relative(path)) for name, path in named if path.is_file())
 
 

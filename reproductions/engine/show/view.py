@@ -116,7 +116,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run of an arm used, mean over seeds; shares of completions that were cut off or empty, None without any."""
+    """What a run of an arm used, mean over seeds; shares of completions cut off or empty, None without any."""
 
     student_tokens: float
     teacher_tokens: float
@@ -168,7 +168,7 @@ class ScaleRow:
 
 @dataclass(frozen=True)
 class PaperView:
-    """All that is shown of a paper's reproduction. `places` are its files by name; the digests say what it was made of."""
+    """All that is shown of a reproduction. `places` are its files by name; the digests say what it was made of."""
 
     paper: str
     scales: tuple[ScaleRow, ...]
@@ -262,7 +262,9 @@ def _arm(plain: Mapping[str, Any]) -> ArmRow:
             "figures": tuple(map(_figure, plain["figures"])),
             "budget": None if plain["budget"] is None else Budget(**plain["budget"]),
             "curves": tuple(
-                Curve(curve["metric"], tuple((step, seconds, value) for step, seconds, value in curve["points"]))
+                Curve(
+                    curve["metric"], tuple((step, seconds, value) for step, seconds, value in curve["points"])
+                )
                 for curve in plain["curves"]
             ),
         }

@@ -1,4 +1,4 @@
-"""`kd check`: what is missing, where; and the counts that may only shrink."""
+"""`kd check`: what is missing, and where."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from catalog.schema import Catalog, load_catalog
-from tests.tools.conftest import claim, outcome
-from tools import cli, evidence
+from catalog.schema import load_catalog
+from tests.tools.conftest import claim, outcome, view_of
+from tools import cli
 from tools.checks import missing as check
-from tools.pages import readme
+from tools.checks import owes
+from tools.pages import documents
 from tools.verbs import check as verb
 
 RECORD = """\
@@ -36,6 +37,7 @@ objective: KL
 method: methods.trainers.minillm.MiniLLMTrainer
 sources: [https://example.org/x]
 """
+HELD = view_of("minillm", claim("beats-sft", outcome("reproduced")))
 TEACHERS = """\
 teachers:
   good: {title: T, terms_url: "https://x.org/", allows_training: "yes", verified: true, note: Read.}
@@ -50,8 +52,9 @@ def look(tmp_path: Path, monkeypatch):
     (tmp_path / "taxonomy.yaml").write_bytes((check.HERE / "taxonomy.yaml").read_bytes())
     (tmp_path / "teachers.yaml").write_text(TEACHERS)
     monkeypatch.setattr(check, "HERE", tmp_path)
-    monkeypatch.setattr(evidence, "claims", lambda paper: [claim("beats-sft", outcome("reproduced"))])
-    monkeypatch.setattr(evidence, "scales", lambda paper: [("tiny", 1), ("paper", 0)])
+    monkeypatch.setattr(owes, "HERE", tmp_path)
+    monkeypatch.setattr(check.files, "view", lambda paper: HELD)
+    monkeypatch.setattr(check.files, "stale", lambda papers: [])
 
     def find(old: str = "", new: str = "") -> list[tuple[str, str, str]]:
         assert old in RECORD
@@ -120,18 +123,24 @@ def test_what_cannot_be_implemented_needs_no_method(look):
 
 
 def test_claims_results_and_findings_are_looked_for(look, monkeypatch, tmp_path):
-    monkeypatch.setattr(evidence, "scales", lambda paper: [("tiny", 1), ("huge", 1), ("paper", 0)])
+    waiting = replace(HELD.scales[0], name="huge", results=())
+    own = replace(waiting, name="paper")
+    monkeypatch.setattr(check.files, "view", lambda paper: replace(HELD, scales=(*HELD.scales, waiting, own)))
     ((kind, place, what),) = look()
-    assert (kind, place) == ("results", "huge.json:1") and "make reproduce PAPER=minillm SCALE=huge" in what
-    monkeypatch.setattr(evidence, "scales", lambda paper: [("tiny", 1)])
+    assert (kind, place) == (
+        "results",
+        "experiment.py:1",
+    ) and "make reproduce PAPER=minillm SCALE=huge" in what
     row = claim("beats-word-kd", outcome("not reproduced"), outcome("inconclusive", "small", "Because."))
-    monkeypatch.setattr(evidence, "claims", lambda paper: [row])
+    monkeypatch.setattr(check.files, "view", lambda paper: view_of("minillm", row))
     ((kind, place, what),) = look()
     assert kind == "findings" and "beats-word-kd is not reproduced at tiny" in what
-    written = evidence.folder("minillm") / "claims.yaml"
+    written = check.gather.claims_file("minillm")
     assert written.read_text().splitlines()[int(place.split(":")[1]) - 1].strip() == "- id: beats-word-kd"
-    monkeypatch.setattr(evidence, "PAPERS", tmp_path)
-    assert [kind for kind, _, _ in look()] == ["claims", "experiment"]
+    monkeypatch.setattr(check.files, "stale", lambda papers: papers)
+    assert [kind for kind, _, _ in look()] == ["findings", "verdicts"]
+    monkeypatch.setattr(check.gather, "PAPERS", tmp_path)
+    assert [kind for kind, _, _ in look()] == ["claims", "experiment", "owes"]
 
 
 def test_a_method_without_test_is_seen(look, monkeypatch, tmp_path):
@@ -147,8 +156,8 @@ def test_a_method_without_test_is_seen(look, monkeypatch, tmp_path):
 
 @pytest.fixture
 def kd(capsys, monkeypatch):
-    """Runs `kd check`; the README is up to date."""
-    monkeypatch.setattr(readme, "render", lambda: readme.README.read_text(encoding="utf-8"))
+    """Runs `kd check`; every page is up to date."""
+    monkeypatch.setattr(documents, "differing", lambda texts: [])
 
     def run(*words: str) -> tuple[int, str]:
         code = cli.main(["check", *words])
@@ -158,70 +167,24 @@ def kd(capsys, monkeypatch):
 
 
 def test_the_exit_code_says_whether_something_is_missing(kd, monkeypatch):
-    monkeypatch.setattr(verb, "missing", lambda catalog, paper: iter(()))
+    monkeypatch.setattr(check, "missing", lambda catalog, paper: iter(()))
     monkeypatch.setattr(verb, "_documents", lambda: iter(()))
     assert kd("minillm") == (0, "nothing is missing of minillm\n")
     assert kd() == (0, "nothing is missing of any paper\n")
     assert json.loads(kd("minillm", "--json")[1]) == []
     one = check.Missing("authors", "catalog/papers/minillm.yaml", 3, "authors are \x1b[31m missing")
-    monkeypatch.setattr(verb, "missing", lambda catalog, paper: iter([one]))
+    monkeypatch.setattr(check, "missing", lambda catalog, paper: iter([one]))
     code, out = kd("minillm")
     assert code == 1 and out == "catalog/papers/minillm.yaml:3: authors are <U+001B>[31m missing\n"
     code, out = kd()
     assert code == 1 and f"authors      {len(load_catalog().papers)}"[:7] in out
     assert json.loads(kd("minillm", "--json")[1])[0]["line"] == 3
-    monkeypatch.setattr(readme, "render", lambda: "other")
-    assert "README.md:1: " in kd("minillm")[1]
+    page = "reproductions/papers/minillm.md"
+    monkeypatch.setattr(documents, "differing", lambda texts: [page, "reproductions/papers/gkd.md"])
+    out = kd("minillm")[1]
+    assert f"{page}:1: " in out and "gkd.md" not in out  # another paper's page is not this one's business
 
 
 def test_an_unknown_paper_gets_the_nearest(capsys):
     assert cli.main(["check", "minillmm"]) == 2
     assert 'did you mean "minillm"' in capsys.readouterr().err
-
-
-@pytest.fixture
-def ratchet(tmp_path, monkeypatch) -> Path:
-    path = tmp_path / "ratchet.yaml"
-    monkeypatch.setattr(check, "RATCHET", path)
-    monkeypatch.setattr(verb, "RATCHET", path)
-    return path
-
-
-def test_the_ratchet_is_written_and_then_only_shrinks(kd, ratchet, monkeypatch):
-    now = {"without_method": 5, "without_authors": 3}
-    monkeypatch.setattr(check, "counts", lambda catalog: now)
-    monkeypatch.setattr(verb, "counts", lambda catalog: now)
-    assert kd("--ratchet")[0] == 1 and not ratchet.exists()
-    assert kd("--ratchet", "--write")[0] == 0 and kd("--ratchet")[0] == 0
-    now["without_method"] = 4
-    code, out = kd("--ratchet")
-    assert code == 1 and "without_method shrank from 5 to 4: `kd check --ratchet --write`" in out
-    assert kd("--ratchet", "--write")[0] == 0 and "without_method: 4\n" in ratchet.read_text()
-    now["without_authors"] = 9
-    code, out = kd("--ratchet", "--write")
-    assert code == 1 and "without_authors grew from 3 to 9: it may only shrink" in out
-    assert "without_authors: 3\n" in ratchet.read_text()
-    assert kd("--ratchet", "--write", "--grow")[0] == 0 and "without_authors: 9\n" in ratchet.read_text()
-
-
-def test_the_counts_count(monkeypatch, tmp_path):
-    catalog = load_catalog()
-    base = replace(catalog.papers["minillm"], method="methods.x.Y", basis="paper", authors=("A B",))
-    papers = [
-        base,
-        replace(base, id="a", method=None),
-        replace(base, id="b", basis="recalled"),
-        replace(base, id="c", authors=(), basis=None),
-        replace(base, id="d", scope="survey", method=None, basis=None, authors=()),
-        replace(base, id="e", distils=False, method=None, basis="secondary"),
-    ]
-    (tmp_path / "minillm").mkdir()
-    (tmp_path / "minillm" / "claims.yaml").touch()
-    monkeypatch.setattr(evidence, "PAPERS", tmp_path)
-    few = Catalog(catalog.taxonomy, catalog.teachers, {paper.id: paper for paper in papers})
-    assert check.counts(few) == {
-        "without_method": 1,
-        "without_claims": 3,
-        "without_verified_basis": 2,
-        "without_authors": 2,
-    }

@@ -8,7 +8,7 @@ import pytest
 
 from catalog.reader import read_yaml
 from catalog.schema import HERE, load_catalog, load_paper
-from tools import cli, evidence
+from tools import cli
 from tools.checks import missing as check
 from tools.checks import scaffold
 from tools.paths import ROOT
@@ -24,7 +24,7 @@ def new(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(verb, "HERE", tmp_path / "catalog")
     monkeypatch.setattr(verb, "ROOT", tmp_path)
     monkeypatch.setattr(verb, "load_catalog", lambda: load_catalog(tmp_path / "catalog"))
-    monkeypatch.setattr(evidence, "PAPERS", tmp_path / "reproductions" / "papers")
+    monkeypatch.setattr(check.gather, "PAPERS", tmp_path / "reproductions" / "papers")
 
     def run(*words: str) -> tuple[int, str, str]:
         code = cli.main(["new", *words])
@@ -115,6 +115,7 @@ def test_no_record_or_claim_waits_for_its_author():
 def test_check_lists_what_new_left_open(new, tmp_path, monkeypatch):
     new("some-paper", "--arxiv", "2901.01234")
     monkeypatch.setattr(check, "HERE", tmp_path / "catalog")
+    monkeypatch.setattr(check.owes, "HERE", tmp_path / "catalog")
     catalog = load_catalog(tmp_path / "catalog")
     found = list(check.missing(catalog, catalog.papers["some-paper"]))
     assert [item.line for item in found if item.kind == "unfilled"] == [

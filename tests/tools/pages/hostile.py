@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from catalog.schema import AXES, Catalog, Paper, load_catalog
-from tests.tools.conftest import claim, outcome
-from tools.pages.atlas import Overview
+from tests.tools.conftest import claim, outcome, view_of
+from tools.pages.atlas import Atlas
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script><img src=x onerror=\"window.hacked=2\"> ' onclick='x' {{ 7*7 }} "
@@ -16,7 +16,7 @@ SHOWN = HOSTILE.replace("\u202e", "").replace("\u2028", "").replace("\u2066", ""
 LINK = 'javascript:window.hacked=3//"><b>'
 
 
-def hostile_atlas() -> Overview:
+def hostile_atlas() -> Atlas:
     """Two papers: one whose every field is hostile, one plain that it supersedes."""
     base = load_catalog()
     plain = base.papers["minillm"]
@@ -53,4 +53,4 @@ def hostile_atlas() -> Overview:
         claim("c", outcome("not reproduced", explanation=HOSTILE), statement=HOSTILE),
         claim("d", statement=HOSTILE),
     ]
-    return Overview(Catalog(base.taxonomy, base.teachers, papers), {"evil": rows})
+    return Atlas(Catalog(base.taxonomy, base.teachers, papers), {"evil": view_of("evil", *rows)})

@@ -1,70 +1,93 @@
-"""README.md: generated, stable, escaped."""
+"""README.md: short, complete, escaped."""
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from dataclasses import replace
 
 import pytest
 
 from catalog.schema import AXES, Catalog, load_catalog
-from tests.tools.conftest import claim, outcome
+from reproductions.engine.show import files
+from tests.tools.conftest import claim, outcome, view_of
+from tests.tools.pages.synthetic import JUDGED, PAPERS, large_atlas
 from tools.pages import readme
-from tools.pages.atlas import Coverage
+from tools.pages.atlas import Atlas, Coverage, atlas, badge
+from tools.pages.documents import documents
+from tools.pages.markdown import md
+from tools.paths import ROOT
 
 HOSTILE = (
     'A | B [link](https://evil.example) <script>alert(1)</script> `code` **bold** _x_ "q" \\ $y$ & ![i](j)'
 )
+LINE = re.compile(r"^- \[((?:[^\]\\]|\\.)+)\]\((https://[^)]+)\)")
 
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    """The README as the repository makes it; judging the recorded results takes a second."""
-    return readme.render()
+    """The README of the repository as it is now."""
+    return readme.render(atlas())
 
 
-def test_the_readme_on_disk_is_the_generated_one(text):
-    assert readme.README.read_text(encoding="utf-8") == text, "run `make readme`; do not edit README.md"
+@pytest.fixture(scope="module")
+def large() -> str:
+    """The README of a thousand papers."""
+    return readme.render(large_atlas())
 
 
-def test_generating_twice_changes_nothing(tmp_path, monkeypatch, capsys):
-    from tools.cli import main
-
-    monkeypatch.setattr(readme, "README", tmp_path / "README.md")
-    assert main(["readme", "--check"]) == 1
-    assert main(["readme"]) == 0
-    first = (tmp_path / "README.md").read_bytes()
-    assert main(["readme"]) == 0 and (tmp_path / "README.md").read_bytes() == first
-    assert main(["readme", "--check"]) == 0
-    (tmp_path / "README.md").write_text("edited by hand")
-    assert main(["readme", "--check"]) == 1
+def papers_part(text: str) -> str:
+    return text.split("\n## Papers\n")[1].split("\n## Add a paper\n")[0]
 
 
-def test_every_paper_is_described_once_and_named_in_all_its_leaves(text):
+def test_a_thousand_papers_fit(large):
+    assert len(large_atlas().papers) == PAPERS and len(large_atlas().judged) == JUDGED
+    assert len(large.encode()) <= readme.LIMIT == 150_000
+
+
+def test_a_thousand_papers_are_all_there_with_link_venue_and_date(large):
+    lines = [line for line in papers_part(large).splitlines() if LINE.match(line)]
+    assert len(lines) == PAPERS
+    assert all(re.search(r"\) (?:† )?\S.* (19|20)\d\d-\d\d", line) for line in lines)
+    wall = re.findall(r"^- \[[^\]]+\]\(reproductions/papers/([a-z0-9-]+)\.md\) (.+)$", large, re.M)
+    assert {name for name, _ in wall} == large_atlas().judged
+    assert all(re.match(r"(tiny|small|paper): ", signs) for _, signs in wall)
+
+
+def test_lines_get_shorter_only_as_far_as_they_must(text, large, monkeypatch):
+    assert "[code](" in text and "[code](" not in papers_part(large) and " code" in papers_part(large)
+    assert large == readme.render(large_atlas())  # the same papers, the same length
+    sizes = [len(readme._render(large_atlas(), length).encode()) for length in readme.LENGTHS]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(large.encode()) == next(size for size in sizes if size <= readme.LIMIT)
+    monkeypatch.setattr(readme, "LIMIT", 1000)
+    assert len(readme.render(large_atlas()).encode()) == sizes[-1]
+
+
+def test_every_paper_stands_once(text):
     catalog = load_catalog()
-    sections = dict(re.findall(r'^#### <a id="([a-z0-9-]+)"></a>.*?\n(.*?)(?=^##)', text, re.M | re.S))
+    found = [found[1] for found in map(LINE.match, papers_part(text).splitlines()) if found]
+    assert len(found) == len(catalog.papers) and len(set(found)) >= len(found) - 2
+    sections = dict(
+        re.findall(r"^#### \[[^\n]*\]\(catalog/lists/([a-z0-9-]+)\.md\)\n(.*?)(?=^##)", text, re.M | re.S)
+    )
     assert len(sections) == sum(len(axis.values) for axis in catalog.taxonomy.values())
     for paper in catalog.papers.values():
-        described = f'<a id="p-{paper.id}"></a>**['
-        assert text.count(described) == 1
-        assert text.count(readme.md(paper.adds)) == 1
+        described = f"- [{md(paper.title)}]({paper.url})"
         leaves = [f"{axis}-{value}" for axis, labels in paper.taxonomy.items() for value in labels]
-        for leaf in leaves if paper.scope == "llm" else []:
-            assert described in sections[leaf] or f"[{paper.id}](#p-{paper.id})" in sections[leaf]
-        if paper.scope != "llm":
-            assert not any(described in section for section in sections.values())
+        if paper.scope == "llm" and leaves:
+            assert sum(described in sections[leaf] for leaf in leaves) == 1
+        else:
+            assert not any(f"{described} " in section for section in sections.values())
 
 
 def test_every_link_inside_leads_somewhere(text):
     places = re.findall(r'<a id="([^"]+)"></a>', text)
-    assert len(places) == len(set(places))
     heads = re.findall(r"^#+ ([^<\n]+)$", text, re.M)
     slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= slugs | set(places)
+    made = documents(atlas())
     for path in re.findall(r"\]\(((?!https://|#)[^)]+)\)", text):
-        assert (readme.ROOT / path).exists(), path
+        assert path in made or (ROOT / path).exists(), path
 
 
 def test_surveys_and_papers_beyond_language_models_have_their_own_sections():
@@ -78,17 +101,13 @@ def test_surveys_and_papers_beyond_language_models_have_their_own_sections():
         ),
         "bare": replace(paper, id="bare", title="A bare one", distils=False, taxonomy={a: {} for a in AXES}),
     }
-    text = readme.render(Catalog(base.taxonomy, base.teachers, papers), {})
-    parts = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    text = readme.render(Atlas(Catalog(base.taxonomy, base.teachers, papers), {}))
+    parts = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", text, re.M | re.S))
     assert "A picture model" in parts["Beyond language models"]
     assert "An overview" in parts["Surveys"]
     assert "A bare one" in parts["Named, without a leaf"] and "†" in parts["Named, without a leaf"]
-    assert "picture" not in parts["Papers by leaf"] and "#p-minillm" in parts["Papers by leaf"]
-    assert "| **[Feature](#elicitation-feature)** | · | 1 | 1 | · |" in parts["The field at a glance"]
-
-
-def test_github_shows_all_of_it(text):
-    assert len(text.encode()) < 500_000  # GitHub cuts a README off there
+    assert "| **[Feature](catalog/lists/elicitation-feature.md)** | · | 1 | 1 | · |" in text
+    assert "No claim is judged yet." in text
 
 
 @pytest.mark.parametrize(
@@ -100,17 +119,15 @@ def test_the_coverage_bar_shows_a_share(papers, implemented, judged, drawn):
     assert readme.bar(Coverage(papers, implemented, judged)) == drawn
 
 
-def test_results_show_claims_numbers_and_verdicts(judged):
-    text = readme.render(claims={"minillm": judged})
-    assert "24.6 vs 23.3" in text and "61.5 vs 58.25" in text and r"3.25 \[1.5, 5\]" in text
-    assert "✅ reproduced" in text and "❌ not reproduced" in text and "⬜ not run" in text
-    assert "✅ 1 ❌ 1 ➖ 1" in text
-    assert "The gap is small here." in text
-    assert "[minillm](#p-minillm) ✅ 1 ❌ 1 ➖ 1" in text
+def test_a_badge_names_each_scale_and_pools_none(judged):
+    assert badge(judged.tally()) == "tiny: ✅ 1 ❌ 1 · small: ➖ 1"
+    text = readme.render(Atlas(load_catalog(), {"minillm": judged}))
+    assert "- [minillm](reproductions/papers/minillm.md) tiny: ✅ 1 ❌ 1 · small: ➖ 1\n" in text
+    assert text.count("tiny: ✅ 1 ❌ 1 · small: ➖ 1") == 2  # on the wall and in the list
 
 
-def test_tables_keep_their_shape(judged):
-    lines = readme.render(claims={"minillm": judged}).splitlines()
+def test_tables_keep_their_shape(text):
+    lines = text.splitlines()
     tables = [
         (line, after) for line, after in zip(lines, lines[1:], strict=False) if re.fullmatch(r"[|:-]+", after)
     ]
@@ -124,148 +141,45 @@ def test_tables_keep_their_shape(judged):
             place += 1
 
 
-def test_hostile_text_stays_text():
+def test_hostile_text_stays_text_in_every_document():
     catalog = load_catalog()
-    paper = replace(catalog.papers["minillm"], title=HOSTILE)
+    paper = replace(
+        catalog.papers["minillm"],
+        title=HOSTILE,
+        adds=HOSTILE,
+        venue=HOSTILE,
+        objective=HOSTILE,
+        authors=(HOSTILE,),
+    )
     rows = [claim("x", outcome("not reproduced", explanation=HOSTILE), statement=HOSTILE)]
     hostile = Catalog(catalog.taxonomy, catalog.teachers, {**catalog.papers, "minillm": paper})
-    text = readme.render(hostile, {"minillm": rows})
-    assert "<script>" not in text
-    assert "](https://evil.example)" not in re.sub(r"\\.", "", text)
-    rows = [line for line in text.splitlines() if "evil.example" in line and line.startswith("|")]
-    assert [len(re.findall(r"(?<!\\)\|", line)) for line in rows] == [9, 7]  # a claim and a paper
+    made = documents(Atlas(hostile, {"minillm": view_of("minillm", *rows)}))
+    assert sum("evil.example" in text for text in made.values()) > 5
+    for path, text in made.items():
+        # what stands in code blocks and code spans is text for Markdown
+        outside = re.sub(r"```.*?```|(`+) .*? \1", "", text, flags=re.S)
+        assert "<script>" not in outside, path
+        assert "](https://evil.example)" not in re.sub(r"\\.", "", outside), path
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("a|b", r"a\|b"),
-        ("two\nlines", "two lines"),
-        ("<b>", "&lt;b&gt;"),
-        ("[a](b)", r"\[a\](b)"),
-        ("`x`", r"\`x\`"),
-        ("a_b*c", r"a\_b\*c"),
-        ("AT&T", "AT&amp;T"),
-    ],
-)
-def test_markdown_is_escaped(text, shown):
-    assert readme.md(text) == shown
+def test_nothing_is_judged_or_parsed_to_render(monkeypatch):
+    """From committed verdicts and the catalog's cache: what makes a README of 440 judged papers a matter of seconds."""
+    from catalog import reader
+    from reproductions.engine import judge, results
+    from reproductions.engine.show import gather
 
+    load_catalog()
+    shown = files.views(load_catalog().papers)
 
-def test_links_cannot_leave_their_brackets():
-    assert readme.link("https://a.org/b?c=d&e=%20#f") == "https://a.org/b?c=d&e=%20#f"
-    assert not set(readme.link('https://a.org/) "<script>\n')) & set(')" <>\n')
-    assert readme.link("catalog/papers/gkd.yaml") == "catalog/papers/gkd.yaml"
-    assert readme.link("javascript:alert(1)") == readme.link("http://a.org") == "#"
+    def refuse(*args, **kwargs):
+        raise AssertionError("done again for a page")
 
-
-def test_a_thousand_papers_take_less_than_two_seconds():
-    catalog = load_catalog()
-    base = list(catalog.papers.values())
-    many = {f"p-{n}": replace(base[n % len(base)], id=f"p-{n}") for n in range(1000)}
-    start = time.perf_counter()
-    readme.render(Catalog(catalog.taxonomy, catalog.teachers, many), {})
-    assert time.perf_counter() - start < 2
-
-
-def test_a_recorded_benchmark_becomes_a_table(tmp_path, monkeypatch):
-    def result(name, seconds, peak, note=""):
-        return {"implementation": name, "seconds": seconds, "peak_bytes": peak, "note": note}
-
-    case = {"divergence": "forward_kl", "dtype": "float32", "positions": 2048}
-    case |= {"student_width": 256, "teacher_width": 512}
-    results = [
-        result("four GEMMs (floor)", 0.5, None),
-        result("ours | fused", 0.96, 220_000_000),
-        result("full logits", 6.7, -1),
-        result("peer", None, None, "not installed"),
-    ]
-    record = {
-        "device": "a processor",
-        "versions": {"torch": "2.13.0", "liger-kernel": None},
-        "cases": [
-            {**case, "vocabulary": 32000, "results": results},
-            {**case, "vocabulary": 128256, "results": results},
-            {**case, "vocabulary": 32000, "divergence": "jensen_shannon", "results": results},
-        ],
-    }
-    (tmp_path / "fused-cpu-float32.json").write_text(json.dumps(record))
-    assert readme.benchmarks(tmp_path / "absent") == []
-    monkeypatch.setattr(readme, "BENCHMARKS", tmp_path)
-    text = readme.render()
-    assert "| forward KL | vocabulary 32,000 | vocabulary 128,256 |" in text
-    assert "| JSD(0.5) | vocabulary 32,000 |\n" in text
-    assert r"| ours \| fused | 0.96 s, 0.22 GB | 0.96 s, 0.22 GB |" in text
-    assert "6.7 s, out of memory" in text and "not installed" in text
-    assert "a processor, float32, 1024 completion positions, hidden sizes 256 and 512; torch 2.13.0" in text
-
-
-def test_a_recorded_store_becomes_tables(tmp_path, monkeypatch):
-    found = {
-        "codec": "KD Atlas",
-        "bytes": 51.12,
-        "error": 0.00165,
-        "worst": 0.0075,
-        "encode": 60529.7,
-        "decode": 1e5,
-    }
-    missing = {"codec": "other", "bytes": None, "note": "not installed"}
-    case = {"rows": "Zipf", "vocabulary": 32000, "tokens": 1000, "results": [found, missing]}
-    steps = [{"vocabulary": 32000, "seconds": {"no teacher": 0.5, "store": 0.52, "live teacher": 1.25}}]
-    record = {"device": "a processor", "cases": [case], "steps": steps}
-    (tmp_path / "store-cpu.json").write_text(json.dumps(record))
-    assert readme.store_benchmarks(tmp_path / "absent") == []
-    monkeypatch.setattr(readme, "BENCHMARKS", tmp_path)
-    text = readme.render()
-    assert "Zipf, 1,000 tokens, vocabulary 32,000; a processor:" in text and "not installed" not in text
-    assert "| KD Atlas | 51.1 | 0.0016 | 0.0075 | 60,530 | 100,000 |" in text
-    assert "| store | 1.040 |" in text and "| live teacher | 2.500 |" in text
-
-
-def test_recorded_speculative_decoding_becomes_a_table(tmp_path, monkeypatch):
-    found = {
-        "speculative_tokens_per_second": 812.4,
-        "plain_tokens_per_second": 1000.0,
-        "speed_up": 0.812,
-        "speed_up_range": [0.79, 0.83],
-        "draft_cost": 0.55,
-        "acceptance": 0.8312,
-        "block_efficiency": 2.9,
-        "foretold_speed_up": 1.1,
-    }
-    record = {"what": "tiny drafts", "words": 60, "rounds": 5, "figures": {"sft, greedy": found}}
-    (tmp_path / "speculative-tiny-cpu.json").write_text(json.dumps(record))
-    assert readme.speculative_benchmarks(tmp_path / "absent") == []
-    monkeypatch.setattr(readme, "BENCHMARKS", tmp_path)
-    text = readme.render()
-    assert "tiny drafts; 60 words, medians of 5 rounds:" in text
-    assert "| sft, greedy | 1,000 | 812 | 0.81 (0.79 to 0.83) | 83.1% | 0.55 | 1.10 |" in text
-
-
-def test_recorded_steps_and_rollouts_become_tables(tmp_path, monkeypatch):
-    about = {"device": "a processor", "versions": {"torch": "2.13.0", "liger-kernel": None}}
-
-    def step(vocabulary, on_policy, seconds):
-        shape = {"batch": 4, "length": 240, "student": [256, 4], "teacher": [512, 8]}
-        results = [
-            {"implementation": "ours", "seconds": seconds, "peak_bytes": 350_000_000, "note": ""},
-            {"implementation": "peer", "seconds": None, "peak_bytes": None, "note": "not in this TRL"},
-        ]
-        case = {"vocabulary": vocabulary, "divergence": "forward_kl", "on_policy": on_policy}
-        return {**case, **shape, "results": results}
-
-    steps = [step(32_000, False, 1.5), step(32_000, True, 4.0)]
-    sampled = {"model": "some/Model", "batch": 8, "greedy": False}
-    sampled["results"] = [{"implementation": "bare | loop", "tokens_per_second": 1234.5}]
-    (tmp_path / "step-cpu.json").write_text(json.dumps({**about, "cases": steps}))
-    (tmp_path / "rollouts-cpu.json").write_text(json.dumps({**about, "cases": [sampled]}))
-    assert readme.step_benchmarks(tmp_path / "absent") == readme.rollout_benchmarks(tmp_path / "absent") == []
-    monkeypatch.setattr(readme, "BENCHMARKS", tmp_path)
-    text = readme.render()
-    assert "\n## A whole training step\n" in text and "\n## Sampling\n" in text
-    assert "| forward KL | vocabulary 32,000, fixed data | vocabulary 32,000, on-policy |" in text
-    assert "| ours | 1.5 s, 0.35 GB | 4 s, 0.35 GB |" in text
-    assert "| peer | not in this TRL | not in this TRL |" in text
-    assert "4 sequences of 240 tokens, 4 layers of 256 and 8 layers of 512; torch 2.13.0:" in text
-    assert "| tokens a second | Model, 8 prompts, sampled |" in text
-    assert r"| bare \| loop | 1,234 |" in text
+    for module, name in [
+        (judge, "judge"),
+        (results, "read_results"),
+        (reader, "read_yaml_with_lines"),
+        (gather, "gather"),
+    ]:
+        monkeypatch.setattr(module, name, refuse)
+    assert files.views(shown) == shown
+    documents(Atlas(load_catalog(), shown))

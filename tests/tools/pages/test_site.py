@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from catalog.errors import CatalogError
 from catalog.schema import Catalog, load_catalog
 from tests.tools.pages.hostile import HOSTILE, SHOWN, hostile_atlas
-from tools.pages.atlas import Overview, overview
+from tools.pages.atlas import Atlas, atlas
 from tools.pages.site import pages
 from tools.pages.site.build import ASSETS, MARKER, breakable, build, safe_link
 from tools.pages.site.facets import data_script, facets, script_json
@@ -107,7 +106,7 @@ def test_every_internal_link_leads_to_a_page_and_a_place(site):
 
 
 def test_links_into_the_search_name_facets_and_values_that_exist(site):
-    known = {facet.id: set(facet.places) for facet in facets(overview())}
+    known = {facet.id: set(facet.places) for facet in facets(atlas())}
     states = {
         urldefrag(address)[1]
         for page in site.values()
@@ -167,14 +166,15 @@ def test_pages_are_built_for_keyboard_and_screen_reader(site):
 
 def test_results_show_paper_ours_interval_verdict_and_reason(site):
     text = " ".join(site["papers/minillm.html"].text.split())
-    row = next(row for row in overview().claims["minillm"] if row.outcomes and row.outcomes[0].explanation)
+    row = next(row for row in atlas().views["minillm"].claims if row.outcomes and row.outcomes[0].explanation)
     assert row.statement in text and row.source in text
     assert row.outcomes[0].explanation in text
-    assert "24.6 vs 23.3" in text and "✓ reproduced" in text and "✕ not reproduced" in text
+    assert "24.6 vs 23.3" in text and "✓ tiny: reproduced" in text and "✕ tiny: not reproduced" in text
     assert "make reproduce PAPER=minillm SCALE=tiny" in text and "methods.trainers.minillm" in text
     assert "@misc{minillm_2023," in text and "judged by us" in text
-    plot = next(address for address in site["papers/minillm.html"].values("src", "img"))
-    assert (site["papers/minillm.html"].path.parent / plot).read_bytes()[:4] == b"\x89PNG"
+    assert "tiny: ✓ 7 reproduced" in text and "small: ≈ 7 inconclusive" in text  # scales are never pooled
+    assert "tiny scale: testbed pronunciation, 5 seeds" in text and "MiniLLM w/o length normalisation" in text
+    assert "forest" in site["papers/minillm.html"].values("class", "svg")
 
 
 def test_hostile_text_stays_text(hostile):
@@ -192,8 +192,8 @@ def test_hostile_text_stays_text(hostile):
 
 
 def test_hostile_data_stays_data(hostile):
-    atlas = hostile_atlas()
-    script = data_script(atlas, facets(atlas))
+    hostile = hostile_atlas()
+    script = data_script(hostile, facets(hostile))
     assert not set("<>&\u2028\u2029\u202e") & set(script)
     data = json.loads(script.removeprefix("window.KD_ATLAS = ").removesuffix(";\n"))
     assert [paper["title"] for paper in data["papers"] if paper["id"] == "evil"] == [SHOWN]
@@ -247,7 +247,7 @@ def test_the_verb_writes_the_site(tmp_path, capsys, monkeypatch):
     from tools.cli import main
     from tools.pages.site import build as module
 
-    monkeypatch.setattr(module, "overview", hostile_atlas)  # what is written does not matter here
+    monkeypatch.setattr(module, "read_atlas", hostile_atlas)  # what is written does not matter here
 
     assert main(["site", "--out", str(tmp_path / "made" / "site")]) == 0
     assert (tmp_path / "made" / "site" / "index.html").is_file() and (
@@ -259,13 +259,11 @@ def test_the_verb_writes_the_site(tmp_path, capsys, monkeypatch):
     assert main(["site", "--out", str(tmp_path / "other")]) == 2
 
 
-def test_a_thousand_papers_take_a_few_seconds(tmp_path):
+def test_a_thousand_papers_make_pages_that_a_browser_opens(tmp_path):
     catalog = load_catalog()
     base = list(catalog.papers.values())
     many = {f"p-{n}": replace(base[n % len(base)], id=f"p-{n}", superseded_by=None) for n in range(1000)}
-    start = time.process_time()  # this process's own seconds, whatever else the machine does
-    build(tmp_path / "site", Overview(Catalog(catalog.taxonomy, catalog.teachers, many), {}))
-    assert time.process_time() - start < 5  # about 2 s on this project's two cores
+    build(tmp_path / "site", Atlas(Catalog(catalog.taxonomy, catalog.teachers, many), {}))
     assert all(path.stat().st_size < 1_500_000 for path in (tmp_path / "site").rglob("*"))
 
 
@@ -275,7 +273,7 @@ def test_heat_grows_with_the_count():
 
 
 def test_an_interval_is_drawn_in_proportion(judged):
-    at = pages._drawings(judged)["beats-sft", "tiny"]
+    at = pages._drawings(judged.claims)["beats-sft", "tiny"]
     assert at["margin"] == pages.WIDTH / 2 and at["high"] == pages.WIDTH - pages.EDGE
     assert at["margin"] < at["low"] < at["middle"] < at["high"]
 

@@ -14,11 +14,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from catalog.errors import CatalogError
-from tools.pages.atlas import Overview, judging, overview
+from tools.pages.atlas import Atlas, judging
+from tools.pages.atlas import atlas as read_atlas
 from tools.pages.site import pages
 from tools.pages.site.facets import Facet, clean, data_script, facets, slug
 from tools.paths import ROOT
-from tools.terminal import interval, number
+from tools.terminal import interval, number, thousands
 
 ASSETS = Path(__file__).parents[1] / "assets"
 TEMPLATES = Path(__file__).parents[1] / "templates" / "site"
@@ -35,9 +36,9 @@ MARKS = {"reproduced": "✓", "not reproduced": "✕", "inconclusive": "≈", "n
 _LINK = re.compile(r"https://[^\s<>\"'`]+")
 
 
-def build(out: Path, atlas: Overview | None = None) -> int:
+def build(out: Path, atlas: Atlas | None = None) -> int:
     """Write every page under `out` and return how many; CatalogError where `out` holds something else."""
-    atlas = atlas or overview()
+    atlas = atlas or read_atlas()
     if out.exists() and not out.is_dir():
         raise CatalogError("is a file; give --out a new folder", out)
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
@@ -52,10 +53,10 @@ def build(out: Path, atlas: Overview | None = None) -> int:
     return count
 
 
-def _write(out: Path, atlas: Overview) -> int:
+def _write(out: Path, atlas: Atlas) -> int:
     questions = facets(atlas)
     environment = _environment(atlas, questions)
-    for name in ("papers", "leaves", "plots", "assets"):
+    for name in ("papers", "leaves", "assets"):
         (out / name).mkdir(parents=True)
     (out / MARKER).write_text(
         "written by `make site`; the next build replaces this folder\n", encoding="utf-8"
@@ -83,14 +84,11 @@ def _write(out: Path, atlas: Overview) -> int:
         for value in axis.values.values():
             page(f"leaves/{axis.id}-{value.id}.html", "leaf.html.j2", {"axis": axis, "value": value}, "../")
     for paper in atlas.papers:
-        values = pages.paper_page(atlas, paper)
-        page(f"papers/{paper.id}.html", "paper.html.j2", values, "../")
-        for name, source in values["plot_files"].items():
-            shutil.copyfile(source, out / name)
+        page(f"papers/{paper.id}.html", "paper.html.j2", pages.paper_page(atlas, paper), "../")
     return count
 
 
-def _environment(atlas: Overview, questions: list[Facet]) -> Environment:
+def _environment(atlas: Atlas, questions: list[Facet]) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
@@ -99,7 +97,9 @@ def _environment(atlas: Overview, questions: list[Facet]) -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters.update(number=number, interval=interval, slug=slug, safe_link=safe_link)
+    environment.filters.update(
+        number=number, interval=interval, slug=slug, safe_link=safe_link, thousands=thousands
+    )
     environment.filters.update(host=host, breakable=breakable)
     environment.globals.update(
         atlas=atlas,

@@ -11,7 +11,7 @@ from typing import Any
 
 from catalog.queries import STATUSES
 from catalog.schema import AXES, Paper
-from tools.pages.atlas import Overview
+from tools.pages.atlas import Atlas
 
 # What no page shows: control characters, and those that make text read differently from what it is. The catalog's
 # reader refuses them; this holds for text from anywhere else (results, findings) too.
@@ -46,7 +46,7 @@ class Facet:
         return {value.id: place for place, value in enumerate(self.values)}
 
 
-def facets(atlas: Overview) -> list[Facet]:
+def facets(atlas: Atlas) -> list[Facet]:
     """Every facet, in the order in which the search page shows them."""
     found = []
     for axis_id in AXES:
@@ -72,14 +72,14 @@ def facets(atlas: Overview) -> list[Facet]:
         *found,
         _facet(atlas, "year", "Year", [(year, year, "") for year in years], lambda paper: [paper.date[:4]]),
         _facet(atlas, "status", "Status", states, lambda paper: [atlas.status(paper)]),
-        _facet(atlas, "verdict", "Verdict", verdicts, lambda paper: map(slug, atlas.verdicts(paper))),
+        _facet(atlas, "verdict", "Verdict", verdicts, lambda paper: map(slug, _verdicts(atlas, paper))),
         _facet(atlas, "has", "Comes with", links, _links),
         _facet(atlas, "scope", "Scope", scopes, lambda paper: [paper.scope]),
     ]
 
 
 def _facet(
-    atlas: Overview,
+    atlas: Atlas,
     name: str,
     title: str,
     values: list[tuple[str, str, str]],
@@ -98,6 +98,11 @@ def _axis(axis_id: str) -> Callable[[Paper], Iterable[str]]:
     return lambda paper: paper.taxonomy[axis_id]
 
 
+def _verdicts(atlas: Atlas, paper: Paper) -> list[str]:
+    """Every verdict that a claim of the paper has at any scale: a filter finds it, the badge says where."""
+    return list(dict.fromkeys(name for counts in atlas.tallies.get(paper.id, {}).values() for name in counts))
+
+
 def _links(paper: Paper) -> list[str]:
     has = {"code": paper.code, "data": paper.data, "method": paper.method}
     return [name for name, value in has.items() if value]
@@ -113,7 +118,7 @@ def clean(text: str) -> str:
     return _INVISIBLE.sub("", text)
 
 
-def data_script(atlas: Overview, questions: list[Facet]) -> str:
+def data_script(atlas: Atlas, questions: list[Facet]) -> str:
     """What the scripts read, as a script, so that a page opened from disk needs no request."""
     papers = [
         {

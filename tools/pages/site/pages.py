@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from catalog.queries import crosstab
-from catalog.schema import AXES, HERE, Paper
-from tools import evidence
-from tools.evidence import ClaimRow
-from tools.pages.atlas import NEWEST, Overview
-from tools.paths import ROOT
-from tools.verbs.show import BASIS, bibtex
+from catalog.schema import AXES, Paper
+from reproductions.engine.show.view import ClaimRow, PaperView
+from tools.pages.atlas import BASIS, NEWEST, Atlas
+from tools.pages.cite import bibtex
+from tools.pages.figure import forest
 
 WIDTH, EDGE = 144.0, 6.0  # of an interval's drawing, in its own units
 
 
-def home(atlas: Overview) -> dict[str, Any]:
+def home(atlas: Atlas) -> dict[str, Any]:
     """The front page."""
-    outcomes = [outcome for rows in atlas.claims.values() for row in rows for outcome in row.outcomes]
+    outcomes = [outcome for view in atlas.views.values() for row in view.claims for outcome in row.outcomes]
     whole = atlas.coverage(atlas.papers)
     return {
         "newest": atlas.papers[:NEWEST],
@@ -36,7 +34,7 @@ def home(atlas: Overview) -> dict[str, Any]:
     }
 
 
-def matrix(atlas: Overview) -> dict[str, Any]:
+def matrix(atlas: Atlas) -> dict[str, Any]:
     """The heat map as it stands before any script ran: elicitation down, algorithm across."""
     counts = crosstab(atlas.core, "elicitation", "algorithm")
     most = max(counts.values(), default=1)
@@ -48,7 +46,7 @@ def heat(count: int, most: int) -> int:
     return 0 if count == 0 else 1 + min(4, int(5 * ((count - 0.5) / most) ** 0.5))
 
 
-def timeline(atlas: Overview) -> dict[str, Any]:
+def timeline(atlas: Atlas) -> dict[str, Any]:
     """Papers by year and elicitation, newest year first."""
     years = sorted({paper.date[:4] for paper in atlas.core}, reverse=True)
     rows: dict[str, dict[str, int]] = {year: dict.fromkeys(atlas.leaves["elicitation"], 0) for year in years}
@@ -60,38 +58,30 @@ def timeline(atlas: Overview) -> dict[str, Any]:
     return {"years": rows, "totals": totals}
 
 
-def paper_page(atlas: Overview, paper: Paper) -> dict[str, Any]:
+def paper_page(atlas: Atlas, paper: Paper) -> dict[str, Any]:
     """One paper."""
-    claims = atlas.claims.get(paper.id, ())
-    plots = [(scale, plot) for scale, _, plot in evidence.reports(paper.id) if plot is not None]
+    view = atlas.views.get(paper.id)
+    claims = view.claims if view else ()
     return {
         "paper": paper,
+        "view": view,
         "claims": claims,
         "drawings": _drawings(claims),
-        "values": evidence.values(paper.id) if claims else [],
-        "plots": [(scale, f"plots/{paper.id}-{scale}.png", *_size(plot)) for scale, plot in plots],
-        "plot_files": {f"plots/{paper.id}-{scale}.png": plot for scale, plot in plots},
+        # from our own template, every text in it escaped
+        "forest": Markup(forest(view, standalone=False)) if view else "",  # noqa: S704
         "basis": BASIS.get(paper.basis or "", "from the paper") if paper.basis else "",
         "terms": [atlas.catalog.teachers[name] for name in paper.teacher_terms],
         "supersedes": atlas.supersedes.get(paper.id, []),
-        "places": _places(paper),
-        "scales": evidence.scales(paper.id),
-        "bibtex": re.sub(r"\n {4}", " ", bibtex(paper)),  # in one piece: the page wraps it
+        "places": _places(paper, view),
+        "scales": [(scale.name, scale.minutes) for scale in view.scales] if view else [],
+        "bibtex": bibtex(paper),
         "axes": [axis for axis in AXES if paper.taxonomy[axis]],
     }
 
 
-def _places(paper: Paper) -> list[tuple[str, str]]:
-    places = [("record", HERE / "papers" / f"{paper.id}.yaml")]
-    if evidence.folder(paper.id).is_dir():
-        places.append(("reproduction", evidence.folder(paper.id)))
-    places += [(f"raw figures, {path.stem}", path) for path in evidence.result_files(paper.id)]
-    named = [(name, _relative(path)) for name, path in places]
-    return [*named, *([("method", paper.method)] if paper.method else [])]
-
-
-def _relative(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix() + ("/" if path.is_dir() else "")
+def _places(paper: Paper, view: PaperView | None) -> list[tuple[str, str]]:
+    places = [("record", f"catalog/papers/{paper.id}.yaml"), *(view.places if view else ())]
+    return [*places, *([("method", paper.method)] if paper.method else [])]
 
 
 def _drawings(claims: Sequence[ClaimRow]) -> dict[tuple[str, str], dict[str, float]]:
@@ -108,10 +98,3 @@ def _drawings(claims: Sequence[ClaimRow]) -> dict[tuple[str, str], dict[str, flo
                     for name, value in at.items()
                 }
     return places
-
-
-def _size(png: Path) -> tuple[int, int]:
-    """Width and height in pixels, from the header."""
-    with png.open("rb") as file:
-        width, height = struct.unpack(">II", file.read(24)[16:24])
-    return width, height
