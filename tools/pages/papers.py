@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from catalog.schema import Paper
-from reproductions.engine.show.view import ArmRow, ClaimRow, Figure, Outcome, PaperView, ScaleRow
+from reproductions.engine.show.view import ArmRow, ClaimRow, Figure, Interval, Outcome, PaperView, ScaleRow
 from tools.pages.atlas import MARKS, Atlas
 from tools.pages.cite import bibtex
 from tools.pages.markdown import code, link, links, md, table
 from tools.terminal import interval, number, thousands
 
+HARD = "\u00a0"  # a space at which no line ends
 UP = "../../"  # from reproductions/papers/ to the root
-HEAD = (
-    *("claim", "the paper", "ours", "difference, 95 %", "at equal seconds", "seeds"),
-    "verdict",
-)
+HEAD = ("verdict", "claim", "the paper", "ours", "difference, 95 %", "at equal seconds", "seeds")
 
 
 def page(atlas: Atlas, paper: Paper, view: PaperView) -> str:
@@ -80,6 +78,8 @@ def _claims(view: PaperView) -> Iterator[str]:
     if not view.claims:
         yield "No claim is written down yet."
         return
+    yield from (_statement(claim) for claim in view.claims)
+    yield ""
     yield (
         "The paper's numbers are for its own models and data; ours are for the scale named. A positive difference "
         "speaks for the claim."
@@ -89,18 +89,12 @@ def _claims(view: PaperView) -> Iterator[str]:
         yield f"### Judged at scale {md(name)}"
         yield ""
         rows = [
-            _claim(claim, outcome)
+            _outcome(claim, outcome)
             for claim in view.claims
             for outcome in claim.outcomes
             if outcome.scale == name
         ]
         yield from table(HEAD, rows)
-    waiting = [claim for claim in view.claims if not claim.outcomes]
-    if waiting:
-        yield ""
-        yield "### Not run"
-        yield ""
-        yield from table(HEAD[:2], [[_statement(claim), _paper(claim)] for claim in waiting])
     findings = [
         (claim, outcome) for claim in view.claims for outcome in claim.outcomes if outcome.explanation
     ]
@@ -117,35 +111,34 @@ def _scales_of(view: PaperView) -> list[str]:
     return list(view.tally())
 
 
-def _claim(claim: ClaimRow, outcome: Outcome) -> list[str]:
+def _statement(claim: ClaimRow) -> str:
+    source = f"[{md(claim.source)}]({link(claim.source_url)})" if claim.source_url else md(claim.source)
+    compared = f" {code(claim.formula)} on {code(claim.metric)}." if claim.formula else ""
+    setting = f"; {md(claim.paper_setting)}" if claim.paper_setting else ""
+    waiting = "" if claim.outcomes else f" {MARKS['not run']} not run."
+    return f"- **{md(claim.id)}**: {md(claim.statement)}{compared}{waiting} <sub>{source}{setting}</sub>"
+
+
+def _outcome(claim: ClaimRow, outcome: Outcome) -> list[str]:
     equal = outcome.equal_seconds
-    ours = (
-        ""
-        if outcome.better_mean is None
-        else f"{number(outcome.better_mean)} vs {number(outcome.worse_mean)}"
-    )
     return [
-        _statement(claim),
-        _paper(claim),
-        ours,
-        f"{number(outcome.difference)} {md(interval(outcome.interval))}",
-        "" if equal is None else f"{number(equal.difference)} {md(interval(equal.interval))}",
+        f"{MARKS[outcome.verdict]} {md(outcome.scale)}: {outcome.verdict}".replace(" ", HARD),
+        md(claim.id),
+        "ordering only" if claim.paper_better is None else _pair(claim.paper_better, claim.paper_worse),
+        "" if outcome.better_mean is None else _pair(outcome.better_mean, outcome.worse_mean),
+        f"{number(outcome.difference)} {_bounds(outcome.interval)}",
+        "" if equal is None else f"{number(equal.difference)} {_bounds(equal.interval)}",
         str(outcome.seeds),
-        f"{MARKS[outcome.verdict]} {md(outcome.scale)}: {outcome.verdict}",
     ]
 
 
-def _statement(claim: ClaimRow) -> str:
-    source = f"[{md(claim.source)}]({link(claim.source_url)})" if claim.source_url else md(claim.source)
-    compared = f" {code(claim.formula)} on {code(claim.metric)}" if claim.formula else ""
-    return f"**{md(claim.id)}**: {md(claim.statement)}{compared}<br><sub>{source}</sub>"
+def _pair(better: float | None, worse: float | None) -> str:
+    """Two numbers that no line break parts."""
+    return f"{number(better)} vs {number(worse)}".replace(" ", HARD)
 
 
-def _paper(claim: ClaimRow) -> str:
-    if claim.paper_better is None:
-        return "ordering only"
-    setting = f"<br><sub>{md(claim.paper_setting)}</sub>" if claim.paper_setting else ""
-    return f"{number(claim.paper_better)} vs {number(claim.paper_worse)}{setting}"
+def _bounds(bounds: Interval | None) -> str:
+    return md(interval(bounds)).replace(" ", HARD)
 
 
 def _values(view: PaperView) -> list[str]:
@@ -155,7 +148,7 @@ def _values(view: PaperView) -> list[str]:
         [
             md(value.id),
             f"{number(value.paper)} ± {number(value.tolerance)}",
-            f"{number(value.mean)} {md(interval(value.interval))}",
+            f"{number(value.mean)} {_bounds(value.interval)}",
             str(value.seeds),
             f"{MARKS[value.verdict]} paper: {value.verdict}",
         ]
@@ -205,7 +198,7 @@ def _figure(arm: ArmRow, metric: str) -> str:
     if found is None:
         return "-"
     paper = "" if found.paper is None else f"<br><sub>paper {number(found.paper)}</sub>"
-    return f"{number(found.mean)} {md(interval(found.interval))}{paper}"
+    return f"{number(found.mean)} {_bounds(found.interval)}{paper}"
 
 
 def _curves(scale: ScaleRow) -> Iterator[str]:

@@ -29,6 +29,7 @@ def show(view) -> str:
 
 
 def test_claims_stand_beside_the_papers_numbers_and_name_their_scale(page):
+    page = page.replace("\u00a0", " ")  # numbers are not parted at a line's end
     assert "24.6 vs 23.3" in page and "61.5 vs 58.25" in page and r"3.25 \[1.5, 5\]" in page
     assert (
         "✅ tiny: reproduced" in page
@@ -36,7 +37,7 @@ def test_claims_stand_beside_the_papers_numbers_and_name_their_scale(page):
         and "➖ small: inconclusive" in page
     )
     assert "**tiny: ✅ 1 ❌ 1 · small: ➖ 1**" in page
-    assert "### Not run" in page and "**beats-none**" in page.split("### Not run")[1]
+    assert re.search(r"- \*\*beats-none\*\*: .* ⬜ not run\.", page)
     assert "- **beats-sft**, small, inconclusive: The gap is small here." in page
 
 
@@ -44,7 +45,7 @@ def test_arms_figures_budgets_and_what_stood_in_are_told(page):
     assert "Testbed `pronunciation`, 5 seeds; the teacher is a world." in page
     assert "| **minillm**<br><sub>MiniLLM</sub> | method | `terms: [reverse-kl]` | 61.5" in page
     assert "paper 24.6" in page and "| minillm | 114k | 0 | 2.5M | 9.1 | 13.1 | 2.0 % | - |" in page
-    assert "| **late**<br><sub>Never run</sub> | baseline |  | - |" in page.replace("| `` |", "|  |")
+    assert "| **late**<br><sub>Never run</sub> | baseline |  | - |" in page
     assert "| minillm | 40 | 61.5 |" in page  # the learning curve
 
 
@@ -67,7 +68,8 @@ def test_equivalences_and_the_papers_own_numbers_have_a_place():
     )
     value = ValueRow("dolly", "sft", "rouge_l", 23.0, 1.0, 22.8, (22.1, 23.4), 5, "reproduced")
     text = show(replace(view_of("minillm", same), values=(value,)))
-    assert "`|a - b| < 1` on `rouge_l`" in text.replace("\\|", "|") and "| ordering only |  | 3.25" in text
+    text = text.replace("\u00a0", " ")
+    assert "`|a - b| < 1` on `rouge_l`." in text and "| same | ordering only |  | 3.25" in text
     assert "| dolly | 23 ± 1 | 22.8" in text and "✅ paper: reproduced" in text
 
 
