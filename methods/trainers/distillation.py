@@ -74,6 +74,7 @@ class DistillationTrainer(SFTTrainer):
     never resized; heads of different size share their leading ids. A `methods.teachers.store.TeacherStore` takes a
     teacher's place where the sequences are those that it was filled with. Sampling happens once per optimizer step
     for the whole window, in evaluation mode; `rollout_counts` and `token_counts` say what it cost.
+    `teacher_tokenizer` is one for all teachers or a list, one for each: every teacher's ids must be the student's.
     `max_completion_length` is the limit of a rollout in tokens. Source: the slots of GKD (arXiv 2306.13649, section 3)
     and of the papers after it.
     """
@@ -96,7 +97,14 @@ class DistillationTrainer(SFTTrainer):
         self.auxiliaries = nn.ModuleList(auxiliaries).to(self.accelerator.device)
         teachers = list(teacher) if isinstance(teacher, Sequence) else [teacher]
         student = core_model(self.accelerator.unwrap_model(self.model))
-        self.teachers = [self._prepared(one, student, teacher_tokenizer) for one in teachers]
+        tokenizers = teacher_tokenizer if isinstance(teacher_tokenizer, Sequence) else [teacher_tokenizer]
+        if len(tokenizers) == 1:
+            tokenizers = [*tokenizers] * len(teachers)
+        if len(tokenizers) != len(teachers):
+            raise MethodError(f"{len(teachers)} teachers but {len(tokenizers)} tokenizers: give one for each")
+        self.teachers = [
+            self._prepared(one, student, its) for one, its in zip(teachers, tokenizers, strict=True)
+        ]
         self.rollout_counts = {"completions": 0, "truncated": 0, "empty": 0}
         self._stop_ids = eos_ids(student, self.processing_class) if sampler is not None else []  # type: ignore[arg-type]
         self._window_loss: Tensor | None = None

@@ -34,6 +34,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
+VALIDATING = ("distillm",)  # methods that listen to the loss on rows which are held out for it
+
 
 class Parts:
     """Models, rows and arguments, ready for a trainer."""
@@ -44,9 +46,9 @@ class Parts:
         student: PreTrainedModel,
         teachers: list[PreTrainedModel],
         tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None,
+        teacher_tokenizers: list[PreTrainedTokenizerBase],
         rows: Dataset,
-        validation: Dataset,
+        validation: Dataset | None,
         prompt_tokens: int,
         completion_tokens: int,
         arguments: Callable[..., Any],
@@ -54,11 +56,12 @@ class Parts:
         keep: Callable[[str, Callable[[], Any]], Any],
     ):
         self.student, self.teachers, self.tokenizer = student, teachers, tokenizer
-        self.teacher_tokenizer, self.rows, self.validation = teacher_tokenizer, rows, validation
+        self.teacher_tokenizers, self.rows, self.validation = teacher_tokenizers, rows, validation
         self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
         self.arguments, self.settings = arguments, settings
         self.keep = keep  # (name, build) -> plain data, made once even if the run is interrupted
         self.spent: dict[str, int] = {}  # tokens before the training, by model
+        self.labels: dict[str, int] = {}  # how many a teacher wrote, and how many of them were left out
 
     def encoded(self, rows: Dataset) -> Dataset:
         """Token ids and labels of prompt + completion + EOS."""
@@ -103,7 +106,7 @@ def _seqkd(parts: Parts) -> Trainer:
         settings = dict(parts.settings)
         labels, report = label_with_teacher(
             parts.teachers[0],
-            parts.teacher_tokenizer or parts.tokenizer,
+            parts.teacher_tokenizers[0],
             list(parts.rows["prompt"]),
             max_new_tokens=parts.completion_tokens,
             batch_size=settings.pop("label_batch_size"),
@@ -112,6 +115,7 @@ def _seqkd(parts: Parts) -> Trainer:
         return {"rows": labels.to_list(), "report": report.as_dict()}
 
     labels = parts.keep("labels", build)
+    parts.labels = {what: labels["report"][what] for what in ("completions", "truncated", "empty")}
     parts.spent = {who: labels["report"][f"{who}_tokens"] for who in ("teacher", "generated")}
     return SFTTrainer(parts.student, **_fixed(parts, Dataset.from_list(labels["rows"])))
 
@@ -119,9 +123,9 @@ def _seqkd(parts: Parts) -> Trainer:
 def _white_box(parts: Parts) -> dict[str, Any]:
     return {
         "teacher": parts.teachers,
-        "teacher_tokenizer": parts.teacher_tokenizer,
+        "teacher_tokenizer": parts.teacher_tokenizers,
         "max_completion_length": parts.completion_tokens,
-        "eval_dataset": parts.encoded(parts.validation),
+        "eval_dataset": None if parts.validation is None else parts.encoded(parts.validation),
         **_fixed(parts, parts.rows),
     }
 
@@ -167,7 +171,7 @@ def _minillm(parts: Parts) -> Trainer:
     return MiniLLMTrainer(
         parts.student,
         teacher=parts.teachers[0],
-        teacher_tokenizer=parts.teacher_tokenizer,
+        teacher_tokenizer=parts.teacher_tokenizers[0],
         args=args,
         train_dataset=parts.rows,
         processing_class=parts.tokenizer,

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.reader import nearest
 from reproductions.engine import metrics as metric_functions
-from reproductions.engine.artifacts import Artifacts, save_model
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, significant, write_atomic
-from reproductions.engine.seeding import preserved_random_state, seed_everything
+from reproductions.engine.work.artifacts import Artifacts, save_model
+from reproductions.engine.work.seeding import preserved_random_state, seed_everything
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +173,9 @@ class Run:
         from transformers import AutoModelForCausalLM
 
         with preserved_random_state():
-            return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+            return AutoModelForCausalLM.from_pretrained(
+                folder, dtype="auto", local_files_only=True, trust_remote_code=False
+            )
 
     def cached_json(self, kind: str, key: Mapping[str, Any], build: Callable[[], Any]) -> Any:
         """Plain data made once per key (and data revision), e.g. what a teacher wrote for SeqKD."""

@@ -110,7 +110,7 @@ def _measure(paper: str, scale: str, arm: str, rate: float, papers_root: Path | 
 
     from reproductions.engine.metrics import values
     from reproductions.engine.run import make_run
-    from reproductions.engine.seeding import seed_everything
+    from reproductions.engine.work.seeding import seed_everything
 
     torch.set_num_threads(1)
     experiment = load_experiment(paper, papers_root)

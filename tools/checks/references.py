@@ -113,7 +113,8 @@ def _make(target: str, variables: list[str], root: Path) -> Iterator[str]:
 def _makefile(path: Path) -> tuple[frozenset[str], frozenset[str]]:
     text = path.read_text(encoding="utf-8")
     targets = re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE)
-    variables = re.findall(r"\$\(([A-Z_]+)\)", text)
+    typed = re.search(r"^TYPED := ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    variables = re.findall(r"[A-Z_]+", typed[1]) if typed else []
     return frozenset(targets), frozenset(variables)
 
 

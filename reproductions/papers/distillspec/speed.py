@@ -23,7 +23,7 @@ from methods.modeling.speculative import expected_block_efficiency, speculate
 from reproductions.engine.experiment import load_experiment
 from reproductions.engine.files import write_atomic
 from reproductions.engine.run import make_run
-from reproductions.engine.seeding import seed_everything
+from reproductions.engine.work.seeding import seed_everything
 from reproductions.testbeds.drafting import BLOCK_LENGTH
 
 OUT = Path(__file__).resolve().parents[3] / "benchmarks" / "speculative-tiny-cpu.json"

@@ -24,7 +24,7 @@ from methods.slots.samplers import (
 from methods.slots.targets import AverageLogits, InterpolatedLogits, Rows, Teacher, mix_logits
 from methods.trainers import distillation
 from methods.trainers.distillation import DistillationTrainer, SFTConfig, Term, collate, examples_of
-from tests.methods.conftest import make_model
+from tests.methods.conftest import LETTERS, letter_tokenizer, make_model
 
 DATA = Dataset.from_list(
     [
@@ -304,3 +304,12 @@ def test_validation_loss_is_the_mean_over_tokens(tmp_path, tokenizer):
 def test_wrong_names_are_refused(terms, message):
     with pytest.raises(MethodError, match=message):
         Term(**terms)
+
+
+def test_every_teacher_is_held_against_the_student(tmp_path, tokenizer):
+    teachers, other = [make_model(seed=1), make_model(seed=2)], letter_tokenizer(LETTERS[::-1])
+    trainer_of(tmp_path, tokenizer, make_model(), teachers, teacher_tokenizer=[tokenizer, tokenizer])
+    with pytest.raises(MethodError, match="id 3 is 'a' for the student and 'z' for the teacher"):
+        trainer_of(tmp_path, tokenizer, make_model(), teachers, teacher_tokenizer=[tokenizer, other])
+    with pytest.raises(MethodError, match="2 teachers but 3 tokenizers"):
+        trainer_of(tmp_path, tokenizer, make_model(), teachers, teacher_tokenizer=[tokenizer] * 3)

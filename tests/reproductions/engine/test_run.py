@@ -10,7 +10,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.experiment import Arm, Experiment, Scale, load_experiment
 from reproductions.engine.metrics import Metric
 from reproductions.engine.run import Ledger, execute, make_run
-from reproductions.engine.seeding import preserved_random_state, seed_everything
+from reproductions.engine.work.seeding import preserved_random_state, seed_everything
 
 ROWS = [{"input_ids": [place % 7, 1, 2, 3], "labels": [place % 7, 1, 2, 3]} for place in range(40)]
 

@@ -6,7 +6,7 @@ import pytest
 
 from catalog.schema import load_catalog
 from reproductions.engine.show import files
-from tests.tools.pages.synthetic import JUDGED, large_atlas
+from tools.bench.catalog import JUDGED, large_atlas
 from tools.cli import main
 from tools.pages import documents
 from tools.pages.atlas import Atlas, atlas

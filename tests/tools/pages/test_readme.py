@@ -10,7 +10,7 @@ import pytest
 from catalog.schema import AXES, Catalog, load_catalog
 from reproductions.engine.show import files
 from tests.tools.conftest import claim, outcome, view_of
-from tests.tools.pages.synthetic import JUDGED, PAPERS, large_atlas
+from tools.bench.catalog import JUDGED, PAPERS, large_atlas
 from tools.pages import readme
 from tools.pages.atlas import Atlas, Coverage, atlas, badge
 from tools.pages.documents import documents
