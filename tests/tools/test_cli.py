@@ -354,11 +354,16 @@ def verified(monkeypatch, tmp_path):
     from tools.pages import documents
     from tools.pages.atlas import Atlas
 
+    long = "-and-more" * 5  # a name that has to be cut
+
     def commit(committed: list[str], now: list[str]) -> None:
         kept, fresh = (
             view_of(
                 "minillm",
-                *(claim(f"claim-{place}", outcome(verdict)) for place, verdict in enumerate(verdicts)),
+                *(
+                    claim(f"claim-{place}" + "-and-more" * 5 * place, outcome(verdict))
+                    for place, verdict in enumerate(verdicts)
+                ),
             )
             for verdicts in (committed, now)
         )
@@ -396,7 +401,11 @@ def test_verify_says_which_committed_verdict_does_not_follow(kd, verified):
         found == 1
         and "claim-0 at tiny is committed as reproduced; from the raw figures it is not reproduced" in told
     )
-    assert "claim-1 at tiny" not in told and "reproductions/papers/minillm.md: differs" in told
+    assert (
+        "claim-1" in told
+        and "claim-1-and-more-and-more-and-more-and-more-and-more at tiny" not in told
+        and "reproductions/papers/minillm.md: differs" in told
+    )
 
 
 def test_verify_finds_a_committed_file_that_was_edited(kd, verified):

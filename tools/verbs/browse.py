@@ -118,7 +118,7 @@ def tree(catalog: Catalog, papers: Sequence[Paper], judged: Mapping[str, Tally])
     lines += _apart(papers)
     if judged:
         signs = ", ".join(f"{verdict(name, MARKS[name])} {name}" for name in JUDGED)
-        lines += [f"claims judged so far, of {len(judged)} paper{'s' * (len(judged) != 1)}: {signs}"]
+        lines += [f"{len(judged)} papers judged: {signs}"]
     return [
         *lines,
         wrap("papers: kd browse --list, or filtered: --algorithm sft, --year 2025; see --help"),

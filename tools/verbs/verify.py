@@ -11,7 +11,7 @@ from catalog.schema import Catalog, load_catalog
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView, ValueRow
 from tools.commands import json_option
-from tools.terminal import fit, grid, interval, number, style, verdict, wrap
+from tools.terminal import fit, grid, interval, number, style, verdict, width, wrap
 
 SUMMARY = "judge recorded results again, from their raw figures"
 
@@ -92,14 +92,14 @@ def _table(view: PaperView) -> list[str]:
         found = [
             (claim, outcome) for claim in view.claims for outcome in claim.outcomes if outcome.scale == scale
         ]
-        rows = [(f"{scale} scale", "DIFF", "95 %", "P HOLM", "SEEDS")]
+        seeds = sorted({outcome.seeds for _, outcome in found})
+        rows = [(f"{scale} scale, {'-'.join(map(str, seeds))} seeds", "DIFF", "95 %", "P HOLM")]
         rows += [
             (
-                f"  {fit(claim.id, 32)}",
+                f"  {claim.id}",
                 number(outcome.difference),
                 interval(outcome.interval),
-                number(outcome.p_holm),
-                str(outcome.seeds),
+                "-" if outcome.p_holm is None else f"{outcome.p_holm:.2g}",
             )
             for claim, outcome in found
         ]
@@ -110,15 +110,9 @@ def _table(view: PaperView) -> list[str]:
 def _values(values: Sequence[ValueRow]) -> list[str]:
     if not values:
         return []
-    rows = [("the paper's numbers", "OURS", "95 %", "PAPER", "SEEDS")]
+    rows = [("the paper's numbers", "OURS", "95 %", "PAPER")]
     rows += [
-        (
-            f"  {fit(value.id, 32)}",
-            number(value.mean),
-            interval(value.interval),
-            number(value.paper),
-            str(value.seeds),
-        )
+        (f"  {value.id}", number(value.mean), interval(value.interval), number(value.paper))
         for value in values
     ]
     return _with_verdicts(rows, [value.verdict for value in values])
@@ -126,10 +120,20 @@ def _values(values: Sequence[ValueRow]) -> list[str]:
 
 def _with_verdicts(rows: Sequence[Sequence[str]], verdicts: Sequence[str]) -> list[str]:
     """The table with each verdict in front of its row, where verdicts line up and 80 columns suffice."""
-    head, *lines = grid(rows, right=(1, 3, 4))
     size = max(map(len, verdicts), default=0)
+    others = sum(max(len(row[place]) for row in rows) + 2 for place in range(1, len(rows[0])))
+    name = max(width() - size - 2 - others, 12)
+    head, *lines = grid([(_named(row[0], name), *row[1:]) for row in rows], right=(1, 3))
     marked = [
         f"  {verdict(text)}{' ' * (size - len(text))}{line}"
         for line, text in zip(lines, verdicts, strict=True)
     ]
     return [style(f"{' ' * (size + 2)}{head}", "dim"), *marked]
+
+
+def _named(text: str, columns: int) -> str:
+    """A name whose end says most, cut in its middle where it is too long."""
+    if len(text) <= columns:
+        return text
+    tail = (columns - 1) // 2
+    return fit(f"{text[: columns - 1 - tail]}…{text[-tail:]}", columns)
