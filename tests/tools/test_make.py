@@ -40,6 +40,7 @@ OPTIONS = {
     "verify": {"PAPER": None},
     "new": {"PAPER": None, "ARXIV": "--arxiv"},
     "check": {"PAPER": None},
+    "check-links": {},
     "site": {"OUT": "--out"},
 }
 ECHO = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
