@@ -49,6 +49,11 @@ def experiment_file(paper_id: str) -> Path:
     return PAPERS / f"{paper_id}.yaml"
 
 
+def claims_file(paper_id: str) -> Path:
+    """Where what the paper states is written down: in its experiment."""
+    return experiment_file(paper_id)
+
+
 def has_experiment(paper_id: str) -> bool:
     """Whether there is something to run."""
     return experiment_file(paper_id).is_file()
