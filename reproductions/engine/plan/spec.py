@@ -7,7 +7,6 @@ one key, and a changed loss has another. What is no plain data is refused.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -25,8 +24,6 @@ SPEC_VERSION = 2  # of the form of a spec; goes up where the same words come to 
 STARTS = ("sft", "pretrained")
 # A testbed's defaults that a scale may change, and that every run has.
 SHARED = ("precision", "curve", "test_examples", "lora")
-# Of a testbed's file, what says how it is shown or chosen and not what is computed there.
-SHOWN = ("about", "defaults", "like", "gate", "stands_in", "name")
 
 
 def key_of(spec: Mapping[str, Any]) -> str:
@@ -44,11 +41,13 @@ def specs_at(
 
 
 def read_testbed_of(experiment: Experiment, scale: Scale) -> dict[str, Any]:
-    """The testbed of a scale as data; KDError names the file and line that asks for it."""
-    from reproductions.testbeds import read_testbed
+    """The testbed of a scale as data, its teachers as the scale changes them; an error names the line that asks for it."""
+    from reproductions.testbeds import changed, read_testbed
 
     try:
-        return read_testbed(scale.testbed)
+        found = read_testbed(scale.testbed)
+        teachers = scale.settings.get("teacher")
+        return changed(found, {"teachers": teachers}) if teachers else found
     except KDError as error:
         raise experiment.error(str(error), "scales", scale.name, "testbed") from None
 
@@ -84,7 +83,7 @@ def spec_of(
         training["learning_rate"] = float(rate)
     spec: dict[str, Any] = {
         "version": SPEC_VERSION,
-        "testbed": _testbed(testbed, chosen, method),
+        "testbed": _testbed(testbed, chosen, method, entry.tree.get("student")),
         "method": method,
         "start": start,
         "training": training,
@@ -179,20 +178,18 @@ def _place(
     return exact
 
 
-def _testbed(testbed: Mapping[str, Any], scale: Scale, method: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a testbed decides a run's figures: its task, its student, the teachers that are asked, its metrics."""
-    used = copy.deepcopy({name: value for name, value in testbed.items() if name not in SHOWN})
-    teachers = used.get("teachers", {})
-    for name, changes in (scale.settings.get("teacher") or {}).items():
-        teachers[name] = {**teachers.get(name, {}), **changes}
-    wanted = [name for name in ["main", *teachers_of(method)] if name in teachers]
-    for name in teachers_of(method):
-        if name not in teachers:
-            has = f"{nearest(name, teachers)}; it has {', '.join(teachers)}"
-            raise CatalogError(f'testbed {scale.testbed} has no teacher "{name}"{has}')
-    for name in wanted:  # grows as it goes: a teacher may have learnt from another one
-        other = teachers[name].get("of") if isinstance(teachers[name], Mapping) else None
-        if isinstance(other, str) and other in teachers and other not in wanted:
-            wanted.append(other)
-    used["teachers"] = {name: teachers[name] for name in sorted(set(wanted))}
-    return used
+def _testbed(
+    testbed: Mapping[str, Any], scale: Scale, method: Mapping[str, Any], student: str | None
+) -> dict[str, Any]:
+    """What of a testbed decides a run's figures: its task, the student, the teachers that are asked, its metrics."""
+    from reproductions.testbeds import identity
+
+    for what, known, wanted in (
+        ("teacher", testbed.get("teachers", {}), teachers_of(method)),
+        ("student", testbed.get("students", {}), [student or "main"]),
+    ):
+        for name in wanted:
+            if name not in known:
+                has = f"{nearest(name, known)}; it has {', '.join(known) or 'none'}"
+                raise CatalogError(f'testbed {scale.testbed} has no {what} "{name}"{has}')
+    return identity(testbed, teachers=teachers_of(method), student=student or "main")

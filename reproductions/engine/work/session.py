@@ -74,6 +74,7 @@ def make_runs(plan: Plan, workers: int | None, reporter: Reporter, *, fresh: boo
             threads = max(1, cores() // count) if gpu else 1
             code = plan.experiment.path.with_suffix(".py")
             job = Job(
+                testbed=dict(plan.testbed),
                 cache=str(plan.cache),
                 failures=str(plan.folder / "failed"),
                 device=device,

@@ -58,7 +58,7 @@ class Shared:
 
     def _obtain(self, kind: str, key: Mapping[str, Any], write: Callable[[Path, Run], None]) -> Path:
         bed = self._run.testbed
-        full_key = {**key, "testbed": bed.task, "data_revision": bed.revision}
+        full_key = {**key, "testbed": bed.shelf, "data_revision": bed.revision}
 
         def build(folder: Path) -> dict[str, Any]:
             return self._build(folder, int(key.get("seed", 0)), write)

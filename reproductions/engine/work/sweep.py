@@ -77,7 +77,7 @@ def tune(
         for arm, rate in tasks:
             spec = spec_of(experiment, scale, arm, testbed, learning_rate=rate)
             spec["curve"] = {**spec.get("curve", {}), "points": 0}
-            jobs[pool.submit(_measure, spec, tuning["seed"], tuning["metric"])] = (arm, rate)
+            jobs[pool.submit(_measure, spec, testbed, tuning["seed"], tuning["metric"])] = (arm, rate)
         for job in as_completed(jobs):
             arm, rate = jobs[job]
             figures.setdefault(arm, {})[rate_name(rate)], higher = job.result()
@@ -108,7 +108,7 @@ def _recorded(path: Path, tuning: Mapping[str, Any], keys: Mapping[str, str]) ->
     }
 
 
-def _measure(spec: Mapping[str, Any], seed: int, metric: str) -> tuple[float, bool]:
+def _measure(spec: Mapping[str, Any], bed: Mapping[str, Any], seed: int, metric: str) -> tuple[float, bool]:
     """The metric on the validation split of one arm trained with one learning rate, and whether more is better."""
     import torch
 
@@ -120,7 +120,7 @@ def _measure(spec: Mapping[str, Any], seed: int, metric: str) -> tuple[float, bo
     from reproductions.testbeds import load_testbed
 
     torch.set_num_threads(1)
-    testbed = load_testbed(spec["testbed"])
+    testbed = load_testbed(bed)
     run = Run(spec, seed, testbed=testbed, device=torch.device("cpu"), artifacts=Artifacts())
     seed_everything(seed)
     model = train(run)

@@ -24,6 +24,9 @@ from reproductions.engine.files import write_atomic
 class Job:
     """What all runs of a worker share."""
 
+    testbed: dict[
+        str, Any
+    ]  # as read_testbed gave it: more than a run's spec holds, and the same for all of them
     cache: str
     failures: str  # folder for tracebacks
     device: str
@@ -127,7 +130,7 @@ def _make(job: Job, task: dict[str, Any], send: Any) -> tuple[dict[str, float], 
     from reproductions.testbeds import load_testbed
 
     started, spec = now(), task["spec"]
-    testbed = load_testbed(spec["testbed"])
+    testbed = load_testbed(job.testbed)
     run = Run(
         spec,
         task["seed"],
