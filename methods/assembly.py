@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from methods.errors import MethodError
-from methods.registry import build, load
+from methods.registry import build, component, load
 from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 
 if TYPE_CHECKING:
@@ -78,6 +78,12 @@ class Surroundings(Protocol):
 
     def spent(self, report: Any) -> None:
         """Count what a teacher's answers cost (`LabellingReport`)."""
+
+
+@component("trainer", "teacher-alone")
+def teacher_alone(surroundings: Surroundings, method: Mapping[str, Any]) -> Any:
+    """No training: the arm is its teacher as it is, to be measured beside the students."""
+    raise MethodError("teacher-alone trains nothing: it is for measuring a teacher, not for making a student")
 
 
 def looks_at_validation(method: Mapping[str, Any]) -> bool:

@@ -36,20 +36,26 @@ def specs_at(
 ) -> dict[str, dict[str, Any]]:
     """The spec of every arm that runs at a scale, in order."""
     chosen = experiment.scale(scale)
-    bed = testbed if testbed is not None else read_testbed_of(experiment, chosen)
+    bed = with_teachers(testbed, chosen) if testbed is not None else read_testbed_of(experiment, chosen)
     return {name: spec_of(experiment, scale, name, bed) for name in chosen.arms}
 
 
 def read_testbed_of(experiment: Experiment, scale: Scale) -> dict[str, Any]:
-    """The testbed of a scale as data, its teachers as the scale changes them; an error names the line that asks for it."""
-    from reproductions.testbeds import changed, read_testbed
+    """The testbed of a scale as data, with teachers as the scale changes them; an error names the asking line."""
+    from reproductions.testbeds import read_testbed
 
     try:
-        found = read_testbed(scale.testbed)
-        teachers = scale.settings.get("teacher")
-        return changed(found, {"teachers": teachers}) if teachers else found
+        return with_teachers(read_testbed(scale.testbed), scale)
     except KDError as error:
         raise experiment.error(str(error), "scales", scale.name, "testbed") from None
+
+
+def with_teachers(testbed: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
+    """The testbed with teachers as the scale changes them, or adds some."""
+    from reproductions.testbeds import changed
+
+    teachers = scale.settings.get("teacher")
+    return changed(testbed, {"teachers": teachers}) if teachers else dict(testbed)
 
 
 def spec_of(

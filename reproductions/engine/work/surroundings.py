@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def train(run: Run) -> Any:
     """The student of the run's method, trained; what an adapter learnt is in its own weights."""
-    student = run.train(trainer_for(run.spec["method"], RunSurroundings(run)))
+    method, surroundings = run.spec["method"], RunSurroundings(run)
+    if method["trainer"]["name"] == "teacher-alone":
+        return surroundings.teacher(method["teachers"][0]).model
+    student = run.train(trainer_for(method, surroundings))
     return student.merge_and_unload() if hasattr(student, "merge_and_unload") else student
 
 
@@ -44,7 +47,16 @@ class RunSurroundings:
         return get_peft_model(student, LoraConfig(task_type="CAUSAL_LM", **spec["lora"]))
 
     def teacher(self, name: str) -> Asked:
-        return self._bed.asked(self._run, name)
+        bed, other = self._bed, self._bed.models.reads_other_tokens(name)
+        own_prompt = other and "teacher_prompt" in bed.train.column_names
+        return Asked(
+            name=name,
+            model=bed.teacher(self._run, name),
+            tokenizer=bed.teacher_tokenizer(name),
+            completion_tokens=bed.teacher_completion_tokens(name),
+            prompt_column="teacher_prompt" if own_prompt else "prompt",
+            **({"readable": bed.readable} if other else {}),
+        )
 
     def rows(self, name: str) -> Dataset:
         return self._bed.rows(name)

@@ -194,4 +194,6 @@ def test_every_teacher_is_held_against_the_student(tmp_path, tokenizer):
     models, other = [make_model(seed=1), make_model(seed=2)], letter_tokenizer(LETTERS[::-1])
     trainer_of(tmp_path, tokenizer, make_model(), [Teacher(model, tokenizer) for model in models])
     with pytest.raises(MethodError, match="id 3 is 'a' for the student and 'z' for the teacher"):
-        trainer_of(tmp_path, tokenizer, make_model(), [Teacher(models[0], tokenizer), Teacher(models[1], other)])
+        trainer_of(
+            tmp_path, tokenizer, make_model(), [Teacher(models[0], tokenizer), Teacher(models[1], other)]
+        )

@@ -31,7 +31,12 @@ SETTINGS = {
 def _with_columns(folder):
     """Rows with domains and thoughts, and a student whose tokenizer has the tokens around thoughts."""
     rows = [
-        {"prompt": f"{letter}{word}|", "thoughts": letter, "completion": word[::-1], "domain": "ab"[number % 2]}
+        {
+            "prompt": f"{letter}{word}|",
+            "thoughts": letter,
+            "completion": word[::-1],
+            "domain": "ab"[number % 2],
+        }
         for number, letter in enumerate("abcdefgh")
         for word in WORDS
     ]
@@ -52,7 +57,9 @@ def test_every_method_saves_a_plain_folder(folder, method):
     teacher = [None, "teacher", "[teacher, second]"][needed]
     if method in ("ddk", "codi"):
         _with_columns(folder)
-    path = config_of(folder, method, teacher=teacher, extra=f"settings: {json.dumps(SETTINGS.get(method, {}))}\n")
+    path = config_of(
+        folder, method, teacher=teacher, extra=f"settings: {json.dumps(SETTINGS.get(method, {}))}\n"
+    )
     if needed:
         model = AutoModelForCausalLM.from_pretrained(folder / "teacher")
         model.generation_config.eos_token_id = list(range(1, 29, 3))  # an untrained teacher hardly ever stops

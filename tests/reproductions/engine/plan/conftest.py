@@ -13,12 +13,12 @@ BED = {
     "name": "bed",
     "task": {"name": "pronunciation"},
     "revision": "0123456789abcdef",
-    "student": {"layers": 2},
+    "students": {"main": {"shape": {"layers": 2}}},
     "teachers": {
         "main": {"shape": {"layers": 3}, "training": {"max_steps": 100, "learning_rate": 4e-3}},
         "large": {"shape": {"layers": 4}, "training": {"max_steps": 100, "learning_rate": 1.5e-3}},
     },
-    "metrics": ["answers"],
+    "metrics": {"answers": {"sampled": ["rouge_l"]}},
     "defaults": {
         "training": {"max_steps": 240, "weight_decay": 0.0},
         "sft_start": {"max_steps": 400},

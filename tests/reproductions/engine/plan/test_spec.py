@@ -75,11 +75,11 @@ def test_data_task_and_metrics_are_part_of_it(papers):
     for change in (
         {"revision": "f" * 16},
         {"task": {"name": "arithmetic"}},
-        {"metrics": ["answers", "beams"]},
-        {"student": {"layers": 3}},
+        {"metrics": {"answers": {"sampled": ["rouge_l"]}, "risks": {}}},
+        {"students": {"main": {"shape": {"layers": 3}}}},
     ):
         assert not set(before.values()) & set(keys(papers(), BED | change).values()), change
-    shown = BED | {"about": "x", "stands_in": "world", "gate": {"teacher": 0.9}}
+    shown = BED | {"about": "x", "name": "another"}
     assert keys(papers(), shown) == before
 
 
@@ -95,7 +95,7 @@ def test_how_a_teacher_is_asked_by_default_belongs_to_those_who_ask_it(papers):
 
 
 def test_what_is_no_plain_data_is_refused(papers):
-    bed = BED | {"student": {"layers": print}}
+    bed = BED | {"students": {"main": {"shape": print}}}
     with pytest.raises(CatalogError, match=r"mine\.yaml:9: arm sft: not plain JSON data"):
         spec_of(papers(), "tiny", "sft", bed)
     with pytest.raises(KDError, match="not plain JSON data"):
