@@ -37,6 +37,7 @@ SLOTS: Mapping[str, str] = {
 CONTEXT = frozenset(
     {
         "self",
+        "method",
         "block",
         "rows",
         "batch",
