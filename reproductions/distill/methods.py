@@ -62,7 +62,7 @@ class Parts:
 
     def encoded(self, rows: Dataset) -> Dataset:
         """Token ids and labels of prompt + completion + EOS."""
-        from reproductions.testbeds.training import encode
+        from reproductions.models.training import encode
 
         return encode(rows, self.tokenizer, self.prompt_tokens + self.completion_tokens)
 
@@ -75,7 +75,7 @@ def trainer_for(method: str, parts: Parts) -> Trainer:
 
 def _fixed(parts: Parts, rows: Dataset) -> dict[str, Any]:
     from methods.trainers.sft import SFTConfig
-    from reproductions.testbeds.training import SKIP_PREPARATION
+    from reproductions.models.training import SKIP_PREPARATION
 
     return {
         "args": parts.arguments(SFTConfig, **SKIP_PREPARATION),

@@ -17,7 +17,7 @@ from reproductions.engine.callbacks import ClockCallback, ProgressCallback
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, write_atomic
 from reproductions.engine.seeding import seed_everything
-from reproductions.testbeds.sources import load_pretrained, read_jsonl
+from reproductions.models.sources import load_pretrained, read_jsonl
 
 RECORD, STATE = "kd-distill.json", ".kd-state"
 VALIDATION_ROWS = 64

@@ -1,30 +1,36 @@
-"""Tasks with data, models and metrics; `load_testbed` imports only the one that is asked for."""
+"""Testbeds: task x models x metrics, each a YAML file here; only `load_testbed` imports torch."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from functools import cache
-from importlib import import_module
-from typing import TYPE_CHECKING
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
-from reproductions.engine.errors import KDError
+from reproductions.engine.files import canonical_json
+from reproductions.testbeds.spec import changed as changed
+from reproductions.testbeds.spec import identity as identity
+from reproductions.testbeds.spec import list_testbeds as list_testbeds
+from reproductions.testbeds.spec import metrics_of as metrics_of
+from reproductions.testbeds.spec import read_testbed as read_testbed
 
 if TYPE_CHECKING:
-    from reproductions.testbeds.base import Testbed
-
-TESTBEDS = {
-    "pronunciation": "reproductions.testbeds.pronunciation",
-    "arithmetic": "reproductions.testbeds.arithmetic",
-    "word-problems": "reproductions.testbeds.word_problems",
-    "instructions": "reproductions.testbeds.instructions",
-}
+    from reproductions.testbeds.testbed import Testbed
 
 
-@cache
-def load_testbed(name: str) -> Testbed:
-    """The testbed called `name`; raises KDError with the nearest name when there is none."""
-    if name not in TESTBEDS:
-        near = get_close_matches(name, TESTBEDS, n=1)
-        hint = f' (did you mean "{near[0]}"?)' if near else f"; known: {', '.join(TESTBEDS)}"
-        raise KDError(f'unknown testbed "{name}"{hint}')
-    return import_module(TESTBEDS[name]).load()
+def load_testbed(testbed: str | Mapping[str, Any]) -> Testbed:
+    """The testbed of a name, or of what `read_testbed` gave; one for each content and place of data and models.
+
+    Raises KDError for an unknown name, missing data, and data of another revision than the file names.
+    """
+    spec = read_testbed(testbed) if isinstance(testbed, str) else testbed
+    canonical_json(dict(spec))  # refuses what is no plain data; the order of metrics and models is kept
+    return _loaded(json.dumps(dict(spec)), os.environ.get("KD_DATA_DIR"), os.environ.get("KD_MODEL_DIR"))
+
+
+@lru_cache(maxsize=4)
+def _loaded(text: str, data: str | None, models: str | None) -> Testbed:
+    from reproductions.testbeds.testbed import Testbed
+
+    return Testbed(json.loads(text))

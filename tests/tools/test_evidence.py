@@ -254,10 +254,10 @@ def test_entries_of_another_shape_count_as_absent(judged, toy, monkeypatch, entr
 def test_what_an_experiment_imports_decides_with_it(toy):
     (toy / "experiment.py").write_text(
         "from reproductions.papers.minillm import settings\n"
-        "if True:\n    import reproductions.testbeds.base\n"
+        "if True:\n    import reproductions.testbeds.testbed\n"
         "def late():\n    import reproductions.engine.pool\n"
     )
     names = [path.as_posix() for path in verdicts.sources("toy-paper")]
     assert any(name.endswith("minillm/settings.py") for name in names)
-    assert any(name.endswith("testbeds/base.py") for name in names)
+    assert any(name.endswith("testbeds/testbed.py") for name in names)
     assert not any(name.endswith("engine/pool.py") for name in names)

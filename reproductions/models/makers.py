@@ -1,0 +1,300 @@
+"""Students and teachers of a testbed, made as its YAML says: what each is, what it was trained on, and its key.
+
+    students:
+      main: {shape: {layers: 2, hidden: 48, heads: 2, intermediate: 96}}         # random weights of the run's seed
+    teachers:
+      main: {shape: {...}, training: {...}}                 # trained on the task's rows for teachers
+      large: {like: main, shape: {...}, training: {learning_rate: 1.5e-3}}
+      untuned: {like: main, rows: strangers}                # on other rows of the task
+      six: {like: main, rows: train, first: 3400, seed: 1}  # on the first so many
+      second-hand: {shape: {...}, training: {...}, answers: {of: main, last: 6000, temperature: 1.0, seed: 1}}
+      other: {like: main, tokenizer: {merges: 40, tokens: 48, completion: 26}}
+      published: {model: openai-community/gpt2-xl, training: {...}}
+
+A published model without `training` is as it was published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+from catalog.reader import nearest
+from reproductions.engine.errors import KDError
+from reproductions.models.scratch import scratch_llama
+from reproductions.models.sources import load_pretrained
+from reproductions.models.tokenizers import Vocabulary, merged, published_tokenizer, trimmed
+from reproductions.models.training import fine_tune, on_device
+from reproductions.models.trimming import keep_layers, trim_vocabulary
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from reproductions.engine.run import Run
+
+MAIN = "main"
+
+
+class Data(Protocol):
+    """What models are made for: a task."""
+
+    teacher_rows: str
+    student_rows: str
+    limits: Any
+    tokenizer: PreTrainedTokenizerBase | None
+
+    def rows(self, name: str) -> Dataset: ...
+    def texts(self) -> Iterable[str]: ...
+
+
+class Published:
+    """The tokenizers of a testbed before its task is there, read when they are first asked for: data come first.
+
+    The students', and that of a teacher with its own.
+    """
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self._spec = spec
+
+    @cached_property
+    def student(self) -> PreTrainedTokenizerBase | None:
+        """None where the task has one."""
+        return published_tokenizer(self._spec["tokenizer"]) if "tokenizer" in self._spec else None
+
+    @cached_property
+    def teacher(self) -> PreTrainedTokenizerBase | None:
+        """None where every teacher reads the students'."""
+        trees = self._spec.get("teachers", {}).values()
+        own = [tree["tokenizer"] for tree in trees if "of" in tree.get("tokenizer", {})]
+        return published_tokenizer(own[0]) if own else None
+
+
+class Models:
+    """Makes them; `run` says on which device, with which seed and precision, and keeps what is made in a cache."""
+
+    def __init__(self, spec: Mapping[str, Any], data: Data, published: Published) -> None:
+        self.name = spec["name"]
+        self.students: Mapping[str, Any] = spec["students"]
+        self.teachers: Mapping[str, Any] = spec.get("teachers", {})
+        self.data = data
+        self._common = _vocabulary(spec.get("tokenizer"), lambda: published.student, data)
+        self._own = {
+            name: _vocabulary(tree["tokenizer"], lambda: published.teacher, data)
+            for name, tree in self.teachers.items()
+            if "tokenizer" in tree
+        }
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The students'."""
+        return self._common.tokenizer
+
+    def teacher_tokenizer(self, name: str = MAIN) -> PreTrainedTokenizerBase:
+        """That of a teacher: the students', or its own. Raises KDError where there is no such teacher."""
+        return self._vocabulary_of(self._teacher(name), name).tokenizer
+
+    def reads_other_tokens(self, name: str) -> bool:
+        """Whether a teacher has a tokenizer of its own."""
+        return name in self._own
+
+    def completion_tokens(self, name: str = MAIN) -> int:
+        """Tokens of a teacher's answer, with EOS, in its own tokens."""
+        own = self._teacher(name).get("tokenizer", {})
+        return int(own.get("completion", self.data.limits.completion))
+
+    def teacher(
+        self, run: Run, name: str = MAIN, training: Mapping[str, Any] | None = None
+    ) -> PreTrainedModel:
+        """A teacher, frozen, on `run.device`; made once and cached. `training` changes some of its settings.
+
+        bf16 weights under `precision: bf16-autocast`, where it was published.
+        """
+        import torch
+
+        tree = self._teacher(name)
+        vocabulary = self._vocabulary_of(tree, name)
+        if "training" in tree:
+            kind = "teacher-other-tokens" if "merges" in vocabulary.key else "teacher"
+            key = self._teacher_key(tree, name, run, training)
+
+            def build() -> PreTrainedModel:
+                model = self._untrained(tree, vocabulary, run, seed=key["seed"])
+                rows, limit = self._rows(tree, self.data.teacher_rows, run), self._limit(tree)
+                tokenizer = vocabulary.tokenizer
+                return fine_tune(
+                    model, rows, tokenizer, run, key["training"], max_tokens=limit, phase="teacher"
+                )
+
+            model = run.cached_model(kind, key, build)
+        else:
+            model = self._untrained(tree, vocabulary, run, seed=tree.get("seed", 0))
+        if "model" in tree and run.settings.get("precision") == "bf16-autocast":
+            model = model.to(torch.bfloat16)
+        return on_device(model, run).eval().requires_grad_(False)
+
+    def teacher_key(self, run: Run, name: str = MAIN) -> dict[str, Any]:
+        """What makes a teacher, as plain data: for the key of what it writes."""
+        tree = self._teacher(name)
+        if "training" in tree:
+            return self._teacher_key(tree, name, run, None)
+        return self._model_key(tree, self._vocabulary_of(tree, name))
+
+    def student(self, run: Run, size: str = MAIN) -> PreTrainedModel:
+        """A student of a size before any training here, on `run.device`: random by the run's seed, or published.
+
+        Raises KDError where a published one lacks some of its tokenizer's tokens.
+        """
+        return on_device(self._untrained(self._student(size), self._common, run, seed=run.seed), run)
+
+    def student_key(self, size: str = MAIN) -> dict[str, Any]:
+        """What makes a student before any training, its seed aside."""
+        return self._model_key(self._student(size), self._common)
+
+    def sft_start(self, run: Run, size: str = MAIN) -> PreTrainedModel:
+        """The student after the SFT of `settings["sft_start"]` (SFTConfig fields), the common start; cached per seed.
+
+        Without that setting a published student starts as it was published.
+        """
+        tree = self._student(size)
+        chosen = run.settings.get("sft_start")
+        if chosen is None:
+            if "model" not in tree:
+                raise KDError(
+                    f"{self.name}: students with random weights need sft_start, a training before any other"
+                )
+            return self.student(run, size)
+        training = dict(chosen)
+
+        def build() -> PreTrainedModel:
+            rows, limit = self._rows(tree, self.data.student_rows, run), self._limit(tree)
+            student = self.student(run, size)
+            return fine_tune(
+                student, rows, self.tokenizer, run, training, max_tokens=limit, phase="sft_start"
+            )
+
+        key = {**self.student_key(size), **self._training_key(tree, training, run, self.data.student_rows)}
+        return on_device(run.cached_model("sft-start", {**key, "seed": run.seed}, build), run)
+
+    def size_of(self, model: PreTrainedModel) -> str:
+        """The size of student that a model from scratch has; "main" for anything else, such as a teacher."""
+        sizes = {tree["shape"]["hidden"]: name for name, tree in self.students.items() if "shape" in tree}
+        return sizes.get(model.config.hidden_size, MAIN)
+
+    def _untrained(
+        self, tree: Mapping[str, Any], vocabulary: Vocabulary, run: Run, *, seed: int
+    ) -> PreTrainedModel:
+        if "shape" in tree:
+            return scratch_llama(vocabulary.tokenizer, tree["shape"], max_tokens=self._limit(tree), seed=seed)
+        model = self._published(tree["model"], vocabulary, run)
+        rows = model.config.vocab_size
+        if len(vocabulary.tokenizer) > rows:
+            raise KDError(
+                f"{tree['model']} has {rows} tokens, its tokenizer here {len(vocabulary.tokenizer)}"
+            )
+        return on_device(keep_layers(model, tree["layers"]) if "layers" in tree else model, run)
+
+    @staticmethod
+    def _published(hub_id: str, vocabulary: Vocabulary, run: Run) -> PreTrainedModel:
+        """In fp32 on the CPU, with the rows of its trimmed vocabulary where that is one."""
+
+        def build() -> PreTrainedModel:
+            whole, _ = load_pretrained(hub_id)
+            assert whole is not None
+            if vocabulary.kept is None:
+                return whole
+            pad, eos = vocabulary.tokenizer.pad_token_id, vocabulary.tokenizer.eos_token_id
+            return trim_vocabulary(whole, vocabulary.kept, pad_id=pad, eos_id=eos)
+
+        if vocabulary.kept is None:
+            return build()
+        return run.cached_model("pretrained", {"model": hub_id, **vocabulary.key}, build)
+
+    def _teacher_key(
+        self, tree: Mapping[str, Any], name: str, run: Run, changes: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        training = {**tree["training"], **(changes or {})}
+        key = self._model_key(tree, self._vocabulary_of(tree, name))
+        key |= self._training_key(tree, training, run, self.data.teacher_rows)
+        if "answers" in tree:
+            key["answers"] = {**tree["answers"], "of": self.teacher_key(run, tree["answers"]["of"])}
+        return {**key, "seed": tree.get("seed", 0)}
+
+    @staticmethod
+    def _model_key(tree: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+        named = {name: tree[name] for name in ("shape", "model", "layers") if name in tree}
+        return {**named, **vocabulary.key}
+
+    def _training_key(
+        self, tree: Mapping[str, Any], training: Mapping[str, Any], run: Run, usual_rows: str
+    ) -> dict[str, Any]:
+        """What else decides a training; the rows where they are not the task's usual ones."""
+        key: dict[str, Any] = {"training": dict(training)}
+        if tree.get("rows", usual_rows) != usual_rows:
+            key["rows"] = tree["rows"]
+        if "first" in tree:
+            key["words"] = tree["first"]
+        if "model" in tree:
+            key |= {"precision": run.settings.get("precision", "fp32"), "tokens": self._limit(tree)}
+        return key
+
+    def _rows(self, tree: Mapping[str, Any], usual: str, run: Run) -> Dataset:
+        """What a model is trained on."""
+        if "answers" in tree:
+            return self._answers(tree["answers"], run)
+        rows = self.data.rows(tree.get("rows", usual))
+        return rows.select(range(min(len(rows), tree["first"]))) if "first" in tree else rows
+
+    def _answers(self, tree: Mapping[str, Any], run: Run) -> Dataset:
+        """Answers of another teacher to the last training prompts."""
+        from methods.elicitation.labelling import label_with_teacher
+
+        settings = {name: value for name, value in tree.items() if name not in ("of", "last")}
+        prompts = list(self.data.rows("train")["prompt"])[-tree["last"] :]
+        rows, report = label_with_teacher(
+            self.teacher(run, tree["of"]),
+            self.tokenizer,
+            prompts,
+            max_new_tokens=self.data.limits.completion,
+            **settings,
+        )
+        run.ledger.add_tokens({"teacher": report.teacher_tokens, "generated": report.generated_tokens})
+        run.ledger.add_rollouts({n: getattr(report, n) for n in ("completions", "truncated", "empty")})
+        return rows
+
+    def _limit(self, tree: Mapping[str, Any]) -> int:
+        """Tokens of a row in the training of a model, and places of one from scratch."""
+        own = tree.get("tokenizer", {}).get("tokens", self.data.limits.whole)
+        return int(tree.get("tokens", own))
+
+    def _vocabulary_of(self, tree: Mapping[str, Any], name: str) -> Vocabulary:
+        return self._own.get(name, self._common)
+
+    def _teacher(self, name: str) -> Mapping[str, Any]:
+        return self._named(self.teachers, name, "teacher")
+
+    def _student(self, size: str) -> Mapping[str, Any]:
+        return self._named(self.students, size, "student")
+
+    def _named(self, trees: Mapping[str, Any], name: str, what: str) -> Mapping[str, Any]:
+        if name not in trees:
+            has = f"it has {', '.join(trees)}" if trees else "it has none"
+            raise KDError(f'the testbed {self.name} has no {what} "{name}"{nearest(name, trees)}; {has}')
+        return trees[name]
+
+
+def _vocabulary(
+    tree: Mapping[str, Any] | None, read: Callable[[], PreTrainedTokenizerBase | None], data: Data
+) -> Vocabulary:
+    if tree is None:
+        if data.tokenizer is None:
+            raise KDError(
+                "the task has no tokenizer of its own: the testbed needs `tokenizer: {of: <hub id>}`"
+            )
+        return Vocabulary(data.tokenizer)
+    if "merges" in tree:
+        return merged(data.texts(), tree["merges"], tree["tokens"])
+    tokenizer = read()
+    assert tokenizer is not None
+    return trimmed(tokenizer, tree, data.texts()) if tree.get("trimmed") else Vocabulary(tokenizer)

@@ -1,0 +1,1 @@
+"""Tasks: rows and exact scores of what is answered; no model."""

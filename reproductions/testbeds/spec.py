@@ -1,0 +1,287 @@
+"""A testbed's file, read strictly: reproductions/testbeds/<name>.yaml as plain data, without torch.
+
+    about: one or two sentences
+    like: another testbed            # its keys, unless they are given here; null takes one away
+    task: {name: pronunciation, <settings>}
+    revision: 16 hex digits          # of the data; checked when they are read, as far as they are known
+    tokenizer: {of: <hub id>, pad: ..., eos: ..., trimmed: true}     # where the task has none of its own
+    limits: {prompt: 96, completion: 80, whole: ..., pairs: [.., ..]} # tokens in training, likewise
+    decoding: {batch: 100, samples: 1, keep: end, prompt: ..., completion: ...}   # how answers are measured
+    students: {main: <model>, large: <model>}
+    teachers: {main: <model>, large: <model>}      # models: see reproductions/models/makers.py
+    metrics: {answers: {sampled: [rouge_l], greedy: [exact_match]}, excess-error: {}}
+    defaults: {sft_start: ..., training: ..., label: ..., tuning: ..., curve: {points: 2, examples: 120}, ...}
+
+`defaults` are what runs here have where an experiment says nothing else. Source comments stand beside the numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import CatalogError
+from catalog.reader import Lines, nearest, read_yaml_with_lines
+from reproductions.engine.errors import KDError
+from reproductions.engine.metrics import Metric
+from reproductions.metrics.base import MEASUREMENTS, make_measurements
+from reproductions.metrics.base import metrics_of as metrics_of_measurements
+from reproductions.parts import PartError
+from reproductions.tasks.base import TASKS
+
+ROOT = Path(__file__).resolve().parent
+MAIN = "main"
+
+KEYS = (
+    "about", "like", "task", "revision", "tokenizer", "limits", "decoding", "students", "teachers", "metrics",
+    "defaults",
+)  # fmt: skip
+NEEDED = ("about", "task", "decoding", "students", "metrics")
+LIMITS = ("prompt", "completion", "whole", "pairs")
+DECODING = ("batch", "samples", "keep", "prompt", "completion")
+TOKENIZER = ("of", "pad", "eos", "trimmed", "merges", "tokens", "completion")
+SHAPE = ("layers", "hidden", "heads", "intermediate")
+STUDENT = ("like", "shape", "model", "layers", "rows", "tokens")
+TEACHER = (*STUDENT, "training", "first", "answers", "seed", "tokenizer")
+DEFAULTS = (
+    "sft_start", "training", "label", "tuning", "curve", "precision", "test_examples", "download", "start",
+)  # fmt: skip
+CURVE = ("points", "examples")
+TUNING = ("seed", "learning_rates", "metric")
+NOT_IDENTITY = (
+    "name",
+    "about",
+    "defaults",
+)  # what a run's figures do not follow from, or get from its own settings
+
+
+def list_testbeds(root: Path = ROOT) -> list[str]:
+    """The names of all testbeds, sorted."""
+    return sorted(path.stem for path in root.glob("*.yaml"))
+
+
+def read_testbed(name: str, root: Path = ROOT) -> dict[str, Any]:
+    """What a testbed's file says, those that it is like merged in, checked. Raises KDError with file, line, nearest."""
+    known = list_testbeds(root)
+    if name not in known:
+        raise KDError(f'unknown testbed "{name}"{nearest(name, known)}; known: {", ".join(known)}')
+    files = _chain(name, root)
+    merged: dict[str, Any] = {}
+    for tree, _ in reversed(files):
+        own = {key: value for key, value in tree.items() if key != "like"}
+        merged = changed(merged, own, keep_null=True)
+    where = _Where(files)
+    models = {
+        kind: merged.pop(kind, None) for kind in ("students", "teachers")
+    }  # null: of the model that one is like
+    merged = changed({}, merged)
+    _check(merged | {kind: trees for kind, trees in models.items() if trees is not None}, where)
+    for kind, found in models.items():
+        trees = {model: tree for model, tree in (found or {}).items() if tree is not None}
+        merged[kind] = {model: _likeness(trees, model, kind, where) for model in trees}
+    _check_models(merged, where)
+    _check_parts(merged, where)
+    return {"name": name, **merged}
+
+
+def changed(
+    tree: Mapping[str, Any], changes: Mapping[str, Any], *, keep_null: bool = False
+) -> dict[str, Any]:
+    """A tree with changes: mappings are merged, null takes a key away (or stays, for a later merge), else replaced."""
+    made = copy.deepcopy(dict(tree))
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            old = made.get(key)
+            made[key] = changed(old if isinstance(old, Mapping) else {}, value, keep_null=keep_null)
+        elif value is None and not keep_null:
+            made.pop(key, None)
+        else:
+            made[key] = copy.deepcopy(value)
+    return made
+
+
+def metrics_of(spec: Mapping[str, Any]) -> dict[str, Metric]:
+    """The metrics of a testbed, by name, in order; nothing is loaded."""
+    return metrics_of_measurements(make_measurements(spec["metrics"]), TASKS.find(spec["task"]["name"]))
+
+
+def identity(
+    spec: Mapping[str, Any], *, teachers: Collection[str] = (MAIN,), student: str = MAIN
+) -> dict[str, Any]:
+    """What the figures of a run with these teachers and this student follow from, as plain data.
+
+    A teacher that neither the run nor a measurement asks is left out: to add one makes no run another.
+    """
+    named = spec.get("teachers", {})
+    wanted = {name for one in make_measurements(spec["metrics"]) for name in one.teachers} | set(teachers)
+    for _ in named:  # a teacher may have learnt from another
+        wanted |= {named[name]["answers"]["of"] for name in wanted & set(named) if "answers" in named[name]}
+    kept = {key: value for key, value in spec.items() if key not in NOT_IDENTITY}
+    kept["teachers"] = {name: tree for name, tree in named.items() if name in wanted}
+    kept["students"] = {student: spec["students"][student]} if student in spec["students"] else {}
+    return copy.deepcopy(kept)
+
+
+class _Where:
+    """The files that a testbed was merged from, the file itself first: to say where something stands."""
+
+    def __init__(self, files: list[tuple[dict[str, Any], Lines]]) -> None:
+        self.files = files
+
+    def error(self, message: str, *path: str) -> KDError:
+        """An error about the value at `path`, in the first file that has it."""
+        for tree, lines in self.files:
+            here: Any = tree
+            for step in path:
+                here = here.get(step, _Where) if isinstance(here, Mapping) else _Where
+            if here is not _Where:
+                return KDError(str(lines.error(message, *path)))
+        return KDError(str(self.files[0][1].error(message, *path[:-1])))
+
+
+def _chain(name: str, root: Path) -> list[tuple[dict[str, Any], Lines]]:
+    """A file and those that it is like, one after the other."""
+    files: list[tuple[dict[str, Any], Lines]] = []
+    seen: list[str] = []
+    while name:
+        try:
+            tree, lines = read_yaml_with_lines(root / f"{name}.yaml")
+        except CatalogError as error:
+            raise KDError(str(error)) from None
+        files.append((tree, lines))
+        seen.append(name)
+        name = tree.get("like", "")
+        if name and name not in list_testbeds(root):
+            raise KDError(
+                str(
+                    lines.error(
+                        f'no testbed is called "{name}"{nearest(str(name), list_testbeds(root))}', "like"
+                    )
+                )
+            )
+        if name in seen:
+            raise KDError(str(lines.error(f'"{name}" is like itself', "like")))
+    return files
+
+
+def _check(tree: Mapping[str, Any], where: _Where) -> None:
+    """Names of keys, kinds of values."""
+    _known(tree, KEYS, "a testbed", where)
+    for key in NEEDED:
+        if key not in tree:
+            raise where.error(f'a testbed needs "{key}"', key)
+    for key in ("task", "limits", "decoding", "tokenizer", "students", "teachers", "metrics", "defaults"):
+        if key in tree and not isinstance(tree[key], Mapping):
+            raise where.error(f'"{key}" is a mapping', key)
+    for key, known in {
+        "limits": LIMITS,
+        "decoding": DECODING,
+        "tokenizer": TOKENIZER,
+        "defaults": DEFAULTS,
+    }.items():
+        _known(tree.get(key, {}), known, f'"{key}"', where, key)
+    defaults = tree.get("defaults", {})
+    _known(defaults.get("curve", {}), CURVE, '"curve"', where, "defaults", "curve")
+    _known(defaults.get("tuning", {}), TUNING, '"tuning"', where, "defaults", "tuning")
+    if "batch" not in tree["decoding"]:
+        raise where.error('"decoding" needs "batch", the prompts that are answered together', "decoding")
+    if tree["decoding"].get("keep", "end") not in ("start", "end"):
+        raise where.error('"keep" is the part of a prompt that is too long: start or end', "decoding", "keep")
+    if MAIN not in tree["students"]:
+        raise where.error(f'"students" needs "{MAIN}"', "students")
+
+
+def _likeness(
+    trees: Mapping[str, Any], name: str, kind: str, where: _Where, seen: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A model with what it has of the one that it is like."""
+    tree = trees[name]
+    if not isinstance(tree, Mapping):
+        raise where.error("a model is a mapping: {shape: ...} or {model: <hub id>}", kind, name)
+    other = tree.get("like")
+    if other is None:
+        return changed({}, tree)
+    if other not in trees or other in (*seen, name):
+        raise where.error(
+            f'no other of the {kind} is called "{other}"{nearest(str(other), trees)}', kind, name, "like"
+        )
+    own = {key: value for key, value in tree.items() if key != "like"}
+    return changed(_likeness(trees, other, kind, where, (*seen, name)), own)
+
+
+def _check_models(tree: Mapping[str, Any], where: _Where) -> None:
+    for kind, known in {"students": STUDENT, "teachers": TEACHER}.items():
+        for name, model in tree[kind].items():
+            _known(model, known, f'"{name}"', where, kind, name)
+            if ("shape" in model) == ("model" in model):
+                raise where.error(
+                    'a model has either a "shape", from scratch, or a "model", a hub id', kind, name
+                )
+            if "shape" in model and sorted(model["shape"]) != sorted(SHAPE):
+                raise where.error(f"a shape is {', '.join(SHAPE)}", kind, name, "shape")
+            if "shape" in model and kind == "teachers" and "training" not in model:
+                raise where.error('a teacher from scratch needs a "training"', kind, name)
+            if "tokenizer" in model:
+                _known(model["tokenizer"], TOKENIZER, '"tokenizer"', where, kind, name, "tokenizer")
+            source = model.get("answers", {}).get("of", MAIN) if "answers" in model else None
+            if source is not None and source not in tree[kind]:
+                raise where.error(
+                    f'no teacher is called "{source}"{nearest(str(source), tree[kind])}',
+                    kind,
+                    name,
+                    "answers",
+                    "of",
+                )
+
+
+def _check_parts(tree: dict[str, Any], where: _Where) -> None:
+    """Task, measurements and their settings; those at their defaults are left out of `tree`."""
+    task = tree["task"]
+    if "name" not in task:
+        raise where.error('"task" needs a "name"', "task")
+    tree["task"] = {"name": task["name"], **_part(TASKS, task["name"], task, where, "task")}
+    tree["metrics"] = {
+        name: _part(MEASUREMENTS, name, settings or {}, where, "metrics", name)
+        for name, settings in tree["metrics"].items()
+    }
+    kind = TASKS.find(task["name"])
+    taken = inspect.signature(kind).parameters
+    for key in ("tokenizer", "limits"):
+        if key in taken and key not in tree:
+            raise where.error(f'the task {task["name"]} needs "{key}"', "task")
+    if "limits" in tree and "limits" not in taken:
+        raise where.error(f"the task {task['name']} has its own limits", "limits")
+    for name, settings in tree["metrics"].items():
+        try:
+            one = make_measurements({name: settings})[0]
+            one.metrics(kind)
+        except KDError as error:
+            raise where.error(str(error), "metrics", name) from None
+        for teacher in one.teachers:
+            if teacher not in tree["teachers"]:
+                near = nearest(teacher, tree["teachers"])
+                raise where.error(
+                    f'{name} asks a teacher "{teacher}" that is not there{near}', "metrics", name
+                )
+
+
+def _part(parts: Any, name: str, tree: Mapping[str, Any], where: _Where, *path: str) -> dict[str, Any]:
+    """The settings of a part, checked, those at their defaults left out."""
+    try:
+        return parts.settings(name, {key: value for key, value in tree.items() if key != "name"})
+    except PartError as error:
+        inside = error.path or (("name",) if path == ("task",) else ())
+        raise where.error(str(error), *path, *inside) from None
+
+
+def _known(tree: Mapping[str, Any], known: Collection[str], what: str, where: _Where, *path: str) -> None:
+    if not isinstance(tree, Mapping):
+        raise where.error(f"{what} is a mapping", *path)
+    for key in tree:
+        if key not in known:
+            raise where.error(
+                f'{what} has no "{key}"{nearest(str(key), known)}; it may have {", ".join(known)}', *path, key
+            )

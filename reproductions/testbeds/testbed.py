@@ -1,0 +1,182 @@
+"""A testbed as code: what a run trains on, learns from and is measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from reproductions.engine.errors import KDError
+from reproductions.engine.metrics import Metric
+from reproductions.metrics.base import make_measurements, metrics_of, rounded
+from reproductions.metrics.decoding.decoder import Decoder, TeacherSide
+from reproductions.metrics.decoding.evaluation import Evaluation
+from reproductions.models.makers import MAIN, Models, Published
+from reproductions.tasks.base import Limits, make_task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from reproductions.engine.run import Run
+
+
+class Testbed:
+    """One task, its models and its measurements; every paper that uses it gets the same.
+
+    `name` is the file's; `shelf` names the data in the keys of models trained on them (testbeds with one shelf share
+    teachers and starts); `revision` is a hash of the rows, so that a result says which data it was measured on.
+    """
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self.spec, self.name = spec, str(spec["name"])
+        published = Published(spec)
+        self.task = make_task(
+            spec["task"],
+            tokenizer=lambda: published.student,
+            teacher_tokenizer=lambda: published.teacher,
+            limits=lambda: Limits(**spec["limits"]),
+        )
+        self.revision = self.task.revision
+        if spec.get("revision") not in (None, self.revision):
+            raise KDError(
+                f"{self.name}: its data have the revision {self.revision}, the testbed is about {spec['revision']}"
+            )
+        self.models = Models(spec, self.task, published)
+        decoding = spec["decoding"]
+        self.samples = int(decoding.get("samples", 1))
+        self.measurements = make_measurements(spec["metrics"])
+        self.metrics: Mapping[str, Metric] = metrics_of(self.measurements, type(self.task))
+        self._sides: tuple[Run, dict[str, TeacherSide]] | None = None
+
+    @property
+    def shelf(self) -> str:
+        """The name of the data in the keys of what is trained on them."""
+        return self.task.shelf
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The students'."""
+        return self.models.tokenizer
+
+    @property
+    def train(self) -> Dataset:
+        """Training rows, string columns `prompt` and `completion`; some have a `teacher_prompt` too."""
+        return self.task.rows("train")
+
+    @property
+    def validation(self) -> Dataset:
+        """Rows for choices, which are never judged."""
+        return self.task.rows("validation")
+
+    @property
+    def test(self) -> Dataset:
+        """Rows that verdicts are about."""
+        return self.task.rows("test")
+
+    @property
+    def pretraining(self) -> Dataset | None:
+        """Plain text (column `text`) for a language-modelling term, where the task has one."""
+        return self.task.rows("pretraining") if self.task.has_rows("pretraining") else None
+
+    def rows(self, name: str) -> Dataset:
+        """Rows by name: the splits, and what else the task has. Raises KDError with the nearest one."""
+        return self.task.rows(name)
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Tokens of a prompt in training."""
+        return self.task.limits.prompt
+
+    @property
+    def max_completion_tokens(self) -> int:
+        """Tokens of a completion in training, with EOS."""
+        return self.task.limits.completion
+
+    @property
+    def pair_limits(self) -> tuple[int, ...]:
+        """Tokens of a row for the student and for a teacher with other tokens; () where neither is cut."""
+        return self.task.limits.pairs
+
+    def readable(self, rows: Dataset) -> tuple[Dataset, int]:
+        """Rows for the student of what a teacher wrote with other tokens, and how many it could not read."""
+        return self.task.readable(rows)
+
+    def teacher(
+        self, run: Run, name: str = MAIN, training: Mapping[str, Any] | None = None
+    ) -> PreTrainedModel:
+        """A teacher by name, frozen, on `run.device`; made once and cached. `training` changes some of its settings."""
+        return self.models.teacher(run, name, training)
+
+    def teacher_tokenizer(self, name: str = MAIN) -> PreTrainedTokenizerBase:
+        """The tokenizer that a teacher reads: the students' where it has none of its own."""
+        return self.models.teacher_tokenizer(name)
+
+    def teacher_key(self, run: Run, name: str = MAIN) -> dict[str, Any]:
+        """What makes a teacher, as plain data: for the key of what it writes."""
+        return self.models.teacher_key(run, name)
+
+    def teacher_completion_tokens(self, name: str = MAIN) -> int:
+        """Tokens of a teacher's answer, with EOS, in its own tokens."""
+        return self.models.completion_tokens(name)
+
+    def student(self, run: Run, size: str | None = None) -> PreTrainedModel:
+        """A fresh student of `run.seed` before any training on the task."""
+        return self.models.student(run, size or MAIN)
+
+    def sft_start(self, run: Run, size: str | None = None) -> PreTrainedModel:
+        """The student after `settings["sft_start"]`, the common start of all arms; cached per seed."""
+        return self.models.sft_start(run, size or MAIN)
+
+    def callbacks(self, run: Run) -> list[Any]:
+        """What the measurements do in the middle of a student's training: every arm's trainer takes them."""
+        return [item for one in self.measurements if hasattr(one, "callbacks") for item in one.callbacks(run)]
+
+    def evaluate(
+        self,
+        model: PreTrainedModel,
+        run: Run,
+        *,
+        split: str = "test",
+        limit: int | None = None,
+        reader: str | None = None,
+    ) -> dict[str, list[float]]:
+        """Per-example columns of the first `limit` rows; the same for the same `run.seed`.
+
+        `reader`: a teacher's name, for a model that reads its tokens and prompts: that teacher itself.
+        """
+        evaluation = Evaluation(self, model, run, split=split, limit=limit, reader=reader)
+        columns: dict[str, list[float]] = {}
+        for one in self.measurements:
+            columns |= rounded(one.columns(evaluation))
+        return columns
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Asks models that read the students' tokens."""
+        return self._decoder(self.tokenizer)
+
+    def decoder_of(self, teacher: str) -> Decoder:
+        """Asks models that read a teacher's tokens."""
+        if not self.models.reads_other_tokens(teacher):
+            return self.decoder
+        return self._decoder(self.teacher_tokenizer(teacher), self.teacher_completion_tokens(teacher))
+
+    def teacher_side(self, run: Run, name: str) -> TeacherSide:
+        """A teacher with what it answers in a run; kept until another run asks."""
+        if self._sides is None or self._sides[0] is not run:
+            self._sides = run, {}
+        sides = self._sides[1]
+        if name not in sides:
+            sides[name] = TeacherSide(self.decoder_of(name), run, self.teacher(run, name))
+        return sides[name]
+
+    def _decoder(self, tokenizer: PreTrainedTokenizerBase, completion: int | None = None) -> Decoder:
+        chosen = self.spec["decoding"]
+        return Decoder(
+            tokenizer,
+            prompt_tokens=chosen.get("prompt", self.max_prompt_tokens),
+            new_tokens=completion or chosen.get("completion", self.max_completion_tokens),
+            batch=chosen["batch"],
+            keep=chosen.get("keep", "end"),
+        )
