@@ -69,7 +69,7 @@ def distil(
         auxiliaries=auxiliaries,
         sampler=sampler,
         max_completion_length=run.testbed.max_completion_tokens,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *run.testbed.callbacks(run)],
         eval_dataset=encoded(run, run.testbed.validation)["train_dataset"],
         **encoded(run, run.testbed.train if dataset is None else dataset),
     )
@@ -135,7 +135,7 @@ def trained(run: Run, trainer: Any) -> Any:
 
 def arguments(run: Run, config_class: Callable[..., Any]) -> Any:
     """Training arguments for rows that `encoded` made: what all arms share, then this arm's own."""
-    from reproductions.testbeds.training import SKIP_PREPARATION
+    from reproductions.models.training import SKIP_PREPARATION
 
     own = dict(run.settings.get("arms", {}).get(run.arm, {}))
     own.pop("start", None)
@@ -144,7 +144,7 @@ def arguments(run: Run, config_class: Callable[..., Any]) -> Any:
 
 def encoded(run: Run, dataset: Dataset) -> dict[str, Any]:
     """Tokenised rows of prompt and completion, and the tokenizer, as the fixed-data trainers take them."""
-    from reproductions.testbeds.training import encode
+    from reproductions.models.training import encode
 
     limit = run.testbed.max_prompt_tokens + run.testbed.max_completion_tokens
     return {

@@ -1,4 +1,4 @@
-"""Arms of papers about two tokenizers: the testbed has `other_teacher` and `teacher_tokenizer` beside the student's.
+"""Arms of papers about two tokenizers: the testbed has a teacher `other` with a tokenizer of its own.
 
 As in reproductions/arms.py, hyper-parameters come from the scale's settings and every arm starts from the SFT student
 where its settings say nothing else. Rows may have a `teacher_prompt` for the teacher to read in place of `prompt`.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from methods.trainers.cross_tokenizer import LossTerm
     from reproductions.engine.run import Run
 
+OTHER = "other"
 PIECE = 20_000  # rows encoded together: while they are Python lists they take several times the memory
 
 
@@ -53,14 +54,15 @@ def cross_distil(
 
     testbed: Any = run.testbed
     rows = testbed.train if dataset is None else dataset
-    limits = getattr(testbed, "pair_limits", ())
     trainer = CrossTokenizerTrainer(
         start(run),
-        teacher=testbed.other_teacher(run),
-        teacher_tokenizer=testbed.teacher_tokenizer,
+        teacher=testbed.teacher(run, OTHER),
+        teacher_tokenizer=testbed.teacher_tokenizer(OTHER),
         terms=terms,
         args=arguments(run, SFTConfig),
-        train_dataset=encoded_pairs(rows, testbed.tokenizer, testbed.teacher_tokenizer, *limits),
+        train_dataset=encoded_pairs(
+            rows, testbed.tokenizer, testbed.teacher_tokenizer(OTHER), *testbed.pair_limits
+        ),
         processing_class=testbed.tokenizer,
         gradient_balance=gradient_balance,
     )
@@ -100,10 +102,10 @@ def other_teacher_answers(run: Run) -> Dataset:
     def build() -> list[dict[str, str]]:
         settings = dict(run.settings["labelling"])
         labels, report = label_with_teacher(
-            testbed.other_teacher(run),
-            testbed.teacher_tokenizer,
+            testbed.teacher(run, OTHER),
+            testbed.teacher_tokenizer(OTHER),
             list(testbed.train[column])[: settings.pop("prompts")],
-            max_new_tokens=testbed.max_teacher_completion_tokens,
+            max_new_tokens=testbed.teacher_completion_tokens(OTHER),
             **settings,
         )
         rows, unread = testbed.readable(labels)
@@ -131,8 +133,8 @@ def dual_space(run: Run, *, same_tokens: bool = False, **changes: Any) -> Any:
 
     testbed: Any = run.testbed
     student = testbed.sft_start(run)
-    teacher = testbed.teacher(run) if same_tokens else testbed.other_teacher(run)
-    tokenizers = testbed.tokenizer, testbed.tokenizer if same_tokens else testbed.teacher_tokenizer
+    teacher = testbed.teacher(run) if same_tokens else testbed.teacher(run, OTHER)
+    tokenizers = testbed.tokenizer, testbed.tokenizer if same_tokens else testbed.teacher_tokenizer(OTHER)
     spaces = DualSpace.between(student, teacher, seed=run.seed, **run.settings["dskd"] | changes)
     trainer = CrossTokenizerTrainer(
         student,
@@ -154,11 +156,11 @@ def written_by_student(run: Run, term: str, **settings: Any) -> Any:
     testbed: Any = run.testbed
     trainer = cross_tokenizer.CrossTokenizerTrainer(
         testbed.sft_start(run),
-        teacher=testbed.other_teacher(run),
-        teacher_tokenizer=testbed.teacher_tokenizer,
+        teacher=testbed.teacher(run, OTHER),
+        teacher_tokenizer=testbed.teacher_tokenizer(OTHER),
         terms=[getattr(cross_tokenizer, term)(**settings)],
         args=arguments(run, cross_tokenizer.SFTConfig),
-        train_dataset=encoded_pairs(testbed.train, testbed.tokenizer, testbed.teacher_tokenizer),
+        train_dataset=encoded_pairs(testbed.train, testbed.tokenizer, testbed.teacher_tokenizer(OTHER)),
         processing_class=testbed.tokenizer,
         sampler=OnPolicy(),
         max_completion_length=testbed.max_completion_tokens,

@@ -18,7 +18,7 @@ from methods.registry import RegistryError
 from reproductions.distill.surroundings import named_teachers
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import content_digest, digest
-from reproductions.testbeds.sources import model_folder
+from reproductions.models.sources import model_folder
 
 REQUIRED = ("student", "data", "output")
 BUDGET: dict[str, Any] = {

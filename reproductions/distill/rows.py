@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from methods.tokenizers.encoding import tokenized
 from reproductions.engine.errors import KDError
-from reproductions.testbeds.sources import read_jsonl
+from reproductions.models.sources import read_jsonl
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -20,7 +20,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, write_atomic
 from reproductions.engine.work.callbacks import ClockCallback, ProgressCallback
 from reproductions.engine.work.seeding import seed_everything
-from reproductions.testbeds.sources import load_pretrained
+from reproductions.models.sources import load_pretrained
 
 RECORD, STATE = "kd-distill.json", ".kd-state"
 

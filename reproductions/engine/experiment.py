@@ -18,7 +18,7 @@ from reproductions.engine.files import canonical_json, digest
 
 if TYPE_CHECKING:
     from reproductions.engine.run import Run
-    from reproductions.testbeds.base import Testbed
+    from reproductions.testbeds.testbed import Testbed
 
 ROLES = ("method", "baseline", "ablation")
 PAPERS_ROOT = Path(__file__).resolve().parents[1] / "papers"

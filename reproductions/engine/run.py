@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import transformers
 
     from reproductions.engine.experiment import Experiment
-    from reproductions.testbeds.base import Testbed
+    from reproductions.testbeds.testbed import Testbed
 
 Events = Callable[[dict[str, Any]], None]
 EXAMPLE_DIGITS = 5
@@ -205,7 +205,7 @@ class Run:
         self._tell({"event": "step", "phase": phase, "step": step, "total": total})
 
     def _obtain(self, kind: str, key: Mapping[str, Any], write: Callable[[Path], None]) -> Path:
-        full_key = {**key, "testbed": self.testbed.name, "data_revision": self.testbed.revision}
+        full_key = {**key, "testbed": self.testbed.shelf, "data_revision": self.testbed.revision}
 
         def build(folder: Path) -> dict[str, Any]:
             return self._build_shared(folder, int(key.get("seed", 0)), write)

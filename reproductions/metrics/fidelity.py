@@ -90,9 +90,9 @@ class Gain:
         training = {**run.settings.get("training", {}), **self.baselines[size]}
 
         def build(run: Run) -> list[float]:
-            from methods.trainers.sft import SFTConfig, SFTTrainer
-
-            from reproductions.models.training import SKIP_PREPARATION, encode
+            from methods.slots.terms import NextToken
+            from methods.tokenizers.encoding import SKIP_PREPARATION, encode
+            from methods.trainers import Distiller, SFTConfig
 
             trainer = Distiller(
                 testbed.sft_start(run, size),

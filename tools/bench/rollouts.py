@@ -315,7 +315,7 @@ def _scratch() -> tuple[Any, list[int]]:
 def _cached(console: Any) -> tuple[Any, list[int]] | None:
     """SmolLM2 and the ids at which its clauses end; None, and a word about it, where it would have to be fetched."""
     from reproductions.engine.files import cache_root
-    from reproductions.testbeds.sources import PACKAGED, load_pretrained, mirror
+    from reproductions.models.sources import PACKAGED, load_pretrained, mirror
 
     folder = mirror("KD_MODEL_DIR")
     unpacked = cache_root() / "packages" / PACKAGED[MODEL].wheel / "done"

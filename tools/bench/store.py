@@ -89,7 +89,7 @@ def real(tokens: int) -> Rows:
     from methods.losses.fused.linear import head_of
     from methods.modeling.core import hidden_states
     from methods.teachers.fill import logits
-    from reproductions.testbeds.sources import load_pretrained, load_rows
+    from reproductions.models.sources import load_pretrained, load_rows
 
     data = load_rows(DATA, "train", ("question", "answer"), config="main", limit=400)
     model, tokenizer = load_pretrained(MODEL)

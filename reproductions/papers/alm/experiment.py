@@ -12,16 +12,8 @@ from typing import Any
 from reproductions.arms import sft
 from reproductions.cross_tokenizer_arms import alm, seqkd, uld
 from reproductions.engine.experiment import Arm, Experiment, Scale
-from reproductions.papers.uld.experiment import ULD, extraction, testbed
+from reproductions.papers.uld.experiment import ULD
 from reproductions.settings import small_two_tokenizers, tiny
-
-
-def maths():
-    """Mathematical problems: OpenMath2-Llama3.1-8B teaches Gemma2-2B-IT."""
-    from reproductions.testbeds.maths import load
-
-    return load()
-
 
 # Appendix B: tau, gamma, f.
 ALM = {"temperature": 100.0, "threshold": 0.1, "divergence": "kl"}
@@ -95,5 +87,4 @@ EXPERIMENT = Experiment(
     },
     metrics=("gsm8k", "math"),
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
-    testbeds={"pronunciation-tokenizers": testbed, "extraction": extraction, "maths": maths},
 )

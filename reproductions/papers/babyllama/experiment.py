@@ -12,6 +12,7 @@ from typing import Any
 from reproductions.arms import distil, sft
 from reproductions.engine.experiment import Arm, Experiment, Scale
 from reproductions.settings import TINY_TUNING, tiny
+from reproductions.testbeds import load_testbed
 
 
 def no_distillation(run):
@@ -40,12 +41,8 @@ def distilled(run, teachers):
 
 def teacher(run, name, rate=None):
     """One of the teachers, trained on the student's own corpus; the same for all seeds and arms."""
-    settings = run.settings
-    training = settings["training"] | {
-        "max_steps": round(settings["training"]["max_steps"] * settings["teacher_share_of_steps"]),
-        "learning_rate": rate or settings["teacher_learning_rates"][name],
-    }
-    return run.testbed.corpus_teacher(run, corpus(run), training=training, **settings["teachers"][name])
+    rate = rate or run.settings["teacher_learning_rates"][name]
+    return run.testbed.teacher(run, name, {"learning_rate": rate})
 
 
 def alone(run, name):
@@ -56,14 +53,6 @@ def alone(run, name):
 def corpus(run):
     """The small corpus that everybody learns from."""
     return run.testbed.train.select(range(min(len(run.testbed.train), run.settings["corpus_words"])))
-
-
-def testbed():
-    """Pronunciation, whose students may start at random and whose teachers may see as little as they do."""
-    from reproductions.testbeds.more_teachers import PronunciationSizes
-    from reproductions.testbeds.pronunciation import load
-
-    return load(PronunciationSizes)
 
 
 RATES = {
@@ -101,6 +90,6 @@ EXPERIMENT = Experiment(
         "two-teachers": Arm("two teachers", partial(distilled, teachers=["six", "twelve"]), "method"),
     },
     scales={"tiny": Scale("pronunciation-sizes", seeds=(0, 1, 2, 3, 4), settings=SETTINGS, minutes=5)},
-    testbeds={"pronunciation-sizes": testbed},
+    testbeds={"pronunciation-sizes": partial(load_testbed, "pronunciation-corpus")},
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
 )

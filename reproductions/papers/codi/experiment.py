@@ -32,11 +32,11 @@ def codi(run, **changes):
 
     settings = {**run.settings["codi"], **changes}
     model = run.testbed.sft_start(run)
-    attach_latent(model, steps=settings.pop("thoughts"), **run.testbed.thought_ids)
+    attach_latent(model, steps=settings.pop("thoughts"), **run.testbed.task.thought_ids)
     trainer = CODITrainer(
         model,
         args=arguments(run, SFTConfig),
-        train_dataset=run.testbed.branches,
+        train_dataset=run.testbed.rows("branches"),
         processing_class=run.testbed.tokenizer,
         **settings,
     )

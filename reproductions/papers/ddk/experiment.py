@@ -20,7 +20,7 @@ def kd(run):
 def ddk(run, **changes):
     """The same on dynamic domain weights."""
     from methods.trainers.domain_distillation import DomainDistillationTrainer, SFTConfig
-    from reproductions.testbeds.domains import by_domain
+    from reproductions.tasks.pronunciation import by_domain
 
     settings = {**run.settings["ddk"], "kl_weight": run.settings["kl_weight"], **changes}
     bed = run.testbed
@@ -51,14 +51,6 @@ def rows_by_domain(run, datasets):
     return {name: encoded(run, rows)["train_dataset"] for name, rows in datasets.items()}
 
 
-def testbed():
-    """Four domains made from the pronunciation lexicon."""
-    from reproductions.testbeds.domains import PronunciationDomains
-    from reproductions.testbeds.pronunciation import load
-
-    return load(PronunciationDomains)
-
-
 # The paper's gamma 0.2 and smoothing 0.5. Its K is 1,000 of about 30,000 steps, so 8 of 240 here.
 DDK = {"kl_weight": 0.2, "ddk": {"every": 8, "smoothing": 0.5}}
 # Four tasks at once take longer to learn: after the 400 steps of the other papers the student is right hardly ever. Set
@@ -77,6 +69,5 @@ EXPERIMENT = Experiment(
         "ddk-no-kl": Arm("DDK without the KL", partial(ddk, kl_weight=0.0), "ablation"),
     },
     scales={"tiny": Scale("pronunciation-domains", seeds=(0, 1, 2, 3, 4), settings=SETTINGS, minutes=6)},
-    testbeds={"pronunciation-domains": testbed},
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
 )

@@ -89,20 +89,6 @@ def gkd(run):
     return distil(run, terms=[jsd], sampler=OnPolicy(1.0, **sampling(run)))
 
 
-def testbed():
-    """Pronunciation, where the student also drafts for the teacher."""
-    from reproductions.testbeds.drafting import load_drafting
-
-    return load_drafting()
-
-
-def openings():
-    """Opening questions of UltraChat, and the first of the paper's pairs."""
-    from reproductions.testbeds.conversations import OpeningQuestions
-
-    return OpeningQuestions("Qwen/Qwen2-7B-Instruct", "Qwen/Qwen2-1.5B")
-
-
 # The anchor is the mean gap of the first sixteenth of the steps, as with the official 100 of some 1,560.
 ADAPTIVE_SKEW = {"floor": 0.01, "anchor_steps": 15}
 
@@ -185,7 +171,6 @@ EXPERIMENT = Experiment(
         # 42 is the authors' seed.
         "paper": Scale("ultrachat-openings", seeds=(42, 43, 44), settings=PAPER, arms=MAIN_ARMS),
     },
-    testbeds={"pronunciation-drafting": testbed, "ultrachat-openings": openings},
     metrics=("greedy_rouge_l", "greedy_block_efficiency", "expected_acceptance"),
     only_named_metrics=True,
     headline=("rouge_l", "acceptance", "greedy_acceptance", "block_efficiency"),

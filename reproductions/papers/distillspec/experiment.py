@@ -25,13 +25,6 @@ def on_teacher_text(run, name):
     return distil(run, terms=[Term(name)], dataset=teacher_answers(run))
 
 
-def testbed():
-    """Pronunciation, where the student drafts for the teacher."""
-    from reproductions.testbeds.drafting import load_drafting
-
-    return load_drafting()
-
-
 # A draft is chosen by how much of it is accepted, and so is every arm's learning rate.
 TUNING = TINY_TUNING | {"metric": "expected_acceptance"}
 
@@ -80,7 +73,6 @@ EXPERIMENT = Experiment(
             minutes=9,
         )
     },
-    testbeds={"pronunciation-drafting": testbed},
     headline=(
         "acceptance",
         "block_efficiency",

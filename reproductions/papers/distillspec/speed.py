@@ -23,11 +23,12 @@ from methods.modeling.speculative import expected_block_efficiency, speculate
 from reproductions.engine.experiment import load_experiment
 from reproductions.engine.files import write_atomic
 from reproductions.engine.run import make_run
-from reproductions.engine.work.seeding import seed_everything
-from reproductions.testbeds.drafting import BLOCK_LENGTH
+from reproductions.engine.seeding import seed_everything
+from reproductions.testbeds import read_testbed
 
 OUT = Path(__file__).resolve().parents[3] / "benchmarks" / "speculative-tiny-cpu.json"
 ARMS = ("sft", "fkl-draft")
+BLOCK_LENGTH = int(read_testbed("pronunciation-drafting")["metrics"]["drafting"].get("block_length", 4))
 
 
 def tokens_per_second(decode: Callable[[list[int]], int], prompts: list[list[int]]) -> float:

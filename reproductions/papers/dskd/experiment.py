@@ -19,13 +19,6 @@ from reproductions.settings import tiny
 DSKD = {"weight": 0.5, "temperature": 2.0, "divergence": "forward_kl", "learning_rate_factor": 2.0}
 
 
-def testbed():
-    """Pronunciations, with one teacher that reads the student's tokens and one that reads byte-level BPE."""
-    from reproductions.testbeds.pronunciation_tokenizers import load
-
-    return load()
-
-
 def kl(run: Any) -> Any:
     """Half cross entropy, half the KL divergence to the teacher with the student's tokens, at DSKD's temperature."""
     from methods.trainers.distillation import Term
@@ -80,5 +73,4 @@ EXPERIMENT = Experiment(
         )
     },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
-    testbeds={"pronunciation-tokenizers": testbed},
 )

@@ -53,13 +53,6 @@ def symmetric(run, terms):
     return distil(run, terms=terms, sampler=HalfStudent("teacher"), dataset=teacher_answers(run))
 
 
-def testbed():
-    """Pronunciation with the two risks of the paper's Table 3."""
-    from reproductions.testbeds.pronunciation import PronunciationRisks, load
-
-    return load(PronunciationRisks)
-
-
 EXPERIMENT = Experiment(
     paper="f-distill",
     title="f-Divergence Minimization for Sequence-Level Knowledge Distillation",
@@ -78,6 +71,5 @@ EXPERIMENT = Experiment(
             minutes=5,
         )
     },
-    testbeds={"pronunciation-risks": testbed},
     headline=("rouge_l", "exact_match", "greedy_exact_match", "likelihood_risk", "coverage_risk"),
 )

@@ -17,7 +17,7 @@ from reproductions.papers.minillm.settings import PAPER, SMALL, TINY
 def sft(run):
     """Go on with supervised fine-tuning."""
     from methods.trainers.sft import SFTConfig, SFTTrainer
-    from reproductions.testbeds.training import SKIP_PREPARATION
+    from reproductions.models.training import SKIP_PREPARATION
 
     args = run.arguments(SFTConfig, **run.settings["sft"], **SKIP_PREPARATION)
     return run.train(SFTTrainer(baseline_start(run), args=args, **encoded(run, run.testbed.train)))
@@ -26,7 +26,7 @@ def sft(run):
 def word_kd(run):
     """Match the teacher's next-token distributions on the data (forward KL)."""
     from methods.trainers.word_kd import SFTConfig, WordKDTrainer
-    from reproductions.testbeds.training import SKIP_PREPARATION
+    from reproductions.models.training import SKIP_PREPARATION
 
     settings = dict(run.settings["word_kd"])
     weight = settings.pop("distillation_weight")
@@ -43,7 +43,7 @@ def word_kd(run):
 def seqkd(run):
     """Fine-tune on responses that the teacher wrote for the same prompts."""
     from methods.trainers.sft import SFTConfig, SFTTrainer
-    from reproductions.testbeds.training import SKIP_PREPARATION
+    from reproductions.models.training import SKIP_PREPARATION
 
     args = run.arguments(SFTConfig, **run.settings["seqkd"], **SKIP_PREPARATION)
     rows = teacher_answers(run)

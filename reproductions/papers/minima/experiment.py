@@ -24,14 +24,6 @@ def kd(run, size):
     )
 
 
-def testbed():
-    """Pronunciation with teachers of more sizes."""
-    from reproductions.testbeds.more_teachers import PronunciationSizes
-    from reproductions.testbeds.pronunciation import load
-
-    return load(PronunciationSizes)
-
-
 # At the other teachers' rate of 4e-3 the largest was worse than the small one (ROUGE-L 71 and 78 on the validation
 # split, medium 80): badly trained, which is not what the paper means. Seen before any run of this paper.
 MINIMA = {"distillation_weight": 0.5, "teacher_learning_rates": {"large": 1.5e-3}}
@@ -41,10 +33,10 @@ EXPERIMENT = Experiment(
     title="Towards the Law of Capacity Gap in Distilling Language Models",
     arms={
         "sft": Arm("SFT", sft, "baseline"),
-        "kd-1": Arm("teacher, 1 x", partial(kd, size="student"), "baseline"),
+        "kd-1": Arm("teacher, 1 x", partial(kd, size="student-sized"), "baseline"),
         "kd-2": Arm("teacher, 1.7 x", partial(kd, size="small"), "baseline"),
         "kd-3": Arm("teacher, 2.7 x", partial(kd, size="matched"), "method"),
-        "kd-6": Arm("teacher, 5.6 x", partial(kd, size="medium"), "baseline"),
+        "kd-6": Arm("teacher, 5.6 x", partial(kd, size="main"), "baseline"),
         "kd-20": Arm("teacher, 20 x", partial(kd, size="large"), "baseline"),
     },
     scales={
@@ -58,6 +50,5 @@ EXPERIMENT = Experiment(
             minutes=5,
         )
     },
-    testbeds={"pronunciation-sizes": testbed},
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
 )

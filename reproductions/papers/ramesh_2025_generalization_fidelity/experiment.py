@@ -14,7 +14,7 @@ from reproductions.engine.experiment import Arm, Experiment, Scale
 from reproductions.settings import tiny
 
 
-def kd(run, temperature=1.0, teacher="medium", student="small", noise=0.0):
+def kd(run, temperature=1.0, teacher="main", student="main", noise=0.0):
     """Forward KL times temperature squared, as in the authors' code ("kld", weight 1)."""
     from methods.slots.noise import NoisyTeacher
     from methods.slots.targets import Teacher
@@ -32,13 +32,6 @@ def sft_large(run):
 
     start = run.testbed.sft_start(run, "large")
     return run.train(SFTTrainer(start, args=arguments(run, SFTConfig), **encoded(run, run.testbed.train)))
-
-
-def testbed():
-    """Pronunciation with two sizes of student, agreement with the teacher and the gain over SFT."""
-    from reproductions.testbeds.pronunciation_fidelity import load
-
-    return load()
 
 
 EXPERIMENT = Experiment(
@@ -80,7 +73,6 @@ EXPERIMENT = Experiment(
             minutes=10,
         )
     },
-    testbeds={"pronunciation-fidelity": testbed},
     headline=("greedy_exact_match", "teacher_agreement", "fidelity", "gain", "rouge_l"),
     only_named_metrics=True,
 )

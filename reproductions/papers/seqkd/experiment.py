@@ -61,13 +61,6 @@ def search(run):
     return found
 
 
-def testbed():
-    """Pronunciation with the student's probability of its own greedy answer."""
-    from reproductions.testbeds.pronunciation import PronunciationBeams, load
-
-    return load(PronunciationBeams)
-
-
 EXPERIMENT = Experiment(
     paper="seqkd",
     title="Sequence-Level Knowledge Distillation",
@@ -89,6 +82,5 @@ EXPERIMENT = Experiment(
             minutes=5,
         )
     },
-    testbeds={"pronunciation-beams": testbed},
     headline=("greedy_exact_match", "beam_exact_match", "beam_gain", "rouge_l", "mode_probability"),
 )

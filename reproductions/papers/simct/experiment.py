@@ -26,13 +26,6 @@ LOSSES: dict[str, dict[str, Any]] = {
 TUNING = TINY_TUNING | {"learning_rates": [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3]}
 
 
-def testbed():
-    """Pronunciations, with a teacher that reads byte-level BPE."""
-    from reproductions.testbeds.pronunciation_tokenizers import load
-
-    return load()
-
-
 def on_policy(run: Any, term: str, **changes: Any) -> Any:
     """One loss with its settings, on the student's own answers."""
     return written_by_student(run, term, **run.settings["losses"][term] | changes)
@@ -73,5 +66,4 @@ EXPERIMENT = Experiment(
         )
     },
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
-    testbeds={"pronunciation-tokenizers": testbed},
 )

@@ -28,13 +28,6 @@ def forward_kl(run, size):
     return distil(run, teacher=run.testbed.teacher(run, size))
 
 
-def ultrachat():
-    """Conversations, and one of the paper's three pairs: the smallest, with weights that anybody can fetch."""
-    from reproductions.testbeds.conversations import Conversations
-
-    return Conversations("stabilityai/stablelm-zephyr-3b", "EleutherAI/pythia-410m")
-
-
 # The paper's, but the step size, which adds up over the steps: 5e-4 there over about 16,000, here over 240.
 TAID = {"start": 0.4, "end": 1.0, "step_size": 0.033, "momentum": 0.99}
 
@@ -97,7 +90,6 @@ EXPERIMENT = Experiment(
         # 42 is the authors' seed (train.py).
         "paper": Scale("ultrachat", seeds=(42, 43, 44), settings=PAPER, arms=MAIN_ARMS),
     },
-    testbeds={"ultrachat": ultrachat},
     metrics=("greedy_rouge_l",),
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
 )

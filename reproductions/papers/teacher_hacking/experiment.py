@@ -14,23 +14,45 @@ from reproductions.arms import distil
 from reproductions.engine.experiment import Arm, Experiment, Scale
 from reproductions.settings import TINY_TRAINING, TINY_TUNING, tiny
 
+TEACHER = "imperfect"
+
 
 def hacking(run, *, sampler=None, prompts=1, samples=1, oracle=False):
     """Forward KL from the imperfect teacher (or the oracle) on its fixed answers, or on what `sampler` makes of them.
 
     `prompts` and `samples` multiply the number of prompts and of answers to each.
     """
-    from reproductions.testbeds.hacking import KeepAt
-
     testbed = run.testbed
-    data = testbed.fixed_answers(run, prompts=prompts * run.settings["prompts"], samples=samples)
+    data = fixed_answers(run, prompts=prompts * run.settings["prompts"], samples=samples)
     return distil(
         run,
-        teacher=testbed.teacher(run) if oracle else testbed.imperfect_teacher(run),
+        teacher=testbed.teacher(run) if oracle else testbed.teacher(run, TEACHER),
         sampler=None if sampler is None else sampler(),
         dataset=data,
-        callbacks=[KeepAt(run, run.settings["checkpoint"])],
     )
+
+
+def fixed_answers(run, *, prompts, samples):
+    """The imperfect teacher's answers to the first prompts of the training data, `samples` to each; made once."""
+    from datasets import Dataset
+
+    from methods.elicitation.labelling import label_with_teacher
+
+    testbed = run.testbed
+    sampling = dict(run.settings["labelling"])
+    sampling.pop("prompts", None)
+    asked = list(testbed.train["prompt"])[:prompts] * samples
+
+    def build():
+        teacher, limit = testbed.teacher(run, TEACHER), testbed.max_completion_tokens
+        rows, report = label_with_teacher(teacher, testbed.tokenizer, asked, max_new_tokens=limit, **sampling)
+        run.ledger.add_tokens({"teacher": report.teacher_tokens, "generated": report.generated_tokens})
+        run.ledger.add_rollouts({n: getattr(report, n) for n in ("completions", "truncated", "empty")})
+        return rows.to_list()
+
+    key = {"prompts": prompts, "samples": samples, "sampling": sampling}
+    key["teacher"] = testbed.teacher_key(run, TEACHER)
+    return Dataset.from_list(run.cached_json("hacking-answers", key, build))
 
 
 def online_teacher():
@@ -45,13 +67,6 @@ def online_student():
     from methods.slots.samplers import OnPolicy
 
     return OnPolicy(1.0)
-
-
-def testbed():
-    """Pronunciation with an oracle above the teacher."""
-    from reproductions.testbeds.hacking import load_hacking
-
-    return load_hacking()
 
 
 SETTINGS = {
@@ -106,7 +121,6 @@ EXPERIMENT = Experiment(
             minutes=45,
         )
     },
-    testbeds={"pronunciation-hacking": testbed},
     headline=("golden", "golden_rise", "proxy", "proxy_rise", "golden_seen", "proxy_seen", "rouge_l"),
     only_named_metrics=True,
 )

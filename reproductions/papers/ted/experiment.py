@@ -56,7 +56,7 @@ def learnt(run, model_of, blocks, size, key):
     """Filters of some blocks after stage I, made once for each model."""
     from methods.slots.features import LayerFilters
     from methods.trainers.hidden_matching import FilterTrainer, SFTConfig
-    from reproductions.testbeds.training import SKIP_PREPARATION
+    from reproductions.models.training import SKIP_PREPARATION
 
     training = {**run.settings["training"], **run.settings["filter_training"]}
 

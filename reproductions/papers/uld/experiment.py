@@ -13,28 +13,6 @@ from reproductions.cross_tokenizer_arms import seqkd, uld
 from reproductions.engine.experiment import Arm, Experiment, Scale
 from reproductions.settings import small_two_tokenizers, tiny
 
-
-def testbed():
-    """Pronunciations, with a teacher that reads byte-level BPE."""
-    from reproductions.testbeds.pronunciation_tokenizers import load
-
-    return load()
-
-
-def extraction():
-    """Entities in a sentence: Gemma-3-270M teaches SmolLM2-135M."""
-    from reproductions.testbeds.extraction import load
-
-    return load()
-
-
-def reading():
-    """Questions about paragraphs: Llama-2-7B-chat teaches Pythia 410M."""
-    from reproductions.testbeds.reading import load
-
-    return load()
-
-
 # lambda of the paper, `distil_factor` of its code; temperatures as there.
 ULD = {"weight": 1.5, "student_temperature": 1.0, "teacher_temperature": 1.0}
 
@@ -97,5 +75,4 @@ EXPERIMENT = Experiment(
     },
     metrics=("greedy_f1",),
     headline=("rouge_l", "exact_match", "greedy_exact_match", "ece"),
-    testbeds={"pronunciation-tokenizers": testbed, "extraction": extraction, "reading": reading},
 )

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from methods.errors import MethodError
 from methods.tokenizers.alignment import ByteSpans, align, byte_level_alphabet, starts_with, token_bytes
-from reproductions.testbeds.sources import load_pretrained
+from reproductions.models.sources import load_pretrained
 from tests.methods.conftest import letter_tokenizer
 
 CORPUS = [

@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from methods.elicitation import labelling
 from reproductions.engine.claims import load_claims
 from reproductions.engine.experiment import load_experiment, paper_folder
 from reproductions.engine.run import execute, make_run
-from reproductions.testbeds import instructions, pronunciation, word_problems
-from tests.reproductions.testbeds.conftest import mirrors, replicas  # noqa: F401
+from tests.reproductions.short import load_short
 
 EXPERIMENT = load_experiment("minillm")
 SHORT = {"max_steps": 2, "per_device_train_batch_size": 4}
@@ -27,34 +25,9 @@ def shortened(scale: str):
     return replace(EXPERIMENT, scales={scale: replace(declared, settings=settings)})
 
 
-@pytest.fixture
-def testbeds(mirrors, monkeypatch):  # noqa: F811
-    """Loads a scale's testbed with a two-step teacher and few test examples."""
-
-    def load(scale: str):
-        module = {"tiny": pronunciation, "small": word_problems, "paper": instructions}[scale]
-        monkeypatch.setattr(module, "TEACHER_TRAINING", SHORT)
-        for name in ("VALIDATION_PROBLEMS", "TEST_PROBLEMS"):
-            monkeypatch.setattr(word_problems, name, 8)
-        monkeypatch.setattr(word_problems, "MAX_COMPLETION", 24)
-        monkeypatch.setattr(word_problems.WordProblems, "max_completion_tokens", 24)
-        monkeypatch.setattr(instructions, "VALIDATION_ROWS", 5)
-        monkeypatch.setattr(instructions, "MAX_TOTAL", 270)
-        monkeypatch.setattr(instructions.Instructions, "max_completion_tokens", 14)
-        # An untrained teacher hardly ever stops; here every third token ends what it writes for SeqKD.
-        monkeypatch.setattr(labelling, "eos_ids", lambda model, tokenizer: list(range(0, len(tokenizer), 3)))
-        testbed = module.load()
-        testbed.test = testbed.test.select(range(min(8, len(testbed.test))))
-        if scale == "tiny":
-            testbed.teacher_train = testbed.train = testbed.train.select(range(64))
-        return testbed
-
-    return load
-
-
 @pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
-def test_every_arm_trains_and_is_measured(scale, testbeds, tmp_path):
-    experiment, testbed = shortened(scale), testbeds(scale)
+def test_every_arm_trains_and_is_measured(scale, mirrors, stops, tmp_path):
+    experiment, testbed = shortened(scale), load_short(EXPERIMENT.scale(scale).testbed)
     records = {}
     for arm in experiment.arms_at(scale):
         run = make_run(experiment, arm, 10, scale, testbed=testbed, cache=tmp_path)

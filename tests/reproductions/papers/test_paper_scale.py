@@ -6,13 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from methods.elicitation import labelling
 from reproductions.engine.claims import load_claims
 from reproductions.engine.experiment import list_papers, load_experiment, paper_folder
 from reproductions.engine.run import execute, make_run
-from reproductions.testbeds import instructions, maths, reading
-from reproductions.testbeds.conversations import Conversations, OpeningQuestions
-from tests.reproductions.testbeds.conftest import mirrors, replicas  # noqa: F401
+from tests.reproductions.short import load_short
 
 SHORT = {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
 # MiniLLM has a test of its own for all of its scales.
@@ -30,29 +27,10 @@ def shortened(experiment):
     return replace(experiment, scales={"paper": replace(declared, settings=settings)})
 
 
-@pytest.fixture
-def small(mirrors, monkeypatch):  # noqa: F811
-    """Short answers, a two-step teacher and few held-out rows."""
-    monkeypatch.setattr(instructions, "TEACHER_TRAINING", SHORT)
-    monkeypatch.setattr(instructions, "VALIDATION_ROWS", 5)
-    monkeypatch.setattr(instructions, "MAX_TOTAL", 270)
-    monkeypatch.setattr(instructions.Instructions, "max_completion_tokens", 14)
-    for kind in (Conversations, OpeningQuestions):
-        monkeypatch.setattr(kind, "max_completion_tokens", 12)
-        monkeypatch.setattr(kind, "validation_rows", 2)
-    monkeypatch.setattr(Conversations, "test_rows", 5)
-    for module, answer in ((maths, "ANSWER_TOKENS"), (reading, "MAX_ANSWER")):
-        monkeypatch.setattr(module, "VALIDATION_ROWS", 4)
-        monkeypatch.setattr(module, answer, 8)
-    monkeypatch.setattr(reading.Reading, "max_teacher_completion_tokens", 8)
-    # An untrained teacher hardly ever stops; here every third token ends what it writes.
-    monkeypatch.setattr(labelling, "eos_ids", lambda model, tokenizer: list(range(0, len(tokenizer), 3)))
-
-
 @pytest.mark.parametrize("paper", PAPERS)
-def test_every_arm_trains_and_is_measured(paper, small, tmp_path):
+def test_every_arm_trains_and_is_measured(paper, mirrors, stops, tmp_path):
     experiment = shortened(load_experiment(paper))
-    testbed = experiment.load_testbed("paper")
+    testbed = load_short(experiment.scale("paper").testbed)
     claims = load_claims(paper_folder(paper) / "claims.yaml")
     values = {value.metric for value in claims.values}
     needed = {claim.metric for claim in claims.at("paper")} | values
@@ -77,9 +55,10 @@ def test_what_is_judged_is_run(paper):
     assert set(experiment.scale("paper").settings["arms"]) == here
 
 
-def test_an_adapter_ends_in_the_weights_of_the_layers_it_was_for(small, tmp_path):
+def test_an_adapter_ends_in_the_weights_of_the_layers_it_was_for(mirrors, stops, tmp_path):
     experiment = shortened(load_experiment("distillm-2"))
-    run = make_run(experiment, "gkd", 10, "paper", testbed=experiment.load_testbed("paper"), cache=tmp_path)
+    testbed = load_short(experiment.scale("paper").testbed)
+    run = make_run(experiment, "gkd", 10, "paper", testbed=testbed, cache=tmp_path)
     before = dict(run.testbed.sft_start(run).named_parameters())
     student = experiment.arm("gkd").train(run)
     after = dict(student.named_parameters())

@@ -1,20 +1,17 @@
 """Every arm of every paper at scale tiny takes two steps: real code paths on a handful of words."""
 
 import copy
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
-from methods.elicitation import labelling
 from reproductions.engine.claims import load_claims
 from reproductions.engine.experiment import list_papers, load_experiment, paper_folder
 from reproductions.engine.files import read_json
 from reproductions.engine.run import execute, make_run
 from reproductions.engine.tuning import best_rates, tuning_path
-from reproductions.testbeds import pronunciation
+from tests.reproductions.short import SHORT, load_short
 
-SHORT = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
 PAPERS = [p for p in list_papers() if p != "minillm" and "tiny" in load_experiment(p).scales]
 
 
@@ -27,6 +24,7 @@ def shortened(experiment):
         settings[part] = settings.get(part, {}) | SHORT
     if "labelling" in settings:
         settings["labelling"] |= {"prompts": 8}
+    settings["test_examples"] = 8
     return replace(experiment, scales={"tiny": replace(declared, settings=settings)})
 
 
@@ -36,31 +34,16 @@ def cache(tmp_path_factory):
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_every_arm_trains_and_is_measured(paper, cache, monkeypatch):
-    monkeypatch.setattr(pronunciation, "TEACHER_TRAINING", SHORT)
-    # An untrained teacher hardly ever stops; here every third token ends what it writes.
-    monkeypatch.setattr(labelling, "eos_ids", lambda model, tokenizer: list(range(0, len(tokenizer), 3)))
+def test_every_arm_trains_and_is_measured(paper, cache, stops):
     experiment = shortened(load_experiment(paper))
+    name = experiment.load_testbed("tiny").name
+    testbed = load_short(name)
     needed = {claim.metric for claim in load_claims(paper_folder(paper) / "claims.yaml").at("tiny")}
-    with fewer_rows(experiment.load_testbed("tiny")) as testbed:
-        for arm in experiment.arms_at("tiny"):
-            record = execute(make_run(experiment, arm, 10, "tiny", testbed=testbed, cache=cache), experiment)
-            assert needed | set(experiment.headline) <= set(record["metrics"]), arm
-            assert all(value is not None for name, value in record["metrics"].items() if name in needed), arm
-
-
-@contextmanager
-def fewer_rows(testbed):
-    """A testbed with a handful of rows; it is shared between tests, so that all of it is put back."""
-    before = dict(vars(testbed))
-    testbed.test = testbed.test.select(range(8))
-    testbed.validation = testbed.validation.select(range(8))
-    testbed.teacher_train = testbed.train = testbed.train.select(range(64))
-    try:
-        yield testbed
-    finally:
-        vars(testbed).clear()
-        vars(testbed).update(before)
+    for arm in experiment.arms_at("tiny"):
+        run = make_run(experiment, arm, 10, "tiny", testbed=testbed, cache=cache)
+        record = execute(run, experiment)
+        assert needed | set(experiment.headline) <= set(record["metrics"]), arm
+        assert all(value is not None for name, value in record["metrics"].items() if name in needed), arm
 
 
 @pytest.mark.parametrize("paper", PAPERS)

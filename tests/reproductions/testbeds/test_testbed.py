@@ -48,3 +48,18 @@ def test_every_column_is_there_once_for_every_row_and_the_same_again(name, trial
     plain = load_short("pronunciation") if name != "pronunciation-domains" else testbed
     same = plain.evaluate(model, trial(plain, training=run.settings["training"]))
     assert {column: columns[column] for column in shared} == {column: same[column] for column in shared}
+
+
+def test_a_teacher_that_an_evaluation_makes_is_the_one_that_an_arm_makes(mirrors, trial):
+    """In half precision too: a training inside the evaluation's autocast would go on with weights cast at its start."""
+    found = []
+    for first in ("evaluation", "arm"):
+        testbed = load_short("word-problems")
+        run = trial(testbed, precision="bf16-autocast")
+        run.artifacts.root = run.artifacts.root / first  # neither finds the other's
+        student = testbed.student(run)
+        if first == "evaluation":
+            testbed._sides = None
+            testbed.evaluate(student, run, limit=2)
+        found.append(testbed.teacher(run).state_dict())
+    assert all(found[0][name].equal(found[1][name]) for name in found[0])

@@ -33,7 +33,7 @@ def _load(folder: Path) -> Any:
 
 
 class ToyTestbed:
-    name = "line"
+    name = shelf = "line"
     revision = "revision-1"
     metrics = {
         "error": Metric("mean", ("error",), False, "Error"),
