@@ -205,7 +205,7 @@ def test_sampled_completions_are_read_by_both_tokenizers(tmp_path):
         tmp_path, ours, student, teacher, [MergedChunks()], other=theirs, sampler=Written(*written)
     )
     batch = trainer.data_collator(list(trainer.train_dataset))
-    (made,) = trainer._sampled([batch])
+    (made,) = trainer.sampling([batch])
     texts = [("cdx", True), ("ab", False), ("ef", False), (ROWS[3]["completion"], True)]
     plain = encode_pairs(
         Dataset.from_list(
