@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from methods.slots.samplers import Sampler
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Term
     from reproductions.engine.run import Run
 
 
 def sft(run: Run, dataset: Dataset | None = None) -> Any:
     """Supervised fine-tuning on the testbed's training rows, or on `dataset`."""
-    from methods.trainers.sft import SFTConfig, SFTTrainer
+    from methods.slots.terms import NextToken
+    from methods.trainers import Distiller, SFTConfig
 
     rows = run.testbed.train if dataset is None else dataset
     args = arguments(run, SFTConfig)
-    return trained(run, SFTTrainer(start(run), args=args, **encoded(run, rows)))
+    return trained(run, Distiller(start(run), terms=[NextToken()], args=args, **encoded(run, rows)))
 
 
 def seqkd(run: Run) -> Any:
@@ -41,7 +42,6 @@ def distil(
     run: Run,
     *,
     terms: Sequence[Term] | None = None,
-    auxiliaries: Sequence[Any] = (),
     sampler: Sampler | None = None,
     teacher: Any = None,
     dataset: Dataset | None = None,
@@ -52,21 +52,19 @@ def distil(
 
     From the testbed's teacher, on its training rows and the arm's student, where nothing else is given.
     """
-    from methods.trainers.distillation import DistillationTrainer, SFTConfig, Term
+    from methods.slots.terms import Divergence, PlainText
+    from methods.trainers import Distiller, SFTConfig
 
-    make: Callable[..., Any] = DistillationTrainer
+    made: list[Term] = [Divergence()] if terms is None else list(terms)
     if "plain_text" in run.settings:
-        from methods.trainers.plain_text_distillation import PlainTextDistillationTrainer
-
-        make = partial(
-            PlainTextDistillationTrainer, corpus=run.testbed.pretraining, **run.settings["plain_text"]
-        )
-    trainer = make(
+        settings = run.settings["plain_text"]
+        weight, length = settings["text_weight"], settings["text_length"]
+        made.append(PlainText(run.testbed.pretraining, weight=weight, max_length=length))
+    trainer = Distiller(
         start(run) if student is None else student,
         teacher=run.testbed.teacher(run) if teacher is None else teacher,
         args=arguments(run, SFTConfig),
-        terms=[Term()] if terms is None else terms,
-        auxiliaries=auxiliaries,
+        terms=made,
         sampler=sampler,
         max_completion_length=run.testbed.max_completion_tokens,
         callbacks=list(callbacks),
@@ -78,17 +76,17 @@ def distil(
 
 def divergence(run: Run, *, name: str, **settings: Any) -> Any:
     """One divergence from the teacher on the training rows."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    return distil(run, terms=[Term(name, settings=settings)])
+    return distil(run, terms=[Divergence(name, settings=settings)])
 
 
 def on_policy(run: Run, *, name: str, fraction: float = 1.0, **settings: Any) -> Any:
     """One divergence from the teacher, on the student's own answers in `fraction` of the steps."""
     from methods.slots.samplers import OnPolicy
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    return distil(run, terms=[Term(name, settings=settings)], sampler=OnPolicy(fraction))
+    return distil(run, terms=[Divergence(name, settings=settings)], sampler=OnPolicy(fraction))
 
 
 def teacher_answers(run: Run) -> Dataset:

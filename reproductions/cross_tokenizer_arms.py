@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from methods.trainers.cross_tokenizer import LossTerm
+    from methods.slots.terms import Term
     from reproductions.engine.run import Run
 
 PIECE = 20_000  # rows encoded together: while they are Python lists they take several times the memory
@@ -29,7 +29,8 @@ def seqkd(run: Run) -> Any:
 
 def uld(run: Run, share: float = 1.0) -> Any:
     """ULD and cross entropy on a share of the teacher's answers, in equally many steps."""
-    from methods.trainers.cross_tokenizer import NextToken, SortedProbabilities
+    from methods.slots.terms import NextToken
+    from methods.tokenizers.terms import SortedProbabilities
 
     answers = other_teacher_answers(run)
     answers = answers.select(range(int(len(answers) * share)))
@@ -38,26 +39,26 @@ def uld(run: Run, share: float = 1.0) -> Any:
 
 def alm(run: Run, *, with_sft: bool = False, balance: bool = True, **changes: Any) -> Any:
     """ALM on the training rows; `with_sft` adds the cross entropy, balanced by gradients or one to one."""
-    from methods.trainers.cross_tokenizer import ChunkLikelihood, NextToken
+    from methods.slots.terms import NextToken
+    from methods.tokenizers.terms import ChunkLikelihood
 
     chunks = ChunkLikelihood(**run.settings["alm"] | changes)
-    terms: list[LossTerm] = [NextToken(), chunks] if with_sft else [chunks]
+    terms: list[Term] = [NextToken(), chunks] if with_sft else [chunks]
     return cross_distil(run, terms, gradient_balance=with_sft and balance)
 
 
 def cross_distil(
-    run: Run, terms: Sequence[LossTerm], *, dataset: Dataset | None = None, gradient_balance: bool = False
+    run: Run, terms: Sequence[Term], *, dataset: Dataset | None = None, gradient_balance: bool = False
 ) -> Any:
     """Distillation from the teacher with other tokens, on the training rows where no others are given."""
-    from methods.trainers.cross_tokenizer import CrossTokenizerTrainer, SFTConfig
+    from methods.trainers import Distiller, SFTConfig, Teacher
 
     testbed: Any = run.testbed
     rows = testbed.train if dataset is None else dataset
     limits = getattr(testbed, "pair_limits", ())
-    trainer = CrossTokenizerTrainer(
+    trainer = Distiller(
         start(run),
-        teacher=testbed.other_teacher(run),
-        teacher_tokenizer=testbed.teacher_tokenizer,
+        teacher=Teacher(testbed.other_teacher(run), testbed.teacher_tokenizer),
         terms=terms,
         args=arguments(run, SFTConfig),
         train_dataset=encoded_pairs(rows, testbed.tokenizer, testbed.teacher_tokenizer, *limits),
@@ -81,9 +82,17 @@ def encoded_pairs(
     from methods.tokenizers.text_pairs import encode_pairs
 
     parts = [rows.select(range(i, min(i + PIECE, len(rows)))) for i in range(0, len(rows), PIECE)]
-    limits = {"max_length": max_length, "teacher_max_length": teacher_max_length}
     return concatenate_datasets(
-        [encode_pairs(part, tokenizer, teacher_tokenizer, **limits) for part in parts]
+        [
+            encode_pairs(
+                part,
+                tokenizer,
+                teacher_tokenizer,
+                max_length=max_length,
+                teacher_max_length=teacher_max_length,
+            )
+            for part in parts
+        ]
     )
 
 
@@ -119,26 +128,28 @@ def other_teacher_answers(run: Run) -> Dataset:
 
 def uld_on_data(run: Run) -> Any:
     """Half cross entropy and half sorted probabilities on the training rows, as DSKD's authors run ULD."""
-    from methods.trainers.cross_tokenizer import NextToken, SortedProbabilities
+    from methods.slots.terms import NextToken
+    from methods.tokenizers.terms import SortedProbabilities
 
     return cross_distil(run, [NextToken(weight=0.5), SortedProbabilities(weight=0.5)])
 
 
 def dual_space(run: Run, *, same_tokens: bool = False, **changes: Any) -> Any:
     """DSKD and cross entropy on the training rows; `same_tokens` takes the teacher with the student's tokenizer."""
+    from methods.slots.terms import NextToken
     from methods.tokenizers.dual_space import DualSpace
-    from methods.trainers.cross_tokenizer import CrossTokenizerTrainer, NextToken, SFTConfig
+    from methods.trainers import Distiller, SFTConfig, Teacher
 
     testbed: Any = run.testbed
     student = testbed.sft_start(run)
     teacher = testbed.teacher(run) if same_tokens else testbed.other_teacher(run)
     tokenizers = testbed.tokenizer, testbed.tokenizer if same_tokens else testbed.teacher_tokenizer
-    spaces = DualSpace.between(student, teacher, seed=run.seed, **run.settings["dskd"] | changes)
-    trainer = CrossTokenizerTrainer(
+    settings = run.settings["dskd"] | changes
+    terms = [NextToken(weight=1 - settings["weight"]), DualSpace(**settings)]
+    trainer = Distiller(
         student,
-        teacher=teacher,
-        teacher_tokenizer=tokenizers[1],
-        terms=[NextToken(weight=1 - spaces.weight), spaces],
+        teacher=Teacher(teacher, tokenizers[1]),
+        terms=terms,
         args=arguments(run, SFTConfig),
         train_dataset=encoded_pairs(testbed.train, *tokenizers),
         processing_class=testbed.tokenizer,
@@ -147,17 +158,17 @@ def dual_space(run: Run, *, same_tokens: bool = False, **changes: Any) -> Any:
 
 
 def written_by_student(run: Run, term: str, **settings: Any) -> Any:
-    """One term of methods.trainers.cross_tokenizer on the student's own answers to the training prompts."""
+    """One term of methods.tokenizers.terms on the student's own answers to the training prompts."""
     from methods.slots.samplers import OnPolicy
-    from methods.trainers import cross_tokenizer
+    from methods.tokenizers import terms
+    from methods.trainers import Distiller, SFTConfig, Teacher
 
     testbed: Any = run.testbed
-    trainer = cross_tokenizer.CrossTokenizerTrainer(
+    trainer = Distiller(
         testbed.sft_start(run),
-        teacher=testbed.other_teacher(run),
-        teacher_tokenizer=testbed.teacher_tokenizer,
-        terms=[getattr(cross_tokenizer, term)(**settings)],
-        args=arguments(run, cross_tokenizer.SFTConfig),
+        teacher=Teacher(testbed.other_teacher(run), testbed.teacher_tokenizer),
+        terms=[getattr(terms, term)(**settings)],
+        args=arguments(run, SFTConfig),
         train_dataset=encoded_pairs(testbed.train, testbed.tokenizer, testbed.teacher_tokenizer),
         processing_class=testbed.tokenizer,
         sampler=OnPolicy(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,7 +35,35 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(record, indent=1))
     else:
-        tokens = ", ".join(f"{name} {count:,}" for name, count in record["tokens"].items())
-        print(f"{config.method}: {record['steps']} steps in {record['seconds']:g} s; tokens: {tokens}")
+        print("\n".join(summary(record)))
         print(f"student and tokenizer: {config.output}")
     return 0
+
+
+def summary(record: dict[str, Any]) -> list[str]:
+    """What was done, with whatever was left out counted."""
+    tokens = ", ".join(f"{name} {count:,}" for name, count in record["tokens"].items())
+    rows, budget, labels, made = (record[name] for name in ("rows", "budget", "labels", "rollouts"))
+    limits = f"{budget['prompt_tokens']} + {budget['completion_tokens']} tokens"
+    lines = [f"{record['method']}: {record['steps']} steps in {record['seconds']:g} s; tokens: {tokens}"]
+    parts = [f"{rows['read']:,} read", f"{rows['too_long']:,} left out as longer than {limits}"]
+    parts += [f"{rows['held_out']:,} held out for validation"] if rows["held_out"] else []
+    lines.append(f"rows: {', '.join(parts)}, {rows['trained_on']:,} trained on")
+    if record["unused_fields"]:
+        lines.append(f"fields of the data that nothing reads: {', '.join(record['unused_fields'])}")
+    if labels:
+        lines.append(
+            f"labels: {labels['completions']:,} written, left out: {labels['truncated']:,} cut at "
+            f"{budget['completion_tokens']} tokens, {labels['empty']:,} empty"
+        )
+    if made.get("completions"):
+        lines.append(
+            f"rollouts: {made['completions']:,}, of them {made['truncated']:,} cut at "
+            f"{budget['completion_tokens']} tokens, {made['empty']:,} empty"
+        )
+        if made["truncated"] == made["completions"]:
+            lines.append(
+                "warning: no rollout came to its end, so the student never saw how an answer ends; raise "
+                "completion_tokens, or begin with a student that has learned to end (method: sft)"
+            )
+    return lines

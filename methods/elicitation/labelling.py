@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from methods.errors import MethodError
 from methods.modeling.core import eos_ids
-from methods.modeling.rollouts import left_pad, rollout
+from methods.modeling.rollouts import left_pad, prompt_tokens, rollout
 
 
 @dataclass
@@ -80,13 +80,6 @@ def closest(candidates: Sequence[str], reference: str) -> str:
 
     smooth, words = SmoothingFunction().method2, [reference.split()]
     return max(candidates, key=lambda text: sentence_bleu(words, text.split(), smoothing_function=smooth))
-
-
-def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
-    """Ids of the prompts as training encodes them: with the BOS that a tokenizer's template adds, without its EOS."""
-    rows = tokenizer(list(prompts))["input_ids"]
-    eos = tokenizer.eos_token_id
-    return [row[:-1] if len(row) > 1 and row[-1] == eos else row for row in rows]
 
 
 def _text(tokenizer: Any, prompt: list[int], answer: list[int]) -> str:

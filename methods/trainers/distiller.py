@@ -153,7 +153,7 @@ class Distiller(RowsTrainer):
                 snapshot(model),
                 terms=[TaskFilters(filters)],
                 args=args,
-                train_dataset=self.train_dataset,  # type: ignore[arg-type]
+                train_dataset=self.train_dataset,
                 processing_class=self.processing_class,  # type: ignore[arg-type]
             )
             learner.train()

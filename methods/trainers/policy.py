@@ -19,7 +19,7 @@ from methods.losses.policy_gradient import (
 )
 from methods.modeling.core import core_model, eos_ids, freeze, hidden_states, shared_vocabulary
 from methods.modeling.normalise import window_mean, window_tokens
-from methods.modeling.rollouts import Rollouts, rollout
+from methods.modeling.rollouts import Rollouts, prompt_tokens, rollout
 from methods.modeling.sharding import gathered
 from methods.slots.terms.plain_text import TextBatch, TextStream
 from methods.teachers.store import TeacherStore
@@ -116,6 +116,16 @@ class PolicyDistiller(Remembers, GRPOTrainer):
         pretraining_dataset: Dataset | None = None,
         **kwargs: Any,
     ):
+        generation = args.generation_batch_size
+        assert generation is not None  # GRPOConfig has filled it in
+        if (
+            len(train_dataset) < generation
+        ):  # TRL's sampler drops what does not fill a batch: no step would be made
+            raise MethodError(
+                f"{len(train_dataset)} prompts do not fill one generation batch of {generation} (batch size "
+                f"{args.per_device_train_batch_size} x {args.steps_per_generation} steps_per_generation x "
+                f"{args.world_size} processes): give more prompts, or take a smaller batch"
+            )
         super().__init__(
             model,
             reward_funcs=_no_reward,
@@ -180,9 +190,7 @@ class PolicyDistiller(Remembers, GRPOTrainer):
         """Roll out the batch's prompts and score them with both models: everything the loss needs, per token."""
         student = self.accelerator.unwrap_model(self.model)
         teacher = self.accelerator.unwrap_model(self.teacher)
-        prompts = self.text_tokenizer([row["prompt"] for row in inputs], add_special_tokens=False)[
-            "input_ids"
-        ]
+        prompts = prompt_tokens(self.text_tokenizer, [row["prompt"] for row in inputs])
         with gathered(student):
             rollouts = rollout(
                 student,

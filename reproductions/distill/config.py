@@ -6,13 +6,15 @@ import fnmatch
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest, read_yaml_with_lines
-from reproductions.engine.files import digest
+from reproductions.engine.files import content_digest, digest
+from reproductions.testbeds.sources import model_folder
 
 REQUIRED = ("method", "student", "data", "output")
 BUDGET: dict[str, Any] = {
@@ -86,12 +88,20 @@ class Config:
     @property
     def hash(self) -> str:
         """12 hex digits over everything that changes the student: not where it is written or how often it is saved."""
-        plain = {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in ("path", "output", "save_every", "accept_teacher_terms", "teacher_terms")
-        }
-        return digest(json.loads(json.dumps(plain, default=str)), 12)
+        named = ("method", "settings", "budget", "lora", "precision", "seed")
+        plain = {name: getattr(self, name) for name in named} | {"inputs": self.inputs}
+        return digest(json.loads(json.dumps(plain)), 12)
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """What is read, by its content as it was when this was first asked for; a model of the hub by its name."""
+        models = {"student": self.student}
+        models |= {f"teacher {place}": name for place, name in enumerate(self.teachers, 1)}
+        found = {"data": content_digest(self.data)}
+        for what, name in models.items():
+            folder = model_folder(name)
+            found[what] = name if folder is None else content_digest(folder)
+        return found
 
 
 def load_config(path: Path, methods: Mapping[str, Mapping[str, Any]]) -> Config:
@@ -102,7 +112,7 @@ def load_config(path: Path, methods: Mapping[str, Mapping[str, Any]]) -> Config:
         if name not in known:
             raise lines.error(f'unknown field "{name}"{nearest(name, known)}', name)
     for name in REQUIRED:
-        if not isinstance(data.get(name), str):
+        if not isinstance(data.get(name), str) or not data[name].strip():
             raise lines.error(f'"{name}" is missing or not text', *([name] if name in data else []))
     method = data["method"]
     if method not in methods:
@@ -131,6 +141,7 @@ def load_config(path: Path, methods: Mapping[str, Mapping[str, Any]]) -> Config:
     )
     if not config.data.is_file():
         raise lines.error(f'"data": no file {config.data}', "data")
+    _check_output(config, lines)
     if method == "sft" and teachers:
         raise lines.error(
             "sft learns from the data alone; take the teacher out, or another method", "teacher"
@@ -167,11 +178,22 @@ def family(teacher: str) -> str | None:
     return next((entry for pattern, entry in FAMILIES.items() if fnmatch.fnmatch(name, pattern)), None)
 
 
+def _check_output(config: Config, lines: Lines) -> None:
+    """The student is not written over what it is made from."""
+    taken = {model_folder(name): "a teacher's" for name in config.teachers}
+    taken |= {config.path.parent: "the config file's", model_folder(config.student): "the student's"}
+    for folder, whose in taken.items():
+        if folder is not None and folder.resolve() == config.output:
+            raise lines.error(f'"output" is {whose} own folder {config.output}: name another one', "output")
+    if config.output.exists() and not config.output.is_dir():
+        raise lines.error(f'"output": {config.output} is a file, not a folder', "output")
+
+
 def _teachers(data: Mapping[str, Any], lines: Lines) -> tuple[str, ...]:
     value = data.get("teacher")
     found = value if isinstance(value, list) else [] if value is None else [value]
     for place, name in enumerate(found):
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not name.strip():
             raise lines.error('"teacher" must be a model or a list of models', "teacher", place)
     return tuple(_place(lines.path, name) for name in found)
 

@@ -34,6 +34,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
+VALIDATING = ("distillm",)  # methods that listen to the loss on rows which are held out for it
+
 
 class Parts:
     """Models, rows and arguments, ready for a trainer."""
@@ -44,9 +46,9 @@ class Parts:
         student: PreTrainedModel,
         teachers: list[PreTrainedModel],
         tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None,
+        teacher_tokenizers: list[PreTrainedTokenizerBase],
         rows: Dataset,
-        validation: Dataset,
+        validation: Dataset | None,
         prompt_tokens: int,
         completion_tokens: int,
         arguments: Callable[..., Any],
@@ -54,11 +56,12 @@ class Parts:
         keep: Callable[[str, Callable[[], Any]], Any],
     ):
         self.student, self.teachers, self.tokenizer = student, teachers, tokenizer
-        self.teacher_tokenizer, self.rows, self.validation = teacher_tokenizer, rows, validation
+        self.teacher_tokenizers, self.rows, self.validation = teacher_tokenizers, rows, validation
         self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
         self.arguments, self.settings = arguments, settings
         self.keep = keep  # (name, build) -> plain data, made once even if the run is interrupted
         self.spent: dict[str, int] = {}  # tokens before the training, by model
+        self.labels: dict[str, int] = {}  # how many a teacher wrote, and how many of them were left out
 
     def encoded(self, rows: Dataset) -> Dataset:
         """Token ids and labels of prompt + completion + EOS."""
@@ -74,7 +77,7 @@ def trainer_for(method: str, parts: Parts) -> Trainer:
 
 
 def _fixed(parts: Parts, rows: Dataset) -> dict[str, Any]:
-    from methods.trainers.sft import SFTConfig
+    from methods.trainers import SFTConfig
     from reproductions.testbeds.training import SKIP_PREPARATION
 
     return {
@@ -85,16 +88,18 @@ def _fixed(parts: Parts, rows: Dataset) -> dict[str, Any]:
 
 
 def _sft(parts: Parts) -> Trainer:
-    from methods.trainers.sft import SFTTrainer
+    from methods.slots.terms import NextToken
+    from methods.trainers import Distiller
 
-    return SFTTrainer(parts.student, **_fixed(parts, parts.rows))
+    return Distiller(parts.student, terms=[NextToken()], **_fixed(parts, parts.rows))
 
 
 def _seqkd(parts: Parts) -> Trainer:
     from datasets import Dataset
 
     from methods.elicitation.labelling import label_with_teacher
-    from methods.trainers.sft import SFTTrainer
+    from methods.slots.terms import NextToken
+    from methods.trainers import Distiller
 
     if len(parts.teachers) > 1:
         raise KDError("seqkd takes one teacher")
@@ -103,7 +108,7 @@ def _seqkd(parts: Parts) -> Trainer:
         settings = dict(parts.settings)
         labels, report = label_with_teacher(
             parts.teachers[0],
-            parts.teacher_tokenizer or parts.tokenizer,
+            parts.teacher_tokenizers[0],
             list(parts.rows["prompt"]),
             max_new_tokens=parts.completion_tokens,
             batch_size=settings.pop("label_batch_size"),
@@ -112,16 +117,18 @@ def _seqkd(parts: Parts) -> Trainer:
         return {"rows": labels.to_list(), "report": report.as_dict()}
 
     labels = parts.keep("labels", build)
+    parts.labels = {what: labels["report"][what] for what in ("completions", "truncated", "empty")}
     parts.spent = {who: labels["report"][f"{who}_tokens"] for who in ("teacher", "generated")}
-    return SFTTrainer(parts.student, **_fixed(parts, Dataset.from_list(labels["rows"])))
+    return Distiller(parts.student, terms=[NextToken()], **_fixed(parts, Dataset.from_list(labels["rows"])))
 
 
 def _white_box(parts: Parts) -> dict[str, Any]:
+    from methods.trainers import Teacher
+
     return {
-        "teacher": parts.teachers,
-        "teacher_tokenizer": parts.teacher_tokenizer,
+        "teacher": [Teacher(*pair) for pair in zip(parts.teachers, parts.teacher_tokenizers, strict=True)],
         "max_completion_length": parts.completion_tokens,
-        "eval_dataset": parts.encoded(parts.validation),
+        "eval_dataset": None if parts.validation is None else parts.encoded(parts.validation),
         **_fixed(parts, parts.rows),
     }
 
@@ -129,45 +136,45 @@ def _white_box(parts: Parts) -> dict[str, Any]:
 def _composed(method: str, parts: Parts) -> Trainer:
     """The methods that are a choice of sampler, target and divergence."""
     from methods.slots.samplers import AdaptiveReplay, HalfStudent, OnPolicy, Sampler
-    from methods.slots.targets import AverageLogits, InterpolatedLogits, Teacher
-    from methods.trainers.distillation import DistillationTrainer, Term
+    from methods.slots.targets import AverageLogits, InterpolatedLogits, OneTeacher
+    from methods.slots.terms import Divergence
+    from methods.trainers import Distiller
 
     s = parts.settings
-    target = AverageLogits() if len(parts.teachers) > 1 else Teacher()
+    target = AverageLogits() if len(parts.teachers) > 1 else OneTeacher()
     sampler: Sampler | None = None
     if method == "word-kd":
         weight = s["distillation_weight"]
-        terms = [Term(s["divergence"], weight=weight, temperature=s["temperature"], target=target)]
-        terms += [Term("cross_entropy", weight=1 - weight)] if weight < 1 else []
+        terms = [Divergence(s["divergence"], weight=weight, temperature=s["temperature"], target=target)]
+        terms += [Divergence("cross_entropy", weight=1 - weight)]
     elif method == "gkd":
         own = {"teacher_weight": s["teacher_weight"]} if s["divergence"] == "jensen_shannon" else {}
-        terms = [Term(s["divergence"], settings=own, target=target)]
+        terms = [Divergence(s["divergence"], settings=own, target=target)]
         sampler = OnPolicy(s["on_policy_fraction"], temperature=s["sampling_temperature"])
     elif method == "akl":
-        terms = [Term("adaptive_kl", settings={"head_mass": s["head_mass"]}, target=target)]
+        terms = [Divergence("adaptive_kl", settings={"head_mass": s["head_mass"]}, target=target)]
     elif method == "distillm":
-        terms = [Term(s["divergence"], settings={"skew": s["skew"]}, target=target)]
+        terms = [Divergence(s["divergence"], settings={"skew": s["skew"]}, target=target)]
         sampler = AdaptiveReplay(start=s["start"], rise=s["rise"], validations=s["validations"])
     elif method == "f-distill":
-        terms, sampler = [Term(s["divergence"], target=target)], HalfStudent("data")
+        terms, sampler = [Divergence(s["divergence"], target=target)], HalfStudent("data")
     else:
         share = {name: s[name] for name in ("start", "step_size", "momentum")}
-        terms = [Term(target=InterpolatedLogits(**share))]
+        terms = [Divergence(target=InterpolatedLogits(**share))]
     if len(parts.teachers) > 1 and method == "taid":
         raise KDError("taid takes one teacher")
-    return DistillationTrainer(parts.student, terms=terms, sampler=sampler, **_white_box(parts))
+    return Distiller(parts.student, terms=terms, sampler=sampler, **_white_box(parts))
 
 
 def _minillm(parts: Parts) -> Trainer:
     if len(parts.teachers) > 1:
         raise KDError("minillm takes one teacher")
-    from methods.trainers.minillm import MiniLLMConfig, MiniLLMTrainer
+    from methods.trainers import PolicyConfig, PolicyDistiller, Teacher
 
-    args = parts.arguments(MiniLLMConfig, max_completion_length=parts.completion_tokens, **parts.settings)
-    return MiniLLMTrainer(
+    args = parts.arguments(PolicyConfig, max_completion_length=parts.completion_tokens, **parts.settings)
+    return PolicyDistiller(
         parts.student,
-        teacher=parts.teachers[0],
-        teacher_tokenizer=parts.teacher_tokenizer,
+        teacher=Teacher(parts.teachers[0], parts.teacher_tokenizers[0]),
         args=args,
         train_dataset=parts.rows,
         processing_class=parts.tokenizer,

@@ -172,6 +172,26 @@ def check_config(path: Path, results: Mapping[str, Any], experiment: Experiment)
             f"{path}: made with config {results['config_hash']}, the experiment is now {today}; "
             f"`make reproduce PAPER={experiment.paper} SCALE={scale} ARGS=--replace` makes it again"
         )
+    _check_complete(path, results, experiment)
+
+
+def _check_complete(path: Path, results: Mapping[str, Any], experiment: Experiment) -> None:
+    """Every arm with every seed, and nothing else: a verdict must not change by leaving runs out."""
+    scale = experiment.scale(results["scale"])
+    declared = {(arm, seed) for arm in experiment.arms_at(results["scale"]) for seed in scale.seeds}
+    found = {(run["arm"], run["seed"]) for run in results["runs"]}
+    for these, what in (
+        (declared - found, f"of the {len(declared)} declared runs, missing"),
+        (found - declared, "beyond those that the experiment declares"),
+    ):
+        if these:
+            arm = min(these)[0]
+            seeds = ", ".join(str(seed) for name, seed in sorted(these) if name == arm)
+            raise KDError(
+                f"{path}: {what}: {len(these)}, among them arm {arm} with seed {seeds}; nothing is judged from part of "
+                f"the runs, and `make reproduce PAPER={experiment.paper} SCALE={results['scale']} ARGS=--replace` "
+                "makes them again"
+            )
 
 
 def metrics_of(results: Mapping[str, Any]) -> dict[str, Metric]:

@@ -173,7 +173,9 @@ class Run:
         from transformers import AutoModelForCausalLM
 
         with preserved_random_state():
-            return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+            return AutoModelForCausalLM.from_pretrained(
+                folder, dtype="auto", local_files_only=True, trust_remote_code=False
+            )
 
     def cached_json(self, kind: str, key: Mapping[str, Any], build: Callable[[], Any]) -> Any:
         """Plain data made once per key (and data revision), e.g. what a teacher wrote for SeqKD."""

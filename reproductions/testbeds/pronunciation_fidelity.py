@@ -108,10 +108,12 @@ class PronunciationFidelity(base.Pronunciation):
         training: Mapping[str, Any] = {**run.settings.get("training", {}), **own}
 
         def build() -> list[float]:
-            from methods.trainers.sft import SFTConfig, SFTTrainer
+            from methods.slots.terms import NextToken
+            from methods.trainers import Distiller, SFTConfig
 
-            trainer = SFTTrainer(
+            trainer = Distiller(
                 self.sft_start(run, size),
+                terms=[NextToken()],
                 args=run.arguments(SFTConfig, **training, **SKIP_PREPARATION),
                 train_dataset=encode(self.train, self.tokenizer, base.MAX_TOKENS),
                 processing_class=self.tokenizer,

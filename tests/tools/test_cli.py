@@ -123,24 +123,6 @@ def test_a_closed_pipe_is_no_error():
     assert done.returncode == 0 and done.stderr == b""
 
 
-@pytest.mark.parametrize(
-    ("words", "command"),
-    [
-        (["browse"], "kd browse"),
-        (
-            ["browse", "YEAR=2023-2025", "SCOPE=llm", "HAS_CODE=1", "HAS_REPRODUCTION=1", "SEARCH=on policy"],
-            'kd browse --search "on policy" --year "2023-2025" --scope "llm" --has-code --has-reproduction',
-        ),
-        (["new", "PAPER=x", "ARXIV=2401.00001"], 'kd new "x" --arxiv "2401.00001"'),
-        (["new", "PAPER=x", "ARXIV=2401.00001", "REPRODUCTION=1"], '"2401.00001" --reproduction'),
-        (["check", "PAPER=minillm"], 'kd check "minillm"'),
-        (["check-links"], "kd check-links"),
-    ],
-)
-def test_make_says_the_same_in_variables(words, command):
-    assert command in " ".join(make("--dry-run", *words).split())
-
-
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_explains_itself(verb):
     done = subprocess.run(

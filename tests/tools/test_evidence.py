@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.experiment import config, config_hash, load_experiment
-from tools import evidence, verdicts
+from tools import cli, evidence, verdicts, verify
 
 EXPERIMENT = """
 from reproductions.engine.experiment import Arm, Experiment, Scale
@@ -131,6 +132,18 @@ def test_results_of_another_configuration_are_refused(toy):
     record(toy, config_hash="0" * 12)
     with pytest.raises(KDError, match="config 000000000000"):
         evidence.claims("toy-paper")
+
+
+@pytest.mark.parametrize("kept", [0, 9])
+def test_verify_refuses_a_file_that_runs_were_taken_out_of(toy, monkeypatch, capsys, kept):
+    """An empty list of runs was "not run", exit 0; one with a seed taken out was judged."""
+    record(toy)
+    path = toy / "results" / "tiny.json"
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps(results | {"runs": results["runs"][:kept]}))
+    monkeypatch.setattr(verify, "load_catalog", lambda: SimpleNamespace(papers=["toy-paper"]))
+    assert cli.main(["verify"]) == 2
+    assert f"of the 10 declared runs, missing: {10 - kept}" in capsys.readouterr().err
 
 
 def test_a_hand_edited_figure_is_refused(toy):

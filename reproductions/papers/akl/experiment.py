@@ -14,9 +14,9 @@ from reproductions.settings import DOLLY_SEEDS, dolly, tiny
 
 def sum_of_both(run):
     """Half the forward and half the reverse KL everywhere."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    return distil(run, terms=[Term("forward_kl", weight=0.5), Term("reverse_kl", weight=0.5)])
+    return distil(run, terms=[Divergence("forward_kl", weight=0.5), Divergence("reverse_kl", weight=0.5)])
 
 
 # GPT-2 1.5B -> 120M: 20 epochs in batches of 32 at 5e-4, 512 tokens (in notes on the paper; the same as MiniLLM's

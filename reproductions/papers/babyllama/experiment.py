@@ -22,15 +22,15 @@ def no_distillation(run):
 def distilled(run, teachers):
     """alpha cross entropy + (1 - alpha) T^2 KL to the average of the teachers' logits, from a random start."""
     from methods.slots.targets import AverageLogits
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
     alpha, temperature = run.settings["label_weight"], run.settings["temperature"]
     soft = (1 - alpha) * temperature**2
     return distil(
         run,
         terms=[
-            Term("cross_entropy", weight=alpha),
-            Term("forward_kl", weight=soft, temperature=temperature, target=AverageLogits()),
+            Divergence("cross_entropy", weight=alpha),
+            Divergence("forward_kl", weight=soft, temperature=temperature, target=AverageLogits()),
         ],
         teacher=[teacher(run, name) for name in teachers],
         student=run.testbed.student(run),

@@ -28,12 +28,12 @@ def explicit(run):
 def codi(run, **changes):
     """Explicit and latent reasoning together; the model that comes back reasons in latent thoughts."""
     from methods.modeling.latent_reasoning import attach_latent
-    from methods.trainers.codi import CODITrainer, SFTConfig
+    from methods.trainers import LatentDistiller, SFTConfig
 
     settings = {**run.settings["codi"], **changes}
     model = run.testbed.sft_start(run)
     attach_latent(model, steps=settings.pop("thoughts"), **run.testbed.thought_ids)
-    trainer = CODITrainer(
+    trainer = LatentDistiller(
         model,
         args=arguments(run, SFTConfig),
         train_dataset=run.testbed.branches,

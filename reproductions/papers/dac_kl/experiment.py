@@ -17,44 +17,38 @@ from reproductions.settings import tiny
 
 def on_data(run, *, name=None, band=None, **settings):
     """SFT and one divergence, or the clipped KL, on the training rows."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    divergence = [] if name is None else [Term(name, settings=settings)]
-    return distil(
-        run, terms=[Term("cross_entropy"), *divergence], auxiliaries=[] if name else [clipped(run, band)]
-    )
+    soft = clipped(band) if name is None else Divergence(name, settings=settings)
+    return distil(run, terms=[Divergence("cross_entropy"), soft])
 
 
 def mixed(run, *, correct=False, clip=False, spans=False):
     """SFT on the data half of each batch and a KL on all of it; the paper's three revisions by choice."""
-    from methods.slots.revision import Corrected
-    from methods.slots.samplers import HalfStudent
-    from methods.trainers.distillation import Term
+    from methods.slots.samplers import Corrected, HalfStudent
+    from methods.slots.terms import Divergence
 
     sampler = HalfStudent("data")
-    terms = [Term("cross_entropy", sources=("data",))]
+    terms = [Divergence("cross_entropy", sources=("data",))]
     return distil(
         run,
         sampler=Corrected(sampler) if correct else sampler,
-        terms=terms if clip else [*terms, Term("forward_kl")],
-        auxiliaries=[clipped(run)] * clip + [tied(run)] * spans,
+        terms=[*terms, *([clipped()] if clip else [Divergence("forward_kl")]), *([tied()] if spans else [])],
     )
 
 
-def clipped(run, band=None):
+def clipped(band=None):
     """KL to the clipped teacher; the band learned where none is given."""
-    from methods.slots.revision import ClippedKL, FixedBand, LearnedBand
+    from methods.slots.terms import ClippedKL
 
-    learned = LearnedBand(len(run.testbed.tokenizer), seed=run.seed) if band is None else FixedBand(*band)
-    return ClippedKL(learned)
+    return ClippedKL("learned" if band is None else band)
 
 
-def tied(run):
+def tied():
     """Neighbours within a span; the phonemes with a stress digit are the vowels."""
-    from methods.slots.revision import SpanConsistency
+    from methods.slots.terms import SpanConsistency
 
-    vocabulary = run.testbed.tokenizer.get_vocab()
-    return SpanConsistency(sorted(i for token, i in vocabulary.items() if token[-1].isdigit()))
+    return SpanConsistency("ends-in-digit")
 
 
 EXPERIMENT = Experiment(

@@ -19,36 +19,42 @@ def kd(run):
 
 def ddk(run, **changes):
     """The same on dynamic domain weights."""
-    from methods.trainers.domain_distillation import DomainDistillationTrainer, SFTConfig
-    from reproductions.testbeds.domains import by_domain
+    from methods.slots.samplers import DomainSampler
+    from methods.trainers import Distiller, SFTConfig
 
     settings = {**run.settings["ddk"], "kl_weight": run.settings["kl_weight"], **changes}
     bed = run.testbed
-    trainer = DomainDistillationTrainer(
+    trainer = Distiller(
         bed.sft_start(run),
         teacher=bed.teacher(run),
         args=arguments(run, SFTConfig),
         terms=terms(settings["kl_weight"]),
-        domains=rows_by_domain(run, by_domain(bed.train)),
-        validation=rows_by_domain(run, by_domain(bed.validation)),
-        every=settings["every"],
-        smoothing=settings["smoothing"],
-        **encoded(run, bed.train),
+        sampler=DomainSampler(every=settings["every"], smoothing=settings["smoothing"]),
+        train_dataset=in_domains(run, bed.train),
+        eval_dataset=in_domains(run, bed.validation),
+        processing_class=bed.tokenizer,
     )
     return run.train(trainer)
 
 
 def terms(kl_weight):
     """Cross entropy, and the forward KL where it has a weight."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    soft = [Term("forward_kl", weight=kl_weight)] if kl_weight else []
-    return [Term("cross_entropy"), *soft]
+    soft = [Divergence("forward_kl", weight=kl_weight)] if kl_weight else []
+    return [Divergence("cross_entropy"), *soft]
 
 
-def rows_by_domain(run, datasets):
-    """Tokenised rows by domain."""
-    return {name: encoded(run, rows)["train_dataset"] for name, rows in datasets.items()}
+def in_domains(run, rows):
+    """Tokenised rows with their domain, domain by domain."""
+    from datasets import concatenate_datasets
+
+    from reproductions.testbeds.domains import by_domain
+
+    made = {name: encoded(run, part)["train_dataset"] for name, part in by_domain(rows).items()}
+    return concatenate_datasets(
+        [part.add_column("domain", [name] * len(part)) for name, part in made.items()]
+    )
 
 
 def testbed():

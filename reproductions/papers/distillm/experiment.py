@@ -19,9 +19,11 @@ SKEW: dict[str, Any] = {"skew": 0.1}  # alpha of the paper
 def distillm(run, name="skew_forward_kl"):
     """A skewed divergence on data and adaptively replayed student samples."""
     from methods.slots.samplers import AdaptiveReplay
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    return distil(run, terms=[Term(name, settings=SKEW)], sampler=AdaptiveReplay(**run.settings["replay"]))
+    return distil(
+        run, terms=[Divergence(name, settings=SKEW)], sampler=AdaptiveReplay(**run.settings["replay"])
+    )
 
 
 # A tenth of the steps lies between two validations, as in the paper; the buffer holds as many examples.

@@ -24,7 +24,7 @@ FORWARD, REVERSE = (
 
 def pairs(run, **sides):
     """Terms on teacher's and student's answers to the same prompts."""
-    from methods.slots.contrastive import PairedStudent
+    from methods.slots.samplers import PairedStudent
 
     terms = [term(name, side) for side, name in sides.items()]
     return distil(run, terms=terms, sampler=PairedStudent(**sampling(run)), dataset=teacher_answers(run))
@@ -37,11 +37,10 @@ def sampling(run):
 
 def term(name, *sources, **options):
     """One of the skewed divergences on sequences of some sources."""
-    from methods.slots.contrastive import detached_skew_reverse_kl
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    divergence = detached_skew_reverse_kl if name == REVERSE else name
-    return Term(divergence, settings={"skew": SKEW}, sources=sources, **options)
+    divergence = "detached_skew_reverse_kl" if name == REVERSE else name
+    return Divergence(divergence, settings={"skew": SKEW}, sources=sources, **options)
 
 
 def one_on_both(name):
@@ -68,7 +67,8 @@ def contrastive(run):
 
 def distillm_2(run):
     """The contrastive loss with both curricula."""
-    from methods.slots.contrastive import AdaptiveSkew, PairedStudent, student_share, teacher_share
+    from methods.slots.samplers import PairedStudent
+    from methods.slots.weights import AdaptiveSkew, student_share, teacher_share
 
     def skew(side):
         return AdaptiveSkew(side, base=SKEW, **run.settings["adaptive_skew"])
@@ -83,9 +83,9 @@ def distillm_2(run):
 def gkd(run):
     """JSD on the student's answers; 0.9 is the weight of the teacher in the baseline of the official code."""
     from methods.slots.samplers import OnPolicy
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    jsd = Term("jensen_shannon", settings={"teacher_weight": 0.9})
+    jsd = Divergence("jensen_shannon", settings={"teacher_weight": 0.9})
     return distil(run, terms=[jsd], sampler=OnPolicy(1.0, **sampling(run)))
 
 

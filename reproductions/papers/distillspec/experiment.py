@@ -20,9 +20,9 @@ JSD: dict[str, Any] = {"teacher_weight": 0.5}
 
 def on_teacher_text(run, name):
     """One divergence on answers that the teacher sampled once."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    return distil(run, terms=[Term(name)], dataset=teacher_answers(run))
+    return distil(run, terms=[Divergence(name)], dataset=teacher_answers(run))
 
 
 def testbed():

@@ -28,14 +28,14 @@ def testbed():
 
 def kl(run: Any) -> Any:
     """Half cross entropy, half the KL divergence to the teacher with the student's tokens, at DSKD's temperature."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
     weight, temperature = (run.settings["dskd"][name] for name in ("weight", "temperature"))
     return distil(
         run,
         terms=[
-            Term("cross_entropy", weight=1 - weight),
-            Term("forward_kl", weight=weight, temperature=temperature),
+            Divergence("cross_entropy", weight=1 - weight),
+            Divergence("forward_kl", weight=weight, temperature=temperature),
         ],
     )
 

@@ -20,30 +20,30 @@ def on_teacher_samples(run):
 def on_student_samples(run):
     """Reverse KL on what the student says."""
     from methods.slots.samplers import OnPolicy
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    return distil(run, terms=[Term("reverse_kl")], sampler=OnPolicy(1.0))
+    return distil(run, terms=[Divergence("reverse_kl")], sampler=OnPolicy(1.0))
 
 
 def jensen_shannon(run):
     """KL(p || m) on the teacher's samples, KL(q || m) on the student's, m = (p + q) / 2: skews of one half."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
     half = {"skew": 0.5}
     return symmetric(
         run,
         [
-            Term("skew_forward_kl", settings=half, sources=("teacher",)),
-            Term("skew_reverse_kl", settings=half, sources=("student",)),
+            Divergence("skew_forward_kl", settings=half, sources=("teacher",)),
+            Divergence("skew_reverse_kl", settings=half, sources=("student",)),
         ],
     )
 
 
 def total_variation(run):
     """Total variation on the samples of both sides."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    return symmetric(run, [Term("total_variation")])
+    return symmetric(run, [Divergence("total_variation")])
 
 
 def symmetric(run, terms):

@@ -16,25 +16,33 @@ from reproductions.papers.minillm.settings import PAPER, SMALL, TINY
 
 def sft(run):
     """Go on with supervised fine-tuning."""
-    from methods.trainers.sft import SFTConfig, SFTTrainer
+    from methods.slots.terms import NextToken
+    from methods.trainers import Distiller, SFTConfig
     from reproductions.testbeds.training import SKIP_PREPARATION
 
     args = run.arguments(SFTConfig, **run.settings["sft"], **SKIP_PREPARATION)
-    return run.train(SFTTrainer(baseline_start(run), args=args, **encoded(run, run.testbed.train)))
+    trainer = Distiller(
+        baseline_start(run), terms=[NextToken()], args=args, **encoded(run, run.testbed.train)
+    )
+    return run.train(trainer)
 
 
 def word_kd(run):
     """Match the teacher's next-token distributions on the data (forward KL)."""
-    from methods.trainers.word_kd import SFTConfig, WordKDTrainer
+    from methods.slots.terms import Divergence
+    from methods.trainers import Distiller, SFTConfig
     from reproductions.testbeds.training import SKIP_PREPARATION
 
     settings = dict(run.settings["word_kd"])
     weight = settings.pop("distillation_weight")
-    trainer = WordKDTrainer(
+    trainer = Distiller(
         baseline_start(run),
+        terms=[
+            Divergence("forward_kl", weight=weight),
+            Divergence("cross_entropy", weight=1 - weight),
+        ],
         teacher=run.testbed.teacher(run),
         args=run.arguments(SFTConfig, **settings, **SKIP_PREPARATION),
-        distillation_weight=weight,
         **encoded(run, run.testbed.train),
     )
     return run.train(trainer)
@@ -42,25 +50,26 @@ def word_kd(run):
 
 def seqkd(run):
     """Fine-tune on responses that the teacher wrote for the same prompts."""
-    from methods.trainers.sft import SFTConfig, SFTTrainer
+    from methods.slots.terms import NextToken
+    from methods.trainers import Distiller, SFTConfig
     from reproductions.testbeds.training import SKIP_PREPARATION
 
     args = run.arguments(SFTConfig, **run.settings["seqkd"], **SKIP_PREPARATION)
     rows = teacher_answers(run)
-    return run.train(SFTTrainer(baseline_start(run), args=args, **encoded(run, rows)))
+    return run.train(Distiller(baseline_start(run), terms=[NextToken()], args=args, **encoded(run, rows)))
 
 
 def minillm(run, **ablation):
     """The paper's method, or one of its ablations."""
-    from methods.trainers.minillm import MiniLLMConfig, MiniLLMTrainer
+    from methods.trainers import PolicyConfig, PolicyDistiller
 
     settings = (
         run.settings["minillm"] | {"max_completion_length": run.testbed.max_completion_tokens} | ablation
     )
-    trainer = MiniLLMTrainer(
+    trainer = PolicyDistiller(
         run.testbed.sft_start(run),
         teacher=run.testbed.teacher(run),
-        args=run.arguments(MiniLLMConfig, **settings),
+        args=run.arguments(PolicyConfig, **settings),
         pretraining_dataset=run.testbed.pretraining,
         train_dataset=run.testbed.train,
         processing_class=run.testbed.tokenizer,

@@ -14,12 +14,12 @@ from reproductions.settings import tiny
 
 def kd(run, size):
     """Half labels, half a teacher of some size."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
     share = run.settings["distillation_weight"]
     return distil(
         run,
-        terms=[Term("cross_entropy", weight=1 - share), Term("forward_kl", weight=share)],
+        terms=[Divergence("cross_entropy", weight=1 - share), Divergence("forward_kl", weight=share)],
         teacher=run.testbed.teacher(run, size),
     )
 

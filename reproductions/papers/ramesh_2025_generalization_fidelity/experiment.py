@@ -16,22 +16,25 @@ from reproductions.settings import tiny
 
 def kd(run, temperature=1.0, teacher="medium", student="small", noise=0.0):
     """Forward KL times temperature squared, as in the authors' code ("kld", weight 1)."""
-    from methods.slots.noise import NoisyTeacher
-    from methods.slots.targets import Teacher
-    from methods.trainers.distillation import Term
+    from methods.slots.targets import NoisyTeacher, OneTeacher
+    from methods.slots.terms import Divergence
 
-    target = NoisyTeacher(noise) if noise else Teacher()
-    term = Term(temperature=temperature, settings={"temperature_squared": True}, target=target)
+    target = NoisyTeacher(noise) if noise else OneTeacher()
+    term = Divergence(temperature=temperature, settings={"temperature_squared": True}, target=target)
     start = run.testbed.sft_start(run, student)
     return distil(run, terms=[term], teacher=run.testbed.teacher(run, teacher), student=start)
 
 
 def sft_large(run):
     """Supervised fine-tuning of the large student."""
-    from methods.trainers.sft import SFTConfig, SFTTrainer
+    from methods.slots.terms import NextToken
+    from methods.trainers import Distiller, SFTConfig
 
     start = run.testbed.sft_start(run, "large")
-    return run.train(SFTTrainer(start, args=arguments(run, SFTConfig), **encoded(run, run.testbed.train)))
+    trainer = Distiller(
+        start, terms=[NextToken()], args=arguments(run, SFTConfig), **encoded(run, run.testbed.train)
+    )
+    return run.train(trainer)
 
 
 def testbed():

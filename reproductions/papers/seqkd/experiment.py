@@ -27,9 +27,9 @@ def interpolated(run):
 
 def seqkd_and_word_kd(run):
     """Word-level KD on the teacher's answers, half and half with their likelihood."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
-    terms = [Term("forward_kl", weight=0.5), Term("cross_entropy", weight=0.5)]
+    terms = [Divergence("forward_kl", weight=0.5), Divergence("cross_entropy", weight=0.5)]
     return distil(run, terms=terms, dataset=labels(run, "mode"))
 
 

@@ -16,11 +16,11 @@ from reproductions.settings import tiny
 def taid(run, size=None, **changes):
     """Forward KL to the interpolated target, from the testbed's teacher or one of another size."""
     from methods.slots.targets import InterpolatedLogits
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
     target = InterpolatedLogits(**run.settings["taid"] | changes)
     teacher = run.testbed.teacher(run) if size is None else run.testbed.teacher(run, size)
-    return distil(run, terms=[Term("forward_kl", target=target)], teacher=teacher)
+    return distil(run, terms=[Divergence("forward_kl", target=target)], teacher=teacher)
 
 
 def forward_kl(run, size):

@@ -38,11 +38,11 @@ def ted(run):
 
 def terms(run):
     """The task loss and kl_weight T^2 KL at temperature T."""
-    from methods.trainers.distillation import Term
+    from methods.slots.terms import Divergence
 
     weight, temperature = run.settings["kl_weight"], run.settings["temperature"]
-    soft = Term("forward_kl", weight=weight * temperature**2, temperature=temperature)
-    return [Term("cross_entropy"), soft]
+    soft = Divergence("forward_kl", weight=weight * temperature**2, temperature=temperature)
+    return [Divergence("cross_entropy"), soft]
 
 
 def layers(student, teacher):
@@ -55,7 +55,8 @@ def layers(student, teacher):
 def learnt(run, model_of, blocks, size, key):
     """Filters of some blocks after stage I, made once for each model."""
     from methods.slots.features import LayerFilters
-    from methods.trainers.hidden_matching import FilterTrainer, SFTConfig
+    from methods.slots.terms import TaskFilters
+    from methods.trainers import Distiller, SFTConfig
     from reproductions.testbeds.training import SKIP_PREPARATION
 
     training = {**run.settings["training"], **run.settings["filter_training"]}
@@ -65,7 +66,7 @@ def learnt(run, model_of, blocks, size, key):
         filters = LayerFilters(blocks, model.config.hidden_size, size, seed=key["seed"])
         args = run.arguments(SFTConfig, **training, **SKIP_PREPARATION)
         run.train(
-            FilterTrainer(model, filters=filters, args=args, **encoded(run, run.testbed.train)),
+            Distiller(model, terms=[TaskFilters(filters)], args=args, **encoded(run, run.testbed.train)),
             phase="filters",
         )
         return filters
@@ -76,17 +77,15 @@ def learnt(run, model_of, blocks, size, key):
 
 def match(run, student, teacher, student_filters, teacher_filters, weight):
     """Task loss, KL and squared error of the hidden states."""
-    from methods.trainers.hidden_matching import HiddenMatchingTrainer, SFTConfig
+    from methods.slots.terms import HiddenMatch
+    from methods.trainers import Distiller, SFTConfig
 
-    trainer = HiddenMatchingTrainer(
+    hidden = HiddenMatch(layers(student, teacher), filters=(student_filters, teacher_filters), weight=weight)
+    trainer = Distiller(
         student,
         teacher=teacher,
         args=arguments(run, SFTConfig),
-        terms=terms(run),
-        layers=layers(student, teacher),
-        student_filters=student_filters,
-        teacher_filters=teacher_filters,
-        hidden_weight=weight,
+        terms=[*terms(run), hidden],
         **encoded(run, run.testbed.train),
     )
     return run.train(trainer)

@@ -9,12 +9,13 @@ import itertools
 import pytest
 import torch
 from datasets import Dataset
+from tokenizers import processors
 
 from methods.errors import MethodError
 from methods.modeling.rollouts import Rollouts
 from methods.slots.terms import Divergence
 from methods.trainers import Distiller, PolicyConfig, PolicyDistiller, SFTConfig, Teacher
-from tests.methods.conftest import make_model
+from tests.methods.conftest import letter_tokenizer, make_model
 
 VOCABULARY, LIMIT, EOS = 4, 3, 1
 PROMPT = [2]
@@ -177,6 +178,28 @@ def test_rollouts_are_counted(pair, tokenizer, tmp_path):
     assert 4 <= counts["generated"] <= 20
     assert counts["student"] == 3 * (4 * 3 + counts["generated"])  # scored once, trained on twice
     assert counts["teacher"] == 2 * (4 * 3 + counts["generated"])  # read along, then scored
+
+
+def test_rollouts_begin_as_training_begins(tmp_path):
+    """With the token that a tokenizer's template puts in front (Gemma, Llama), which other methods train on."""
+    tokenizer = letter_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="| $A <eos>", special_tokens=[("|", 2), ("<eos>", EOS)]
+    )
+    student, read = make_model(seed=0), []
+    student.register_forward_pre_hook(
+        lambda module, args, given: read.append(given["input_ids"]), with_kwargs=True
+    )
+    settings = {"max_steps": 1, "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+    trainer_for(student, make_model(seed=1), tokenizer, tmp_path, **settings).train()
+    assert read[0].tolist() == [[2, 3]] * 64
+
+
+def test_fewer_prompts_than_a_generation_batch_are_refused(pair, tokenizer, tmp_path):
+    with pytest.raises(
+        MethodError, match=r"64 prompts do not fill one generation batch of 128 \(batch size 64 x 2"
+    ):
+        trainer_for(*pair, tokenizer, tmp_path, steps_per_generation=2)
 
 
 def test_a_teacher_with_another_tokenizer_is_refused(pair, tokenizer, tmp_path):

@@ -5,44 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
 from catalog.schema import load_catalog
-from reproductions.distill import run as running
 from reproductions.distill.config import check_teacher_terms, load_config
 from reproductions.distill.methods import SETTINGS
-from reproductions.distill.run import RECORD, STATE, distil
+from reproductions.distill.run import RECORD, STATE
 from reproductions.engine.errors import KDError
-from tests.methods.conftest import letter_tokenizer, make_model
 
-WORDS = ["ab", "hello", "x", "distil", "teach", "loss", "token", "kd"]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A teacher, a student and data as a user would have them."""
-    for name, seed, width in (("teacher", 1, 24), ("second", 2, 16), ("student", 0, 16)):
-        make_model(seed=seed, width=width).save_pretrained(tmp_path / name)
-        letter_tokenizer().save_pretrained(tmp_path / name)
-    rows = [{"prompt": f"{word}|", "completion": word[::-1]} for word in WORDS]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path
-
-
-def config_of(folder, method="word-kd", *, name="run", teacher="teacher", steps=4, extra=""):
-    text = (
-        f"method: {method}\nstudent: student\ndata: data.jsonl\noutput: {name}\nsave_every: 2\n"
-        f"budget: {{steps: {steps}, batch_size: 4, learning_rate: 0.01, prompt_tokens: 12, completion_tokens: 12}}\n"
-    )
-    text += f"teacher: {teacher}\n" if teacher else ""
-    path = folder / f"{name}.yaml"
-    path.write_text(text + extra)
-    return path
-
-
-def made(path):
-    return distil(load_config(path, SETTINGS), lambda *_: None)
+from .conftest import WORDS, config_of, made
 
 
 @pytest.mark.parametrize("method", SETTINGS)
@@ -78,12 +50,6 @@ def test_two_teachers_and_lora(folder):
     assert not any("lora" in name for name in names), "adapters are merged in"
 
 
-class Stop(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("within_an_epoch", [False, True])
 @pytest.mark.parametrize(
     ("method", "extra"),
@@ -94,24 +60,15 @@ class Stop(TrainerCallback):
         ("minillm", "settings: {steps_per_generation: 2, num_iterations: 2}\n"),  # remembers its rollouts
     ],
 )
-def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch, method, extra, within_an_epoch):
+def test_an_interrupted_run_goes_on_and_ends_the_same(folder, stopped, method, extra, within_an_epoch):
     if within_an_epoch:  # three steps each, and the checkpoint is after two
         rows = [{"prompt": f"{word}{word}|", "completion": word} for word in WORDS[:4]]
         with (folder / "data.jsonl").open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     whole, cut = (config_of(folder, method, name=name, extra=extra) for name in ("whole", "cut"))
     expected = made(whole)
-    build = running.trainer_for
-
-    def stopping(method, parts):
-        trainer = build(method, parts)
-        trainer.add_callback(Stop())
-        return trainer
-
-    monkeypatch.setattr(running, "trainer_for", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), stopped(at=3):
         made(cut)
-    monkeypatch.setattr(running, "trainer_for", build)
     assert (folder / "cut" / STATE / "checkpoint-2").is_dir()
     clock = folder / "cut" / STATE / "clock.json"
     assert json.loads(clock.read_text())["seconds"] >= 0

@@ -29,7 +29,6 @@ def test_what_is_written_is_read_back_one_run_a_line(recorded, papers):
     made = read_results(recorded)
     assert dumps(made) == recorded.read_text()
     assert sum(line.startswith('  {"arm":') for line in recorded.read_text().splitlines()) == 4
-    check_config(recorded, made, load_experiment("toy", papers))
     assert list_results(papers_root=papers) == [("toy", "tiny", recorded)]
 
 
@@ -122,6 +121,32 @@ def test_a_file_that_is_not_what_it_should_be_is_an_error_with_its_name(recorded
     with pytest.raises(KDError) as error:
         read_results(recorded)
     assert "tiny.json: " in str(error.value) and message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda runs: [run for run in runs if run["seed"] != 2],
+            "of the 9 declared runs, missing: 3, among them arm baseline with seed 2;",
+        ),
+        (lambda runs: [run for run in runs if run["arm"] != "method"], "arm method with seed 0, 1, 2;"),
+        (lambda runs: runs[1:], "missing: 1, among them arm baseline with seed 0;"),
+        (lambda runs: [], "missing: 9, "),
+        (
+            lambda runs: [*runs, runs[0] | {"seed": 9}],
+            "beyond those that the experiment declares: 1, among them arm baseline with seed 9;",
+        ),
+    ],
+)
+def test_a_file_with_runs_taken_out_or_put_in_is_refused(papers, damage, message):
+    """Without the seeds that spoke against it, a claim that was not reproduced became inconclusive."""
+    experiment, path = load_experiment("toy", papers), papers / "toy" / "results" / "tiny.json"
+    whole = results(papers, {arm: levels(1, 1.1, 1.2) for arm in experiment.arms})
+    check_config(path, whole, experiment)
+    with pytest.raises(KDError) as error:
+        check_config(path, whole | {"runs": damage(whole["runs"])}, experiment)
+    assert f"{path}: " in str(error.value) and message in str(error.value)
 
 
 def test_a_file_in_the_wrong_place_is_noticed(recorded, papers):

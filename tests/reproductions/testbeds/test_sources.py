@@ -1,11 +1,22 @@
 """Local mirrors answer like the hub; what is missing or broken is said in one line."""
 
+import ast
+import contextlib
+import json
+import os
+import pty
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from reproductions.engine.errors import KDError
 from reproductions.testbeds import sources
+from tests.methods.conftest import letter_tokenizer, make_model
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +82,58 @@ def test_a_model_folder_without_a_model_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("KD_MODEL_DIR", str(tmp_path))
     with pytest.raises(KDError, match="owner/model: not a model folder"):
         sources.load_pretrained("owner/model")
+
+
+@pytest.fixture
+def with_code(tmp_path):
+    """A model folder whose config names a Python file beside it; the file leaves a trace where it is run."""
+    folder = tmp_path / "with-code"
+    make_model().save_pretrained(folder)
+    letter_tokenizer().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    names = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": names}))
+    (folder / "own.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nclass OwnConfig: pass\nclass OwnModel: pass\n"
+    )
+    return folder
+
+
+def test_code_that_comes_with_a_model_is_not_even_asked_about(with_code):
+    """On a terminal transformers asks whether to run it, and somebody says yes."""
+    code = f"from reproductions.testbeds.sources import load_pretrained\nload_pretrained({str(with_code)!r})"
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, close_fds=True
+    )
+    os.close(theirs)
+    os.write(ours, b"y\n" * 4)
+    said = b""
+    with contextlib.suppress(OSError):  # the terminal is gone when the child is
+        while chunk := os.read(ours, 4096):
+            said += chunk
+    os.close(ours)
+    assert child.wait() == 1 and b"needs code that comes with it, and no such code is run here" in said
+    assert not with_code.with_name("ran").exists() and b"[y/N]" not in said
+
+
+def test_every_model_is_loaded_without_code_of_its_own():
+    """Wherever a model, tokenizer or config is loaded: left out, the argument means that transformers asks."""
+    calls = []
+    for room in ("catalog", "methods", "reproductions", "tools"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                function = getattr(node, "func", None)
+                if not isinstance(function, ast.Attribute) or not function.attr.startswith("from_"):
+                    continue
+                if isinstance(function.value, ast.Name) and function.value.id.startswith("Auto"):
+                    given = {word.arg: word.value for word in node.keywords}
+                    value = given.get("trust_remote_code")
+                    calls.append(
+                        (path.name, node.lineno, isinstance(value, ast.Constant) and value.value is False)
+                    )
+    assert len(calls) >= 6
+    assert not [call for call in calls if not call[2]]
 
 
 def test_a_missing_model_names_every_place(tmp_path, monkeypatch):
