@@ -163,7 +163,7 @@ def _method(paper: Paper, place: _Places) -> Iterator[Missing]:
         what = f"no test of {paper.method}"
         yield Missing("test", _relative(TESTS / f"test_{module}.py"), 1, what)
     matrix = TESTS / "trainers" / "one_update.py"
-    if name.endswith("Trainer") and matrix not in tests:
+    if ".trainers." in paper.method and matrix not in tests:
         at = next((n for n, text in enumerate(_texts(matrix), 1) if text.startswith("TRAINERS")), 1)
         yield Missing(
             "test", _relative(matrix), at, f"{name} does not stand in the invariance matrix (TRAINERS)"

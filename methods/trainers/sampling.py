@@ -145,7 +145,8 @@ class Sampling:
             target, head = linear(trainer.models.say(batch, 1)[0]), head_of(core)
             gap = linear_divergence(hidden, head, *target).values
             drawn = linear_draws(*target, len(head.weight), None if greedy else draws)
-        for who in ("student", "teacher"):
+        stored = isinstance(trainer.models.same[0], TeacherStore)
+        for who in ("student",) if stored else ("student", "teacher"):
             trainer.count_tokens(who, batch["attention_mask"].sum())
         sizes = [int((labels[1:] != -100).sum()) for labels in batch["labels"]]
         parts = zip(gap.split(sizes), drawn.split(sizes), strict=True)

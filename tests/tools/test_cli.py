@@ -265,7 +265,7 @@ def test_show_tells_where_everything_is(kd, monkeypatch, judged):
     assert code == 0
     for part in (
         "catalog/papers/minillm.yaml",
-        "methods.trainers.minillm.MiniLLMTrainer",
+        "methods.trainers.policy.PolicyDistiller",
         "reproductions/papers/minillm/",
         "make reproduce PAPER=minillm",
         "24.6 against 23.3",

@@ -171,7 +171,7 @@ def test_results_show_paper_ours_interval_verdict_and_reason(site):
     assert row.statement in text and row.source in text
     assert row.outcomes[0].explanation in text
     assert "24.6 vs 23.3" in text and "✓ reproduced" in text and "✕ not reproduced" in text
-    assert "make reproduce PAPER=minillm SCALE=tiny" in text and "methods.trainers.minillm" in text
+    assert "make reproduce PAPER=minillm SCALE=tiny" in text and "methods.trainers.policy" in text
     assert "@misc{minillm_2023," in text and "judged by us" in text
     plot = next(address for address in site["papers/minillm.html"].values("src", "img"))
     assert (site["papers/minillm.html"].path.parent / plot).read_bytes()[:4] == b"\x89PNG"
