@@ -43,6 +43,10 @@ class OneTeacher:
         self.index = index
 
     def __call__(self, rows: Rows) -> tuple[Tensor, Head] | TopK:
+        if not -len(rows.teachers) <= self.index < len(rows.teachers):
+            raise MethodError(
+                f"no teacher number {self.index}: {len(rows.teachers)} read the student's tokens"
+            )
         return rows.teachers[self.index]
 
     def begin_step(self, window: Window) -> None:

@@ -64,7 +64,7 @@ class DualSpace(PairTerm, nn.Module):
     def prepare(self, trainer: Any) -> None:
         if not any(True for _ in self.parameters()):
             seed = trainer.args.seed if self.seed is None else self.seed
-            self.between_models(trainer.model, trainer.paired_teacher(), seed=int(seed))
+            self.between_models(trainer.model, trainer.models.paired_teacher(), seed=int(seed))
 
     def between_models(self, student: Any, teacher: Any, *, seed: int = 0) -> DualSpace:
         """Make the projectors for two models, drawn from the seed; a trainer does it otherwise.

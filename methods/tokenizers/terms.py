@@ -93,8 +93,8 @@ class ChunkLikelihood(PairTerm):
 
     Mean over the smallest common chunks. `debias` multiplies a chunk's probability by that of a word boundary behind
     it: a token that begins with one of the characters of `boundary`, or a special one. A chunk behind which the
-    teacher's boundary probability is at most `threshold` is joined to the next one. EOS ends a chunk for certain. Joined
-    chunks still count as the ones they are made of.
+    teacher's boundary probability is at most `threshold` is joined to the next one. EOS ends a chunk for certain.
+    Joined chunks still count as the ones they are made of.
     Source: Minixhofer et al., arXiv 2503.20083, section 3, appendix B (tau 100, gamma 0.1, f the KL); A.2 for others.
     """
 
@@ -118,7 +118,7 @@ class ChunkLikelihood(PairTerm):
     def prepare(self, trainer: Any) -> None:
         self._boundary = tuple(
             starts_with(tokenizer, self.boundary.encode(), size).to(trainer.accelerator.device)
-            for tokenizer, size in trainer.pair_vocabularies()
+            for tokenizer, size in trainer.models.pair_vocabularies()
         )
 
     def count(self, batch: Mapping[str, Any]) -> Tensor:

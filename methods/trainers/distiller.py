@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,27 +11,25 @@ from typing import Any, Protocol
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from methods.errors import MethodError
-from methods.losses.fused.linear import head_of
-from methods.modeling.core import core_model, freeze, hidden_states, snapshot
+from methods.modeling.core import core_model, snapshot
 from methods.modeling.normalise import window_mean, window_tokens
-from methods.slots.features import LayerFilters, recorded_blocks
-from methods.slots.rows import Rows, Side
+from methods.slots.features import LayerFilters
 from methods.slots.samplers import Example, Sampler
 from methods.slots.term import Term, Window, weight_at
 from methods.slots.terms.hidden import TaskFilters
-from methods.teachers.store import TeacherStore
-from methods.tokenizers.alignment import ByteSpans, shared_tokens
+from methods.tokenizers.alignment import ByteSpans
 from methods.tokenizers.text_pairs import PairCollator, encode_pairs, eos_of
 from methods.trainers.base import RowsTrainer, same_random_numbers
+from methods.trainers.models import SAID, Models
 from methods.trainers.sampling import Sampling
-from methods.trainers.teachers import Said, Teachers, as_teachers, readers
+from methods.trainers.teachers import Teachers, as_teachers, readers
 from methods.trainers.trl_compat import SFTConfig, through_wrapper
 from methods.trainers.views import SameTokens, TextPairs, View
 
-TERMS, SAID = "loss_terms", "said_by_teachers"
+TERMS = "loss_terms"
 
 
 class Hook(Protocol):
@@ -49,7 +46,8 @@ class Distiller(RowsTrainer):
     loss = sum_terms weight * (sum over the accumulation window and all ranks) / (the term's own count there)
 
     A term of weight 0 is left out. A term counts completion tokens where it says nothing else, whatever their source.
-    Counts depend on the ids alone, so that micro-batches and ranks do not change the update. A term that is a module learns along (methods.slots.term).
+    Counts depend on the ids alone, so that micro-batches and ranks do not change the update. A term that is a module
+    learns along (methods.slots.term).
     Teachers are frozen and never resized; each is held against the student's tokenizer. Those with the student's tokens
     read its ids, heads of different size sharing the leading ones; a `TeacherStore` takes a teacher's place where the
     sequences are those that it was filled with. Where a term compares two tokenisations, rows are text (`prompt`,
@@ -86,18 +84,16 @@ class Distiller(RowsTrainer):
             raise MethodError("a distillation needs at least one term")
         given = as_teachers(teacher)
         who = readers(given, terms, core_model(model), processing_class)
-        self._pair_of: tuple[Any, ...] = ()
+        pair_of: tuple[Any, ...] = ()
         if who.pair is not None:
-            self._pair_of = (processing_class, who.pair.tokenizer or processing_class)
+            pair_of = (processing_class, who.pair.tokenizer or processing_class)
             args, kept = copy.copy(args), [getattr(sampler, "column", None)]
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             args.remove_unused_columns = False
             limits = args.max_length, teacher_max_length or args.max_length
-            train_dataset = _paired(train_dataset, self._pair_of, limits, kept)
-            eval_dataset = (
-                None if eval_dataset is None else _paired(eval_dataset, self._pair_of, limits, kept)
-            )
-            collator = PairCollator(*(_pad_of(tokenizer) for tokenizer in self._pair_of))
+            train_dataset = _paired(train_dataset, pair_of, limits, kept)
+            eval_dataset = None if eval_dataset is None else _paired(eval_dataset, pair_of, limits, kept)
+            collator = PairCollator(*(_pad_of(tokenizer) for tokenizer in pair_of))
             kwargs["data_collator"] = collator
         super().__init__(
             model,
@@ -108,66 +104,25 @@ class Distiller(RowsTrainer):
             **kwargs,
         )
         self.terms, self.hooks, self.gradient_balance = tuple(terms), tuple(hooks), gradient_balance
-        prepared = {id(one): self._prepared(one.model) for one in given}
-        self.teachers = [prepared[id(one)] for one in given]
-        self.same = [prepared[id(one)] for one in who.same]
-        self._pair = None if who.pair is None else prepared[id(who.pair)]
-        self._read_ids, self._read_pair = who.read_ids, who.read_pair
-        self.first_is_paired = who.first_is_paired
+        self.models = Models(self, given, who, pair_of)
         self.sampling = None if sampler is None else Sampling(self, sampler, max_completion_length)
         self.view: View = SameTokens(self.processing_class.pad_token_id)  # type: ignore[union-attr]
-        if self._pair is not None:
+        if pair_of:
             stops = set() if self.sampling is None else set(self.sampling.stop_ids)
-            spans = [ByteSpans(tokenizer) for tokenizer in self._pair_of]
+            spans = [ByteSpans(tokenizer) for tokenizer in pair_of]
             self.view = TextPairs(spans, limits, collator, stops.__contains__)
-            device = self.accelerator.device
-            sizes = torch.tensor([size for _, size in self.pair_vocabularies()], device=device)
-            ids = torch.tensor(shared_tokens(*self._pair_of), device=device)
-            self._shared = ids[:, (ids < sizes.unsqueeze(1)).all(0)]
-            self._eos = tuple(eos_of(tokenizer) for tokenizer in self._pair_of)
-        for one in (*self.terms, *self.hooks, sampler):
-            if hasattr(one, "prepare"):
-                one.prepare(self)
-        self._student_blocks = sorted({block for term in terms for block in term.student_blocks})
-        self._teacher_blocks = sorted({block for term in terms for block in term.teacher_blocks})
+        parts: list[Any] = [*self.terms, *self.hooks, sampler]
+        for part in parts:
+            if hasattr(part, "prepare"):
+                part.prepare(self)
+        self.models.record(terms)
         learning = [term for term in self.terms if isinstance(term, nn.Module)]
         self._learning = nn.ModuleList(learning).to(self.accelerator.device)
         self._factors: list[Tensor | float] | None = None
         self._window_loss: Tensor | None = None
         self._looking = False  # at gradients, before the step: what is read then is no training
 
-    def _prepared(self, teacher: PreTrainedModel | TeacherStore) -> Any:
-        if isinstance(teacher, TeacherStore):
-            return teacher
-        return self.accelerator.prepare_model(freeze(teacher), evaluation_mode=True)
-
     # What terms, hooks and samplers may ask.
-
-    def first_teacher(self) -> Any:
-        """The first teacher's model. Raises MethodError for a store of what it says."""
-        if not self.teachers or isinstance(self.teachers[0], TeacherStore):
-            raise MethodError("this needs the first teacher itself, not a store of what it says")
-        return core_model(self.accelerator.unwrap_model(self.teachers[0]))
-
-    def paired_teacher(self) -> Any:
-        """The model of the teacher that reads its own tokenisation."""
-        if self._pair is None:
-            raise MethodError("no teacher reads a tokenisation of its own")
-        return core_model(self.accelerator.unwrap_model(self._pair))
-
-    def pair_vocabularies(self) -> list[tuple[Any, int]]:
-        """Tokenizer and size of the LM head, of the student and of the teacher with its own tokenisation."""
-        student = core_model(self.accelerator.unwrap_model(self.model))
-        cores = student, self.paired_teacher()
-        return [(t, len(head_of(core).weight)) for t, core in zip(self._pair_of, cores, strict=True)]
-
-    def shared_size(self, index: int = 0) -> int:
-        """How many leading ids the student shares with a teacher that reads the student's."""
-        teacher = self.same[index]
-        size = len(head_of(core_model(self.accelerator.unwrap_model(self.model))).weight)
-        if isinstance(teacher, TeacherStore):
-            return min(size, teacher.vocabulary)
-        return min(size, len(head_of(core_model(self.accelerator.unwrap_model(teacher))).weight))
 
     def examples_by(self, column: str, rows: Dataset) -> dict[str, list[Example]]:
         """The examples of tokenised rows by what stands in a column, in the order in which that first appears."""
@@ -185,11 +140,11 @@ class Distiller(RowsTrainer):
 
         As this trainer trains, but at a learning rate and from a seed of their own; its random numbers stay.
         """
-        if self._pair is not None:
+        if self.models.pair is not None:
             raise MethodError("task filters are taught on one tokenisation, not on rows of two")
-        args = copy.copy(self.args)
+        args: Any = copy.copy(self.args)
         args.output_dir = str(Path(str(self.args.output_dir)) / "task-filters")
-        args.save_strategy, args.dataset_kwargs = "no", {"skip_prepare_dataset": True}  # type: ignore[assignment]
+        args.save_strategy, args.dataset_kwargs = "no", {"skip_prepare_dataset": True}
         args.seed = args.data_seed = seed
         args.learning_rate = args.learning_rate if learning_rate is None else learning_rate
         filters = LayerFilters(tuple(blocks), model.config.hidden_size, size, seed=seed)
@@ -197,8 +152,8 @@ class Distiller(RowsTrainer):
             learner = Distiller(
                 snapshot(model),
                 terms=[TaskFilters(filters)],
-                args=args,  # type: ignore[arg-type]
-                train_dataset=self.train_dataset,  # type: ignore[arg-type]
+                args=args,
+                train_dataset=self.train_dataset,
                 processing_class=self.processing_class,  # type: ignore[arg-type]
             )
             learner.train()
@@ -322,8 +277,8 @@ class Distiller(RowsTrainer):
             sums: list[Any] = [0] * len(self.terms)
             for batch in batches:
                 with self.accelerator.autocast():
-                    batch[SAID] = self._say(batch)
-                    rows = self._rows(core, *self.student_states(core, batch), batch)
+                    batch[SAID] = self.models.said(batch)
+                    rows = self.models.rows(core, batch)
                     weight = rows.head.weight.detach().requires_grad_()
                     head = replace(rows.head, weight=weight)
                     pair = None if rows.pair is None else (replace(rows.pair[0], head=head), rows.pair[1])
@@ -363,7 +318,7 @@ class Distiller(RowsTrainer):
             factors = self._window_factors([inputs], num_items_in_batch)
 
         def total() -> Tensor:
-            rows = self._rows(core, *self.student_states(core, inputs), inputs)
+            rows = self.models.rows(core, inputs)
             total = rows.hidden.sum() * 0  # a graph even where no term has items
             for factor, term in zip(factors, self.terms, strict=True):
                 total = total + factor * term.total(rows)
@@ -379,108 +334,6 @@ class Distiller(RowsTrainer):
             self._window_loss = seen if self._window_loss is None else self._window_loss + seen
         return loss
 
-    def student_states(self, core: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[int, Tensor]]:
-        """Last hidden states (N, H) at the completion tokens, and the outputs (N, H) of the blocks asked for."""
-        return _states(core, batch, "", self._student_blocks)
-
-    def say(self, batch: Mapping[str, Any], count: int | None = None) -> tuple[Any, ...]:
-        """What the first `count` teachers (default: all) of the student's ids say at the completion tokens."""
-        rows = []
-        for prepared in self.same[:count]:
-            if isinstance(prepared, TeacherStore):
-                rows.append(prepared.rows(batch))
-                continue
-            teacher = self.accelerator.unwrap_model(prepared)
-            with torch.no_grad():
-                hidden, _ = _states(teacher, batch)
-            rows.append((hidden, head_of(teacher)))
-        return tuple(rows)
-
-    def _say(self, batch: Mapping[str, Any]) -> Said:
-        """What all teachers that a term reads say of a batch."""
-        said = Said()
-        own = not self.first_is_paired and self._teacher_blocks
-        with (
-            recorded_blocks(self.first_teacher(), self._teacher_blocks) if own else nullcontext({}) as states
-        ):
-            if self._read_ids:
-                said.rows = self.say(batch)
-                models = sum(not isinstance(teacher, TeacherStore) for teacher in self.same)
-                if models:
-                    said.tokens = models * batch["attention_mask"].sum()
-                where = batch["labels"][:, 1:] != -100
-                said.blocks = {block: state[:, :-1][where] for block, state in states.items()}
-        if self._read_pair:
-            asked = self._teacher_blocks if self.first_is_paired else []
-            with torch.no_grad():
-                said.pair, blocks = _states(self.paired_teacher(), batch, "teacher_", asked)
-            said.blocks |= blocks
-            said.tokens = said.tokens + batch["teacher_attention_mask"].sum()
-        return said
-
-    def _rows(
-        self, core: Any, hidden: Tensor, blocks: Mapping[int, Tensor], batch: Mapping[str, Any]
-    ) -> Rows:
-        where = batch["labels"][:, 1:] != -100
-        labels, said = batch["labels"][:, 1:][where], batch.get(SAID)
-        if said is None:
-            said = self._say(batch)
-        if isinstance(said.tokens, Tensor):
-            self.count_tokens("teacher", said.tokens)
-        sequence, source = _sequences(where), batch.get("source")
-        return Rows(
-            hidden=hidden,
-            head=head_of(core),
-            teachers=said.rows,
-            labels=labels,
-            source=torch.zeros_like(sequence) if source is None else source[sequence],
-            sequence=sequence,
-            position=(where.cumsum(-1) - 1)[where],
-            core=core,
-            batch=batch,
-            blocks=blocks,
-            teacher_blocks=said.blocks,
-            pair=None if said.pair is None else self._sides(core, hidden, said.pair, batch),
-        )
-
-    def _sides(
-        self, core: Any, hidden: Tensor, theirs: Tensor, batch: Mapping[str, Any]
-    ) -> tuple[Side, Side]:
-        counts = batch["chunks"].amax(1) + 1
-        offsets = counts.cumsum(0) - counts
-
-        def side(model: Any, hidden: Tensor, which: int) -> Side:
-            prefix = ("", "teacher_")[which]
-            rows = batch[prefix + "labels"][:, 1:] != -100
-            sequence, inside = _sequences(rows), batch[prefix + "chunks"][:, 1:][rows]
-            return Side(
-                hidden=hidden,
-                head=head_of(model),
-                labels=batch[prefix + "labels"][:, 1:][rows],
-                sequence=sequence,
-                chunks=torch.where(inside >= 0, inside + offsets[sequence], -1),
-                shared=self._shared[which],
-                eos=self._eos[which],
-                inputs=batch[prefix + "input_ids"][:, :-1][rows],
-                embed=model.get_input_embeddings(),
-            )
-
-        return side(core, hidden, 0), side(self.paired_teacher(), theirs, 1)
-
-
-def _states(
-    model: Any, batch: Mapping[str, Any], prefix: str = "", asked: Sequence[int] = ()
-) -> tuple[Tensor, dict[int, Tensor]]:
-    where = batch[prefix + "labels"][:, 1:] != -100
-    with recorded_blocks(model, asked) if asked else nullcontext({}) as states:
-        hidden = hidden_states(model, batch[prefix + "input_ids"], batch[prefix + "attention_mask"])
-        return hidden[:, :-1][where], {block: state[:, :-1][where] for block, state in states.items()}
-
-
-def _sequences(rows: Tensor) -> Tensor:
-    """The row of the batch of each of the N marked places."""
-    return torch.arange(len(rows), device=rows.device).unsqueeze(1).expand_as(rows)[rows]
-
 
 def _pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
     return eos_of(tokenizer) if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
@@ -492,7 +345,7 @@ def _paired(
     """Rows of text under both tokenizers; those that are already stay as they are."""
     if "teacher_input_ids" in rows.column_names:
         return rows
-    columns = [name for name in kept if name in rows.column_names]
+    columns = [name for name in kept if name is not None and name in rows.column_names]
     longest, teacher_longest = limits
     return encode_pairs(
         rows, *tokenizers, max_length=longest, teacher_max_length=teacher_longest, keep=columns

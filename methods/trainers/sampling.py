@@ -118,9 +118,9 @@ class Sampling:
         return completions
 
     def _writing_teacher(self) -> Any:
-        if not self.trainer.same:
+        if not self.trainer.models.same:
             raise MethodError("a teacher with other tokens cannot write half of a completion")
-        teacher = self.trainer.same[0]
+        teacher = self.trainer.models.same[0]
         if isinstance(teacher, TeacherStore):
             raise MethodError("a teacher store cannot generate: this sampler needs the teacher itself")
         return self.trainer.accelerator.unwrap_model(teacher)
@@ -131,7 +131,7 @@ class Sampling:
     ) -> list[Comparison]:
         """What the first teacher of the student's ids and the student say at each token."""
         trainer, student = self.trainer, self._student
-        if not trainer.same:
+        if not trainer.models.same:
             raise MethodError(
                 "a teacher with other tokens cannot be compared with the student token by token"
             )
@@ -140,12 +140,13 @@ class Sampling:
         core = core_model(student)
         with trainer.accelerator.autocast():
             with _evaluating(student):
-                hidden, _ = trainer.student_states(core, batch)
+                hidden, _ = trainer.models.student_states(core, batch)
             # Tokens count in training only.
-            target, head = linear(trainer.say(batch, 1)[0]), head_of(core)
+            target, head = linear(trainer.models.say(batch, 1)[0]), head_of(core)
             gap = linear_divergence(hidden, head, *target).values
             drawn = linear_draws(*target, len(head.weight), None if greedy else draws)
-        for who in ("student", "teacher"):
+        stored = isinstance(trainer.models.same[0], TeacherStore)
+        for who in ("student",) if stored else ("student", "teacher"):
             trainer.count_tokens(who, batch["attention_mask"].sum())
         sizes = [int((labels[1:] != -100).sum()) for labels in batch["labels"]]
         parts = zip(gap.split(sizes), drawn.split(sizes), strict=True)
@@ -169,10 +170,10 @@ class Sampling:
         """exp of the mean -log q(label) by group, of student and first teacher, per token of the student."""
         trainer = self.trainer
         if self._teacher_perplexities is None:
-            if not trainer.teachers:
+            if not trainer.models.teachers:
                 raise MethodError("this sampler holds the student against a teacher: give the trainer one")
-            prefix = "teacher_" if trainer.first_is_paired else ""
-            self._teacher_perplexities = self._perplexities(trainer.first_teacher(), groups, prefix)
+            prefix = "teacher_" if trainer.models.who.first_is_paired else ""
+            self._teacher_perplexities = self._perplexities(trainer.models.first_teacher(), groups, prefix)
         return self._perplexities(core_model(self._student), groups), self._teacher_perplexities
 
     @torch.no_grad()

@@ -51,7 +51,7 @@ class Readers:
 
 def as_teachers(given: Teachers | Sequence[Teachers] | None) -> list[Teacher]:
     """One or several teachers, or none, as a list."""
-    some = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    some: list[Any] = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
     return [one if isinstance(one, Teacher) else Teacher(one) for one in some]
 
 

@@ -64,19 +64,19 @@ class TextPairs:
     ):
         self.pad_id, self.retokenised = collator.pad_id, 0
         self._spans, self._limits, self._collator, self._ends = spans, limits, collator, ends
-        self._window: dict[tuple[Any, ...], dict[str, Any]] = {}
-        self._data: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._window: dict[Any, dict[str, Any]] = {}  # rows by prompt and completion, and one by prompt alone
+        self._data: dict[Any, dict[str, Any]] = {}
 
     def examples(self, batch: Mapping[str, Any]) -> list[Example]:
         rows = rows_of(batch)
         examples = [example_of(row) for row in rows]
-        self._window |= {_key(example): row for example, row in zip(examples, rows, strict=True)}
+        self._window |= _by_example(examples, rows)
         return examples
 
     def examples_in(self, rows: Dataset) -> list[Example]:
-        listed: list[dict[str, Any]] = list(rows)  # type: ignore[arg-type]
+        listed: list[dict[str, Any]] = list(rows)
         examples = [example_of(row) for row in listed]
-        self._data |= {_key(example): row for example, row in zip(examples, listed, strict=True)}
+        self._data |= _by_example(examples, listed)
         return examples
 
     def begin_window(self) -> None:
@@ -87,7 +87,7 @@ class TextPairs:
         known = [self._window.get(_key(e)) or self._data.get(_key(e)) for e in examples]
         new = [e for e, row in zip(examples, known, strict=True) if row is None]
         made = encode_texts(
-            [e.text if e.text is not None else self._spans[0].text(e.prompt) for e in new],
+            [self._prompt(e) for e in new],
             [self._spans[0].text(e.completion) for e in new],
             self._spans,
             self._limits,
@@ -101,9 +101,20 @@ class TextPairs:
         batch["source"] = torch.tensor([SOURCES.index(e.source) for e in examples])
         return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
+    def _prompt(self, example: Example) -> str:
+        """The prompt as text: its own, that of a row of the window, or what the ids spell."""
+        row = self._window.get(tuple(example.prompt))
+        known = example.text if row is None or example.text is not None else row["prompt"]
+        return self._spans[0].text(example.prompt) if known is None else known
+
 
 def _key(example: Example) -> tuple[Any, ...]:
-    return tuple(example.prompt), tuple(example.completion), example.text
+    return tuple(example.prompt), tuple(example.completion)
+
+
+def _by_example(examples: Sequence[Example], rows: Sequence[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    by_prompt = {tuple(example.prompt): row for example, row in zip(examples, rows, strict=True)}
+    return by_prompt | {_key(example): row for example, row in zip(examples, rows, strict=True)}
 
 
 def example_of(row: Mapping[str, Any]) -> Example:

@@ -273,7 +273,7 @@ def test_show_tells_where_everything_is(kd, monkeypatch, judged):
     assert code == 0
     for part in (
         "catalog/papers/minillm.yaml",
-        "methods.trainers.minillm.MiniLLMTrainer",
+        "methods.trainers.policy.PolicyDistiller",
         "reproductions/papers/minillm/claims.yaml",
         "reproductions/papers/minillm.md",
         "make reproduce PAPER=minillm",

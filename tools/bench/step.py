@@ -61,13 +61,14 @@ Build = Callable[[Case, str], Any]  # (case, output folder) -> a trainer
 def ours(case: Case, folder: str) -> Any:
     """Our trainer, with the sampler of GKD where the student's own sequences are wanted."""
     from methods.slots.samplers import OnPolicy
-    from methods.trainers.distillation import DistillationTrainer, SFTConfig, Term
+    from methods.slots.terms import Divergence
+    from methods.trainers import Distiller, SFTConfig
 
     student, teacher = models(case)
     weight = {"teacher_weight": BETA[case.divergence]} if case.divergence == "jensen_shannon" else {}
-    return DistillationTrainer(
+    return Distiller(
         student, teacher=teacher, args=SFTConfig(**settings(case, folder)), train_dataset=examples(case),
-        processing_class=tokenizer(), terms=[Term(case.divergence, settings=weight)],
+        processing_class=tokenizer(), terms=[Divergence(case.divergence, settings=weight)],
         sampler=OnPolicy(1.0) if case.on_policy else None, max_completion_length=case.length // 2,
     )  # fmt: skip
 

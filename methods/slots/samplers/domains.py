@@ -49,8 +49,8 @@ class DomainSampler:
     """Replaces every example of a window by one of a domain drawn by the weights, which move every `every` steps.
 
     Rows say their domain in `column`, those to learn from and those of the validation data, on which the perplexities
-    of student and first teacher are measured. All ranks draw the same numbers and take every `ranks`-th example, so the
-    global batch does not depend on their number. A domain is gone through in shuffled order before an example comes
+    of student and first teacher are measured. All ranks draw the same numbers and each takes its part, so the global
+    batch does not depend on their number. A domain is gone through in shuffled order before an example comes
     again. `sampler` may then do with the drawn examples what it does with those of any window.
     Source: DDK, arXiv 2407.16154 (`every` is K, 1000 of 30,000 steps there; `smoothing` is alpha).
     """
@@ -101,7 +101,8 @@ class DomainSampler:
         self._step += 1
         names, shares = list(self.weights.shares), list(self.weights.shares.values())
         chosen = draws.choices(names, shares, k=len(window) * step.ranks)
-        examples = [self._next(name, draws) for name in chosen][step.rank :: step.ranks]
+        size = len(window)
+        examples = [self._next(name, draws) for name in chosen][step.rank * size : (step.rank + 1) * size]
         return examples if self.sampler is None else self.sampler(examples, step)
 
     def state(self) -> dict[str, Any]:

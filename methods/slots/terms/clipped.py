@@ -89,8 +89,8 @@ class ClippedKL(Term, nn.Module):
     """KL(clip(p) || q), clip(p) the teacher clipped to a band of its quantiles: mean over completion tokens.
 
     `band` is "learned", two quantiles (`[0.05, 0.95]`), or a module that makes them of p. A learned one starts between
-    `start` with weights of `seed` (the trainer's where None), and learns with the student, from the same loss. Logits of
-    `chunk_size` rows exist at a time (default: by memory).
+    `start` with weights of `seed` (the trainer's where None), and learns with the student, from the same loss. Logits
+    of `chunk_size` rows exist at a time (default: by memory).
     Source: DAC-KL, arXiv 2407.10068, eq. 8; how the sub-network learns is our reading.
     """
 
@@ -118,7 +118,7 @@ class ClippedKL(Term, nn.Module):
     def prepare(self, trainer: Any) -> None:
         if self.band is None:
             seed = int(trainer.args.seed if self.seed is None else self.seed)
-            self.band = LearnedBand(trainer.shared_size(0), seed=seed, **self._learned)  # type: ignore[arg-type]
+            self.band = LearnedBand(trainer.models.shared_size(0), seed=seed, **self._learned)  # type: ignore[arg-type]
 
     def total(self, rows: Rows) -> Tensor:
         assert self.band is not None, "no trainer has prepared this term"

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head, linear_cross_entropy
 from methods.losses.mutual_information import MutualInformation
-from methods.modeling.core import core_model
 from methods.registry import component
 from methods.slots.features import HIDDEN_DISTANCES, LayerFilters, Pairs, uniform_layers
 from methods.slots.rows import Rows, count_chunks
@@ -28,9 +27,9 @@ class HiddenMatch(Term, nn.Module):
     Mean over completion tokens; of a teacher with other tokens over the chunks that both cut alike, by the states that
     predict a chunk's first token, which have read the same text. `layers`: "uniform", or pairs of blocks from 0.
     `filters`: None, where F maps to the teacher's width and learns with the student, from `seed` or the trainer's seed
-    (LWD); "task", where filters of both sides, `size` wide (None: the teacher's width), first learn to predict the answer on
-    the frozen models, at `filter_learning_rate` (None: the trainer's), the teacher's from seed 0 whatever the trainer's
-    (TED); or a pair of `LayerFilters`, F and G, which may be None. F learns on, G is frozen.
+    (LWD); "task", where filters of both sides, `size` wide (None: the teacher's width), first learn to predict the
+    answer on the frozen models, at `filter_learning_rate` (None: the trainer's), the teacher's from seed 0 whatever the
+    trainer's (TED); or a pair of `LayerFilters`, F and G, which may be None. F learns on, G is frozen.
     `distance`: "squared-error" (a mean over dimensions, so its weight is large), "cosine", "mutual-information" with a
     critic for each pair, which learns along, or such modules: F (N, D), G (N, D) and the numbers of their sequences
     (N,) to a value (N,).
@@ -70,11 +69,11 @@ class HiddenMatch(Term, nn.Module):
 
     def prepare(self, trainer: Any) -> None:
         student, teacher = (
-            core_model(trainer.accelerator.unwrap_model(trainer.model)),
-            trainer.first_teacher(),
+            trainer.models.student(),
+            trainer.models.first_teacher(),
         )
         seed = int(trainer.args.seed if self.seed is None else self.seed)
-        self._by_chunks = trainer.first_is_paired
+        self._by_chunks = trainer.models.who.first_is_paired
         layers, width = self._layers, teacher.config.hidden_size
         if isinstance(layers, str):
             layers = uniform_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
@@ -137,7 +136,7 @@ class HiddenMatch(Term, nn.Module):
         student, teacher = rows.sides()
         count = student.chunk_count()
         places = [side.rows_of_chunks(count, "first") for side in (student, teacher)]
-        return student.sequence[places[0]], *places
+        return student.sequence[places[0]], places[0], places[1]
 
 
 @component("term", "task-filters")
@@ -156,7 +155,7 @@ class TaskFilters(Term, nn.Module):
         self.filters, self._size, self.weight = filters, size, weight
 
     def prepare(self, trainer: Any) -> None:
-        core: Any = core_model(trainer.accelerator.unwrap_model(trainer.model))
+        core: Any = trainer.models.student()
         core.requires_grad_(False)
         seed, width = int(trainer.args.seed), core.config.hidden_size
         if self.filters is None:

@@ -8,7 +8,7 @@ import torch
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head, linear_divergence
 from methods.slots.rows import Rows
-from methods.slots.targets import AverageLogits, InterpolatedLogits, NoisyTeacher, mix_logits
+from methods.slots.targets import AverageLogits, InterpolatedLogits, NoisyTeacher, OneTeacher, mix_logits
 from methods.slots.terms import Window
 
 
@@ -114,3 +114,8 @@ def test_the_interpolation_moves_as_taid_says():
     linear = InterpolatedLogits(start=0.2, step_size=0.0)
     linear.begin_step(Window(0.5, last=lambda: 3.0))
     assert linear.teacher_share == pytest.approx(0.6)
+
+
+def test_a_teacher_that_is_not_there_is_named():
+    with pytest.raises(MethodError, match="no teacher number 2: 2 read"):
+        OneTeacher(2)(some_rows())

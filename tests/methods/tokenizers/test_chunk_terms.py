@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 
 from methods.errors import MethodError
-from methods.slots.samplers import Example, OnPolicy
+from methods.slots.samplers import Corrected, Example, OnPolicy
 from methods.tokenizers.alignment import shared_tokens
 from methods.tokenizers.terms import ContinuationUnits, MergedChunks
 from methods.tokenizers.text_pairs import encode_pairs
@@ -205,7 +205,7 @@ def test_sampled_completions_are_read_by_both_tokenizers(tmp_path):
         tmp_path, ours, student, teacher, [MergedChunks()], other=theirs, sampler=Written(*written)
     )
     batch = trainer.data_collator(list(trainer.train_dataset))
-    (made,) = trainer._sampled([batch])
+    (made,) = trainer.sampling([batch])
     texts = [("cdx", True), ("ab", False), ("ef", False), (ROWS[3]["completion"], True)]
     plain = encode_pairs(
         Dataset.from_list(
@@ -267,6 +267,8 @@ def test_what_cannot_be_sampled_is_refused(tmp_path, tokenizer):
         trained(lambda window, step: step.validation_loss())
     with pytest.raises(MethodError, match="other tokens cannot write"):
         trained(lambda window, step: step.generate([e.prompt for e in window], teacher_mix=0.5))
+    with pytest.raises(MethodError, match="cannot be compared"):
+        trained(Corrected(OnPolicy(1.0)))
     with pytest.raises(MethodError, match="3 examples of 4"):
         trained(lambda window, step: window[1:])
     bare = encode_pairs(ROWS, tokenizer, pair_tokenizer()).remove_columns("prompt")

@@ -167,7 +167,7 @@ def trained(folder, tokenizer, kind, resume=None):
 def test_a_resumed_training_ends_like_one_that_was_not_interrupted(tmp_path, tokenizer, kind):
     whole, term = trained(tmp_path / "whole", tokenizer, kind)
     resumed, same = trained(tmp_path / "resumed", tokenizer, kind, tmp_path / "whole" / "checkpoint-2")
-    fresh = DualSpace().between_models(whole.model, whole.paired_teacher(), seed=7)
+    fresh = DualSpace().between_models(whole.model, whole.models.paired_teacher(), seed=7)
     for (name, a), b, c in zip(term.named_parameters(), same.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(a, b), name
         assert not torch.equal(a, c), name

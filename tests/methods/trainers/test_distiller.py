@@ -11,15 +11,18 @@ from methods.errors import MethodError
 from methods.losses.divergences import DIVERGENCES
 from methods.slots.samplers import (
     Example,
+    HalfStudent,
     OnPolicy,
     TeacherMixed,
     WithStudent,
 )
 from methods.slots.targets import AverageLogits, OneTeacher
-from methods.slots.terms import Divergence
+from methods.slots.terms import Divergence, NextToken
+from methods.tokenizers.dual_space import DualSpace
+from methods.tokenizers.terms import SortedProbabilities
 from methods.trainers import Distiller, SFTConfig, Teacher, sampling
 from methods.trainers.views import collate, examples_of
-from tests.methods.conftest import LETTERS, letter_tokenizer, make_model
+from tests.methods.conftest import LETTERS, letter_tokenizer, make_model, pair_tokenizer
 
 DATA = Dataset.from_list(
     [
@@ -192,8 +195,52 @@ def test_wrong_names_are_refused(terms, message):
 
 def test_every_teacher_is_held_against_the_student(tmp_path, tokenizer):
     models, other = [make_model(seed=1), make_model(seed=2)], letter_tokenizer(LETTERS[::-1])
-    trainer_of(tmp_path, tokenizer, make_model(), [Teacher(model, tokenizer) for model in models])
+
+    def trainer(*tokenizers, terms=None):
+        teachers = [Teacher(model, its) for model, its in zip(models, tokenizers, strict=True)]
+        return trainer_of(tmp_path, tokenizer, make_model(), teachers, terms=list(terms or [Divergence()]))
+
+    assert len(trainer(tokenizer, tokenizer).models.same) == 2
     with pytest.raises(MethodError, match="id 3 is 'a' for the student and 'z' for the teacher"):
-        trainer_of(
-            tmp_path, tokenizer, make_model(), [Teacher(models[0], tokenizer), Teacher(models[1], other)]
-        )
+        trainer(tokenizer, other)
+    # A term about two tokenisations reads the second one, the divergence the first.
+    both = trainer(tokenizer, other, terms=(Divergence(), SortedProbabilities()))
+    assert both.models.same == both.models.teachers[:1] and both.models.pair is both.models.teachers[1]
+    with pytest.raises(MethodError, match="2 teachers have tokenizers of their own"):
+        trainer(other, pair_tokenizer(), terms=(SortedProbabilities(),))
+    with pytest.raises(MethodError, match="id 3 is 'a'"):
+        trainer(other, other, terms=(Divergence(), SortedProbabilities()))
+
+
+def test_terms_without_the_teacher_that_they_need_are_named(tmp_path, tokenizer):
+    terms = [NextToken(), Divergence(), DualSpace()]
+    with pytest.raises(MethodError, match="these terms need one: Divergence, DualSpace"):
+        trainer_of(tmp_path, tokenizer, make_model(), None, terms=terms)
+    with pytest.raises(MethodError, match="at least one term"):
+        trainer_of(tmp_path, tokenizer, make_model(), None, terms=[NextToken(weight=0.0)])
+
+
+def test_a_hook_sees_the_window_that_is_trained_on(tmp_path, tokenizer):
+    class Reader:
+        def __init__(self):
+            self.seen = []
+
+        def begin_step(self, window):
+            self.seen.append(
+                (window.trainer.state.global_step, window.progress, [b["source"] for b in window.batches])
+            )
+
+    hook = Reader()
+    trainer_of(
+        tmp_path, tokenizer, make_model(), make_model(seed=1), batch=2, accumulate=2, steps=2, hooks=[hook],
+        sampler=HalfStudent(),
+    ).train()  # fmt: skip
+    assert [(step, progress) for step, progress, _ in hook.seen] == [(0, 0.0), (1, 0.5)]
+    assert all([s.tolist() for s in sources] == [[1, 2], [1, 2]] for *_, sources in hook.seen)
+
+
+def test_a_teacher_that_no_term_reads_is_not_run(tmp_path, tokenizer):
+    teacher = make_model(seed=1)
+    trainer = trainer_of(tmp_path, tokenizer, make_model(), teacher, terms=[Divergence("cross-entropy")])
+    trainer.train()
+    assert set(trainer.token_counts) == {"student"}

@@ -1,5 +1,7 @@
 """The trainer for two tokenizers against hand-aligned batches on full logits, and the rows that it reads."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from datasets import Dataset
@@ -286,3 +288,26 @@ def test_wrong_settings_are_refused(tmp_path, tokenizer):
     silent.eos_token = None
     with pytest.raises(MethodError, match="no EOS"):
         encode_pairs(ROWS, tokenizer, silent)
+
+
+def test_examples_of_other_rows_keep_their_own_prompts(tmp_path, tokenizer):
+    """What a sampler replays belongs to another prompt than the row in whose place it stands."""
+
+    def turned(window, step):
+        shifted = [*window[1:], window[0]]
+        return [replace(e, completion=[5, 6, 1]) if n % 2 else e for n, e in enumerate(shifted)]
+
+    student, teacher = make_model(seed=0), make_model(seed=1, width=24, vocabulary=40)
+    trainer = trainer_of(tmp_path, tokenizer, student, teacher, [SortedProbabilities()], sampler=turned)
+    given = list(trainer.train_dataset)
+    (made,) = trainer.sampling([trainer.data_collator(given)])
+    order = [1, 2, 3, 0]
+    assert made["prompt"] == [ROWS["prompt"][n] for n in order]
+    answers = [ROWS["completion"][n] if place % 2 == 0 else "cd" for place, n in enumerate(order)]
+    texts = Dataset.from_list(
+        [{"prompt": p, "completion": c} for p, c in zip(made["prompt"], answers, strict=True)]
+    )
+    expected = trainer.data_collator(list(encode_pairs(texts, tokenizer, pair_tokenizer())))
+    for name, tensor in expected.items():
+        assert name == "prompt" or torch.equal(made[name], tensor), name
+    assert made["source"].tolist() == [0, 0, 0, 0] and trainer.retokenised == 0

@@ -34,7 +34,7 @@ basis: paper
 teacher_terms: [good]
 adds: One line.
 objective: KL
-method: methods.trainers.minillm.MiniLLMTrainer
+method: methods.trainers.policy.PolicyDistiller
 sources: [https://example.org/x]
 """
 HELD = view_of("minillm", claim("beats-sft", outcome("reproduced")))
@@ -88,13 +88,13 @@ def test_a_whole_paper_lacks_nothing(look):
         ("[good]", "[unread]", "terms", "teachers.yaml:3", "terms of unread were not read"),
         ("objective: KL\n", "", "objective", "minillm.yaml:16", "objective is missing"),
         (
-            "method: methods.trainers.minillm.MiniLLMTrainer\n",
+            "method: methods.trainers.policy.PolicyDistiller\n",
             "",
             "method",
             "minillm.yaml:17",
             "is missing",
         ),
-        ("minillm.MiniLLMTrainer", "minillm.Nothing", "method", "minillm.yaml:18", "Nothing does not exist"),
+        ("policy.PolicyDistiller", "policy.Nothing", "method", "minillm.yaml:18", "Nothing does not exist"),
         (
             "adds: One line.",
             "adds: One line.  # fill in: more",
@@ -118,7 +118,7 @@ def test_what_is_missing_has_the_line_to_edit(look, old, new, kind, place, what)
 
 def test_what_cannot_be_implemented_needs_no_method(look):
     for text in ("scope: survey\n", "scope: beyond-llm\n", "distils: false\n"):
-        found = look("method: methods.trainers.minillm.MiniLLMTrainer\n", text)
+        found = look("method: methods.trainers.policy.PolicyDistiller\n", text)
         assert "method" not in [kind for kind, _, _ in found]
 
 
@@ -148,9 +148,9 @@ def test_a_method_without_test_is_seen(look, monkeypatch, tmp_path):
     (tmp_path / "trainers").mkdir()
     (tmp_path / "trainers" / "one_update.py").write_text('"""x"""\nTRAINERS = ()\n')
     first, second = (item for item in look() if item[0] == "test")
-    assert first[1:] == ("test_minillm.py:1", "no test of methods.trainers.minillm.MiniLLMTrainer")
+    assert first[1:] == ("test_policy.py:1", "no test of methods.trainers.policy.PolicyDistiller")
     assert second[1] == "one_update.py:2" and "invariance matrix" in second[2]
-    (tmp_path / "trainers" / "one_update.py").write_text("from methods.trainers import minillm\n")
+    (tmp_path / "trainers" / "one_update.py").write_text("from methods.trainers import policy\n")
     assert look() == []
 
 

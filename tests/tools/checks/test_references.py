@@ -81,7 +81,7 @@ def test_records_name_real_modules(found):
     assert found("method: methods.trainers.nothing.Trainer\n", "x.yaml") == [
         (1, "no methods.trainers.nothing.Trainer")
     ]
-    assert found("method: methods.trainers.minillm.MiniLLMTrainer\n", "x.yaml") == []
+    assert found("method: methods.trainers.policy.PolicyDistiller\n", "x.yaml") == []
 
 
 def test_nothing_is_imported_to_find_a_name(tmp_path):

@@ -89,7 +89,7 @@ def test_ranks_share_one_global_batch():
         first, second = (
             half([Example([0], [0])] * 4, step_of(rank=rank, ranks=2)) for rank, half in enumerate(halves)
         )
-        assert [e for pair in zip(first, second, strict=True) for e in pair] == batch
+        assert first + second == batch
     others = sampler()([Example([0], [0])] * 8, step_of(seed=1))
     assert others != sampler()([Example([0], [0])] * 8, STEP)
 
