@@ -16,7 +16,6 @@ from reproductions.engine.errors import KDError
 
 from .conftest import WORDS, config_of, made
 
-
 SETTINGS = {
     "seqkd": {"greedy": True},
     "minillm": {"steps_per_generation": 2, "num_iterations": 1},

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from reproductions.engine.experiment import config, config_hash, load_experiment
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.experiment import config, config_hash, load_experiment
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView
 from tools import cli
