@@ -18,7 +18,8 @@ ROWS = [{"input_ids": [place % 7, 1, 2, 3], "labels": [place % 7, 1, 2, 3]} for 
 class Words:
     """A testbed of a few token ids; evaluation draws random numbers of every kind and switches modes."""
 
-    name, revision = "words", "r1"
+    name = shelf = "words"
+    revision = "r1"
     metrics = {"loss": Metric("mean", ("loss",), False, "Loss")}
     noisy = True
 
