@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from reproductions.arms import distil
 
 from methods.losses.divergences import DIVERGENCES
 from methods.modeling.core import snapshot
