@@ -1,6 +1,7 @@
 """Agreement with the teacher, and the gain over SFT."""
 
 import pytest
+
 from methods.recipe import canonical_method, read_recipe
 from reproductions.engine.metrics import values
 from reproductions.engine.work.surroundings import train
