@@ -266,7 +266,7 @@ def plain(value: Any) -> Any:
 
 def _check_kind(entry: Component, parameter: Parameter, value: Any) -> None:
     """A number where a number is wanted, and so on; annotations that say more are the component's own to check."""
-    allowed = [part.strip() for part in parameter.kind.split("|")]
+    allowed = [part.strip() for part in parameter.kind.replace("Weight", "float").split("|")]
     known = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,), "None": (type(None),)}
     if not parameter.kind or any(part not in known for part in allowed):
         return

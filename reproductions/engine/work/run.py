@@ -51,7 +51,7 @@ class Run:
         self.testbed, self.device = testbed, device
         self.scratch = scratch if scratch is not None else Path(tempfile.mkdtemp(prefix="kd-atlas-"))
         self.building = building
-        self._events, self._artifacts = events, artifacts
+        self._events, self.artifacts = events, artifacts
         self.budget = Budget()
         self.clock = Clock(device, self.budget)
         self.shared = Shared(artifacts, self)
@@ -70,7 +70,7 @@ class Run:
             seed,
             testbed=self.testbed,
             device=self.device,
-            artifacts=self._artifacts,
+            artifacts=self.artifacts,
             arm=self.arm,
             scratch=self.scratch,
             events=self._events,

@@ -67,7 +67,8 @@ def make_runs(plan: Plan, workers: int | None, reporter: Reporter, *, fresh: boo
                 forget_run(plan.cache, key, seed)
         finished = finished_runs(plan, device)
         missing = [task for name, task in plan.runs.items() if name not in finished]
-        started, failures, interrupted = time.monotonic(), (), False
+        started, interrupted = time.monotonic(), False
+        failures: tuple[Failure, ...] = ()
         if missing:
             count = workers or (int(settings.get("gpu_workers", GPU_WORKERS)) if gpu else cores())
             count = max(1, min(count, len(missing)))

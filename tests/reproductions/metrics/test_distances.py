@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from reproductions.arms import distil
 
 from methods.losses.divergences import DIVERGENCES
 from methods.modeling.core import snapshot
+from methods.recipe import canonical_method
+from reproductions.engine.work.surroundings import train
 from tests.reproductions.short import SHORT, load_short
 
 
@@ -80,11 +81,12 @@ def test_the_checkpoint_is_kept_at_its_step(hacking_run):
     assert kept == [2]
 
 
-def test_the_trainer_of_an_arm_keeps_it(hacking_run, stops):
+def test_the_trainer_of_an_arm_keeps_it(hacking_run, stops, trial):
     """A quarter of eight steps: what a run has risen by counts from its own second step."""
-    run = hacking_run
+    method = canonical_method({"terms": [{"divergence": "forward-kl"}], "teacher": "imperfect"})
+    run = trial(hacking_run.testbed, **{**hacking_run.spec, "method": method})
     testbed, measurement = run.testbed, run.testbed.measurements[-1]
-    student = distil(run)
+    student = train(run)
     before = measurement._kept[1]
     assert measurement._kept[0] is run
     assert not all(torch.equal(a, b) for a, b in zip(before.parameters(), student.parameters(), strict=True))
