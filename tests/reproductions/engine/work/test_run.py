@@ -228,7 +228,9 @@ def test_a_teacher_made_on_the_way_costs_neither_training_nor_evaluation(tmp_pat
 def test_what_is_made_in_the_middle_of_an_evaluation_changes_nothing(tmp_path):
     """There gradients are off and the random state is the evaluation's."""
     made, quiet = [], Words()
-    loud = Words(on_the_way=lambda run: made.append(shared_model(run).transformer.wte.weight.detach().clone()))
+    loud = Words(
+        on_the_way=lambda run: made.append(shared_model(run).transformer.wte.weight.detach().clone())
+    )
     expected, found = record(tmp_path / "a", quiet), record(tmp_path / "b", loud)
     assert found["examples"] == expected["examples"] and found["tokens"] == expected["tokens"]
     assert [point["metrics"] for point in found["curve"]] == [point["metrics"] for point in expected["curve"]]
