@@ -18,23 +18,14 @@ from typing import TYPE_CHECKING, Any
 from catalog import cache
 from catalog.errors import CatalogError
 from catalog.fields import one_of
-from catalog.schema import (
-    Axis,
-    Catalog,
-    Formula,
-    Paper,
-    Teacher,
-    Value,
-    load_paper,
-    load_taxonomy,
-    load_teachers,
-)
+from catalog.model import Axis, Catalog, Formula, Paper, Teacher, Value
+from catalog.records import load_paper, load_taxonomy, load_teachers
 
 if TYPE_CHECKING:
     from catalog.reader import Lines
 
-_TUPLES = ("authors", "code", "data", "teacher_terms", "corrections", "sources")
-_SOURCES = ("cache", "errors", "fields", "index", "model", "reader", "schema")
+_TUPLES = ("authors", "code", "data", "teacher_terms", "corrections", "sources", "owes")
+_SOURCES = ("cache", "errors", "fields", "index", "model", "reader", "records")
 
 
 def load(root: Path, *, cached: bool) -> Catalog:

@@ -17,6 +17,7 @@ BASES = (
     "recalled",
 )  # where teacher, student and seed come from
 UNVERIFIED_BASES = ("secondary", "recalled")
+OWES = ("authors", "basis", "claims", "method")  # what a valid record may still lack, if it says so
 ALLOWS_TRAINING = ("yes", "with-naming", "no", "unclear")
 SCOPES = (
     "llm",
@@ -71,7 +72,7 @@ class Paper:
 
     `distils` is False where no knowledge passes from a teacher (or the model itself) into a student: the list names
     the paper, its pieces would not be a distillation method. `sources` are where the record's facts were seen;
-    `corrections` say where it departs from the list it was taken from.
+    `corrections` say where it departs from the list it was taken from; `owes` is what it still lacks.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Paper:
     note: str | None
     corrections: tuple[str, ...]
     sources: tuple[str, ...]
+    owes: tuple[str, ...]
 
     @property
     def models_verified(self) -> bool:

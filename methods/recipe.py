@@ -5,9 +5,9 @@
     terms:
       - {divergence: forward-kl, target: {name: interpolated-logits, start: $start, step_size: $step_size}}
 
-`$name` stands for a setting, looked up, never evaluated. Nothing here imports torch: a recipe is read, checked against
-the registry and brought into its canonical form, so that whoever hashes it hashes what is computed and not how it was
-written. `methods.assembly` builds the trainer.
+`$name` stands for a setting, looked up, never evaluated; one that is null says nothing. Nothing here imports torch: a
+recipe is read, checked against the registry and brought into its canonical form, so that whoever hashes it hashes what
+is computed and not how it was written. `methods.assembly` builds the trainer.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Recipe:
                 raise RegistryError(
                     f'{self.id} has no setting "{name}"{near(name, self.settings)}{known}', name
                 )
-        return substitute(self.tree, {**self.settings, **given}, untouched=set(self.settings) - set(given))
+        return substitute(self.tree, {**self.settings, **given})
 
 
 def recipe_ids(folder: Path | None = None) -> list[str]:
@@ -135,35 +135,28 @@ def line_of(text: str, path: Iterable[str | int]) -> int:
     return line
 
 
-def substitute(tree: Any, values: Mapping[str, Any], untouched: Iterable[str] = ()) -> Any:
+def substitute(tree: Any, values: Mapping[str, Any]) -> Any:
     """The tree with every `$name` replaced by its value. Raises RegistryError for a name without one.
 
-    Where a term's component is itself chosen by a setting, settings that nobody touched and the component does not
-    have are left out: a default belongs to the default component.
+    Where the value is null the key is left out: nothing is said, and the component's own default holds.
     """
-    free = set(untouched)
     if isinstance(tree, str) and tree.startswith("$"):
         name = tree[1:]
         if name not in values:
             raise RegistryError(f'nothing is called "${name}"{near(name, values)}')
         return plain(values[name])
     if isinstance(tree, list):
-        return [_at(place, item, values, free) for place, item in enumerate(tree)]
+        return [_at(place, item, values) for place, item in enumerate(tree)]
     if not isinstance(tree, Mapping):
         return tree
-    made = {name: _at(name, item, values, free) for name, item in tree.items()}
-    for slot in ("divergence", "term"):
-        if isinstance(tree.get(slot), str) and tree[slot].startswith("$") and isinstance(made[slot], str):
-            has = set(find(slot, made[slot]).parameters) | set(TERM_DEFAULTS)
-            for name, value in tree.items():
-                if isinstance(value, str) and value.startswith("$") and value[1:] in free and name not in has:
-                    made.pop(name, None) if name != slot else None
-    return made
+    made = {name: _at(name, item, values) for name, item in tree.items()}
+    unsaid = [name for name, item in tree.items() if made[name] is None and item is not None]
+    return {name: item for name, item in made.items() if name not in unsaid}
 
 
-def _at(place: str | int, item: Any, values: Mapping[str, Any], free: set[str]) -> Any:
+def _at(place: str | int, item: Any, values: Mapping[str, Any]) -> Any:
     try:
-        return substitute(item, values, free)
+        return substitute(item, values)
     except RegistryError as error:
         raise error.below(place) from None
 
@@ -194,7 +187,10 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
     if trainer["name"] == "distillation":
         if not isinstance(terms, list) or not terms:
             raise RegistryError("a method needs terms: a list of what its loss is made of", "terms")
-        made["terms"] = [_below(("terms", n), canonical_term, term) for n, term in enumerate(terms)]
+        parts = [_below(("terms", n), canonical_term, term) for n, term in enumerate(terms)]
+        made["terms"] = [part for part in parts if part.get("weight") != 0]  # a term of weight zero is none
+        if not made["terms"]:
+            raise RegistryError("every term has the weight zero", "terms")
     elif terms is not None:
         raise RegistryError(f"the trainer {trainer['name']} has a loss of its own: no terms", "terms")
     if tree.get("sampler") is not None:
@@ -209,10 +205,8 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
 
 def canonical_term(tree: Any) -> dict[str, Any]:
     """One part of a loss: `{divergence: ...}` or `{term: ...}` with settings."""
-    if not isinstance(tree, Mapping) or ("divergence" in tree) == ("term" in tree):
-        raise RegistryError(
-            "a term is a mapping with either a divergence or a term: {divergence: forward-kl}"
-        )
+    if not isinstance(tree, Mapping) or not {"divergence", "term"} & set(tree):
+        raise RegistryError("a term is a mapping with a divergence or a term: {divergence: forward-kl}")
     if "term" in tree:
         settings = {name: value for name, value in tree.items() if name != "term"}
         made = _below("term", canonical, "term", {"name": tree["term"], **settings}, strip=True)

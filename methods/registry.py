@@ -37,6 +37,7 @@ SLOTS: Mapping[str, str] = {
 CONTEXT = frozenset(
     {
         "self",
+        "method",
         "block",
         "rows",
         "batch",
@@ -50,6 +51,8 @@ CONTEXT = frozenset(
     }
     | {"student", "teacher", "teachers", "tokenizer", "teacher_tokenizer"}
 )
+# Of a data step a seed is a setting: texts are drawn once, for all seeds of the runs.
+SETTINGS_IN = {"data": frozenset({"seed"})}
 # Parameters that hold a component themselves, and of which slot.
 NESTED: Mapping[str, str] = {"sampler": "sampler", "target": "target", "weight": "schedule"}
 
@@ -294,14 +297,22 @@ def _in_source(text: str, module: str) -> list[Component]:
             ):
                 continue
             slot, name = (ast.literal_eval(argument) for argument in decorator.args)
-            parameters = {p.name: p for p in _parameters(node, classes, module)}
+            parameters = {p.name: p for p in _parameters(node, classes, module, _context(slot))}
             doc = ast.get_docstring(node) or ""
             found.append(Component(slot, name, module, node.name, parameters, doc, node.lineno))
     return found
 
 
+def _context(slot: str) -> frozenset[str]:
+    """Names that are handed over to components of a slot."""
+    return CONTEXT - SETTINGS_IN.get(slot, frozenset())
+
+
 def _parameters(
-    node: ast.FunctionDef | ast.ClassDef, classes: Mapping[str, ast.ClassDef], module: str
+    node: ast.FunctionDef | ast.ClassDef,
+    classes: Mapping[str, ast.ClassDef],
+    module: str,
+    context: frozenset[str],
 ) -> list[Parameter]:
     if isinstance(node, ast.ClassDef):
         own = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
@@ -310,18 +321,18 @@ def _parameters(
             return [
                 _parameter(item.target.id, item.annotation, item.value, module)
                 for item in fields
-                if isinstance(item.target, ast.Name) and item.target.id not in CONTEXT
+                if isinstance(item.target, ast.Name) and item.target.id not in context
             ]
         if not own:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
-            return _parameters(classes[bases[0]], classes, module) if bases else []
+            return _parameters(classes[bases[0]], classes, module, context) if bases else []
         node = own[0]
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     pairs = list(zip(positional, [*defaults, *arguments.defaults], strict=True))
     pairs += list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
-    return [_parameter(a.arg, a.annotation, d, module) for a, d in pairs if a.arg not in CONTEXT]
+    return [_parameter(a.arg, a.annotation, d, module) for a, d in pairs if a.arg not in context]
 
 
 def _parameter(name: str, annotation: ast.expr | None, default: ast.expr | None, module: str) -> Parameter:
@@ -345,7 +356,10 @@ def _from_object(slot: str, name: str) -> Component:
     made = _made[slot, name]
     parameters = {}
     for parameter in inspect.signature(made).parameters.values():
-        if parameter.name in CONTEXT or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+        if parameter.name in _context(slot) or parameter.kind in (
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        ):
             continue
         required = parameter.default is parameter.empty
         note = "" if parameter.annotation is parameter.empty else parameter.annotation

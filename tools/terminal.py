@@ -86,3 +86,11 @@ def number(value: float | None) -> str:
 def interval(bounds: Sequence[float] | None) -> str:
     """'[0.1, 0.4]', or a dash."""
     return "-" if bounds is None else f"[{number(bounds[0])}, {number(bounds[1])}]"
+
+
+def thousands(count: float) -> str:
+    """'114k', '1.2M': three significant digits."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return f"{count:.0f}"

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from methods.errors import MethodError
 from methods.modeling.core import eos_ids
-from methods.modeling.rollouts import left_pad, rollout
+from methods.modeling.rollouts import left_pad, prompt_tokens, rollout
 
 
 @dataclass
@@ -82,13 +82,6 @@ def closest(candidates: Sequence[str], reference: str) -> str:
     return max(candidates, key=lambda text: sentence_bleu(words, text.split(), smoothing_function=smooth))
 
 
-def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
-    """Ids of the prompts as training encodes them: with the BOS that a tokenizer's template adds, without its EOS."""
-    rows = tokenizer(list(prompts))["input_ids"]
-    eos = tokenizer.eos_token_id
-    return [row[:-1] if len(row) > 1 and row[-1] == eos else row for row in rows]
-
-
 def _text(tokenizer: Any, prompt: list[int], answer: list[int]) -> str:
     """The answer's text, decoded behind its prompt: a completion alone may lose the blank that it starts with."""
     whole = tokenizer.decode(prompt + answer, skip_special_tokens=True)
@@ -106,7 +99,7 @@ def label_with_teacher(
     greedy: bool = False,
     seed: int = 0,
 ) -> tuple[Dataset, LabellingReport]:
-    """Teacher completions for `prompts`: the data of sequence-level KD, to be fed to `SFTTrainer`.
+    """Teacher completions for `prompts`: the data of sequence-level KD, to be fed to a trainer.
 
     Reads: prompts. Writes: columns `prompt`, `completion` (text, without the end-of-sequence token that SFT adds).
     Kim and Rush (arXiv 1606.07947, section 3.2) take the beam's mode, later work on language models greedy decoding or

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from methods.errors import MethodError
+from methods.modeling.caching import key_value_cache
 from methods.modeling.core import core_model, position_ids
 from methods.modeling.rollouts import Rollouts, left_pad
 
@@ -101,7 +102,7 @@ def think(core: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Thi
     begin = prompt_ids.new_full((len(prompt_ids), 1), latent.begin_id)
     ids = torch.cat([prompt_ids, begin], 1)
     mask = extended(prompt_mask, 1)
-    cache = DynamicCache(config=core.config)
+    cache = key_value_cache(core)
     hidden = advance(core, cache, mask, input_ids=ids).last_hidden_state[:, -1:]
     thoughts = []
     for _ in range(latent.steps):

@@ -1,11 +1,14 @@
 """Completions sampled token by token: from a student, from a teacher, or from a mixture of both."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from methods.errors import MethodError
+from methods.modeling.caching import key_value_cache
 from methods.modeling.core import position_ids
 
 # Ended rows leave the batch when that shrinks it to this share, for models of at least so many parameters. Smaller ones
@@ -38,6 +41,13 @@ class Rollouts:
         return int(self.completion_mask.sum())
 
 
+def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """Ids of the prompts as training encodes them: with the BOS that a tokenizer's template adds, without its EOS."""
+    rows = tokenizer(list(prompts))["input_ids"]
+    eos = tokenizer.eos_token_id
+    return [row[:-1] if len(row) > 1 and row[-1] == eos else row for row in rows]
+
+
 def left_pad(
     prompts: list[list[int]], pad_id: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,7 +62,7 @@ class _Decoder:
     """One model with its key-value cache, answering with next-token logits."""
 
     def __init__(self, model: PreTrainedModel):
-        self.model, self.cache = model, DynamicCache(config=model.config)
+        self.model, self.cache = model, key_value_cache(model)
 
     def keep(self, rows: torch.Tensor) -> None:
         """Forget the other rows of the batch."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from methods.errors import MethodError
 from methods.losses.divergences import total_variation
+from methods.modeling.caching import key_value_cache
 from methods.modeling.core import position_ids
 from methods.modeling.rollouts import left_pad
 
@@ -81,7 +82,7 @@ class _Decoder:
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, temperature: float | None):
         self.model, self.vocabulary, self.temperature = model, vocabulary, temperature
-        self.cache = DynamicCache(config=model.config)
+        self.cache = key_value_cache(model)
         self.readable = model.get_input_embeddings().weight.shape[0]  # type: ignore[index]
 
     def __call__(self, ids: Tensor, mask: Tensor, keep: int) -> Tensor:

@@ -8,8 +8,7 @@ GEMM and the fused loss needs to know nothing about them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,21 +17,10 @@ from torch import Tensor
 from methods.errors import MethodError
 from methods.losses.divergences import check_fraction
 from methods.losses.fused.linear import Head
+from methods.registry import component
+from methods.slots.rows import Rows
+from methods.slots.term import Window
 from methods.teachers.top_k import TopK
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The N completion tokens of a micro-batch, as every slot of the loss sees them."""
-
-    hidden: Tensor  # (N, H) of the student, with gradient; row n predicts label n
-    head: Head
-    # per teacher: hidden states (N, H_t) and head without gradient, or its most probable ids
-    teachers: tuple[tuple[Tensor, Head] | TopK, ...]
-    labels: Tensor  # (N,)
-    source: Tensor  # (N,) where the sequence comes from: an index into methods.slots.samplers.SOURCES
-    sequence: Tensor  # (N,) row of the micro-batch
-    position: Tensor  # (N,) place in the completion, from 0
 
 
 class Target(Protocol):
@@ -42,37 +30,31 @@ class Target(Protocol):
         """Hidden states (N, H') and the head that turns them into the target's logits, or top k; no gradient."""
         ...
 
-    def begin_step(self, progress: float, last_loss: float | None) -> None:
-        """Called before each optimizer step: its number over all steps, and the mean loss of the one before."""
+    def begin_step(self, window: Window) -> None:
+        """Called before each optimizer step, which says how far the training is and the mean loss of the one before."""
         ...
 
 
-class RowSettings(Protocol):
-    """Settings of a divergence that differ from row to row, such as a skew for each sequence."""
-
-    def __call__(self, rows: Rows, mask: Tensor | None) -> dict[str, Tensor]:
-        """By name, a value (N,) for each of the rows; only those inside `mask` (N,) count. No gradient."""
-        ...
-
-    def begin_step(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """Called on every rank before each optimizer step; `reduce` sums a tensor over the ranks."""
-        ...
-
-
-class Teacher:
+@component("target", "teacher")
+class OneTeacher:
     """One teacher as it is."""
 
     def __init__(self, index: int = 0):
         self.index = index
 
     def __call__(self, rows: Rows) -> tuple[Tensor, Head] | TopK:
+        if not -len(rows.teachers) <= self.index < len(rows.teachers):
+            raise MethodError(
+                f"no teacher number {self.index}: {len(rows.teachers)} read the student's tokens"
+            )
         return rows.teachers[self.index]
 
-    def begin_step(self, progress: float, last_loss: float | None) -> None:
+    def begin_step(self, window: Window) -> None:
         """Nothing changes."""
 
 
-class AverageLogits(Teacher):
+@component("target", "average-logits")
+class AverageLogits(OneTeacher):
     """Weighted mean of the logits of several teachers: a geometric mean of their distributions, renormalised.
 
     Source: BabyLlama (Timiryasov and Tastet, arXiv 2308.02019) averages two teachers' logits with equal weights.
@@ -90,7 +72,8 @@ class AverageLogits(Teacher):
         return mix_logits([(w, *linear(teacher)) for w, teacher in zip(weights, rows.teachers, strict=True)])
 
 
-class InterpolatedLogits(Teacher):
+@component("target", "interpolated-logits")
+class InterpolatedLogits(OneTeacher):
     """softmax((1 - t) z_student + t z_teacher), the student's logits detached; t grows from `start` to `end`.
 
     With `step_size` 0, t is linear in progress. Otherwise it also moves by step_size * sigmoid(m) * (1 - t), m the
@@ -123,9 +106,10 @@ class InterpolatedLogits(Teacher):
         """Go on from what `state` gave."""
         self.teacher_share, self._trend, self._previous = state["share"], state["trend"], state["previous"]
 
-    def begin_step(self, progress: float, last_loss: float | None) -> None:
-        line = self.start + (self.end - self.start) * progress
-        if last_loss is not None and self.step_size > 0:
+    def begin_step(self, window: Window) -> None:
+        line = self.start + (self.end - self.start) * window.progress
+        last_loss = window.last_loss if self.step_size > 0 else None
+        if last_loss is not None:
             if self._previous is not None:
                 change = (self._previous - last_loss) / (self._previous + 1e-15)
                 self._trend = self.momentum * self._trend + (1 - self.momentum) * change
@@ -133,6 +117,29 @@ class InterpolatedLogits(Teacher):
                 line = max(line, self.teacher_share + push)
             self._previous = last_loss
         self.teacher_share = min(self.end, max(line, self.teacher_share))
+
+
+@component("target", "noisy-teacher")
+class NoisyTeacher(OneTeacher):
+    """softmax(z_teacher + e), e ~ N(0, deviation^2) drawn for every logit of every step.
+
+    The noise enters as hidden states of an identity head, so it costs a (V, V) matrix: for small vocabularies.
+    Source: Ramesh et al., arXiv 2505.15442, ablation of the teacher's signal (sigma = `deviation`, 1, 2 and 5 there).
+    """
+
+    def __init__(self, deviation: float, index: int = 0):
+        super().__init__(index)
+        self.deviation = deviation
+
+    def __call__(self, rows: Rows) -> tuple[Tensor, Head]:
+        target = super().__call__(rows)
+        if not isinstance(target, tuple):
+            raise MethodError("noise needs the teacher's logits of the whole vocabulary, not stored top-k")
+        hidden, head = target
+        size = len(head.weight)
+        noise = self.deviation * torch.randn(len(hidden), size, dtype=hidden.dtype, device=hidden.device)
+        identity = Head(torch.eye(size, dtype=head.weight.dtype, device=head.weight.device))
+        return mix_logits([(1.0, hidden, head), (1.0, noise, identity)])
 
 
 def linear(teacher: tuple[Tensor, Head] | TopK) -> tuple[Tensor, Head]:

@@ -1,7 +1,7 @@
 """A teacher that was asked once: its answers to fixed data, read from disk in the place of the model.
 
     fill("store", teacher, trainer.get_train_dataloader(), tokenizer=tokenizer)    # methods.teachers.fill
-    DistillationTrainer(student, teacher=TeacherStore("store"), ...)
+    Distiller(student, teacher=TeacherStore("store"), ...)
 
 Examples are found by their tokens, so shuffling, padding and micro-batches do not matter; an example that is not there
 is an error. Either the teacher's most probable ids and a tail (`TopK`, one temperature, no mixing of logits), or its

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,16 @@ from methods.errors import MethodError
 from methods.losses.fused.kernels import Layout
 from methods.losses.fused.linear import FUSED_DIVERGENCES, Head, linear_cross_entropy, linear_divergence
 from methods.modeling.core import core_model
-
-if TYPE_CHECKING:
-    from methods.tokenizers.terms import Side
+from methods.registry import component
+from methods.slots.rows import Side
+from methods.slots.term import Weight
+from methods.tokenizers.terms import PairTerm
 
 SPACES = ("student", "teacher")
 
 
-class DualSpace(nn.Module):
+@component("term", "dual-space")
+class DualSpace(PairTerm, nn.Module):
     """DSKD: divergences in the student's and in the teacher's space, and the cross entropy that trains a projector.
 
     In the student's space: D(p', q) + CE(p'), where p' are the teacher's states, projected, under the student's head;
@@ -30,59 +32,58 @@ class DualSpace(nn.Module):
     With `attention`, cross-model attention brings the states of one side to the tokens of the other: the queries are
     the student's embeddings of a token and the next one, projected, the keys the teacher's; D then counts only where p'
     gives the label the largest probability. Without it both sides must have the same tokens.
-    Everything is divided by the student's completion tokens. Give `NextToken(weight=0.5)` beside it.
+    `spaces` is one of them or both (None). Everything is divided by the student's completion tokens. Give
+    `NextToken(weight=0.5)` beside it. The projectors are made for the trainer's models, from its seed where none is
+    given; they learn along at `learning_rate_factor` times its learning rate.
     Source: Zhang et al., arXiv 2406.17328, and its code, which divides what the teacher brings by its standard
     deviation over the batch; here it is the sequence's, which does not depend on how a batch is cut.
     """
 
     def __init__(
         self,
-        student_width: int,
-        teacher_width: int,
         *,
-        weight: float = 0.5,
+        weight: Weight = 0.5,
         attention: bool = True,
-        spaces: Sequence[str] = SPACES,
+        spaces: Sequence[str] | None = None,
         divergence: str = "forward_kl",
         temperature: float = 2.0,
         learning_rate_factor: float = 2.0,
-        seed: int = 0,
+        seed: int | None = None,
     ):
         super().__init__()
+        spaces = SPACES if spaces is None else spaces
         if not spaces or not set(spaces) <= set(SPACES):
             raise MethodError(f"spaces are one or both of {', '.join(SPACES)}, not {list(spaces)}")
-        if divergence not in FUSED_DIVERGENCES:
+        self.divergence = divergence.replace("-", "_")
+        if self.divergence not in FUSED_DIVERGENCES:
             raise MethodError(f"unknown divergence {divergence!r}; one of {', '.join(FUSED_DIVERGENCES)}")
         self.weight, self.attention, self.spaces = weight, attention, tuple(spaces)
-        self.divergence, self.temperature = divergence, temperature
-        self.learning_rate_factor = learning_rate_factor
-        draws = torch.Generator().manual_seed(seed)
-        if attention:
-            self.query = _linear(2 * student_width, 2 * teacher_width, draws)
-        if "student" in spaces:
-            self.to_student = _linear(teacher_width, student_width, draws)
-        if "teacher" in spaces:
-            self.to_teacher = _linear(student_width, teacher_width, draws)
+        self.temperature, self.learning_rate_factor = temperature, learning_rate_factor
+        self.seed = seed
 
-    @classmethod
-    def between(cls, student: Any, teacher: Any, **settings: Any) -> DualSpace:
-        """For two models. Raises MethodError where embeddings and hidden states of one differ in width."""
-        widths: list[int] = []
-        for model in (core_model(student), core_model(teacher)):
-            layers: tuple[Any, Any] = model.get_input_embeddings(), model.get_output_embeddings()
-            inside, outside = (layer.weight.shape[1] for layer in layers)
-            if inside != outside:
-                raise MethodError(
-                    f"{type(model).__name__} embeds tokens in {inside} dimensions and has hidden states of {outside}"
-                )
-            widths.append(outside)
-        return cls(*widths, **settings)
+    def prepare(self, trainer: Any) -> None:
+        if not any(True for _ in self.parameters()):
+            seed = trainer.args.seed if self.seed is None else self.seed
+            self.between_models(trainer.model, trainer.models.paired_teacher(), seed=int(seed))
 
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
-        """How many tokens the student's completions have."""
-        return (batch["labels"][:, 1:] != -100).sum()
+    def between_models(self, student: Any, teacher: Any, *, seed: int = 0) -> DualSpace:
+        """Make the projectors for two models, drawn from the seed; a trainer does it otherwise.
 
-    def total(self, student: Side, teacher: Side) -> Tensor:
+        Raises MethodError where embeddings and hidden states of one model differ in width.
+        """
+        (ours, theirs), draws = (
+            (_width(model) for model in (student, teacher)),
+            torch.Generator().manual_seed(seed),
+        )
+        if self.attention:
+            self.query = _linear(2 * ours, 2 * theirs, draws)
+        if "student" in self.spaces:
+            self.to_student = _linear(theirs, ours, draws)
+        if "teacher" in self.spaces:
+            self.to_teacher = _linear(ours, theirs, draws)
+        return self
+
+    def between(self, student: Side, teacher: Side) -> Tensor:
         """Sum over a micro-batch, in nats. Raises MethodError where tokens should be the same and are not."""
         if self.attention:
             student, teacher = _only_with(teacher, student), _only_with(student, teacher)
@@ -148,6 +149,17 @@ class DualSpace(nn.Module):
 def _embedded(side: Side) -> tuple[Tensor, Tensor]:
     """Each token that goes in and the one after it, `(N, E)`; by the layer, whose weights may be in shards."""
     return side.embed(side.inputs).detach(), side.embed(side.labels).detach()
+
+
+def _width(model: Any) -> int:
+    core = core_model(model)
+    layers: tuple[Any, Any] = core.get_input_embeddings(), core.get_output_embeddings()
+    inside, outside = (layer.weight.shape[1] for layer in layers)
+    if inside != outside:
+        raise MethodError(
+            f"{type(core).__name__} embeds tokens in {inside} dimensions and has hidden states of {outside}"
+        )
+    return outside
 
 
 def _linear(width: int, size: int, draws: torch.Generator) -> nn.Linear:

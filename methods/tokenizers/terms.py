@@ -1,18 +1,22 @@
-"""Terms of the loss between models with different tokenizers: ULD, ALM, GOLD and SimCT, and plain cross entropy."""
+"""Terms of the loss between models with different tokenizers: ULD, ALM, GOLD and SimCT."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from methods.errors import MethodError
 from methods.losses.divergences import check_fraction
-from methods.losses.fused.linear import Head, linear_cross_entropy, linear_log_probs
+from methods.losses.fused.linear import linear_log_probs
+from methods.registry import component
+from methods.slots.rows import Rows, Side, count_chunks
+from methods.slots.term import PAIR, Term, Weight
+from methods.tokenizers.alignment import starts_with
 from methods.tokenizers.common_space import (
     ChunkRows,
     check_divergence,
@@ -29,56 +33,22 @@ from methods.tokenizers.losses import (
 )
 
 
-@dataclass(frozen=True)
-class Side:
-    """The N completion tokens of one model in a micro-batch, sequence by sequence."""
+class PairTerm(Term):
+    """A term between two tokenisations of one text; a subclass gives `between`."""
 
-    hidden: Tensor  # (N, H); row n predicts label n
-    head: Head
-    labels: Tensor  # (N,)
-    sequence: Tensor  # (N,) row of the micro-batch
-    chunks: Tensor  # (N,) number of the chunk within the micro-batch, -1 for none
-    boundary: Tensor  # (V,) bool: ids that begin a word or end the text
-    shared: Tensor  # (M,) ids of the tokens that both sides have, in one order
-    eos: int
-    inputs: Tensor  # (N,) the token before label n
-    embed: Callable[[Tensor], Tensor]  # ids (...) -> (..., E), as the model embeds the tokens that go in
+    reads = PAIR
 
-    def chunk_count(self) -> int:
-        """How many chunks there are."""
-        return int(self.chunks.max()) + 1 if len(self.chunks) else 0
+    def total(self, rows: Rows) -> Tensor:
+        return self.between(*rows.sides())
+
+    def between(self, student: Side, teacher: Side) -> Tensor:
+        """Sum over the items of a micro-batch, in nats."""
+        raise MethodError(f"{type(self).__name__} does not say what it sums")
 
 
-class LossTerm(Protocol):
-    """A term of the loss: its weight, what it counts in a collated batch, and its sum over the micro-batch."""
-
-    @property
-    def weight(self) -> float: ...
-
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
-        """How many items its mean is over; known from the ids alone."""
-        ...
-
-    def total(self, student: Side, teacher: Side) -> Tensor:
-        """Sum over the items, in nats."""
-        ...
-
-
-@dataclass(frozen=True)
-class NextToken:
-    """-log q(label): mean over the student's completion tokens."""
-
-    weight: float = 1.0
-
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
-        return (batch["labels"][:, 1:] != -100).sum()
-
-    def total(self, student: Side, teacher: Side) -> Tensor:
-        return linear_cross_entropy(student.hidden, student.head, student.labels).total
-
-
-@dataclass(frozen=True)
-class SortedProbabilities:
+@component("term", "sorted-probabilities")
+@dataclass(eq=False)
+class SortedProbabilities(PairTerm):
     """ULD: L1 distance of sorted probabilities, token k of the student's completion against token k of the teacher's.
 
     Mean over the positions that both completions have: they are paired by their number alone, from the first token of
@@ -86,15 +56,15 @@ class SortedProbabilities:
     Source: Boizard et al., arXiv 2402.12030; weight (`distil_factor` 1.5), pairing and temperatures as in its code.
     """
 
-    weight: float = 1.5
+    weight: Weight = 1.5
     student_temperature: float = 1.0
     teacher_temperature: float = 1.0
 
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
+    def count(self, batch: Mapping[str, Any]) -> Tensor:
         sizes = [(batch[name][:, 1:] != -100).sum(1) for name in ("labels", "teacher_labels")]
         return torch.minimum(*sizes).sum()
 
-    def total(self, student: Side, teacher: Side) -> Tensor:
+    def between(self, student: Side, teacher: Side) -> Tensor:
         # Every sequence of the micro-batch, so that both counts have one length.
         sequences = int(max(s.sequence.max() if len(s.sequence) else -1 for s in (student, teacher))) + 1
         sizes = [torch.bincount(side.sequence, minlength=sequences) for side in (student, teacher)]
@@ -116,33 +86,45 @@ class SortedProbabilities:
         ).total
 
 
-@dataclass(frozen=True)
-class ChunkLikelihood:
+@component("term", "chunk-likelihood")
+@dataclass(eq=False)
+class ChunkLikelihood(PairTerm):
     """ALM: the probability of each aligned chunk, as an event that happens or not, under student and teacher.
 
     Mean over the smallest common chunks. `debias` multiplies a chunk's probability by that of a word boundary behind
-    it; a chunk behind which the teacher's boundary probability is at most `threshold` is joined to the next one. EOS
-    ends a chunk for certain. Joined chunks still count as the ones they are made of.
+    it: a token that begins with one of the characters of `boundary`, or a special one. A chunk behind which the
+    teacher's boundary probability is at most `threshold` is joined to the next one. EOS ends a chunk for certain.
+    Joined chunks still count as the ones they are made of.
     Source: Minixhofer et al., arXiv 2503.20083, section 3, appendix B (tau 100, gamma 0.1, f the KL); A.2 for others.
     """
 
-    weight: float = 1.0
+    weight: Weight = 1.0
     temperature: float = 100.0  # tau
     debias: bool = True
     threshold: float = 0.1  # gamma
     divergence: str = "kl"
     epsilon: float = 1e-6
+    boundary: str = " \n\t"
 
     def __post_init__(self) -> None:
+        self._boundary: tuple[
+            Tensor, ...
+        ] = ()  # (V,) bool of both sides: ids that begin a word or end the text
         if self.divergence not in CHUNK_DIVERGENCES:
             raise MethodError(f"unknown divergence of chunks {self.divergence!r}; one of {CHUNK_DIVERGENCES}")
         if not 0 <= self.threshold < 1:
             raise MethodError(f"threshold is {self.threshold}, not in [0, 1)")
 
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
+    def prepare(self, trainer: Any) -> None:
+        self._boundary = tuple(
+            starts_with(tokenizer, self.boundary.encode(), size).to(trainer.accelerator.device)
+            for tokenizer, size in trainer.models.pair_vocabularies()
+        )
+
+    def count(self, batch: Mapping[str, Any]) -> Tensor:
         return count_chunks(batch)
 
-    def total(self, student: Side, teacher: Side) -> Tensor:
+    def between(self, student: Side, teacher: Side) -> Tensor:
         count = student.chunk_count()
         if not count:
             return student.hidden.sum() * 0
@@ -151,9 +133,9 @@ class ChunkLikelihood:
             p = _per_chunk(teacher, linear_log_probs(teacher.hidden, teacher.head, teacher.labels), count)
         if self.debias:
             with torch.no_grad():
-                p_end, ends = _end_log_probs(teacher, count)
-            q_end, q_known = _end_log_probs(student, count)
-            sequence = student.sequence[_end_rows(student, count)]
+                p_end, ends = _end_log_probs(teacher, self._boundary[1], count)
+            q_end, q_known = _end_log_probs(student, self._boundary[0], count)
+            sequence = student.sequence[student.rows_of_chunks(count)]
             numbers, stays = merge_chunks(sequence, ends & q_known & (p_end.exp() > self.threshold))
             # What joined chunks share is their end: the last one's.
             last = torch.zeros(len(stays), dtype=torch.long, device=q.device).scatter_reduce_(
@@ -172,29 +154,22 @@ def _per_chunk(side: Side, log_probs: Tensor, count: int) -> Tensor:
     return log_probs.new_zeros(count).index_add(0, side.chunks[inside], log_probs[inside])
 
 
-def _end_rows(side: Side, count: int, end: str = "last") -> Tensor:
-    """The row of each chunk's first or last token (count,)."""
-    rows = torch.arange(len(side.chunks), device=side.chunks.device)
-    inside = side.chunks >= 0
-    start, pick = (0, "amax") if end == "last" else (len(rows), "amin")
-    return rows.new_full((count,), start).scatter_reduce_(0, side.chunks[inside], rows[inside], pick)
-
-
-def _end_log_probs(side: Side, count: int) -> tuple[Tensor, Tensor]:
+def _end_log_probs(side: Side, boundary: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """log P(a boundary follows) of each chunk (count,), and where it is known: not where a length limit cut the text.
 
     The row after a chunk's last token is the one that predicts what follows it. Behind EOS nothing does: log P = 0.
     """
-    last = _end_rows(side, count)
+    last = side.rows_of_chunks(count)
     following = (last + 1).clamp(max=len(side.chunks) - 1)
     has_next = (following > last) & (side.sequence[following] == side.sequence[last])
-    mass = linear_log_mass(side.hidden[following[has_next]], side.head, side.boundary)
+    mass = linear_log_mass(side.hidden[following[has_next]], side.head, boundary)
     place = has_next.nonzero().squeeze(-1)
     return mass.new_zeros(count).index_add(0, place, mass), has_next | (side.labels[last] == side.eos)
 
 
-@dataclass(frozen=True)
-class MergedChunks:
+@component("term", "merged-chunks")
+@dataclass(eq=False)
+class MergedChunks(PairTerm):
     """GOLD: one distribution of each chunk on each side, shared tokens compared as they are and the others sorted.
 
     Mean over the smallest common chunks. A chunk's distribution is that of its first token (`merge` "first") or of its
@@ -205,7 +180,7 @@ class MergedChunks:
     same where TRL averages within a sequence first.
     """
 
-    weight: float = 1.0
+    weight: Weight = 1.0
     matched_weight: float | None = None
     divergence: str = "jensen_shannon"
     teacher_weight: float = 0.5  # beta of the generalised JSD
@@ -219,10 +194,10 @@ class MergedChunks:
         if self.matched_weight is not None:
             check_fraction("matched_weight", self.matched_weight)
 
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
+    def count(self, batch: Mapping[str, Any]) -> Tensor:
         return count_chunks(batch)
 
-    def total(self, student: Side, teacher: Side) -> Tensor:
+    def between(self, student: Side, teacher: Side) -> Tensor:
         count = student.chunk_count()
         if not count:
             return student.hidden.sum() * 0
@@ -241,7 +216,7 @@ class MergedChunks:
 
     def _rows(self, side: Side, count: int) -> ChunkRows:
         """The row whose distribution each chunk has, and the log-probability of its other tokens."""
-        base = _end_rows(side, count, self.merge)
+        base = side.rows_of_chunks(count, self.merge)
         others = side.chunks >= 0
         others[base] = False
         log_probs = linear_log_probs(side.hidden[others], side.head, side.labels[others])
@@ -249,8 +224,9 @@ class MergedChunks:
         return ChunkRows(side.hidden[base], side.head, rest)
 
 
-@dataclass(frozen=True)
-class ContinuationUnits:
+@component("term", "continuation-units")
+@dataclass(eq=False)
+class ContinuationUnits(PairTerm):
     """SimCT: a choice among the shared tokens and, where the text goes on otherwise, the chunk that it goes on with.
 
     Mean over the smallest common chunks. The chunk is scored by the mean log-probability of its tokens, from the state
@@ -260,7 +236,7 @@ class ContinuationUnits:
     definition of a unit, lets a unit reach to the next token that both sides have.
     """
 
-    weight: float = 1.0
+    weight: Weight = 1.0
     divergence: str = "reverse_kl"
     teacher_weight: float = 0.5
     units: bool = True
@@ -268,10 +244,10 @@ class ContinuationUnits:
     def __post_init__(self) -> None:
         check_divergence(self.divergence, self.teacher_weight)
 
-    def count(self, batch: dict[str, Tensor]) -> Tensor:
+    def count(self, batch: Mapping[str, Any]) -> Tensor:
         return count_chunks(batch) if self.units else count_single_chunks(batch)
 
-    def total(self, student: Side, teacher: Side) -> Tensor:
+    def between(self, student: Side, teacher: Side) -> Tensor:
         count = student.chunk_count()
         if not count:
             return student.hidden.sum() * 0
@@ -290,12 +266,7 @@ class ContinuationUnits:
         return over_chunks(divergence, _unit_rows(student, count, unit, keep), theirs).sum()
 
 
-def count_chunks(batch: dict[str, Tensor]) -> Tensor:
-    """How many chunks a collated batch has."""
-    return (batch["chunks"].amax(1) + 1).sum()
-
-
-def count_single_chunks(batch: dict[str, Tensor]) -> Tensor:
+def count_single_chunks(batch: Mapping[str, Any]) -> Tensor:
     """How many chunks of a collated batch are one token on either side."""
     width = int(batch["chunks"].max()) + 2
     sizes = []
@@ -315,7 +286,7 @@ def _single_chunks(student: Side, teacher: Side, count: int) -> tuple[Tensor, Te
         single = single & (torch.bincount(inside, minlength=count) == 1)
         place = side.shared.new_full((len(side.head.weight),), -1)
         place[side.shared] = torch.arange(len(side.shared), device=place.device)
-        places.append(place[side.labels[_end_rows(side, count, "first")]])
+        places.append(place[side.labels[side.rows_of_chunks(count, "first")]])
     return single, (places[0] == places[1]) & (places[0] >= 0)
 
 
@@ -327,4 +298,4 @@ def _unit_rows(side: Side, count: int, unit: Tensor, keep: Tensor) -> ChunkRows:
     total = log_probs.new_zeros(count).index_add(0, side.chunks[inside], log_probs)
     size = torch.bincount(side.chunks[inside], minlength=count).clamp(min=1)
     score = torch.where(unit, total / size, -torch.inf)
-    return ChunkRows(side.hidden[_end_rows(side, count, "first")][keep], side.head, score[keep])
+    return ChunkRows(side.hidden[side.rows_of_chunks(count, "first")][keep], side.head, score[keep])

@@ -24,6 +24,7 @@ def encode_pairs(
     *,
     max_length: int | None = None,
     teacher_max_length: int | None = None,
+    keep: Sequence[str] = (),
 ) -> Dataset:
     """Columns `input_ids`, `labels`, `chunks` and the same with `teacher_` for rows of `prompt` and `completion` text.
 
@@ -32,7 +33,7 @@ def encode_pairs(
     the completion, -1 elsewhere: on tokens of a chunk that begins in the prompt, and behind either length limit.
     `prompt` stays for those who want another completion of it. A column `teacher_prompt` holds what the teacher reads
     in its place (its chat template, examples); the completion alone is aligned then, and no prompt stays. Rows without
-    a label are left out.
+    a label are left out. The columns `keep` stay as they are.
     Raises MethodError for missing columns or a tokenizer without an EOS.
     """
     if not {"prompt", "completion"} <= set(dataset.column_names):
@@ -46,9 +47,13 @@ def encode_pairs(
     limits = max_length, teacher_max_length
     theirs = dataset["teacher_prompt"][:] if "teacher_prompt" in dataset.column_names else None
     encoded = encode_texts(prompts, completions, sides, limits, teacher_prompts=theirs)
-    rows = [row for row in encoded if any(label != -100 for label in row["labels"])]
+    places = [n for n, row in enumerate(encoded) if any(label != -100 for label in row["labels"])]
     names = ("prompt", *ID_COLUMNS) if theirs is None else ID_COLUMNS
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in names})
+    columns = {name: [encoded[n][name] for n in places] for name in names}
+    for name in keep:
+        column = dataset[name][:]
+        columns[name] = [column[n] for n in places]
+    return Dataset.from_dict(columns)
 
 
 def encode_texts(

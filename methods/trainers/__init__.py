@@ -1,0 +1,96 @@
+"""Trainers: one for every sum of terms, one for policy gradients, one for latent reasoning.
+
+As components they are functions whose settings are plain data; `parts` are what no recipe can hold: `arguments`, which
+makes a configuration (class, **settings) -> TrainingArguments, and what the class itself takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from methods.registry import component
+from methods.trainers.distiller import Distiller, Hook
+from methods.trainers.latent import LatentDistiller
+from methods.trainers.policy import PolicyConfig, PolicyDistiller
+from methods.trainers.teachers import Teacher
+from methods.trainers.trl_compat import SFTConfig
+
+__all__ = [
+    "Distiller",
+    "Hook",
+    "LatentDistiller",
+    "PolicyConfig",
+    "PolicyDistiller",
+    "SFTConfig",
+    "Teacher",
+    "distillation",
+    "latent_reasoning",
+    "minillm",
+]
+
+
+@component("trainer", "distillation")
+def distillation(student: Any, **parts: Any) -> Distiller:
+    """A sum of terms on a sampler's sequences, from any teachers or none."""
+    return Distiller(student, args=parts.pop("arguments")(SFTConfig), **parts)
+
+
+@component("trainer", "minillm")
+def minillm(
+    student: Any,
+    teacher: Any,
+    *,
+    teacher_mix: float = 0.2,
+    single_step_decomposition: bool = True,
+    length_normalization: bool = True,
+    discount: float = 1.0,
+    reward_clip: float | None = None,
+    pretraining_weight: float = 1.0,
+    steps_per_generation: int | None = None,
+    num_iterations: int = 1,
+    epsilon: float = 0.2,
+    **parts: Any,
+) -> PolicyDistiller:
+    """Policy gradient on the sequence-level reverse KL: MiniLLM, Gu et al., arXiv 2306.08543."""
+    length = parts.pop("max_completion_length")
+    args = parts.pop("arguments")(
+        PolicyConfig,
+        max_completion_length=length,
+        teacher_mix=teacher_mix,
+        single_step_decomposition=single_step_decomposition,
+        length_normalization=length_normalization,
+        discount=discount,
+        reward_clip=reward_clip,
+        pretraining_weight=pretraining_weight,
+        steps_per_generation=steps_per_generation,
+        num_iterations=num_iterations,
+        epsilon=epsilon,
+    )
+    return PolicyDistiller(student, teacher=teacher, args=args, **parts)
+
+
+@component("trainer", "latent-reasoning")
+def latent_reasoning(
+    student: Any,
+    *,
+    thoughts: int = 6,
+    teacher_weight: float = 1.0,
+    student_weight: float = 1.0,
+    distillation_weight: float = 1.0,
+    **parts: Any,
+) -> LatentDistiller:
+    """Reasoning in words and in `thoughts` vectors, learnt together: CODI, Shen et al., arXiv 2502.21074.
+
+    `parts` has `thought_ids` too: the ids between which the thoughts stand (`begin_id`, `end_id`).
+    """
+    from methods.modeling.latent_reasoning import attach_latent
+
+    attach_latent(student, steps=thoughts, **parts.pop("thought_ids"))
+    return LatentDistiller(
+        student,
+        args=parts.pop("arguments")(SFTConfig),
+        teacher_weight=teacher_weight,
+        student_weight=student_weight,
+        distillation_weight=distillation_weight,
+        **parts,
+    )

@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -34,16 +33,11 @@ class Remembers(_Trainer):
         """Go on from what `remembered` gave."""
 
     def trained_along(self) -> dict[str, nn.Module]:
-        """Modules that are part of the model while it trains, by name.
-
-        The checkpoint of a whole model holds them; that of adapters does not, and they are remembered here.
-        """
+        """Modules that are part of the model while it trains, by name; a checkpoint's model does without them."""
         return {}
 
     def _apart(self) -> dict[str, Tensor]:
-        """This rank's part of what a checkpoint of adapters leaves out, to read or to write."""
-        if not isinstance(self.accelerator.unwrap_model(self.model), PeftModel):
-            return {}
+        """This rank's part of what trains along, to read or to write."""
         tensors = {
             f"{name}.{key}": tensor.detach()
             for name, module in self.trained_along().items()

@@ -6,15 +6,21 @@ import fnmatch
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest, read_yaml_with_lines
-from reproductions.engine.files import digest
+from methods.recipe import canonical_method, read_recipe, teachers_of
+from methods.registry import RegistryError
+from reproductions.distill.surroundings import named_teachers
+from reproductions.engine.errors import KDError
+from reproductions.engine.files import content_digest, digest
+from reproductions.models.sources import model_folder
 
-REQUIRED = ("method", "student", "data", "output")
+REQUIRED = ("student", "data", "output")
 BUDGET: dict[str, Any] = {
     "steps": 1000,  # optimizer steps
     "batch_size": 8,  # sequences of one micro-batch
@@ -33,7 +39,11 @@ LORA: dict[str, Any] = {
     "dropout": 0.0,
     "targets": [],
 }  # no targets: every linear layer
+# A method of one's own in place of a recipe's, by the same keys.
+OWN_METHOD = ("terms", "sampler", "rows", "trainer", "gradient_balance")
 OPTIONAL: dict[str, Any] = {
+    "method": None,
+    **dict.fromkeys(OWN_METHOD),
     "teacher": None,
     "teacher_terms": None,
     "accept_teacher_terms": False,
@@ -66,10 +76,14 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Config:
-    """What a user asked for, complete with defaults; `settings` are the method's own."""
+    """What a user asked for, complete with defaults; `settings` are the method's own.
+
+    `method` is the recipe's id, or "own"; `tree` its canonical form, which is what will be computed.
+    """
 
     path: Path
     method: str
+    tree: Mapping[str, Any]
     teachers: tuple[str, ...]
     student: str
     data: Path
@@ -86,29 +100,33 @@ class Config:
     @property
     def hash(self) -> str:
         """12 hex digits over everything that changes the student: not where it is written or how often it is saved."""
-        plain = {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in ("path", "output", "save_every", "accept_teacher_terms", "teacher_terms")
-        }
-        return digest(json.loads(json.dumps(plain, default=str)), 12)
+        named = ("tree", "budget", "lora", "precision", "seed")
+        plain = {name: getattr(self, name) for name in named} | {"inputs": self.inputs}
+        return digest(json.loads(json.dumps(plain)), 12)
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """What is read, by its content as it was when this was first asked for; a model of the hub by its name."""
+        models = {"student": self.student}
+        models |= {f"teacher {place}": name for place, name in enumerate(self.teachers, 1)}
+        found = {"data": content_digest(self.data)}
+        for what, name in models.items():
+            folder = model_folder(name)
+            found[what] = name if folder is None else content_digest(folder)
+        return found
 
 
-def load_config(path: Path, methods: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The config in a file. `methods` maps each method to its settings' defaults. Raises CatalogError."""
+def load_config(path: Path) -> Config:
+    """The config in a file: a recipe with its settings, or terms of one's own. Raises CatalogError."""
     data, lines = read_yaml_with_lines(path)
     known = [*REQUIRED, *OPTIONAL]
     for name in data:
         if name not in known:
             raise lines.error(f'unknown field "{name}"{nearest(name, known)}', name)
     for name in REQUIRED:
-        if not isinstance(data.get(name), str):
+        if not isinstance(data.get(name), str) or not data[name].strip():
             raise lines.error(f'"{name}" is missing or not text', *([name] if name in data else []))
-    method = data["method"]
-    if method not in methods:
-        raise lines.error(
-            f'no method "{method}"{nearest(method, methods)}; known: {", ".join(methods)}', "method"
-        )
+    method, settings, tree = _method(data, lines)
     teachers = _teachers(data, lines)
     precision = data.get("precision", OPTIONAL["precision"])
     if precision not in PRECISIONS:
@@ -116,13 +134,14 @@ def load_config(path: Path, methods: Mapping[str, Mapping[str, Any]]) -> Config:
     config = Config(
         path=path,
         method=method,
+        tree=tree,
         teachers=teachers,
         student=_place(path, data["student"]),
         data=(path.parent / data["data"]).resolve(),
         output=(path.parent / data["output"]).resolve(),
         teacher_terms=data.get("teacher_terms"),
         accept_teacher_terms=data.get("accept_teacher_terms") is True,
-        settings=_with_defaults(data, "settings", methods[method], lines),
+        settings=settings,
         budget=_with_defaults(data, "budget", BUDGET, lines),
         lora=None if data.get("lora") is None else _with_defaults(data, "lora", LORA, lines),
         precision=precision,
@@ -131,13 +150,54 @@ def load_config(path: Path, methods: Mapping[str, Mapping[str, Any]]) -> Config:
     )
     if not config.data.is_file():
         raise lines.error(f'"data": no file {config.data}', "data")
-    if method == "sft" and teachers:
+    _check_output(config, lines)
+    needed = teachers_of(tree)
+    if not needed and teachers:
         raise lines.error(
-            "sft learns from the data alone; take the teacher out, or another method", "teacher"
+            f"{method} learns from the data alone; take the teacher out, or another method", "teacher"
         )
-    if method != "sft" and not teachers:
+    if needed and not teachers:
         raise lines.error(f'{method} needs a "teacher"')
+    try:
+        named_teachers(tree, needed, list(teachers))
+    except KDError as error:
+        raise lines.error(f"{method}: {error}", "teacher") from None
     return config
+
+
+def _method(data: Mapping[str, Any], lines: Lines) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Name, settings with their defaults, and canonical form of the method that a config asks for."""
+    own = [name for name in OWN_METHOD if data.get(name) is not None]
+    name = data.get("method")
+    if name is None and not own:
+        raise lines.error('"method" is missing: a recipe, or "terms" of your own')
+    settings = data.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise lines.error('"settings" must be a mapping', "settings")
+    try:
+        if name is None:
+            if settings:
+                raise RegistryError(
+                    "settings belong to a method of methods/recipes; this config names none", "settings"
+                )
+            tree = {key: data[key] for key in own if key != "rows"} | {"data": data.get("rows")}
+            return "own", {}, canonical_method(tree)
+        if own:
+            raise RegistryError(
+                f"{name} has its own {own[0]}; give either a method or terms of your own", own[0]
+            )
+        try:
+            recipe = read_recipe(str(name))
+        except RegistryError as error:
+            raise error.below("method") from None
+        try:
+            made = canonical_method(recipe.method(settings))
+        except RegistryError as error:
+            inside = error.path if len(error.path) == 1 and error.path[0] in settings else ()
+            raise RegistryError(str(error), "settings", *inside) from None
+        return recipe.id, {**recipe.settings, **settings}, made
+    except RegistryError as error:
+        raise lines.error(str(error), *error.path) from None
 
 
 def check_teacher_terms(config: Config, known: Mapping[str, Any]) -> None:
@@ -167,11 +227,22 @@ def family(teacher: str) -> str | None:
     return next((entry for pattern, entry in FAMILIES.items() if fnmatch.fnmatch(name, pattern)), None)
 
 
+def _check_output(config: Config, lines: Lines) -> None:
+    """The student is not written over what it is made from."""
+    taken = {model_folder(name): "a teacher's" for name in config.teachers}
+    taken |= {config.path.parent: "the config file's", model_folder(config.student): "the student's"}
+    for folder, whose in taken.items():
+        if folder is not None and folder.resolve() == config.output:
+            raise lines.error(f'"output" is {whose} own folder {config.output}: name another one', "output")
+    if config.output.exists() and not config.output.is_dir():
+        raise lines.error(f'"output": {config.output} is a file, not a folder', "output")
+
+
 def _teachers(data: Mapping[str, Any], lines: Lines) -> tuple[str, ...]:
     value = data.get("teacher")
     found = value if isinstance(value, list) else [] if value is None else [value]
     for place, name in enumerate(found):
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not name.strip():
             raise lines.error('"teacher" must be a model or a list of models', "teacher", place)
     return tuple(_place(lines.path, name) for name in found)
 

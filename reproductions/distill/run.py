@@ -8,19 +8,21 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from methods.assembly import looks_at_validation, trainer_for
+from methods.recipe import teachers_of
+from methods.tokenizers.encoding import eos_token
 from reproductions.distill.config import Config
-from reproductions.distill.methods import Parts, trainer_for
-from reproductions.engine.callbacks import ClockCallback, ProgressCallback
+from reproductions.distill.rows import Rows, read_rows
+from reproductions.distill.surroundings import GivenSurroundings, named_teachers
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, write_atomic
-from reproductions.engine.seeding import seed_everything
-from reproductions.models.sources import load_pretrained, read_jsonl
+from reproductions.engine.work.callbacks import ClockCallback, ProgressCallback
+from reproductions.engine.work.seeding import seed_everything
+from reproductions.models.sources import load_pretrained
 
 RECORD, STATE = "kd-distill.json", ".kd-state"
-VALIDATION_ROWS = 64
 
 
 def distil(config: Config, report: Callable[[str, int, int], None]) -> dict[str, Any]:
@@ -32,51 +34,52 @@ def distil(config: Config, report: Callable[[str, int, int], None]) -> dict[str,
     finished = _finished(config)
     if finished is not None:
         return finished
-    from datasets import Dataset
     from transformers import PrinterCallback
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of loading and saving: the run has one of its own
     # TRL turns gradient checkpointing on by default; turning it off is still done by its old name.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    rows = read_jsonl(config.data, ("prompt", "completion"))
-    for number, row in enumerate(rows, 1):
-        for name in ("prompt", "completion"):
-            if not isinstance(row[name], str) or not row[name]:
-                raise KDError(f'{config.data}: row {number}: "{name}" must be text')
     seed_everything(config.seed)
     student, tokenizer = load_pretrained(config.student)
+    end = eos_token(tokenizer)
     loaded = [load_pretrained(name) for name in config.teachers]
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    data = Dataset.from_list([{"prompt": r["prompt"], "completion": r["completion"]} for r in rows])
-    parts = Parts(
-        student=_adapted(student, config),
-        teachers=[model for model, _ in loaded if model is not None],
-        tokenizer=tokenizer,
-        teacher_tokenizer=loaded[0][1] if loaded else None,
-        rows=_short_enough(data, tokenizer, config),
-        validation=data.select(range(min(VALIDATION_ROWS, len(data)))),
-        prompt_tokens=config.budget["prompt_tokens"],
-        completion_tokens=config.budget["completion_tokens"],
-        arguments=lambda kind, **more: _arguments(config, kind, more),
-        settings=config.settings,
-        keep=lambda name, build: _kept(config.output / STATE / f"{name}.json", build),
+        tokenizer.pad_token = end
+    budget = config.budget
+    rows = read_rows(
+        config.data,
+        tokenizer,
+        prompt_tokens=budget["prompt_tokens"],
+        completion_tokens=budget["completion_tokens"],
+        validate=looks_at_validation(config.tree),
+        seed=config.seed,
     )
-    write_atomic(config.output / STATE / "config.json", json.dumps({"hash": config.hash}) + "\n")
-    trainer = trainer_for(config.method, parts)
+    method, teachers = named_teachers(config.tree, teachers_of(config.tree), loaded)
+    for _, its in loaded:
+        if its is not None and its.pad_token is None:
+            its.pad_token = its.eos_token
+    surroundings = GivenSurroundings(
+        student=_adapted(student, config),
+        teachers=teachers,
+        tokenizer=tokenizer,
+        rows=rows,
+        budget=budget,
+        seed=config.seed,
+        arguments=lambda kind, **more: _arguments(config, kind, more),
+        state=config.output / STATE,
+    )
+    write_atomic(
+        config.output / STATE / "config.json",
+        json.dumps({"hash": config.hash, "inputs": config.inputs}) + "\n",
+    )
+    trainer = trainer_for(method, surroundings)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressCallback(report, config.method))
     clock = ClockCallback(config.output / STATE / "clock.json")
     trainer.add_callback(clock)
     trainer.train(resume_from_checkpoint=_last_checkpoint(config))
-    return _save(config, trainer, tokenizer, parts.spent, clock.seconds)
-
-
-def _kept(path: Path, build: Callable[[], Any]) -> Any:
-    if not path.is_file():
-        write_atomic(path, json.dumps(build(), ensure_ascii=False))
-    return read_json(path)
+    return _save(config, trainer, tokenizer, surroundings, rows, clock.seconds)
 
 
 def _finished(config: Config) -> dict[str, Any] | None:
@@ -88,22 +91,19 @@ def _finished(config: Config) -> dict[str, Any] | None:
         if path.is_file():
             found = read_json(path)
             if found.get("hash") != config.hash:
+                before = found.get("inputs", {})
+                changed = [name for name, now in config.inputs.items() if before.get(name, now) != now]
+                why = f" (what has changed since: {', '.join(changed)})" if changed else ""
                 raise KDError(
-                    f"{config.output} holds {what} of another config; name another output, or remove it"
+                    f"{config.output} holds {what} of another config{why}; name another output, or remove it"
                 )
             if path.name == RECORD:
                 return found
+    if not (config.output / STATE).is_dir() and (config.output / "config.json").is_file():
+        raise KDError(
+            f"{config.output} holds a model that `kd distill` did not make; name another output, or remove it"
+        )
     return None
-
-
-def _short_enough(data: Any, tokenizer: Any, config: Config) -> Any:
-    """Rows whose prompt and completion fit; KDError where fewer than one does."""
-    limits = {name: config.budget[f"{name}_tokens"] for name in ("prompt", "completion")}
-    lengths = {name: [len(ids) for ids in tokenizer(list(data[name]))["input_ids"]] for name in limits}
-    kept = [i for i in range(len(data)) if all(lengths[name][i] <= limits[name] for name in limits)]
-    if not kept:
-        raise KDError(f"{config.data}: no row fits into {limits['prompt']} + {limits['completion']} tokens")
-    return data.select(kept)
 
 
 def _adapted(student: Any, config: Config) -> Any:
@@ -162,7 +162,7 @@ def _last_checkpoint(config: Config) -> str | None:
 
 
 def _save(
-    config: Config, trainer: Any, tokenizer: Any, spent: dict[str, int], seconds: float
+    config: Config, trainer: Any, tokenizer: Any, found: GivenSurroundings, rows: Rows, seconds: float
 ) -> dict[str, Any]:
     """The student as a plain folder, adapters merged in; checkpoints go once it is there."""
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -173,15 +173,20 @@ def _save(
     record = {
         "hash": config.hash,
         "method": config.method,
+        "computes": config.tree,
         "teachers": list(config.teachers),
         "student": config.student,
         "data": str(config.data),
+        "inputs": config.inputs,
+        "rows": rows.counts | {"trained_on": len(trainer.train_dataset)},
+        "unused_fields": rows.unused,
+        "labels": dict(found.labels),
         "settings": dict(config.settings),
         "budget": dict(config.budget),
         "seed": config.seed,
         "steps": trainer.state.global_step,
         "seconds": round(seconds, 1),
-        "tokens": dict(Counter(getattr(trainer, "token_counts", {})) + Counter(spent)),
+        "tokens": dict(Counter(getattr(trainer, "token_counts", {})) + found.tokens),
         "rollouts": getattr(trainer, "rollout_counts", {}),
     }
     write_atomic(config.output / RECORD, json.dumps(record, indent=1) + "\n")

@@ -32,6 +32,15 @@ def digest(value: Any, length: int) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
 
+def content_digest(place: Path) -> str:
+    """16 hex digits over what a file holds, or over the visible files directly in a folder; not over where it lies."""
+    if place.is_dir():
+        files = sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
+        return digest([[file.name, content_digest(file)] for file in files], 16)
+    with place.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+
+
 def write_atomic(path: Path, text: str | bytes) -> None:
     """Writes the whole file or nothing: temporary file beside it, fsync, rename. Raises KDError."""
     data = text.encode("utf-8") if isinstance(text, str) else text

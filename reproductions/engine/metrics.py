@@ -60,7 +60,7 @@ class Metric:
         }
 
 
-def features(metric: Metric, columns: Mapping[str, Sequence[float]]) -> Array:
+def features(metric: Metric, columns: Mapping[str, Sequence[float] | Array]) -> Array:
     """Per-example features, shape (examples, F), float64. Raises KDError on missing or unequal columns."""
     missing = [name for name in metric.columns if name not in columns]
     if missing:
@@ -73,12 +73,12 @@ def features(metric: Metric, columns: Mapping[str, Sequence[float]]) -> Array:
     return KINDS[metric.kind].features(np.stack(arrays))
 
 
-def value(metric: Metric, columns: Mapping[str, Sequence[float]]) -> float:
+def value(metric: Metric, columns: Mapping[str, Sequence[float] | Array]) -> float:
     """The metric on all examples."""
     return float(KINDS[metric.kind].finish(features(metric, columns).mean(axis=0)))
 
 
-def values(metrics: Mapping[str, Metric], columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
+def values(metrics: Mapping[str, Metric], columns: Mapping[str, Sequence[float] | Array]) -> dict[str, float]:
     """Every metric on all examples."""
     return {name: value(metric, columns) for name, metric in metrics.items()}
 

@@ -12,7 +12,7 @@ from reproductions.metrics.base import Columns, measurement
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from reproductions.engine.run import Run
+    from reproductions.engine.work.run import Run
     from reproductions.metrics.decoding.evaluation import Evaluation
     from reproductions.tasks.base import Task
 

@@ -13,6 +13,7 @@ from reproductions.metrics.base import Columns, measurement
 from reproductions.tasks.scores import percent_right, rouge_l
 
 if TYPE_CHECKING:
+    from reproductions.engine.work.run import Run
     from reproductions.metrics.decoding.evaluation import Evaluation
     from reproductions.tasks.base import Task
 
@@ -52,12 +53,12 @@ class Fidelity:
             evaluation.all_prompts,
         )
 
-        def build() -> list[list[int]]:
+        def build(run: Run) -> list[list[int]]:
             decoder = evaluation.decoder
             return decoder.greedy(testbed.teacher(run, name), run, prompts).answers(decoder.eos_ids)
 
         key = {**testbed.models.teacher_key(run, name), "split": evaluation.split, "rows": len(prompts)}
-        return run.cached_json("greedy-answers", key, build)
+        return run.shared.data("greedy-answers", key, build)
 
 
 @measurement("gain")
@@ -88,12 +89,14 @@ class Gain:
         testbed, run, prompts = evaluation.testbed, evaluation.run, evaluation.all_prompts
         training = {**run.settings.get("training", {}), **self.baselines[size]}
 
-        def build() -> list[float]:
-            from methods.trainers.sft import SFTConfig, SFTTrainer
-            from reproductions.models.training import SKIP_PREPARATION, encode
+        def build(run: Run) -> list[float]:
+            from methods.slots.terms import NextToken
+            from methods.tokenizers.encoding import SKIP_PREPARATION, encode
+            from methods.trainers import Distiller, SFTConfig
 
-            trainer = SFTTrainer(
+            trainer = Distiller(
                 testbed.sft_start(run, size),
+                terms=[NextToken()],
                 args=run.arguments(SFTConfig, **training, **SKIP_PREPARATION),
                 train_dataset=encode(testbed.train, testbed.tokenizer, testbed.task.limits.whole),
                 processing_class=testbed.tokenizer,
@@ -111,4 +114,4 @@ class Gain:
             "rows": len(prompts),
             "seed": run.seed,
         }
-        return run.cached_json("sft-baseline", key, build)
+        return run.shared.data("sft-baseline", key, build)

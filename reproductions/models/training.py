@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from itertools import takewhile
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
+from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from reproductions.engine.run import Run
+    from reproductions.engine.work.run import Run
 
 
 def on_device(model: PreTrainedModel, run: Run) -> PreTrainedModel:
     """`model` on the device of `run`."""
     model.to(run.device)  # type: ignore[arg-type]  # transformers wraps `to` in a way that hides its signature
     return model
-
-
-@lru_cache(maxsize=4)  # a worker makes many runs on the same split
-def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Dataset:
-    """Columns `input_ids` and `labels` (-100 on the prompt) of prompt + completion + EOS, cut at `max_tokens`.
-
-    What TRL's preparation gives, in one batched call instead of four passes row by row: for runs of ten seconds
-    those passes cost more than the training. Hand it over with `SKIP_PREPARATION`.
-    """
-    prompts, completions = list(dataset["prompt"]), list(dataset["completion"])
-    whole = [p + c + str(tokenizer.eos_token) for p, c in zip(prompts, completions, strict=True)]
-    ids = [row[:max_tokens] for row in tokenizer(whole)["input_ids"]]
-    starts = [common(a, b) for a, b in zip(tokenizer(prompts)["input_ids"], ids, strict=True)]
-    labels = [[-100] * n + row[n:] for n, row in zip(starts, ids, strict=True)]
-    kept = [i for i, (n, row) in enumerate(zip(starts, ids, strict=True)) if n < len(row)]
-    return Dataset.from_dict({"input_ids": [ids[i] for i in kept], "labels": [labels[i] for i in kept]})
-
-
-# SFTConfig fields for a dataset that `encode` made.
-SKIP_PREPARATION: Mapping[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
-
-
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def fine_tune(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from reproductions.engine.run import Run
+    from reproductions.engine.work.run import Run
 
 
 class Testbed:

@@ -25,9 +25,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return letter_tokenizer()
 
 
-def letter_tokenizer() -> PreTrainedTokenizerFast:
+def letter_tokenizer(letters: str = LETTERS) -> PreTrainedTokenizerFast:
     """One token a letter, `|` ends a prompt; pad 0, eos 1."""
-    vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", "|", *LETTERS])}
+    vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", "|", *letters])}
     core = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>")

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from reproductions.engine.experiment import Arm, Experiment, Scale
+from reproductions.engine.run import make_run
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from methods.elicitation import labelling
-from reproductions.engine.experiment import Arm, Experiment, Scale
-from reproductions.engine.run import make_run
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 NOUNS = ["apples", "books", "coins", "dogs", "eggs", "forks", "goats", "hats", "inks", "jars"]

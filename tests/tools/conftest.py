@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tools.evidence import ClaimRow, EqualSeconds, Outcome
+from reproductions.engine.show.view import (
+    ArmRow,
+    Budget,
+    ClaimRow,
+    Curve,
+    EqualSeconds,
+    Figure,
+    Metric,
+    Outcome,
+    PaperView,
+    ScaleRow,
+)
 
 
 def outcome(verdict: str, scale: str = "tiny", explanation: str = "") -> Outcome:
@@ -40,11 +51,52 @@ def claim(name: str, *outcomes: Outcome, statement: str = "Arm a is better than 
     )
 
 
+def view_of(paper: str, *claims: ClaimRow) -> PaperView:
+    """A paper with these claims, and an arm with round numbers at every scale that they were judged at."""
+    scales = list(dict.fromkeys(outcome.scale for row in claims for outcome in row.outcomes)) or ["tiny"]
+    return PaperView(
+        paper=paper,
+        scales=tuple(
+            ScaleRow(
+                name=scale,
+                testbed="pronunciation",
+                minutes=4,
+                seeds=5,
+                arms=(
+                    ArmRow(
+                        "minillm",
+                        "MiniLLM",
+                        "method",
+                        5,
+                        "terms: [reverse-kl]",
+                        (Figure("rouge_l", 61.5, (60.0, 63.0), 24.6, (60.0, 63.0)),),
+                        Budget(114_000, 0, 2_500_000, 9.1, 13.1, 0.02, None),
+                        (Curve("rouge_l", ((0, 0, 40), (240, 9.1, 61.5))),),
+                    ),
+                    ArmRow("late", "Never run", "baseline"),
+                ),
+                metrics=(Metric("rouge_l", "ROUGE-L", "%", True),),
+                headline=("rouge_l",),
+                stands_in="a world",
+                made="cpu, torch 2.13.0",
+                results=(f"reproductions/papers/minillm/results/{scale}.json",),
+            )
+            for scale in scales
+        ),
+        claims=claims,
+        values=(),
+        places=(("claims", "reproductions/papers/minillm/claims.yaml"),),
+        claims_digest="0" * 16,
+        results_digest="1" * 16,
+    )
+
+
 @pytest.fixture
-def judged() -> list[ClaimRow]:
+def judged() -> PaperView:
     """One claim that held at one scale and not at another, one that was not run."""
-    return [
+    return view_of(
+        "minillm",
         claim("beats-sft", outcome("reproduced"), outcome("inconclusive", "small", "The gap is small here.")),
         claim("beats-kd", outcome("not reproduced")),
         claim("beats-none"),
-    ]
+    )

@@ -16,7 +16,9 @@ from catalog.errors import CatalogError
 from catalog.schema import Catalog, load_catalog
 from methods.errors import MethodError
 from reproductions.engine.errors import KDError
-from tools import browse, cli, evidence, show, verify
+from reproductions.engine.show import files
+from tools import cli, commands
+from tools.verbs import browse, show
 
 ROOT = Path(__file__).resolve().parents[2]
 #: A `make` hands these down to one that it starts, which then says more (the folder that it enters).
@@ -123,25 +125,7 @@ def test_a_closed_pipe_is_no_error():
     assert done.returncode == 0 and done.stderr == b""
 
 
-@pytest.mark.parametrize(
-    ("words", "command"),
-    [
-        (["browse"], "kd browse"),
-        (
-            ["browse", "YEAR=2023-2025", "SCOPE=llm", "HAS_CODE=1", "HAS_REPRODUCTION=1", "SEARCH=on policy"],
-            'kd browse --search "on policy" --year "2023-2025" --scope "llm" --has-code --has-reproduction',
-        ),
-        (["new", "PAPER=x", "ARXIV=2401.00001"], 'kd new "x" --arxiv "2401.00001"'),
-        (["new", "PAPER=x", "ARXIV=2401.00001", "REPRODUCTION=1"], '"2401.00001" --reproduction'),
-        (["check", "PAPER=minillm"], 'kd check "minillm"'),
-        (["check-links"], "kd check-links"),
-    ],
-)
-def test_make_says_the_same_in_variables(words, command):
-    assert command in " ".join(make("--dry-run", *words).split())
-
-
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", commands.NAMES)
 def test_every_verb_explains_itself(verb):
     done = subprocess.run(
         [sys.executable, "-m", "tools.cli", verb, "--help"],
@@ -155,7 +139,7 @@ def test_every_verb_explains_itself(verb):
 
 def test_help_lists_every_verb_and_stays_within_a_screen(kd):
     code, out, _ = kd("--help")
-    assert code == 0 and all(verb in out for verb in cli.VERBS)
+    assert code == 0 and all(verb in out for verb in commands.NAMES)
     assert max(map(len, out.splitlines())) <= 100
     assert kd()[1] == out
 
@@ -188,7 +172,11 @@ def test_a_terminal_of_another_alphabet_is_no_error():
 def test_browse_is_a_tree_with_counts_and_verdicts(kd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(
-        browse, "tallies", lambda papers: {"minillm": {"reproduced": 7, "inconclusive": 1, "not run": 3}}
+        browse,
+        "tallies",
+        lambda papers: {
+            "minillm": {"tiny": {"reproduced": 7, "inconclusive": 1}, "small": {"inconclusive": 4}}
+        },
     )
     catalog = load_catalog()
     code, out, _ = kd("browse")
@@ -200,7 +188,9 @@ def test_browse_is_a_tree_with_counts_and_verdicts(kd, monkeypatch):
             count = sum(value.id in paper.taxonomy[axis.id] for paper in catalog.papers.values())
             row = next(line for line in lines if line.split()[:1] == [value.id])
             assert f" {count or '.'}" in row
-            assert ("✓7 ~1" in row) == (value.id in catalog.papers["minillm"].taxonomy[axis.id])
+            assert ("tiny ✓7 ~1, small ~4" in row) == (
+                value.id in catalog.papers["minillm"].taxonomy[axis.id]
+            )
     assert "PAPERS BY ELICITATION AND ALGORITHM" in lines
     assert any("--scope beyond-llm" in line for line in lines)
 
@@ -268,7 +258,7 @@ def test_hostile_text_of_a_record_is_shown_as_text(kd, monkeypatch):
     changed = Catalog(catalog.taxonomy, catalog.teachers, {**catalog.papers, "minillm": paper})
     for module in (browse, show):
         monkeypatch.setattr(module, "load_catalog", lambda: changed)
-    monkeypatch.setattr(evidence, "claims", lambda paper: [])
+    monkeypatch.setattr(files, "view", lambda paper: None)
     for words in (["browse", "--list"], ["browse", "--search", "minillm"], ["show", "minillm"]):
         out = kd(*words)[1]
         assert "minillm" in out and all(line.isprintable() for line in out.splitlines())
@@ -278,18 +268,20 @@ def test_hostile_text_of_a_record_is_shown_as_text(kd, monkeypatch):
 
 def test_show_tells_where_everything_is(kd, monkeypatch, judged):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(evidence, "claims", lambda paper: judged)
+    monkeypatch.setattr(files, "view", lambda paper: judged)
     code, out, _ = kd("show", "minillm")
     assert code == 0
     for part in (
         "catalog/papers/minillm.yaml",
-        "methods.trainers.minillm.MiniLLMTrainer",
-        "reproductions/papers/minillm/",
+        "methods.trainers.policy.PolicyDistiller",
+        "reproductions/papers/minillm/claims.yaml",
+        "reproductions/papers/minillm.md",
         "make reproduce PAPER=minillm",
         "24.6 against 23.3",
         "61.5 against 58.25",
         "[1.5, 5]",
-        "not reproduced",
+        "tiny: not reproduced",
+        "small: inconclusive",
         "not run",
         "@misc{minillm_2023,",
         "The gap is small here.",
@@ -325,7 +317,7 @@ def test_show_says_what_kind_of_entry_it_is(kd, monkeypatch):
     )
     changed = Catalog(catalog.taxonomy, catalog.teachers, {**catalog.papers, "old": old})
     monkeypatch.setattr(show, "load_catalog", lambda: changed)
-    monkeypatch.setattr(evidence, "claims", lambda paper: [])
+    monkeypatch.setattr(files, "view", lambda paper: None)
     out = kd("show", "old")[1]
     for part in (
         "no distillation; listed because: RL only.",
@@ -355,33 +347,90 @@ def test_bibtex_escapes_what_tex_would_read():
     assert entry.count("{") == entry.count("}")
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "code"),
-    [
-        (["reproduced"], 0),
-        (["reproduced", "inconclusive"], 1),
-        (["not reproduced"], 1),
-        (["not run", "reproduced"], 0),
-    ],
-)
-def test_verify_exits_by_the_verdicts(kd, monkeypatch, verdicts, code):
-    from tests.tools.conftest import claim, outcome
+@pytest.fixture
+def verified(monkeypatch, tmp_path):
+    """One judged paper whose committed verdicts and pages are given, then what its raw figures say now."""
+    from tests.tools.conftest import claim, outcome, view_of
+    from tools.pages import documents
+    from tools.pages.atlas import Atlas
 
-    rows = [claim(f"claim-{place}", outcome(verdict)) for place, verdict in enumerate(verdicts)]
-    monkeypatch.setattr(evidence, "claims", lambda paper: rows)
-    monkeypatch.setattr(evidence, "judged_papers", lambda papers: ["minillm"])
+    long = "-and-more" * 5  # a name that has to be cut
+
+    def commit(committed: list[str], now: list[str]) -> None:
+        kept, fresh = (
+            view_of(
+                "minillm",
+                *(
+                    claim(f"claim-{place}{long * place}", outcome(verdict))
+                    for place, verdict in enumerate(verdicts)
+                ),
+            )
+            for verdicts in (committed, now)
+        )
+        monkeypatch.setattr(files.gather, "ROOT", tmp_path)
+        monkeypatch.setattr(files, "FOLDER", tmp_path / "reproductions" / "verdicts")
+        monkeypatch.setattr(files.gather, "runnable", lambda papers: ["minillm"])
+        monkeypatch.setattr(files.gather, "gather", lambda paper: fresh)
+        files.write(kept)
+        differing = documents.differing
+        documents.write(documents.own(Atlas(load_catalog(), {"minillm": kept})), tmp_path)
+        monkeypatch.setattr(documents, "differing", lambda texts: differing(texts, tmp_path))
+
+    return commit
+
+
+@pytest.mark.parametrize(
+    "verdicts", [["reproduced"], ["reproduced", "inconclusive"], ["not reproduced"], ["not run"]]
+)
+def test_verify_is_content_where_what_is_committed_follows(kd, verified, monkeypatch, verdicts):
+    monkeypatch.setenv("COLUMNS", "80")
+    verified(verdicts, verdicts)
     found, out, _ = kd("verify")
-    assert found == code
+    assert found == 0 and "follows from the raw figures" in out
     assert all(verdict in out for verdict in verdicts)
     assert max(map(len, out.splitlines())) <= 80
-    plain = json.loads(kd("verify", "--json")[1])
-    assert [row["outcomes"][0]["verdict"] for row in plain["minillm"]["claims"]] == verdicts
+    plain = json.loads(kd("verify", "--json")[1])["minillm"]
+    assert [row["outcomes"][0]["verdict"] for row in plain["claims"]] == verdicts and plain["differs"] == []
 
 
-def test_verify_of_a_paper_without_results_says_how_to_make_them(kd, monkeypatch):
-    monkeypatch.setattr(verify.evidence, "result_files", lambda paper: [])
+def test_verify_says_which_committed_verdict_does_not_follow(kd, verified):
+    verified(["reproduced", "inconclusive"], ["not reproduced", "inconclusive"])
+    found, out, _ = kd("verify", "minillm")
+    told = " ".join(out.split())
+    assert found == 1
+    assert "claim-0 at tiny is committed as reproduced; from the raw figures it is not reproduced" in told
+    assert "claim-1-and-more" in out and "-and-more at tiny" not in told
+    assert "reproductions/papers/minillm.md: differs" in told
+
+
+def test_verify_finds_a_committed_file_that_was_edited(kd, verified):
+    verified(["reproduced"], ["reproduced"])
+    path = files.path_of("minillm")
+    path.write_text(path.read_text().replace("61.5", "66.5"))
+    found, out, _ = kd("verify")
+    assert found == 1 and "was edited by hand" in out
+
+
+def test_verify_of_a_paper_without_results_says_how_to_make_them(kd, monkeypatch, tmp_path):
+    monkeypatch.setattr(files.gather, "result_files", lambda paper: [])
     code, _, err = kd("verify", "gkd")
     assert code == 2 and "make reproduce PAPER=gkd" in err
+
+
+def test_the_version_is_told_without_a_verb(kd):
+    code, out, _ = kd("--version")
+    assert code == 0 and re.match(r"kd-atlas \S+ \(Python \d+\.\d+", out) and "trl" in out
+    done = subprocess.run(
+        [sys.executable, "-m", "tools", "--version"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and done.stdout == out
+
+
+def test_every_verb_has_a_file_of_its_own():
+    written = {path.stem for path in (ROOT / "tools" / "verbs").glob("*.py")} - {"__init__"}
+    assert written == {name.replace("-", "_") for name in commands.NAMES}
+    for name in commands.NAMES:
+        assert commands.load(name).SUMMARY and commands.parser_of(name).prog == f"kd {name}"
 
 
 def test_make_help_says_everything_that_the_makefile_does():

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from methods.losses.divergences import check_fraction, head_gap
+from methods.registry import component
 
 
 @dataclass
@@ -37,7 +38,9 @@ class Block:
 Fused = Callable[..., tuple[Tensor, Tensor]]  # (block, **parameters) -> value (n,), slope (n, V)
 
 
-def _forward_kl(block: Block) -> tuple[Tensor, Tensor]:
+@component("divergence", "forward-kl")
+def forward_kl(block: Block) -> tuple[Tensor, Tensor]:
+    """KL(p || q): the word-level distillation of Kim and Rush, arXiv 1606.07947, section 3.1."""
     infinite = _mass(block.p, block.student_masked)
     p = _drop(block.p, block.student_masked)
     gap = block.log_p.sub_(block.log_q)
@@ -45,7 +48,9 @@ def _forward_kl(block: Block) -> tuple[Tensor, Tensor]:
     return _with_infinity(value, infinite), p.neg_()
 
 
-def _reverse_kl(block: Block) -> tuple[Tensor, Tensor]:
+@component("divergence", "reverse-kl")
+def reverse_kl(block: Block) -> tuple[Tensor, Tensor]:
+    """KL(q || p), mode-seeking: the single-token term of MiniLLM, Gu et al., arXiv 2306.08543, eq. 1."""
     gap = _drop(block.log_q.sub_(block.log_p), block.teacher_masked)
     slope = gap.mul_(block.q)
     value = slope.sum(-1)
@@ -55,7 +60,12 @@ def _reverse_kl(block: Block) -> tuple[Tensor, Tensor]:
     return _with_infinity(value, _mass(block.q, block.teacher_masked)), slope
 
 
-def _jensen_shannon(block: Block, teacher_weight: float = 0.5) -> tuple[Tensor, Tensor]:
+@component("divergence", "jensen-shannon")
+def jensen_shannon(block: Block, teacher_weight: float = 0.5) -> tuple[Tensor, Tensor]:
+    """w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q, w the `teacher_weight`.
+
+    Source: the generalised JSD of GKD, Agarwal et al., arXiv 2306.13649, eq. 1 (w is beta there).
+    """
     check_fraction("teacher_weight", teacher_weight)
     if teacher_weight in (0, 1):
         return torch.zeros_like(block.q[:, 0]), block.scratch.zero_()
@@ -65,20 +75,24 @@ def _jensen_shannon(block: Block, teacher_weight: float = 0.5) -> tuple[Tensor, 
     return teacher * teacher_weight + slope.sum(-1), slope
 
 
-def _skew_forward_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+@component("divergence", "skew-forward-kl")
+def skew_forward_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+    """KL(p || skew p + (1 - skew) q). Source: DistiLLM, Ko et al., arXiv 2402.03898, section 3.1 (SKL, alpha)."""
     skew = by_row("skew", skew, block)
     if isinstance(skew, float) and skew == 0:
-        return _forward_kl(block)
+        return forward_kl(block)
     m = torch.lerp(block.q, block.p, skew, out=block.scratch).clamp_min_(_tiny(block.q))
     slope = torch.mul(block.q, block.p, out=block.log_q).div_(m).mul_(skew - 1)
     value = block.log_p.sub_(m.log_()).mul_(block.p).sum(-1)
     return value, slope
 
 
-def _skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+@component("divergence", "skew-reverse-kl")
+def skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+    """KL(q || (1 - skew) p + skew q). Source: DistiLLM, Ko et al., arXiv 2402.03898, section 3.1 (SRKL, alpha)."""
     skew = by_row("skew", skew, block)
     if isinstance(skew, float) and skew == 0:
-        return _reverse_kl(block)
+        return reverse_kl(block)
     m = torch.lerp(block.p, block.q, skew, out=block.scratch).clamp_min_(_tiny(block.q))
     from_mixture = torch.mul(block.q, block.q, out=block.log_p).div_(m).mul_(skew).neg_()
     slope = block.log_q.sub_(m.log_()).mul_(block.q)
@@ -86,13 +100,20 @@ def _skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, 
     return value, slope.add_(from_mixture)
 
 
-def _total_variation(block: Block) -> tuple[Tensor, Tensor]:
+@component("divergence", "total-variation")
+def total_variation(block: Block) -> tuple[Tensor, Tensor]:
+    """1/2 sum |p - q|, a probability. Source: f-DISTILL, Wen et al., arXiv 2307.15190 (TVD)."""
     gap = torch.sub(block.q, block.p, out=block.scratch)
     slope = torch.sign(gap, out=block.log_q).mul_(block.q).mul_(0.5)
     return gap.abs_().sum(-1).mul_(0.5), slope
 
 
-def _adaptive_kl(block: Block, head_mass: float = 0.5) -> tuple[Tensor, Tensor]:
+@component("divergence", "adaptive-kl")
+def adaptive_kl(block: Block, head_mass: float = 0.5) -> tuple[Tensor, Tensor]:
+    """a KL(p || q) + (1 - a) KL(q || p), a the share of the gap |p - q| that lies on the teacher's head.
+
+    The head is the most probable tokens up to `head_mass` of p. Source: AKL, Wu et al., arXiv 2404.02657 (mu).
+    """
     check_fraction("head_mass", head_mass)
     share = head_gap(block.p, block.q, head_mass, scratch=block.scratch)
     infinite_forward = _mass(block.p, block.student_masked)
@@ -109,14 +130,28 @@ def _adaptive_kl(block: Block, head_mass: float = 0.5) -> tuple[Tensor, Tensor]:
     return value, slope.mul_(1 - column).sub_(p.mul_(column))
 
 
+@component("divergence", "detached-skew-reverse-kl")
+def detached_skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
+    """KL(q || (1 - skew) p + skew q), the q inside the mixture a constant.
+
+    The value is that of skew-reverse-kl; the gradient leaves out how the mixture moves with the student. Source: the
+    official code of DistiLLM-2 (Ko et al., arXiv 2503.07067).
+    """
+    m = torch.lerp(block.p, block.q, by_row("skew", skew, block), out=block.scratch)
+    m.clamp_min_(_tiny(m))
+    slope = block.log_q.sub_(m.log_()).mul_(block.q)
+    return slope.sum(-1), slope
+
+
 FUSED_DIVERGENCES: dict[str, Fused] = {
-    "forward_kl": _forward_kl,
-    "reverse_kl": _reverse_kl,
-    "jensen_shannon": _jensen_shannon,
-    "skew_forward_kl": _skew_forward_kl,
-    "skew_reverse_kl": _skew_reverse_kl,
-    "total_variation": _total_variation,
-    "adaptive_kl": _adaptive_kl,
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "jensen_shannon": jensen_shannon,
+    "skew_forward_kl": skew_forward_kl,
+    "skew_reverse_kl": skew_reverse_kl,
+    "total_variation": total_variation,
+    "adaptive_kl": adaptive_kl,
+    "detached_skew_reverse_kl": detached_skew_reverse_kl,
 }
 
 

@@ -295,6 +295,7 @@ def _softmax_dtype(*operands: _Operands) -> torch.dtype:
 
 def _divergence(divergence: str | Fused, parameters: dict[str, Any]) -> Fused:
     if isinstance(divergence, str):
+        divergence = divergence.replace("-", "_")
         if divergence not in FUSED_DIVERGENCES:
             raise MethodError(
                 f"There is no divergence {divergence!r}{_nearest(divergence, FUSED_DIVERGENCES)}."

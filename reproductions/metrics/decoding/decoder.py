@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reproductions.metrics.decoding import sampling
 
 if TYPE_CHECKING:
-    from reproductions.engine.run import Run
+    from reproductions.engine.work.run import Run
 
 Prompts = tuple[Tensor, Tensor]  # left-padded ids and attention mask
 

@@ -11,7 +11,7 @@ from reproductions.metrics.decoding.sampling import Samples
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from reproductions.engine.run import Run
+    from reproductions.engine.work.run import Run
     from reproductions.testbeds.testbed import Testbed
 
 

@@ -9,11 +9,11 @@ from torch import nn
 from methods.errors import MethodError
 from methods.losses.mutual_information import MutualInformation, interpolated_bound
 from methods.slots.features import LayerFilters
-from methods.trainers.distillation import Term
-from methods.trainers.hidden_matching import HiddenMatchingTrainer
+from methods.slots.terms import HiddenMatch, NextToken
+from methods.trainers import Distiller
 from tests.methods.conftest import make_model
-from tests.methods.slots.test_hidden import arguments, block_outputs
-from tests.methods.trainers.test_distillation import DATA, a_batch, logits_and_labels
+from tests.methods.slots.terms.test_hidden import arguments, block_outputs
+from tests.methods.trainers.test_distiller import DATA, a_batch, logits_and_labels
 
 
 def normal(*shape, seed=0):
@@ -137,15 +137,15 @@ def test_hidden_matching_takes_a_critic_for_each_pair_of_layers(tmp_path, tokeni
     student, teacher = make_model(seed=0).double(), make_model(seed=1, width=24, layers=4).double()
     filters = LayerFilters((0,), 16, 24, seed=2).double()
     critics = [MutualInformation(24, size=8, seed=3).double()]
-    options = {
-        "teacher": teacher, "terms": [Term("cross_entropy")], "train_dataset": DATA, "processing_class": tokenizer,
-        "layers": [(0, 2)], "student_filters": filters,
-    }  # fmt: skip
+    options = {"teacher": teacher, "train_dataset": DATA, "processing_class": tokenizer}
+
+    def terms(distance):
+        match = HiddenMatch([(0, 2)], filters=(filters, None), weight=0.7, distance=distance)
+        return [NextToken(), match]
+
     with pytest.raises(MethodError, match="2 modules for 1"):
-        HiddenMatchingTrainer(student, args=arguments(tmp_path), distance=critics * 2, **options)
-    trainer = HiddenMatchingTrainer(
-        student, args=arguments(tmp_path), distance=critics, hidden_weight=0.7, **options
-    )
+        Distiller(student, args=arguments(tmp_path), terms=terms(critics * 2), **options)
+    trainer = Distiller(student, args=arguments(tmp_path), terms=terms(critics), **options)
     batch = a_batch(tokenizer)
     loss = trainer.compute_loss(student, batch, num_items_in_batch=torch.tensor(11))
     z, labels, keep = logits_and_labels(student, batch)

@@ -6,7 +6,8 @@ from datasets import Dataset
 
 from methods.errors import MethodError
 from methods.modeling.core import eos_ids, freeze, hidden_states, position_ids, shared_vocabulary, snapshot
-from methods.trainers.sft import SFTConfig, SFTTrainer
+from methods.slots.terms import NextToken
+from methods.trainers import Distiller, SFTConfig
 from tests.methods.conftest import make_model
 
 IDS = torch.tensor([[5, 6, 7]])
@@ -19,7 +20,7 @@ def test_snapshot_of_a_trained_model_computes_with_its_own_weights(tokenizer, tm
         output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", max_steps=1, save_strategy="no",
         disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
-    SFTTrainer(model, args=args, train_dataset=data, processing_class=tokenizer).train()
+    Distiller(model, terms=[NextToken()], args=args, train_dataset=data, processing_class=tokenizer).train()
     model.eval()
     before = model(IDS).logits
     copied, naive = snapshot(model), copy.deepcopy(model)

@@ -13,6 +13,7 @@ from methods.errors import MethodError
 from methods.losses.fused.linear import head_of
 from methods.slots.samplers import Example, OnPolicy, TeacherMixed
 from methods.slots.targets import AverageLogits
+from methods.slots.terms import Divergence
 from methods.teachers import files
 from methods.teachers.files import INDEX, RECORDS, StoreWriter
 from methods.teachers.fill import fill, fill_hidden
@@ -23,7 +24,8 @@ from methods.teachers.identity import (
     tokenizer_fingerprint,
 )
 from methods.teachers.store import TeacherStore
-from methods.trainers.distillation import DistillationTrainer, SFTConfig, Term, collate
+from methods.trainers import Distiller, SFTConfig
+from methods.trainers.views import collate
 from tests.methods.conftest import make_model
 from tests.methods.teachers.test_teacher_codec import merged
 from tests.methods.trainers.one_update import ROWS
@@ -199,13 +201,14 @@ def trained(tmp_path, tokenizer, teacher, *, batch=4, accumulate=1, student=None
     """Change of every parameter after one SGD step."""
     student = make_model(seed=0) if student is None else student
     before = {name: p.detach().clone() for name, p in student.named_parameters()}
+    options.setdefault("terms", [Divergence()])
     args = SFTConfig(
         output_dir=str(tmp_path / "out"), per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate,
         max_steps=1, learning_rate=1.0, optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0, use_cpu=True,
         bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no", logging_strategy="no",
         disable_tqdm=True, seed=3,
     )  # fmt: skip
-    trainer = DistillationTrainer(
+    trainer = Distiller(
         student, teacher=teacher, args=args, train_dataset=ROWS, processing_class=tokenizer,
         max_completion_length=4, **options,
     )  # fmt: skip
@@ -226,9 +229,9 @@ def test_hidden_states_train_as_the_live_teacher(tmp_path, tokenizer):
         fill_hidden(tmp_path / f"{i}", teacher, batches_of(tokenizer), tokenizer=tokenizer, dtype="float32")
         stores.append(TeacherStore(tmp_path / f"{i}"))
     terms = [
-        Term("skew_reverse_kl", temperature=2.0),
-        Term("forward_kl", target=AverageLogits([0.3, 0.7])),
-        Term("cross_entropy", weight=0.1),
+        Divergence("skew_reverse_kl", temperature=2.0),
+        Divergence("forward_kl", target=AverageLogits([0.3, 0.7])),
+        Divergence("cross_entropy", weight=0.1),
     ]
     live, trainer = trained(tmp_path, tokenizer, teachers, terms=terms)
     assert trainer.token_counts["teacher"] > 0
@@ -253,14 +256,16 @@ def test_top_k_trains_as_the_teacher_whatever_the_micro_batches(tmp_path, tokeni
     teacher = make_model(seed=1, width=24)
     fill(tmp_path / "all", teacher, batches_of(tokenizer), tokenizer=tokenizer, **EXACT)
     fill(tmp_path / "some", teacher, batches_of(tokenizer), tokenizer=tokenizer, max_k=5)
-    live, _ = trained(tmp_path, tokenizer, teacher, terms=[Term(name)])
-    close, _ = trained(tmp_path, tokenizer, TeacherStore(tmp_path / "all"), terms=[Term(name)])
+    live, _ = trained(tmp_path, tokenizer, teacher, terms=[Divergence(name)])
+    close, _ = trained(tmp_path, tokenizer, TeacherStore(tmp_path / "all"), terms=[Divergence(name)])
     assert_same(close, live, rtol=0.02, atol=0.02 * float(live["lm_head.weight"].abs().max()))
     some = TeacherStore(tmp_path / "some")
     assert some.totals["covered_mass"] < 0.99
-    whole, _ = trained(tmp_path, tokenizer, some, terms=[Term(name)])
+    whole, _ = trained(tmp_path, tokenizer, some, terms=[Divergence(name)])
     for batch, accumulate in ((2, 2), (1, 4)):
-        parts, _ = trained(tmp_path, tokenizer, some, terms=[Term(name)], batch=batch, accumulate=accumulate)
+        parts, _ = trained(
+            tmp_path, tokenizer, some, terms=[Divergence(name)], batch=batch, accumulate=accumulate
+        )
         assert_same(parts, whole)
 
 
@@ -269,7 +274,7 @@ def test_one_update_from_top_k_is_the_merged_formula(tmp_path, tokenizer):
     (batch,) = batches_of(tokenizer)
     fill(tmp_path / "s", teacher, [batch], tokenizer=tokenizer, max_k=4, gain=0.0)
     store = TeacherStore(tmp_path / "s")
-    got, _ = trained(tmp_path, tokenizer, store, student=make_model(seed=0), terms=[Term("reverse_kl")])
+    got, _ = trained(tmp_path, tokenizer, store, student=make_model(seed=0), terms=[Divergence("reverse_kl")])
     keep = batch["labels"][:, 1:] != -100
     z = student(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1][keep]
     rows = store.rows(batch)
@@ -288,8 +293,8 @@ def test_what_a_store_cannot_do_is_said(tmp_path, tokenizer):
     for options, message in (
         ({"sampler": OnPolicy(1.0)}, "does not hold this example"),
         ({"sampler": TeacherMixed(0.5)}, "cannot generate"),
-        ({"terms": [Term(target=AverageLogits())]}, "cannot be mixed"),
-        ({"terms": [Term(temperature=2.0)]}, "temperature"),
+        ({"terms": [Divergence(target=AverageLogits())]}, "cannot be mixed"),
+        ({"terms": [Divergence(temperature=2.0)]}, "temperature"),
     ):
         with pytest.raises(MethodError, match=message):
             trained(tmp_path, tokenizer, store, **options)

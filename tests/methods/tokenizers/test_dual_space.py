@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from methods.errors import MethodError
+from methods.slots.terms import NextToken
 from methods.tokenizers.dual_space import DualSpace
-from methods.trainers.cross_tokenizer import CrossTokenizerTrainer, NextToken, SFTConfig
+from methods.trainers import Distiller, SFTConfig, Teacher
 from tests.methods.conftest import make_model, pair_tokenizer
-from tests.methods.trainers.test_cross_tokenizer_trainer import ROWS, trainer_of, window_loss
+from tests.methods.trainers.test_text_pairs_distiller import ROWS, trainer_of, window_loss
 
 
 def models():
@@ -62,7 +63,7 @@ def written_out(term, student, teacher, tokenizer, spaces):
 @pytest.mark.parametrize("spaces", [("student",), ("teacher",), ("student", "teacher")])
 def test_with_attention_it_is_the_formula_written_out(tmp_path, tokenizer, spaces):
     student, teacher = models()
-    term = DualSpace.between(student, teacher, spaces=spaces, weight=0.5).double()
+    term = DualSpace(spaces=spaces, weight=0.5).between_models(student, teacher).double()
     if "student" in spaces:  # so that the projected teacher is right here and wrong there
         learner = torch.optim.Adam(term.parameters(), 0.06)
         for _ in range(6):
@@ -92,9 +93,8 @@ def test_with_attention_it_is_the_formula_written_out(tmp_path, tokenizer, space
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl"])
 def test_with_the_same_tokens_states_are_projected_where_they_stand(tmp_path, tokenizer, divergence):
     student, teacher = make_model(seed=0).double(), make_model(seed=1, width=24).double()
-    term = DualSpace.between(
-        student, teacher, attention=False, divergence=divergence, temperature=1.5
-    ).double()
+    term = DualSpace(attention=False, divergence=divergence, temperature=1.5)
+    term.between_models(student, teacher).double()
     trainer = trainer_of(tmp_path, tokenizer, student, teacher, [NextToken(0.5), term], other=tokenizer)
     loss, batch = window_loss(trainer, student)
     got = {name: p.grad.clone() for m in (student, term) for name, p in m.named_parameters()}
@@ -120,7 +120,7 @@ def test_with_the_same_tokens_states_are_projected_where_they_stand(tmp_path, to
 
 def test_a_completion_that_one_side_lost_counts_for_nothing(tmp_path, tokenizer):
     student, teacher = models()
-    term = DualSpace.between(student, teacher).double()
+    term = DualSpace().between_models(student, teacher).double()
     whole, _ = window_loss(trainer_of(tmp_path, tokenizer, student, teacher, [term]), student)
     cut = trainer_of(tmp_path, tokenizer, student, teacher, [term], teacher_max_length=2)
     loss, batch = window_loss(cut, student)
@@ -129,13 +129,15 @@ def test_a_completion_that_one_side_lost_counts_for_nothing(tmp_path, tokenizer)
 
 
 def test_projectors_are_drawn_from_their_seed_alone():
+    narrow, wide = make_model(width=6), make_model(width=8)
     before = torch.random.get_rng_state()
-    one, same, other = DualSpace(5, 7, seed=3), DualSpace(5, 7, seed=3), DualSpace(5, 7, seed=4)
+    one, same, other = (DualSpace().between_models(narrow, wide, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
     assert not torch.equal(one.query.weight, other.query.weight)
-    assert one.to_student.weight.abs().max() <= 7**-0.5 < 1.2 * one.to_student.weight.abs().max()
-    names = {name for name, _ in DualSpace(5, 7, spaces=("student",), attention=False).named_parameters()}
+    assert one.to_student.weight.abs().max() <= 8**-0.5 < 1.2 * one.to_student.weight.abs().max()
+    some = DualSpace(spaces=("student",), attention=False).between_models(narrow, wide)
+    names = {name for name, _ in some.named_parameters()}
     assert names == {"to_student.weight", "to_student.bias"}, "nothing that no loss would reach"
 
 
@@ -149,12 +151,12 @@ def arguments(tmp_path, **more):
 
 def trained(folder, tokenizer, kind, resume=None):
     student, teacher = make_model(seed=0), make_model(seed=1, width=24, vocabulary=40)
-    term = DualSpace.between(student, teacher, learning_rate_factor=3.0)
+    term = DualSpace(learning_rate_factor=3.0)
     if kind == "lora":
         torch.manual_seed(5)
         student = get_peft_model(student, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
-    trainer = CrossTokenizerTrainer(
-        student, teacher=teacher, teacher_tokenizer=pair_tokenizer(), terms=[NextToken(0.5), term],
+    trainer = Distiller(
+        student, teacher=Teacher(teacher, pair_tokenizer()), terms=[NextToken(0.5), term],
         args=arguments(folder), train_dataset=ROWS, processing_class=tokenizer,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
@@ -165,14 +167,14 @@ def trained(folder, tokenizer, kind, resume=None):
 def test_a_resumed_training_ends_like_one_that_was_not_interrupted(tmp_path, tokenizer, kind):
     whole, term = trained(tmp_path / "whole", tokenizer, kind)
     resumed, same = trained(tmp_path / "resumed", tokenizer, kind, tmp_path / "whole" / "checkpoint-2")
-    fresh = DualSpace(16, 24)
+    fresh = DualSpace().between_models(whole.model, whole.models.paired_teacher(), seed=7)
     for (name, a), b, c in zip(term.named_parameters(), same.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(a, b), name
         assert not torch.equal(a, c), name
     for (name, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b), name
-    kept = load_file(tmp_path / "whole" / "checkpoint-4" / "loss_terms.safetensors")
-    assert torch.equal(kept["0.query.weight"], term.query.weight)
+    kept = load_file(tmp_path / "whole" / "checkpoint-4" / "memory-0.safetensors")
+    assert torch.equal(kept["loss_terms.0.query.weight"], term.query.weight)
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])
@@ -182,7 +184,7 @@ def test_only_the_student_is_saved(tmp_path, tokenizer, kind):
     file = "model.safetensors" if kind == "full" else "adapter_model.safetensors"
     for folder in ("end", "checkpoint-4"):
         assert not [name for name in load_file(tmp_path / folder / file) if "loss_terms" in name]
-    assert not (tmp_path / "end" / "loss_terms.safetensors").exists()
+    assert not (tmp_path / "end" / "memory-0.safetensors").exists()
     assert not [name for name, _ in trainer.model.named_parameters() if "loss_terms" in name]
 
 
@@ -198,14 +200,14 @@ def test_projectors_have_a_learning_rate_of_their_own(tmp_path, tokenizer):
 
 def test_what_does_not_fit_is_refused(tmp_path, tokenizer):
     student, teacher = models()
-    apart = DualSpace.between(student, teacher, attention=False).double()
+    apart = DualSpace(attention=False).between_models(student, teacher).double()
     with pytest.raises(MethodError, match="must have the same tokens"):
         window_loss(trainer_of(tmp_path, tokenizer, student, teacher, [apart]), student)
     narrow = copy.deepcopy(student)
     narrow.set_input_embeddings(torch.nn.Embedding(29, 8))
     with pytest.raises(MethodError, match="embeds tokens in 8 dimensions and has hidden states of 16"):
-        DualSpace.between(narrow, teacher)
+        DualSpace().between_models(narrow, teacher)
     with pytest.raises(MethodError, match="one or both of student, teacher"):
-        DualSpace(4, 4, spaces=("both",))
+        DualSpace(spaces=("both",))
     with pytest.raises(MethodError, match="unknown divergence 'kl'"):
-        DualSpace(4, 4, divergence="kl")
+        DualSpace(divergence="kl")

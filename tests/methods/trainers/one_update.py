@@ -17,35 +17,33 @@ from torch.distributed.tensor import DTensor
 
 from methods.losses.mutual_information import MutualInformation
 from methods.modeling.rollouts import rollout
-from methods.slots.contrastive import (
-    AdaptiveSkew,
+from methods.slots.features import LayerFilters
+from methods.slots.samplers import (
+    AdaptiveReplay,
+    Corrected,
+    DomainSampler,
+    HalfStudent,
+    OnPolicy,
     PairedStudent,
-    detached_skew_reverse_kl,
-    student_share,
-    teacher_share,
+    WithStudent,
 )
-from methods.slots.revision import ClippedKL, Corrected, LearnedBand, SpanConsistency
-from methods.slots.samplers import HalfStudent, OnPolicy, WithStudent
 from methods.slots.targets import AverageLogits, InterpolatedLogits
-from methods.tokenizers.dual_space import DualSpace
-from methods.trainers import cross_tokenizer, distillation, minillm
-from methods.trainers.cross_tokenizer import (
-    ChunkLikelihood,
-    ContinuationUnits,
-    CrossTokenizerTrainer,
-    MergedChunks,
+from methods.slots.terms import (
+    ClippedKL,
+    Divergence,
+    HiddenMatch,
+    LearnedBand,
     NextToken,
-    SortedProbabilities,
+    PlainText,
+    SpanConsistency,
+    TaskFilters,
 )
-from methods.trainers.distillation import DistillationTrainer, Term
-from methods.trainers.domain_distillation import DomainDistillationTrainer
-from methods.trainers.hidden_matching import FilterTrainer, HiddenMatchingTrainer, LayerFilters
-from methods.trainers.minillm import MiniLLMConfig, MiniLLMTrainer
-from methods.trainers.plain_text_distillation import PlainTextDistillationTrainer
-from methods.trainers.sft import SFTConfig, SFTTrainer
-from methods.trainers.word_kd import WordKDTrainer
+from methods.slots.weights import AdaptiveSkew, student_share, teacher_share
+from methods.tokenizers.dual_space import DualSpace
+from methods.tokenizers.terms import ChunkLikelihood, ContinuationUnits, MergedChunks, SortedProbabilities
+from methods.trainers import Distiller, PolicyConfig, PolicyDistiller, SFTConfig, Teacher, policy, sampling
 from tests.methods.conftest import ONE_STEP, make_model, pair_tokenizer
-from tests.methods.trainers import codi_update
+from tests.methods.trainers import latent_update
 
 ROWS = Dataset.from_list(
     [
@@ -56,24 +54,7 @@ ROWS = Dataset.from_list(
     ]
 )
 CORPUS = Dataset.from_list([{"text": text} for text in ("plain", "text|of", "unequal", "le")])
-# Compositions of the white-box trainer; functions, because targets have a state.
-COMPOSITIONS = {
-    "on-policy": lambda: {
-        "sampler": OnPolicy(1.0),
-        "terms": [Term("jensen_shannon", settings={"teacher_weight": 0.1})],
-    },
-    "two-sided": lambda: {
-        "sampler": WithStudent(),
-        "terms": [
-            Term("skew_forward_kl", sources=("teacher",)),
-            Term("skew_reverse_kl", sources=("student",)),
-        ],
-    },
-    "interpolated": lambda: {"terms": [Term(target=InterpolatedLogits())]},
-    "two-teachers": lambda: {
-        "terms": [Term(target=AverageLogits([0.3, 0.7])), Term("cross_entropy", weight=0.5)]
-    },
-}
+IN_DOMAINS = ROWS.add_column("domain", ["a", "a", "b", "b"])
 
 
 def anchored_skew(anchor: float) -> AdaptiveSkew:
@@ -83,51 +64,123 @@ def anchored_skew(anchor: float) -> AdaptiveSkew:
     return skew
 
 
-COMPOSITIONS["contrastive"] = lambda: {
-    "sampler": PairedStudent(),
-    "terms": [
-        Term(
-            "skew_forward_kl",
-            weight=teacher_share,
-            sources=("teacher",),
-            row_settings=anchored_skew(0.005),
-        ),
-        Term(detached_skew_reverse_kl, weight=student_share, sources=("student",)),
-    ],
+def hidden_match(*, filtered: bool = False, critics: bool = False) -> HiddenMatch:
+    """Both blocks of the student with both of the teacher."""
+    ours = LayerFilters((0, 1), 16, 24, seed=4)
+    theirs = LayerFilters((0, 1), 24, 24, seed=5) if filtered else None
+    distance = [MutualInformation(24, size=8, seed=s) for s in (6, 7)] if critics else "squared_error"
+    return HiddenMatch([(0, 0), (1, 1)], filters=(ours, theirs), weight=0.3, distance=distance)
+
+
+def contrastive() -> list[Divergence]:
+    """DistiLLM-2's terms."""
+    skew = anchored_skew(0.005)
+    return [
+        Divergence("skew_forward_kl", weight=teacher_share, sources=("teacher",), row_settings=skew),
+        Divergence("detached_skew_reverse_kl", weight=student_share, sources=("student",)),
+    ]
+
+
+# Compositions of the one trainer: options of it, by functions, because samplers, terms and targets have a state. With
+# "teachers" a number of them, from none to two; "other" makes the first one of another tokenizer.
+COMPOSITIONS = {
+    "sft": lambda: {"terms": [NextToken()], "teachers": 0},
+    "word-kd": lambda: {"terms": [Divergence("forward_kl")]},
+    "word-kd-mixed": lambda: {
+        "terms": [Divergence("forward_kl", weight=0.5), Divergence("cross_entropy", weight=0.5)]
+    },
+    "plain-text": lambda: {"terms": [Divergence(), PlainText(CORPUS, weight=0.7)]},
+    "filters": lambda: {
+        "terms": [TaskFilters(LayerFilters((0, 1), 16, 24, seed=4))],
+        "teachers": 0,
+    },
+    "filtered-layers": lambda: {"terms": [Divergence(), hidden_match(filtered=True)]},
+    "unfiltered-layers": lambda: {"terms": [Divergence(), hidden_match()]},
+    "mutual-information": lambda: {"terms": [Divergence(), hidden_match(critics=True)]},
+    "domains": lambda: {
+        "terms": [Divergence("cross_entropy"), Divergence("forward_kl", weight=0.2)],
+        "sampler": DomainSampler(every=1),
+    },
+    "on-policy": lambda: {
+        "sampler": OnPolicy(1.0),
+        "terms": [Divergence("jensen_shannon", settings={"teacher_weight": 0.1})],
+    },
+    "two-sided": lambda: {
+        "sampler": WithStudent(),
+        "terms": [
+            Divergence("skew_forward_kl", sources=("teacher",)),
+            Divergence("skew_reverse_kl", sources=("student",)),
+        ],
+    },
+    "interpolated": lambda: {"terms": [Divergence(target=InterpolatedLogits())]},
+    "two-teachers": lambda: {
+        "terms": [Divergence(target=AverageLogits([0.3, 0.7])), Divergence("cross_entropy", weight=0.5)],
+        "teachers": 2,
+    },
+    "contrastive": lambda: {"sampler": PairedStudent(), "terms": contrastive()},
+    "revision": lambda: {
+        "sampler": Corrected(HalfStudent("data"), greedy=True),
+        "terms": [
+            NextToken(sources=("data",)),
+            ClippedKL(LearnedBand(29, lower=0.3)),
+            SpanConsistency([5, 9, 17], weight=2.0),
+        ],
+    },
 }
-COMPOSITIONS["revision"] = lambda: {
-    "sampler": Corrected(HalfStudent("data"), greedy=True),
-    "terms": [Term("cross_entropy", sources=("data",))],
-    "auxiliaries": [ClippedKL(LearnedBand(29, lower=0.3)), SpanConsistency([5, 9, 17], weight=2.0)],
-}
-HIDDEN = ("filters", "filtered-layers", "unfiltered-layers", "mutual-information")
-# Terms of the trainer for two tokenizers.
+# Between two tokenizers.
 CROSS = {
     "uld": lambda: {"terms": [NextToken(), SortedProbabilities()]},
-    "alm": lambda: {"terms": [ChunkLikelihood(temperature=2.0)], "boundary_bytes": b"acegkoxz"},
+    "alm": lambda: {"terms": [ChunkLikelihood(temperature=2.0, boundary="acegkoxz")]},
     "alm-balanced": lambda: {"terms": [NextToken(), ChunkLikelihood(debias=False)], "gradient_balance": True},
     "gold": lambda: {"terms": [MergedChunks(divergence="forward_kl", matched_weight=0.5)]},
-    "gold-on-policy": lambda: {
-        "terms": [MergedChunks()],
-        "sampler": OnPolicy(1.0),
-        "max_completion_length": 7,
-    },
+    "gold-on-policy": lambda: {"terms": [MergedChunks()], "sampler": OnPolicy(1.0)},
     "simct": lambda: {"terms": [ContinuationUnits(), ContinuationUnits(units=False, weight=0.5)]},
-    "dskd": lambda: {"terms": [NextToken(weight=0.5), DualSpace(16, 24)]},
+    "dskd": lambda: {"terms": [NextToken(weight=0.5), DualSpace(seed=0)]},
 }
-TRAINERS = (
-    "sft",
-    "word-kd",
-    "word-kd-mixed",
-    "minillm",
-    "minillm-corpus",
-    "plain-text",
-    *HIDDEN,
-    "domains",
-    "codi",
-    *COMPOSITIONS,
-    *CROSS,
-)
+# What no paper here combines, and no trainer could while there were ten: by what meets what.
+COMPOSITIONS |= {
+    "text+layers": lambda: {
+        "terms": [Divergence("reverse_kl"), PlainText(CORPUS, weight=0.7), hidden_match(critics=True)],
+        "sampler": OnPolicy(1.0),
+    },
+    "domains+contrastive": lambda: {
+        "terms": contrastive(),
+        "sampler": DomainSampler(every=1, sampler=PairedStudent()),
+    },
+    "text+bands, balanced": lambda: {
+        "terms": [PlainText(CORPUS), ClippedKL(LearnedBand(29, lower=0.3)), NextToken(weight=0.5)],
+        "gradient_balance": True,
+    },
+    "task-filters": lambda: {
+        "terms": [NextToken(), HiddenMatch(filters="task", filter_learning_rate=0.1)],
+        "sampler": HalfStudent("data"),
+    },
+}
+CROSS |= {
+    "uld+replay": lambda: {
+        "terms": [NextToken(), SortedProbabilities()],
+        "sampler": AdaptiveReplay(start=1.0),
+        "eval_dataset": ROWS,
+    },
+    "layers across tokenizers+text": lambda: {
+        "terms": [NextToken(), HiddenMatch("uniform", weight=0.3), PlainText(CORPUS, weight=0.7)],
+    },
+    "both tokenizers": lambda: {
+        "terms": [MergedChunks(), Divergence("skew_forward_kl", weight=0.4), DualSpace(weight=0.2)],
+        "teachers": 2,
+    },
+    "simct+domains": lambda: {
+        "terms": [ContinuationUnits(), NextToken(weight=0.3)],
+        "sampler": DomainSampler(every=1),
+    },
+    "alm+both sides": lambda: {
+        "terms": [NextToken(sources=("teacher",)), ChunkLikelihood(temperature=2.0)],
+        "sampler": WithStudent(),
+    },
+}
+TRAINERS = ("minillm", "minillm-corpus", "codi", *COMPOSITIONS, *CROSS)
+# Of those, the ones that the slower matrices leave out.
+SAMPLED = ("text+bands, balanced", "simct+domains", "alm+both sides", "task-filters")
 MODELS = ("llama", "gpt2", "wide-teacher-vocabulary", "lora", "tied")
 
 
@@ -146,10 +199,10 @@ def make_pair(kind: str):
 
 def make_trainer(trainer_name: str, kind: str, tokenizer, folder: str, *, accumulate: int = 1, **settings):
     """A trainer of the matrix on the four rows, and what it trains: the student as "", other modules by name."""
-    if trainer_name == "codi":  # CODITrainer has rows and no teacher of its own
-        student = codi_update.thinker(kind)
+    if trainer_name == "codi":  # it has rows and no teacher of its own
+        student = latent_update.thinker(kind)
         weights = {"teacher_weight": 0.7, "distillation_weight": 2.0}
-        trainer = codi_update.make_trainer(
+        trainer = latent_update.make_trainer(
             student, folder, accumulate=accumulate, weights=weights, **settings
         )
         return trainer, {"": student}
@@ -158,50 +211,22 @@ def make_trainer(trainer_name: str, kind: str, tokenizer, folder: str, *, accumu
     common = {**ONE_STEP, "output_dir": folder, "gradient_accumulation_steps": accumulate, **settings}
     shared = {"train_dataset": ROWS, "processing_class": tokenizer}
     if trainer_name.startswith("minillm"):
-        args = MiniLLMConfig(**{"steps_per_generation": accumulate, **common}, max_completion_length=7)
+        args = PolicyConfig(**{"steps_per_generation": accumulate, **common}, max_completion_length=7)
         corpus = CORPUS if trainer_name.endswith("corpus") else None
-        trainer = MiniLLMTrainer(student, teacher=teacher, args=args, pretraining_dataset=corpus, **shared)
-    elif trainer_name in HIDDEN:
-        trained["filters"] = LayerFilters((0, 1), 16, 24, seed=4)
-        if trainer_name == "mutual-information":
-            trained["critics"] = torch.nn.ModuleList(MutualInformation(24, size=8, seed=s) for s in (6, 7))
-        trainer = _hidden_trainer(trainer_name, student, teacher, trained, SFTConfig(**common), shared)
-    elif trainer_name == "plain-text":
-        trainer = PlainTextDistillationTrainer(
-            student, teacher=teacher, args=SFTConfig(**common), corpus=CORPUS, text_weight=0.7, **shared
-        )
-    elif trainer_name == "domains":
-        trainer = _domain_trainer(student, teacher, tokenizer, SFTConfig(**common), shared)
-    elif trainer_name in COMPOSITIONS:
-        second = make_model("gpt2" if kind == "gpt2" else "llama", seed=2)
-        options = COMPOSITIONS[trainer_name]()
-        trained["auxiliaries"] = torch.nn.ModuleList(options.get("auxiliaries", ()))
-        trainer = DistillationTrainer(
-            student,
-            teacher=[teacher, second] if trainer_name == "two-teachers" else teacher,
-            args=SFTConfig(**common),
-            max_completion_length=7,
-            **options,
-            **shared,
-        )
-    elif trainer_name in CROSS:
-        options = CROSS[trainer_name]()
-        trained["terms"] = torch.nn.ModuleList(t for t in options["terms"] if isinstance(t, torch.nn.Module))
-        trainer = CrossTokenizerTrainer(
-            student,
-            teacher=make_model("gpt2" if kind == "gpt2" else "llama", seed=1, width=24, vocabulary=40),
-            teacher_tokenizer=pair_tokenizer(),
-            args=SFTConfig(**common),
-            **options,
-            **shared,
-        )
-    elif trainer_name == "sft":
-        trainer = SFTTrainer(student, args=SFTConfig(**common), **shared)
-    else:
-        weight = 0.5 if trainer_name.endswith("mixed") else 1.0
-        trainer = WordKDTrainer(
-            student, args=SFTConfig(**common), teacher=teacher, distillation_weight=weight, **shared
-        )
+        return PolicyDistiller(
+            student, teacher=teacher, args=args, pretraining_dataset=corpus, **shared
+        ), trained
+    options = (COMPOSITIONS | CROSS)[trainer_name]()
+    family = "gpt2" if kind == "gpt2" else "llama"
+    teachers = [teacher, make_model(family, seed=2)][: options.pop("teachers", 1)]
+    if trainer_name in CROSS or options.pop("other", False):
+        other = make_model(family, seed=1, width=24, vocabulary=40)
+        teachers[0] = Teacher(other, pair_tokenizer())
+    if isinstance(options.get("sampler"), DomainSampler):
+        shared["train_dataset"] = shared["eval_dataset"] = IN_DOMAINS
+    options = {"max_completion_length": 7, **options}
+    trainer = Distiller(student, teacher=teachers, args=SFTConfig(**common), **options, **shared)
+    trained["terms"] = torch.nn.ModuleList(t for t in options["terms"] if isinstance(t, torch.nn.Module))
     return trainer, trained
 
 
@@ -233,46 +258,9 @@ def whole(parameter: torch.Tensor) -> torch.Tensor:
     return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
-def _domain_trainer(student, teacher, tokenizer, args, shared):
-    rows = []
-    for row in ROWS:
-        asked, answer = (tokenizer(row[column])["input_ids"] for column in ("prompt", "completion"))
-        rows.append({"input_ids": [*asked, *answer, 1], "labels": [*[-100] * len(asked), *answer, 1]})
-    domains = {"a": Dataset.from_list(rows[:2]), "b": Dataset.from_list(rows[2:])}
-    terms = [Term("cross_entropy"), Term("forward_kl", weight=0.2)]
-    return DomainDistillationTrainer(
-        student,
-        teacher=teacher,
-        args=args,
-        terms=terms,
-        domains=domains,
-        validation=domains,
-        every=1,
-        **shared,
-    )
-
-
-def _hidden_trainer(trainer_name, student, teacher, extra, args, shared):
-    filters = extra["filters"]
-    if trainer_name == "filters":
-        return FilterTrainer(student, filters=filters, args=args, **shared)
-    teacher_filters = LayerFilters((0, 1), 24, 24, seed=5) if trainer_name == "filtered-layers" else None
-    return HiddenMatchingTrainer(
-        student,
-        teacher=teacher,
-        args=args,
-        layers=[(0, 0), (1, 1)],
-        student_filters=filters,
-        teacher_filters=teacher_filters,
-        hidden_weight=0.3,
-        distance=extra.get("critics", "squared_error"),
-        **shared,
-    )
-
-
 def greedy_rollouts() -> None:
     """Sampling differs between ranks by design; greedy rollouts make the partitions comparable."""
-    for module in (minillm, distillation, cross_tokenizer):
+    for module in (policy, sampling):
         module.rollout = functools.partial(rollout, greedy=True)
 
 
@@ -283,6 +271,7 @@ if __name__ == "__main__":
     updates = {
         f"{trainer}/{kind}/{name}": delta
         for trainer in TRAINERS
+        if trainer not in SAMPLED
         for kind in ("llama", "gpt2", "lora")
         for name, delta in one_update(trainer, kind, letter_tokenizer(), batch=2, accumulate=1).items()
     }

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 
 from methods.errors import MethodError
 from tests.methods.conftest import letter_tokenizer
-from tests.methods.trainers import codi_update, one_update
+from tests.methods.trainers import latent_update, one_update
 
-TRAINERS = [name for name in one_update.TRAINERS if name != "codi"]  # which refuses FSDP
+REFUSED = "codi"
+TRAINERS = [name for name in one_update.TRAINERS if name not in (REFUSED, *one_update.SAMPLED)]
 SHARDED = {"fsdp": True, "fsdp_config": {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
 
 
@@ -41,8 +42,8 @@ if __name__ == "__main__":
         patches.enter_context(mock.patch.object(PartialState, "__init__", pretend(PartialState.__init__)))
         for module, name in (
             (one_update, "SFTConfig"),
-            (one_update, "MiniLLMConfig"),
-            (codi_update, "SFTConfig"),
+            (one_update, "PolicyConfig"),
+            (latent_update, "SFTConfig"),
         ):
             config = functools.partial(getattr(module, name), **SHARDED)
             patches.enter_context(mock.patch.object(module, name, config))

@@ -5,16 +5,18 @@ import warnings
 import pytest
 import torch
 
-from methods.slots.contrastive import AdaptiveSkew
-from methods.slots.samplers import AdaptiveReplay, student_examples
-from methods.trainers.cross_tokenizer import MergedChunks, NextToken
-from methods.trainers.sft import SFTTrainer
+from methods.slots.samplers import AdaptiveReplay, DomainSampler, student_examples
+from methods.slots.terms import Divergence, NextToken, PlainText
+from methods.slots.weights import AdaptiveSkew
+from methods.tokenizers.terms import MergedChunks, SortedProbabilities
+from methods.trainers import Distiller
 from tests.methods.trainers.one_update import (
     COMPOSITIONS,
+    CORPUS,
     CROSS,
     ROWS,
+    SAMPLED,
     TRAINERS,
-    Term,
     make_trainer,
     parameters,
 )
@@ -37,24 +39,52 @@ class InTurn:
         self.calls = state["calls"]
 
 
+class Counting:
+    """A hook that remembers the tokens of all windows."""
+
+    def __init__(self):
+        self.tokens = 0
+
+    def begin_step(self, window):
+        self.tokens += sum(int((batch["labels"] != -100).sum()) for batch in window.batches)
+
+    def state(self):
+        return {"tokens": self.tokens}
+
+    def restore(self, state):
+        self.tokens = state["tokens"]
+
+
 # What the matrix of one step has no need of: pieces that remember something over many.
 REMEMBERING = {
     "replay": lambda: {
         "sampler": AdaptiveReplay(start=0.8, rise=0.1, validations=3, capacity=3),
-        "terms": [Term("skew_forward_kl")],
+        "terms": [Divergence("skew_forward_kl")],
         "eval_dataset": ROWS,
     },
+    "replay in domains+text": lambda: {
+        "sampler": DomainSampler(every=2, sampler=AdaptiveReplay(start=0.8, validations=3, capacity=3)),
+        "terms": [Divergence("total_variation"), PlainText(CORPUS)],
+        "hooks": [Counting()],
+    },
     "curriculum": lambda: {
-        "terms": [Term("skew_forward_kl", row_settings=AdaptiveSkew("teacher", base=0.5, anchor_steps=4))],
+        "terms": [
+            Divergence("skew_forward_kl", row_settings=AdaptiveSkew("teacher", base=0.5, anchor_steps=4))
+        ],
     },
 }
 CROSS_REMEMBERING = {
     "gold-in-turn": lambda: {
         "terms": [NextToken(), MergedChunks()],
         "sampler": InTurn(),
-        "max_completion_length": 7,
-    }
+    },
+    "uld+remembering replay": lambda: {
+        "terms": [NextToken(), SortedProbabilities()],
+        "sampler": AdaptiveReplay(start=0.8, rise=0.1, validations=3, capacity=3),
+        "eval_dataset": ROWS,
+    },
 }
+NAMES = [name for name in (*TRAINERS, *REMEMBERING, *CROSS_REMEMBERING) if name not in SAMPLED]
 STEPS, WITHIN, NEXT_EPOCH = 7, 3, 6  # four steps an epoch
 
 
@@ -76,11 +106,12 @@ def trained(name, kind, tokenizer, folder, resume=None, **settings):
         warnings.filterwarnings("error", message=".*begin anew")
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     counts = [dict(getattr(trainer, what, {})) for what in ("token_counts", "rollout_counts")]
+    counts += [hook.state() for hook in getattr(trainer, "hooks", ())]
     return parameters(modules), counts
 
 
 @pytest.mark.parametrize("kind", ["llama", "lora"])
-@pytest.mark.parametrize("name", [*TRAINERS, *REMEMBERING, *CROSS_REMEMBERING])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_training_ends_like_one_that_was_not_interrupted(name, kind, tokenizer, tmp_path):
     # Four steps from each buffer of MiniLLM, eight an epoch.
     rollouts = {"steps_per_generation": 2, "num_iterations": 2, "max_steps": 11}
@@ -99,6 +130,6 @@ def test_a_checkpoint_without_its_memory_says_so(tokenizer, tmp_path):
     trained("sft", "llama", tokenizer, tmp_path)
     (tmp_path / "checkpoint-3" / "memory-0.safetensors").unlink()
     trainer, _ = make_trainer("sft", "llama", tokenizer, str(tmp_path), max_steps=4, optim="adamw_torch")
-    assert isinstance(trainer, SFTTrainer)
+    assert isinstance(trainer, Distiller)
     with pytest.warns(UserWarning, match="memory-0.safetensors is missing"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))

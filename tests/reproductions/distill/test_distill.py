@@ -5,55 +5,61 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
 from catalog.schema import load_catalog
-from reproductions.distill import run as running
+from methods.recipe import canonical_method, read_recipe, recipe_ids, teachers_of
 from reproductions.distill.config import check_teacher_terms, load_config
-from reproductions.distill.methods import SETTINGS
-from reproductions.distill.run import RECORD, STATE, distil
+from reproductions.distill.run import RECORD, STATE
 from reproductions.engine.errors import KDError
-from tests.methods.conftest import letter_tokenizer, make_model
 
-WORDS = ["ab", "hello", "x", "distil", "teach", "loss", "token", "kd"]
+from .conftest import WORDS, config_of, made
 
-
-@pytest.fixture
-def folder(tmp_path):
-    """A teacher, a student and data as a user would have them."""
-    for name, seed, width in (("teacher", 1, 24), ("second", 2, 16), ("student", 0, 16)):
-        make_model(seed=seed, width=width).save_pretrained(tmp_path / name)
-        letter_tokenizer().save_pretrained(tmp_path / name)
-    rows = [{"prompt": f"{word}|", "completion": word[::-1]} for word in WORDS]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path
+SETTINGS = {
+    "seqkd": {"greedy": True},
+    "minillm": {"steps_per_generation": 2, "num_iterations": 1},
+    "distillm": {"start": 1.0},
+    "distillm-2": {"anchor_steps": 1},
+    "ddk": {"every": 2},
+    "codi": {"thoughts": 2},
+    "dac-kl": {"spans": "ends-in-punctuation"},
+}
 
 
-def config_of(folder, method="word-kd", *, name="run", teacher="teacher", steps=4, extra=""):
-    text = (
-        f"method: {method}\nstudent: student\ndata: data.jsonl\noutput: {name}\nsave_every: 2\n"
-        f"budget: {{steps: {steps}, batch_size: 4, learning_rate: 0.01, prompt_tokens: 12, completion_tokens: 12}}\n"
-    )
-    text += f"teacher: {teacher}\n" if teacher else ""
-    path = folder / f"{name}.yaml"
-    path.write_text(text + extra)
-    return path
+def _with_columns(folder):
+    """Rows with domains and thoughts, and a student whose tokenizer has the tokens around thoughts."""
+    rows = [
+        {
+            "prompt": f"{letter}{word}|",
+            "thoughts": letter,
+            "completion": word[::-1],
+            "domain": "ab"[number % 2],
+        }
+        for number, letter in enumerate("abcdefgh")
+        for word in WORDS
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    for name in ("student", "teacher"):
+        model = AutoModelForCausalLM.from_pretrained(folder / name)
+        model.resize_token_embeddings(len(tokenizer))
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
 
 
-def made(path):
-    return distil(load_config(path, SETTINGS), lambda *_: None)
-
-
-@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize("method", recipe_ids())
 def test_every_method_saves_a_plain_folder(folder, method):
-    extra = "settings: {greedy: true}\n" if method == "seqkd" else ""
-    if method == "minillm":
-        extra = "settings: {steps_per_generation: 2, num_iterations: 1}\n"
-    if method == "distillm":
-        extra = "settings: {start: 1.0}\n"
-    path = config_of(folder, method, teacher=None if method == "sft" else "teacher", extra=extra)
-    if method == "seqkd":
+    """Every recipe runs from a config, on rows that have what it needs."""
+    needed = len(teachers_of(canonical_method(read_recipe(method).method())))
+    teacher = [None, "teacher", "[teacher, second]"][needed]
+    if method in ("ddk", "codi"):
+        _with_columns(folder)
+    path = config_of(
+        folder, method, teacher=teacher, extra=f"settings: {json.dumps(SETTINGS.get(method, {}))}\n"
+    )
+    if needed:
         model = AutoModelForCausalLM.from_pretrained(folder / "teacher")
         model.generation_config.eos_token_id = list(range(1, 29, 3))  # an untrained teacher hardly ever stops
         model.save_pretrained(folder / "teacher")
@@ -65,7 +71,7 @@ def test_every_method_saves_a_plain_folder(folder, method):
     assert AutoTokenizer.from_pretrained(folder / "run").eos_token == "<eos>"
     assert not (folder / "run" / STATE).exists()
     assert not list((folder / "run").glob("*.bin")) and (folder / "run" / "model.safetensors").is_file()
-    if method not in ("sft",):
+    if needed:
         assert record["tokens"]["teacher"] > 0
 
 
@@ -78,12 +84,6 @@ def test_two_teachers_and_lora(folder):
     assert not any("lora" in name for name in names), "adapters are merged in"
 
 
-class Stop(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("within_an_epoch", [False, True])
 @pytest.mark.parametrize(
     ("method", "extra"),
@@ -94,24 +94,15 @@ class Stop(TrainerCallback):
         ("minillm", "settings: {steps_per_generation: 2, num_iterations: 2}\n"),  # remembers its rollouts
     ],
 )
-def test_an_interrupted_run_goes_on_and_ends_the_same(folder, monkeypatch, method, extra, within_an_epoch):
+def test_an_interrupted_run_goes_on_and_ends_the_same(folder, stopped, method, extra, within_an_epoch):
     if within_an_epoch:  # three steps each, and the checkpoint is after two
         rows = [{"prompt": f"{word}{word}|", "completion": word} for word in WORDS[:4]]
         with (folder / "data.jsonl").open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     whole, cut = (config_of(folder, method, name=name, extra=extra) for name in ("whole", "cut"))
     expected = made(whole)
-    build = running.trainer_for
-
-    def stopping(method, parts):
-        trainer = build(method, parts)
-        trainer.add_callback(Stop())
-        return trainer
-
-    monkeypatch.setattr(running, "trainer_for", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), stopped(at=3):
         made(cut)
-    monkeypatch.setattr(running, "trainer_for", build)
     assert (folder / "cut" / STATE / "checkpoint-2").is_dir()
     clock = folder / "cut" / STATE / "clock.json"
     assert json.loads(clock.read_text())["seconds"] >= 0
@@ -139,7 +130,7 @@ def test_another_config_s_output_is_left_alone(folder):
     ("line", "message"),
     [
         ("methd: gkd", 'unknown field "methd" (did you mean "method"?)'),
-        ("settings: {skw: 0.1}", 'settings: unknown "skw"'),
+        ("settings: {skw: 0.1}", 'word-kd has no setting "skw"'),
         ("budget: {step: 5}", 'budget: unknown "step" (did you mean "steps"?)'),
         ("budget: {steps: many}", "budget: steps must be a whole number of 0 or more"),
         ("precision: fp8", 'precision "fp8"; known: fp32, bf16-autocast'),
@@ -153,7 +144,7 @@ def test_mistakes_have_file_line_and_the_nearest_name(folder, line, message):
         f"method: word-kd\nteacher: teacher\nstudent: student\ndata: data.jsonl\noutput: o\n{line}\n"
     )
     with pytest.raises(CatalogError) as error:
-        load_config(path, SETTINGS)
+        load_config(path)
     assert message in str(error.value) and "wrong.yaml:6:" in str(error.value)
 
 
@@ -176,7 +167,7 @@ def test_what_cannot_be_run_is_refused(folder, text, message):
     with pytest.raises(
         CatalogError, match=message.replace("(", r"\(").replace("?", r"\?").replace(")", r"\)")
     ):
-        load_config(path, SETTINGS)
+        load_config(path)
 
 
 def test_a_bad_row_is_named(folder):
@@ -187,12 +178,12 @@ def test_a_bad_row_is_named(folder):
 
 def test_a_teacher_whose_terms_forbid_it_needs_a_word(folder):
     teachers = load_catalog(Path(__file__).resolve().parents[3] / "catalog").teachers
-    config = load_config(config_of(folder, teacher="meta-llama/Llama-2-7b-chat-hf"), SETTINGS)
+    config = load_config(config_of(folder, teacher="meta-llama/Llama-2-7b-chat-hf"))
     with pytest.raises(CatalogError, match="forbid training"):
         check_teacher_terms(config, teachers)
     knowing = config_of(folder, teacher="meta-llama/Llama-2-7b-chat-hf", extra="accept_teacher_terms: true\n")
-    check_teacher_terms(load_config(knowing, SETTINGS), teachers)
+    check_teacher_terms(load_config(knowing), teachers)
     named = config_of(folder, extra="teacher_terms: openai\n")
     with pytest.raises(CatalogError, match="forbid training"):
-        check_teacher_terms(load_config(named, SETTINGS), teachers)
-    check_teacher_terms(load_config(config_of(folder), SETTINGS), teachers)
+        check_teacher_terms(load_config(named), teachers)
+    check_teacher_terms(load_config(config_of(folder)), teachers)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from reproductions.engine.artifacts import Artifacts
 from reproductions.engine.errors import KDError
+from reproductions.engine.work.artifacts import Artifacts
 
 KEY = {"width": 3, "revision": "a"}
 

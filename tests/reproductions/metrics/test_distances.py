@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from reproductions.arms import distil
 
 from methods.losses.divergences import DIVERGENCES
 from methods.modeling.core import snapshot
-from reproductions.arms import distil
 from tests.reproductions.short import SHORT, load_short
 
 

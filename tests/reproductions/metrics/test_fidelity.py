@@ -1,8 +1,8 @@
 """Agreement with the teacher, and the gain over SFT."""
 
 import pytest
-
 from reproductions.arms import sft
+
 from reproductions.engine.metrics import values
 from reproductions.metrics.decoding.decoder import Decoder
 from tests.reproductions.short import SHORT, load_short

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reproductions.engine.experiment import Arm, Experiment, Scale
+
 from reproductions.engine.metrics import Metric
 
 WIDTH = 48

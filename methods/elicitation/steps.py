@@ -1,0 +1,103 @@
+"""Data steps: rows made from rows by a teacher, as a recipe's `data` names them.
+
+A step gets the rows it is about (columns `prompt`, `completion`), the teacher and its own settings, and gives rows
+again. What it cost is told to `surroundings.spent(report)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+
+from methods.elicitation.labelling import beam_search, closest, label_with_teacher
+from methods.errors import MethodError
+from methods.registry import component
+
+if TYPE_CHECKING:
+    from methods.assembly import Asked, Surroundings
+
+
+@component("data", "label")
+def label(
+    rows: Dataset,
+    teacher: Asked,
+    surroundings: Surroundings,
+    *,
+    temperature: float = 1.0,
+    greedy: bool = False,
+    batch_size: int = 64,
+    seed: int = 0,
+    prompts: int | None = None,
+    samples: int = 1,
+) -> Dataset:
+    """The teacher's answers to the prompts of the rows: `samples` to each of the first `prompts` ones.
+
+    Sampled at a temperature, or greedy; an answer that was cut or is empty is left out and counted. A teacher with a
+    prompt of its own is asked by that, and the student's rows hold what it can read.
+    Source: Kim and Rush, arXiv 1606.07947, section 3.2.
+    """
+    if prompts is not None and prompts < 1:
+        raise MethodError(f'label: "prompts" must be a whole number of 1 or more, not {prompts}')
+    asked = list(rows[teacher.prompt_column])[:prompts] * samples
+    labels, report = label_with_teacher(
+        teacher.model,
+        teacher.tokenizer,
+        asked,
+        max_new_tokens=teacher.completion_tokens,
+        temperature=temperature,
+        greedy=greedy,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    readable, unread = teacher.readable(labels)
+    # What the student cannot read says nothing to it: it is counted with the empty answers.
+    report.empty += unread
+    surroundings.spent(report)
+    return readable
+
+
+@component("data", "beam-search")
+def beam(
+    rows: Dataset,
+    teacher: Asked,
+    surroundings: Surroundings,
+    *,
+    beams: int = 5,
+    batch_size: int = 64,
+    pick: str = "mode",
+) -> Dataset:
+    """One answer of the teacher's beam for each row: its "mode", or the "closest" to the row's own completion.
+
+    Rows whose beam holds no finished answer are left out.
+    Source: Kim and Rush, arXiv 1606.07947, sections 3.2 (SeqKD) and 3.3 (sequence-level interpolation).
+    """
+    if pick not in ("mode", "closest"):
+        raise MethodError(f'beam-search: "pick" is mode or closest, not {pick!r}')
+
+    def search(apart: Surroundings, asked: Asked) -> list[list[str]]:
+        found, report = beam_search(
+            asked.model,
+            asked.tokenizer,
+            list(rows[asked.prompt_column]),
+            max_new_tokens=asked.completion_tokens,
+            beams=beams,
+            batch_size=batch_size,
+        )
+        apart.spent(report)
+        return found
+
+    # Both picks are of one search.
+    key = {"beams": beams, "batch_size": batch_size, "rows": len(rows), "teacher": teacher.name}
+    beams_found = surroundings.keep("beams", key, lambda apart: search(apart, apart.teacher(teacher.name)))
+    return _picked(rows, beams_found, pick)
+
+
+def _picked(rows: Dataset, found: Sequence[Sequence[str]], pick: str) -> Dataset:
+    made: list[dict[str, Any]] = []
+    for row, answers in zip(rows, found, strict=True):
+        if answers:
+            answer = answers[0] if pick == "mode" else closest(answers, row["completion"])
+            made.append({"prompt": row["prompt"], "completion": answer})
+    return Dataset.from_list(made)

@@ -1,0 +1,22 @@
+"""Parts of a loss on the student's own tokens; those between two tokenizers are in methods.tokenizers.terms."""
+
+from methods.slots.term import Term, Window
+from methods.slots.terms.clipped import ClippedKL, FixedBand, LearnedBand
+from methods.slots.terms.divergence import Divergence, NextToken
+from methods.slots.terms.hidden import HiddenMatch, TaskFilters
+from methods.slots.terms.plain_text import PlainText
+from methods.slots.terms.spans import SpanConsistency
+
+__all__ = [
+    "ClippedKL",
+    "Divergence",
+    "FixedBand",
+    "HiddenMatch",
+    "LearnedBand",
+    "NextToken",
+    "PlainText",
+    "SpanConsistency",
+    "TaskFilters",
+    "Term",
+    "Window",
+]

@@ -1,0 +1,136 @@
+"""Terms on the student's own tokens: a divergence from a target made of teachers, and the labels' cross entropy."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.errors import MethodError
+from methods.losses.fused.formulas import Fused
+from methods.losses.fused.linear import (
+    FUSED_DIVERGENCES,
+    RowLoss,
+    linear_cross_entropy,
+    linear_divergence,
+)
+from methods.registry import component
+from methods.slots.rows import Rows
+from methods.slots.samplers import SOURCES
+from methods.slots.targets import OneTeacher, Target
+from methods.slots.term import IDS, NOTHING, Term, Weight
+from methods.slots.weights import RowSettings
+from methods.teachers.top_k import TopK, linear_top_k_divergence
+
+
+@component("divergence", "cross-entropy")
+def cross_entropy(rows: Rows, **options: Any) -> RowLoss:
+    """-log q(label): of the labels alone, whatever the teacher says."""
+    return linear_cross_entropy(rows.hidden, rows.head, rows.labels, **options)
+
+
+BY_ROWS: Mapping[str, Callable[..., RowLoss]] = {"cross_entropy": cross_entropy}  # those that need no target
+
+
+@dataclass(eq=False)
+class Divergence(Term):
+    """weight * mean over completion tokens of token_weight * D(target, student), on sequences of some sources.
+
+    `divergence`: the name of a component (forward-kl, cross-entropy, ...), or a function like those of
+    `methods.losses.fused.formulas`. `settings` are its own (`skew`, ...); it and `weight` may be functions of the
+    training's progress in [0, 1). `sources`: only sequences from there ("data", "teacher", "student"); all where empty.
+    The mean is over all completion tokens of the window, whatever their source. `token_weights` gives a weight for each
+    of N rows, `row_settings` further settings for each; without gradient. `temperature_squared` multiplies by
+    temperature^2.
+    """
+
+    divergence: str | Fused = "forward_kl"
+    weight: Weight = 1.0
+    settings: Mapping[str, Any] | Callable[[float], Mapping[str, Any]] = field(default_factory=dict)
+    temperature: float = 1.0
+    target: Target = field(default_factory=OneTeacher)
+    sources: Sequence[str] = ()
+    token_weights: Callable[[Rows], Tensor] | None = None
+    row_settings: RowSettings | None = None
+    temperature_squared: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.divergence, str):
+            self.divergence = self.divergence.replace("-", "_")
+            if self.divergence not in (*FUSED_DIVERGENCES, *BY_ROWS):
+                known = ", ".join([*FUSED_DIVERGENCES, *BY_ROWS])
+                raise MethodError(f"unknown divergence {self.divergence!r}; one of {known}")
+        check_sources(self.sources)
+        plain = self.token_weights is None and self.row_settings is None
+        self.reads = NOTHING if self._by_rows is not None and plain else IDS
+        self._progress = 0.0
+
+    @property
+    def _by_rows(self) -> Callable[..., RowLoss] | None:
+        """The divergence where it is one of rows and labels alone."""
+        if isinstance(self.divergence, str):
+            return BY_ROWS.get(self.divergence)
+        first = next(iter(inspect.signature(self.divergence).parameters))
+        return self.divergence if first == "rows" else None  # type: ignore[return-value]
+
+    def parts(self) -> Mapping[str, Any]:
+        return {"target": self.target, "row_settings": self.row_settings}
+
+    def begin_step(self, window: Any) -> None:
+        self._progress = window.progress
+
+    def total(self, rows: Rows) -> Tensor:
+        settings = self.settings(self._progress) if callable(self.settings) else self.settings
+        mask = mask_of(self.sources, rows)
+        if mask is not None and not bool(mask.any()):
+            return rows.hidden.new_zeros(())
+        token_weights = None if self.token_weights is None else self.token_weights(rows)
+        if self.row_settings is not None:
+            settings = {**settings, **self.row_settings(rows, mask)}
+        common: dict[str, Any] = {"mask": mask, "weights": token_weights, "temperature": self.temperature}
+        total = self._loss(rows, common, settings).total
+        return total * self.temperature**2 if self.temperature_squared and self.temperature != 1 else total
+
+    def _loss(self, rows: Rows, common: dict[str, Any], settings: Mapping[str, Any]) -> RowLoss:
+        if self._by_rows is not None:
+            return self._by_rows(rows, **common)
+        target = self.target(rows)
+        common |= {"divergence": self.divergence, **settings}
+        if isinstance(target, TopK):
+            return linear_top_k_divergence(rows.hidden, rows.head, target, **common)
+        return linear_divergence(rows.hidden, rows.head, *target, **common)
+
+
+@component("term", "next-token")
+@dataclass(eq=False)
+class NextToken(Term):
+    """-log q(label): mean over the completion tokens of the window, those of some `sources` where they are named."""
+
+    weight: Weight = 1.0
+    sources: Sequence[str] = ()
+    reads = NOTHING
+
+    def __post_init__(self) -> None:
+        check_sources(self.sources)
+
+    def total(self, rows: Rows) -> Tensor:
+        return cross_entropy(rows, mask=mask_of(self.sources, rows)).total
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """Raise MethodError for a source that no sampler names."""
+    for source in sources:
+        if source not in SOURCES:
+            raise MethodError(f"unknown source {source!r}; one of {', '.join(SOURCES)}")
+
+
+def mask_of(sources: Sequence[str], rows: Rows) -> Tensor | None:
+    """Which rows (N,) come from these sources; None for all."""
+    if not sources:
+        return None
+    wanted = torch.tensor([SOURCES.index(name) for name in sources], device=rows.source.device)
+    return torch.isin(rows.source, wanted)

@@ -1,0 +1,67 @@
+"""Rows of text as token ids: prompt, completion, end of sequence; what is learnt begins behind the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from methods.errors import MethodError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+# SFTConfig fields for rows that `encode` made.
+SKIP_PREPARATION: Mapping[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
+
+
+@lru_cache(maxsize=8)  # a worker makes many runs on the same rows
+def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_tokens: int, *columns: str) -> Dataset:
+    """Columns `input_ids` and `labels` (-100 on the prompt), cut at `max_tokens`; further `columns` of the rows stay.
+
+    What TRL's preparation gives, in one batched call instead of four passes row by row: for runs of ten seconds those
+    passes cost more than the training. Hand it over with `SKIP_PREPARATION`. A completion that ends with EOS already
+    gets no second one. Raises MethodError where the tokenizer has none, or the rows lack a column.
+    """
+    from datasets import Dataset
+
+    missing = [name for name in columns if name not in rows.column_names]
+    if missing:
+        raise MethodError(f'the rows have no column "{missing[0]}"; they have {", ".join(rows.column_names)}')
+    whole, begins = tokenized(rows, tokenizer)
+    ids = [row[:max_tokens] for row in whole]
+    starts = [min(start, len(row)) for start, row in zip(begins, ids, strict=True)]
+    labels = [[-100] * n + row[n:] for n, row in zip(starts, ids, strict=True)]
+    kept = [i for i, (n, row) in enumerate(zip(starts, ids, strict=True)) if n < len(row)]
+    made = {"input_ids": [ids[i] for i in kept], "labels": [labels[i] for i in kept]}
+    for name in columns:
+        values = list(rows[name])
+        made[name] = [values[i] for i in kept]
+    return Dataset.from_dict(made)
+
+
+def tokenized(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[list[list[int]], list[int]]:
+    """Ids of each row: prompt, completion, EOS; and how many are the prompt's. Raises MethodError as `encode` does."""
+    eos = eos_token(tokenizer)
+    prompts, completions = list(rows["prompt"]), list(rows["completion"])
+    whole = [p + c.removesuffix(eos) + eos for p, c in zip(prompts, completions, strict=True)]
+    ids = list(tokenizer(whole)["input_ids"])
+    return ids, [common(a, b) for a, b in zip(tokenizer(prompts)["input_ids"], ids, strict=True)]
+
+
+def eos_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text that ends a completion. Raises MethodError where the tokenizer has none."""
+    if tokenizer.eos_token is None:
+        where = tokenizer.name_or_path or "the tokenizer"
+        raise MethodError(
+            f"{where}: no end-of-sequence token, so nothing would end an answer; name one as eos_token in its "
+            "tokenizer_config.json"
+        )
+    return str(tokenizer.eos_token)
+
+
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))

@@ -1,0 +1,215 @@
+"""What a sampler may ask of a trainer at a step: completions, comparisons, validation losses, perplexities."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.errors import MethodError
+from methods.losses.fused.linear import head_of, linear_cross_entropy, linear_divergence, linear_draws
+from methods.modeling.core import core_model, eos_ids, hidden_states
+from methods.modeling.rollouts import rollout
+from methods.modeling.sharding import gathered
+from methods.slots.samplers import Comparison, Example, Sampler, Step
+from methods.slots.targets import linear
+from methods.teachers.store import TeacherStore
+from methods.trainers.views import TextPairs
+
+VALIDATION_ROWS = 256  # measured together
+
+
+class Sampling:
+    """Asks `sampler` once per optimizer step for the whole window, and serves it from a `Distiller`'s models.
+
+    Rollouts are in evaluation mode, at most `limit` tokens long; `counts` says how many there were.
+    """
+
+    def __init__(self, trainer: Any, sampler: Sampler, limit: int):
+        self.trainer, self.sampler, self.limit = trainer, sampler, limit
+        self.counts = {"completions": 0, "truncated": 0, "empty": 0}
+        self.stop_ids = eos_ids(core_model(self._student), trainer.processing_class)
+        self._teacher_perplexities: dict[str, float] | None = None
+
+    @property
+    def _student(self) -> Any:
+        return self.trainer.accelerator.unwrap_model(self.trainer.model)
+
+    def __call__(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The window's batches with what the sampler makes of their examples."""
+        trainer, view = self.trainer, self.trainer.view
+        if isinstance(view, TextPairs):
+            view.begin_window()
+        window = [example for batch in batches for example in view.examples(batch)]
+        # One source for a step and rank, so that a resumed run draws the same.
+        rank = trainer.accelerator.process_index
+        source = random.Random(f"{trainer.args.seed}:{rank}:{trainer.state.global_step}")
+        with gathered(self._student):
+            examples = self.sampler(window, self.step(source))
+        if len(examples) % len(window):
+            raise MethodError(
+                f"the sampler made {len(examples)} examples of {len(window)}, not a whole number each"
+            )
+        times, parts, done = len(examples) // len(window), [], 0
+        for batch in batches:
+            size = times * len(batch["input_ids"])
+            parts.append(view.collate(examples[done : done + size], batch["input_ids"].device))
+            done += size
+        return parts
+
+    def step(self, source: random.Random) -> Step:
+        """What the sampler gets."""
+        trainer = self.trainer
+        return Step(
+            trainer.progress,
+            source,
+            lambda *a, **k: self.generate(source, *a, **k),
+            self.validation_loss,
+            lambda *a, **k: self.compare(source, *a, **k),
+            self.perplexities,
+            int(trainer.args.seed),
+            trainer.accelerator.process_index,
+            trainer.accelerator.num_processes,
+        )
+
+    def generate(
+        self,
+        source: random.Random,
+        prompts: list[list[int]],
+        begun: list[list[int]] | None = None,
+        **settings: Any,
+    ) -> list[list[int]]:
+        """Completions of prompts, those `begun` from where they stand."""
+        student = self._student
+        draws = torch.Generator(device=student.device).manual_seed(source.getrandbits(63))
+        teacher = self._writing_teacher() if settings.get("teacher_mix") else None
+        completions = [list(ids) for ids in begun or [[]] * len(prompts)]
+        limit, stops = self.limit, set(self.stop_ids)
+        asked = [n for n, c in enumerate(completions) if len(c) < limit and not stops.intersection(c[-1:])]
+        if not asked:
+            return completions
+        with self.trainer.accelerator.autocast():
+            made = rollout(
+                student,
+                [prompts[n] + completions[n] for n in asked],
+                max_new_tokens=limit - min(len(completions[n]) for n in asked),
+                eos_ids=self.stop_ids,
+                pad_id=self.trainer.view.pad_id,
+                teacher=teacher,
+                generator=draws,
+                **settings,
+            )
+        read = made.prompt_mask.sum() + made.completion_mask.sum()
+        self.trainer.count_tokens("generated", made.completion_mask.sum())
+        self.trainer.count_tokens("student", read)
+        if teacher is not None:
+            self.trainer.count_tokens("teacher", read)
+        for n, ids, keep in zip(asked, made.completion_ids, made.completion_mask.bool(), strict=True):
+            # Those that had begun with more tokens than others were given too many new ones.
+            completions[n] = (completions[n] + ids[keep].tolist())[:limit]
+            self.counts["completions"] += 1
+            self.counts["truncated"] += completions[n][-1] not in stops
+            self.counts["empty"] += completions[n][0] in stops
+        return completions
+
+    def _writing_teacher(self) -> Any:
+        if not self.trainer.models.same:
+            raise MethodError("a teacher with other tokens cannot write half of a completion")
+        teacher = self.trainer.models.same[0]
+        if isinstance(teacher, TeacherStore):
+            raise MethodError("a teacher store cannot generate: this sampler needs the teacher itself")
+        return self.trainer.accelerator.unwrap_model(teacher)
+
+    @torch.no_grad()
+    def compare(
+        self, source: random.Random, examples: list[Example], *, greedy: bool = False
+    ) -> list[Comparison]:
+        """What the first teacher of the student's ids and the student say at each token."""
+        trainer, student = self.trainer, self._student
+        if not trainer.models.same:
+            raise MethodError(
+                "a teacher with other tokens cannot be compared with the student token by token"
+            )
+        draws = torch.Generator(device=student.device).manual_seed(source.getrandbits(63))
+        batch = trainer.view.collate(examples, student.device)
+        core = core_model(student)
+        with trainer.accelerator.autocast():
+            with _evaluating(student):
+                hidden, _ = trainer.models.student_states(core, batch)
+            # Tokens count in training only.
+            target, head = linear(trainer.models.say(batch, 1)[0]), head_of(core)
+            gap = linear_divergence(hidden, head, *target).values
+            drawn = linear_draws(*target, len(head.weight), None if greedy else draws)
+        stored = isinstance(trainer.models.same[0], TeacherStore)
+        for who in ("student",) if stored else ("student", "teacher"):
+            trainer.count_tokens(who, batch["attention_mask"].sum())
+        sizes = [int((labels[1:] != -100).sum()) for labels in batch["labels"]]
+        parts = zip(gap.split(sizes), drawn.split(sizes), strict=True)
+        return [Comparison(divergence.tolist(), tokens.tolist()) for divergence, tokens in parts]
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Mean -log q(label) over the completion tokens of `eval_dataset` on all ranks."""
+        if self.trainer.eval_dataset is None:
+            raise MethodError("this sampler looks at the validation loss: give the trainer an eval_dataset")
+        sums = torch.zeros(2, dtype=torch.float64, device=self.trainer.accelerator.device)
+        with _evaluating(self._student):
+            for batch in self.trainer.get_eval_dataloader():
+                sums += self._nll(core_model(self._student), batch)
+        loss, tokens = self.trainer.accelerator.reduce(sums, "sum").tolist()
+        return loss / max(1.0, tokens)
+
+    def perplexities(
+        self, groups: Mapping[str, Sequence[Example]]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """exp of the mean -log q(label) by group, of student and first teacher, per token of the student."""
+        trainer = self.trainer
+        if self._teacher_perplexities is None:
+            if not trainer.models.teachers:
+                raise MethodError("this sampler holds the student against a teacher: give the trainer one")
+            prefix = "teacher_" if trainer.models.who.first_is_paired else ""
+            self._teacher_perplexities = self._perplexities(trainer.models.first_teacher(), groups, prefix)
+        return self._perplexities(core_model(self._student), groups), self._teacher_perplexities
+
+    @torch.no_grad()
+    def _perplexities(
+        self, core: Any, groups: Mapping[str, Sequence[Example]], prefix: str = ""
+    ) -> dict[str, float]:
+        accelerator = self.trainer.accelerator
+        rank, ranks = accelerator.process_index, accelerator.num_processes
+        sums = torch.zeros(len(groups), 2, dtype=torch.float64, device=accelerator.device)
+        with _evaluating(core):
+            for place, examples in enumerate(groups.values()):
+                own = examples[rank::ranks]
+                for start in range(0, len(own), VALIDATION_ROWS):
+                    batch = self.trainer.view.collate(
+                        own[start : start + VALIDATION_ROWS], accelerator.device
+                    )
+                    sums[place] += self._nll(core, batch, prefix)
+        totals = accelerator.reduce(sums, "sum").tolist()
+        return {name: math.exp(nll / max(1.0, n)) for name, (nll, n) in zip(groups, totals, strict=True)}
+
+    def _nll(self, core: nn.Module, batch: Mapping[str, Tensor], prefix: str = "") -> Tensor:
+        """Sum of -log q(label), and the number of the student's labels: (2,)."""
+        with self.trainer.accelerator.autocast():
+            ids, mask, labels = (batch[prefix + name] for name in ("input_ids", "attention_mask", "labels"))
+            hidden = hidden_states(core, ids, mask)[:, :-1]
+            found = linear_cross_entropy(hidden, head_of(core), labels[:, 1:])
+        tokens = (batch["labels"][:, 1:] != -100).sum()
+        return torch.stack([found.total.double(), tokens.to(found.total).double()])
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """`model` in evaluation mode, then in the mode that it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

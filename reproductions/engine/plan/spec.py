@@ -1,0 +1,201 @@
+"""What a run computes, as canonical data: the spec of an arm at a scale, and the key that is its hash.
+
+Whatever can change a figure stands in it: task and models, the method as a choice of components, training, start,
+precision. What cannot (a title, a device, a path, the seconds it may take) does not. So two papers with one arm have
+one key, and a changed loss has another. What is no plain data is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from catalog.errors import CatalogError, nearest
+from methods.recipe import METHOD_KEYS, canonical_method, read_recipe, substitute, teachers_of, variables
+from methods.registry import RegistryError
+from reproductions.engine.errors import KDError
+from reproductions.engine.files import canonical_json, digest
+from reproductions.engine.plan.experiment import SWEPT, Arm, Experiment, Scale
+from reproductions.engine.plan.rates import best_rate
+
+KEY_DIGITS = 16
+SPEC_VERSION = 2  # of the form of a spec; goes up where the same words come to mean something else
+STARTS = ("sft", "pretrained")
+# A testbed's defaults that a scale may change, and that every run has.
+SHARED = ("precision", "curve", "test_examples", "lora")
+
+
+def key_of(spec: Mapping[str, Any]) -> str:
+    """The name of an arm's results: the hash of its spec. Raises KDError for what is no plain data."""
+    return digest(dict(spec), KEY_DIGITS)
+
+
+def specs_at(
+    experiment: Experiment, scale: str, testbed: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The spec of every arm that runs at a scale, in order."""
+    chosen = experiment.scale(scale)
+    bed = with_teachers(testbed, chosen) if testbed is not None else read_testbed_of(experiment, chosen)
+    return {name: spec_of(experiment, scale, name, bed) for name in chosen.arms}
+
+
+def read_testbed_of(experiment: Experiment, scale: Scale) -> dict[str, Any]:
+    """The testbed of a scale as data, with teachers as the scale changes them; an error names the asking line."""
+    from reproductions.testbeds import read_testbed
+
+    try:
+        return with_teachers(read_testbed(scale.testbed), scale)
+    except KDError as error:
+        raise experiment.error(str(error), "scales", scale.name, "testbed") from None
+
+
+def with_teachers(testbed: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
+    """The testbed with teachers as the scale changes them, or adds some."""
+    from reproductions.testbeds import changed
+
+    teachers = scale.settings.get("teacher")
+    return changed(testbed, {"teachers": teachers}) if teachers else dict(testbed)
+
+
+def spec_of(
+    experiment: Experiment,
+    scale: str,
+    arm: str,
+    testbed: Mapping[str, Any],
+    *,
+    learning_rate: float | None = None,
+) -> dict[str, Any]:
+    """Everything that decides the figures of an arm at a scale, but the seed.
+
+    `learning_rate` takes the place of the declared or swept one (for a sweep). Raises CatalogError with file, line and
+    the nearest valid name.
+    """
+    chosen, entry = experiment.scale(scale), experiment.arm(arm)
+    own = chosen.own.get(entry.declared, {})
+    defaults = testbed.get("defaults", {})
+    method = _method(experiment, chosen, entry, own, defaults)
+    start = own.get("start") or chosen.settings.get("start") or "sft"
+    if start not in STARTS:
+        raise experiment.error(f'"start" is {" or ".join(STARTS)}, not {start!r}', "scales", scale)
+    training = {
+        **defaults.get("training", {}),
+        **chosen.settings.get("training", {}),
+        **entry.tree.get("training", {}),
+        **own.get("training", {}),
+    }
+    rate = learning_rate if learning_rate is not None else _rate(experiment, chosen, entry, own)
+    if rate is not None:
+        training["learning_rate"] = float(rate)
+    spec: dict[str, Any] = {
+        "version": SPEC_VERSION,
+        "testbed": _testbed(testbed, chosen, method, entry.tree.get("student")),
+        "method": method,
+        "start": start,
+        "training": training,
+    }
+    if start == "sft":
+        spec["sft_start"] = {**defaults.get("sft_start", {}), **chosen.settings.get("sft_start", {})}
+    student = entry.tree.get("student")
+    if student is not None:
+        spec["student"] = student
+    for name in SHARED:
+        value = chosen.settings.get(name, defaults.get(name))
+        if value is not None:
+            spec[name] = value
+    try:
+        return json.loads(canonical_json(spec))
+    except KDError as error:
+        raise experiment.error(f"arm {arm}: {error}", "arms", entry.declared) from None
+
+
+def declared_rate(experiment: Experiment, scale: str, arm: str) -> Any:
+    """The learning rate that the file gives an arm at a scale: a number, "swept", or None."""
+    chosen, entry = experiment.scale(scale), experiment.arm(arm)
+    own = chosen.own.get(entry.declared, {})
+    for place in (own, entry.tree, chosen.settings):
+        if place.get("learning_rate") is not None:
+            return place["learning_rate"]
+    return None
+
+
+def _rate(experiment: Experiment, scale: Scale, arm: Arm, own: Mapping[str, Any]) -> float | None:
+    rate = declared_rate(experiment, scale.name, arm.name)
+    return best_rate(experiment.paper, scale.name, arm.name) if rate == SWEPT else rate
+
+
+def _method(
+    experiment: Experiment, scale: Scale, arm: Arm, own: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arm's method in its canonical form: recipe, the arm's own keys, the scale's, in this order."""
+    where: tuple[str | int, ...] = ("arms", arm.declared)
+    known = {**scale.settings.get("set", {}), "teacher": arm.tree.get("teacher", "main"), **arm.point}
+    try:
+        tree: dict[str, Any] = {}
+        settings = substitute({**arm.tree.get("settings", {}), **own.get("settings", {})}, known)
+        if "method" in arm.tree:
+            tree = read_recipe(arm.tree["method"]).method(settings)
+        elif settings:
+            raise RegistryError(
+                "settings belong to a method of methods/recipes; this arm names none", "settings"
+            )
+        keys = {key: value for place in (arm.tree, own) for key, value in place.items() if key in METHOD_KEYS}
+        tree |= substitute(keys, known)
+        steps = _steps(experiment, tree, known)
+        if scale.settings.get("plus_terms") and tree.get("teacher", "main") is not None:
+            tree["terms"] = [*tree["terms"], *scale.settings["plus_terms"]]
+        return canonical_method(
+            _with_defaults(tree, defaults), {n: _with_defaults(s, defaults) for n, s in steps.items()}
+        )
+    except RegistryError as error:
+        raise experiment.error(str(error), *_place(experiment, where, error.path)) from None
+
+
+def _steps(experiment: Experiment, tree: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The data steps that the arm can do with its variables; the others may belong to other arms."""
+    made = {}
+    for name, step in experiment.steps.items():
+        if set(variables(step)) <= set(known):
+            made[name] = substitute(step, known)
+    return made
+
+
+def _with_defaults(tree: Any, defaults: Mapping[str, Any]) -> Any:
+    """Settings that the testbed gives a data step where the arm says nothing: how a teacher is asked there."""
+    if isinstance(tree, list):
+        return [_with_defaults(item, defaults) for item in tree]
+    if not isinstance(tree, Mapping):
+        return tree
+    made = {name: _with_defaults(item, defaults) for name, item in tree.items()}
+    if isinstance(made.get("use"), str):
+        given = defaults.get(made["use"], {})
+        made = {**given, **made}
+    return made
+
+
+def _place(
+    experiment: Experiment, where: tuple[str | int, ...], path: tuple[str | int, ...]
+) -> tuple[str | int, ...]:
+    """The line to name: the value itself where it stands in the arm, the method's name where it is the recipe's."""
+    exact = (*where, *path)
+    arm = experiment.data["arms"][where[1]]
+    if path and path[0] not in arm and "method" in arm:
+        return (*where, "method")
+    return exact
+
+
+def _testbed(
+    testbed: Mapping[str, Any], scale: Scale, method: Mapping[str, Any], student: str | None
+) -> dict[str, Any]:
+    """What of a testbed decides a run's figures: its task, the student, the teachers that are asked, its metrics."""
+    from reproductions.testbeds import identity
+
+    for what, known, wanted in (
+        ("teacher", testbed.get("teachers", {}), teachers_of(method)),
+        ("student", testbed.get("students", {}), [student or "main"]),
+    ):
+        for name in wanted:
+            if name not in known:
+                has = f"{nearest(name, known)}; it has {', '.join(known) or 'none'}"
+                raise CatalogError(f'testbed {scale.testbed} has no {what} "{name}"{has}')
+    return identity(testbed, teachers=teachers_of(method), student=student or "main")

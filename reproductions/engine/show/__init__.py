@@ -1,0 +1,1 @@
+"""What readers see of a reproduction: one view of a paper that README, lists, pages, site and terminal share."""

@@ -1,0 +1,385 @@
+"""From the files of a reproduction to its view. The only module of this room that knows how results are stored.
+
+`runnable`, `has_experiment`, `digests` and `gather` are what `files` asks for; none of them imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reproductions.engine.show.view import (
+    ArmRow,
+    Budget,
+    ClaimRow,
+    Curve,
+    EqualSeconds,
+    Figure,
+    Interval,
+    Metric,
+    Outcome,
+    PaperView,
+    ScaleRow,
+    ValueRow,
+    scale_order,
+)
+
+if TYPE_CHECKING:
+    from reproductions.engine.plan.plan import Plan
+    from reproductions.engine.store.arm import RunResults
+    from reproductions.engine.store.results import Results
+    from reproductions.engine.verdicts.claims import Claim, ClaimSet
+    from reproductions.engine.verdicts.decide import Decision
+
+ROOT = Path(__file__).resolve().parents[3]
+PAPERS = ROOT / "reproductions" / "papers"
+RESULTS = ROOT / "reproductions" / "results"
+RECIPES = ROOT / "methods" / "recipes"
+TESTBEDS = ROOT / "reproductions" / "testbeds"
+TUNING = ROOT / "reproductions" / "tuning"
+DIGITS = 6  # significant digits of a shown figure: fresh and committed views are then the same
+
+
+def experiment_file(paper_id: str) -> Path:
+    """Where claims, arms and scales are."""
+    return PAPERS / f"{paper_id}.yaml"
+
+
+def claims_file(paper_id: str) -> Path:
+    """Where what the paper states is written down: in its experiment."""
+    return experiment_file(paper_id)
+
+
+def has_experiment(paper_id: str) -> bool:
+    """Whether there is something to run."""
+    return experiment_file(paper_id).is_file()
+
+
+def runnable(paper_ids: Iterable[str]) -> list[str]:
+    """Those of the ids that have an experiment; one look at the folder for all of them."""
+    try:
+        present = set(os.listdir(PAPERS))  # noqa: PTH208 - names only, and fast
+    except OSError:
+        return []
+    return [name for name in paper_ids if f"{name}.yaml" in present]
+
+
+def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
+    """Of what decides the claims and of the results: a view made under the same two is the same view.
+
+    The first is over the experiment, the recipes and testbeds that it names and its sweeps; the second over the files
+    of raw figures (paths from the root) that a view was made from. Byte by byte, so that hundreds of papers take no
+    time; `gather` and `kd verify` read them.
+    """
+    path = experiment_file(paper_id)
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    named = [RECIPES / f"{name}.yaml" for name in sorted(set(re.findall(r"\bmethod: ([\w-]+)", text)))]
+    named += [TESTBEDS / f"{name}.yaml" for name in sorted(set(re.findall(r"\btestbed: ([\w-]+)", text)))]
+    named += sorted(TUNING.glob(f"*/{paper_id}.json"))
+    return (
+        _digest([path, *named]),
+        _digest(
+            [ROOT / name for name in results] + [(ROOT / name).with_suffix(".parquet") for name in results]
+        ),
+    )
+
+
+def claims_of(experiment: Any) -> ClaimSet:
+    """The claims of an experiment. Raises KDError with file, line and the nearest valid name."""
+    from reproductions.engine.verdicts.reading import read_claims
+
+    return read_claims(
+        experiment.data,
+        experiment.lines,
+        arms=experiment.titles,
+        sweep=experiment.sweep,
+        scales=list(experiment.scales),
+        metrics=(*experiment.headline, *experiment.metrics),
+    )
+
+
+def recorded(plan: Plan, root: Path | None = None) -> Results | None:
+    """The recorded results of a paper at a scale, whole; None where there are none. KDError lists what is missing."""
+    from reproductions.engine.store.results import recorded_results
+
+    folder = (root or RESULTS) / plan.scale.testbed
+    return recorded_results(plan.paper, plan.scale.name, plan.keys, plan.scale.seeds, folder)
+
+
+def gather(paper_id: str) -> PaperView:
+    """A paper's view, every claim decided again from the raw figures. Raises KDError where a file is broken."""
+    from reproductions.engine.plan.experiment import load_experiment
+    from reproductions.engine.plan.plan import make_plan
+
+    experiment = load_experiment(paper_id, PAPERS)
+    plans = {name: make_plan(paper_id, name, papers_root=PAPERS) for name in experiment.scales}
+    return view_of(plans, {name: recorded(plan) for name, plan in plans.items()})
+
+
+def view_of(plans: Mapping[str, Plan], results: Mapping[str, Results | None]) -> PaperView:
+    """The view of a paper from its plans and what there is of results, by scale."""
+    from reproductions.engine.verdicts.decide import decide, decide_values
+
+    experiment = next(iter(plans.values())).experiment
+    claims = claims_of(experiment)
+    outcomes: dict[str, list[Outcome]] = {claim.id: [] for claim in claims.claims}
+    for scale in sorted(plans, key=scale_order):
+        if results[scale] is not None:
+            for found in decide(claims, scale, results[scale]):
+                outcomes[found.claim].append(_outcome(found, claims, plans[scale]))
+    files = {scale: _files(plans[scale]) if results[scale] is not None else () for scale in plans}
+    about = digests(experiment.paper, [name for some in files.values() for name in some])
+    values = decide_values(claims, "paper", results["paper"]) if results.get("paper") is not None else []
+    by_id = {value.id: value for value in claims.values}
+    return PaperView(
+        paper=experiment.paper,
+        scales=tuple(
+            _scale(plans[name], claims, results[name], files[name]) for name in sorted(plans, key=scale_order)
+        ),
+        claims=tuple(_row(claim, experiment.bare, tuple(outcomes[claim.id])) for claim in claims.claims),
+        values=tuple(
+            ValueRow(
+                found.value,
+                by_id[found.value].arm,
+                by_id[found.value].metric,
+                found.paper,
+                found.tolerance,
+                _short(found.mean),
+                _pair(found.interval),
+                found.seeds,
+                found.verdict,
+            )
+            for found in values
+        ),
+        places=_places(experiment.paper, plans),
+        claims_digest=about[0],
+        results_digest=about[1],
+    )
+
+
+def _files(plan: Plan) -> tuple[str, ...]:
+    folder = RESULTS / plan.scale.testbed
+    return tuple(dict.fromkeys(_relative(folder / f"{plan.keys[arm]}.json") for arm in plan.arms))
+
+
+def _outcome(found: Decision, claims: ClaimSet, plan: Plan) -> Outcome:
+    equal = found.equal_seconds
+    return Outcome(
+        scale=found.scale,
+        verdict=found.verdict,
+        better_mean=_short(found.better_mean),
+        worse_mean=_short(found.worse_mean),
+        difference=_short(found.difference),
+        interval=_pair(found.interval),
+        p_holm=_short(found.p_holm),
+        seeds=found.seeds,
+        equal_seconds=None
+        if equal is None
+        else EqualSeconds(_rounded(equal["difference"]), _pair(equal["interval"]), equal["seconds"]),
+        explanation=claims.explanation(found.claim, found.scale),
+        testbed=plan.scale.testbed,
+    )
+
+
+def _row(claim: Claim, bare: Mapping[str, str], outcomes: tuple[Outcome, ...]) -> ClaimRow:
+    pair = claim.contrast.pair or ("", "")
+    numbers = claim.paper.numbers if claim.paper is not None else {}
+    return ClaimRow(
+        id=claim.id,
+        statement=claim.statement,
+        source=f"arXiv {claim.source.label}, {claim.source.where}",
+        metric=claim.metric,
+        better=pair[0],
+        worse=pair[1],
+        margin=claim.contrast.bound if claim.contrast.relation == "greater" else 0.0,
+        paper_better=numbers.get(pair[0]),
+        paper_worse=numbers.get(pair[1]),
+        paper_setting=(claim.paper.setting or "") if claim.paper is not None else "",
+        outcomes=outcomes,
+        formula=claim.contrast.formula,
+        within=claim.contrast.bound if claim.contrast.relation == "within" else None,
+        source_url=f"https://arxiv.org/abs/{claim.source.label}",
+    )
+
+
+def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[str, ...]) -> ScaleRow:
+    from reproductions.engine.show.recipes import recipe_line
+
+    declared = {arm: plan.experiment.arms[arm] for arm in plan.arms}
+    recipes = {arm: recipe_line(plan.specs[arm]) for arm in plan.arms}
+    if results is None:
+        arms = tuple(
+            ArmRow(arm, entry.title, entry.role, recipe=recipes[arm]) for arm, entry in declared.items()
+        )
+        metrics: tuple[Metric, ...] = ()
+        headline: tuple[str, ...] = ()
+    else:
+        wanted = dict.fromkeys([*plan.experiment.headline, *plan.experiment.metrics, *_claimed(claims)])
+        known = results.metrics
+        metrics = tuple(
+            Metric(name, known[name].title, known[name].unit, known[name].higher_is_better)
+            for name in wanted
+            if name in known
+        )
+        headline = tuple(name for name in plan.experiment.headline if name in known) or tuple(
+            metric.name for metric in metrics
+        )
+        arms = tuple(
+            _arm(entry, recipes[arm], claims, results, metrics, headline) for arm, entry in declared.items()
+        )
+    return ScaleRow(
+        name=plan.scale.name,
+        testbed=plan.scale.testbed,
+        minutes=plan.scale.minutes,
+        seeds=len(plan.scale.seeds),
+        arms=arms,
+        metrics=metrics,
+        headline=headline,
+        stands_in=str(plan.testbed.get("stands_in", "")),
+        made=_made(results) if results is not None else "",
+        results=files,
+    )
+
+
+def _claimed(claims: ClaimSet) -> list[str]:
+    return [claim.metric for claim in claims.claims]
+
+
+def _arm(
+    arm: Any,
+    recipe: str,
+    claims: ClaimSet,
+    results: Results,
+    metrics: Sequence[Metric],
+    headline: Sequence[str],
+) -> ArmRow:
+    from reproductions.engine.verdicts.statistics import mean_over_seeds
+
+    runs = list(results.runs(arm.name).values())
+    figures = []
+    for metric in metrics:
+        values = [run.metrics[metric.name] for run in runs if metric.name in run.metrics]
+        if not values:
+            continue
+        summary = mean_over_seeds(values)
+        figures.append(
+            Figure(
+                metric.name,
+                _rounded(summary.difference),
+                _pair(summary.interval),
+                claims.paper_number(arm.name, metric.name),
+                tuple(map(_rounded, values)) if metric.name in headline else (),
+            )
+        )
+    return ArmRow(
+        arm.name,
+        arm.title,
+        arm.role,
+        len(runs),
+        recipe,
+        tuple(figures),
+        _budget(runs),
+        tuple(_curves(runs, headline[:1])),
+    )
+
+
+def _budget(runs: Sequence[RunResults]) -> Budget | None:
+    if not runs:
+        return None
+
+    def mean(group: str, name: str) -> float:
+        return _mean(float(getattr(run, group).get(name, 0)) for run in runs)
+
+    completions = mean("rollouts", "completions")
+    return Budget(
+        _rounded(mean("tokens", "student")),
+        _rounded(mean("tokens", "teacher")),
+        _rounded(mean("tokens", "generated")),
+        _rounded(mean("seconds", "train")),
+        _rounded(mean("seconds", "evaluate")),
+        _rounded(mean("rollouts", "truncated") / completions) if completions else None,
+        _rounded(mean("rollouts", "empty") / completions) if completions else None,
+    )
+
+
+def _curves(runs: Sequence[RunResults], metrics: Iterable[str]) -> Iterable[Curve]:
+    """Means over the seeds, where all of them measured at the same steps."""
+    steps = {tuple(point["step"] for point in run.curve) for run in runs}
+    if len(steps) != 1:
+        return
+    for metric in metrics:
+        columns = list(zip(*(run.curve for run in runs), strict=True))
+        if any(metric not in point["metrics"] for column in columns for point in column):
+            continue
+        points = tuple(
+            (
+                float(column[0]["step"]),
+                _rounded(_mean(point["train_seconds"] for point in column)),
+                _rounded(_mean(point["metrics"][metric] for point in column)),
+            )
+            for column in columns
+        )
+        if points:
+            yield Curve(metric, points)
+
+
+def _places(paper_id: str, plans: Mapping[str, Plan]) -> tuple[tuple[str, str], ...]:
+    named = [("experiment", experiment_file(paper_id)), ("recipe", RECIPES / f"{paper_id}.yaml")]
+    beds = dict.fromkeys(plan.scale.testbed for plan in plans.values())
+    named += [("testbed", TESTBEDS / f"{name}.yaml") for name in beds]
+    named += [("sweep", path) for path in sorted(TUNING.glob(f"*/{paper_id}.json"))]
+    return tuple((name, _relative(path)) for name, path in named if path.is_file())
+
+
+def _made(results: Results) -> str:
+    """How the results came about: what all runs share, in a sentence."""
+    runs = [run for arm in results.arms for run in results.runs(arm).values()]
+    about = [run.made_with for run in runs]
+
+    def all_of(name: str) -> str:
+        return ", ".join(sorted({str(item[name]) for item in about if item.get(name) is not None}))
+
+    commits = ", ".join(sorted({str(item["commit"])[:12] for item in about if item.get("commit")}))
+    finished = max((run.finished for run in runs if run.finished), default=None)
+    parts = [
+        all_of("device"),
+        f"{all_of('threads')} thread(s)",
+        f"torch {all_of('torch')}",
+        f"TRL {all_of('trl')}",
+    ]
+    parts += [f"commit {commits}"] if commits else []
+    parts += [f"finished {finished}"] if finished else []
+    return ", ".join(part for part in parts if part)
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        content = path.read_bytes() if path.is_file() else b""
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else _rounded(value)
+
+
+def _pair(bounds: Interval | None) -> Interval | None:
+    return None if bounds is None else (_rounded(bounds[0]), _rounded(bounds[1]))

@@ -1,0 +1,282 @@
+"""A reproduction as its readers see it: plain frozen data, filled by `gather`, kept by `files`, printed by everybody.
+
+README, lists, paper pages, site, `kd show`, `kd verify` and every `--json` read these classes and nothing else of a
+reproduction. Nothing here reads a file; whatever is empty was not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not run")
+SCALES = ("tiny", "small", "paper")
+
+Interval = tuple[float, float]
+Tally = dict[str, dict[str, int]]  # scale -> verdict -> how many outcomes
+
+
+@dataclass(frozen=True)
+class EqualSeconds:
+    """The same comparison where both arms stop at the training seconds of the faster one."""
+
+    difference: float
+    interval: Interval | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One claim at one scale, judged from recorded figures; a positive difference speaks for the claim.
+
+    `better_mean` and `worse_mean` are None where the claim is no ordering of two arms. `testbed` is empty where a scale
+    has one testbed only.
+    """
+
+    scale: str
+    verdict: str
+    better_mean: float | None
+    worse_mean: float | None
+    difference: float | None
+    interval: Interval | None
+    p_holm: float | None
+    seeds: int
+    equal_seconds: EqualSeconds | None
+    explanation: str
+    testbed: str = ""
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """One claim with the paper's numbers and ours.
+
+    `formula` says what is compared ("akl - sft > 0"); `within` is the bound of an equivalence, None for the others.
+    """
+
+    id: str
+    statement: str
+    source: str
+    metric: str
+    better: str
+    worse: str
+    margin: float
+    paper_better: float | None
+    paper_worse: float | None
+    paper_setting: str
+    outcomes: tuple[Outcome, ...]
+    formula: str = ""
+    within: float | None = None
+    source_url: str = ""
+
+
+@dataclass(frozen=True)
+class ValueRow:
+    """A number of the paper beside ours, at its own scale."""
+
+    id: str
+    arm: str
+    metric: str
+    paper: float
+    tolerance: float
+    mean: float | None
+    interval: Interval | None
+    seeds: int
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measurement: its name in claims and what a heading says."""
+
+    name: str
+    title: str
+    unit: str
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An arm on a metric: mean and 95 % interval over seeds, each seed's own, the paper's number where it has one."""
+
+    metric: str
+    mean: float
+    interval: Interval | None
+    paper: float | None
+    by_seed: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric while an arm trained, mean over seeds: (step, training seconds, value)."""
+
+    metric: str
+    points: tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run of an arm used, mean over seeds; shares of completions cut off or empty, None without any."""
+
+    student_tokens: float
+    teacher_tokens: float
+    generated_tokens: float
+    train_seconds: float
+    evaluate_seconds: float
+    truncated: float | None
+    empty: float | None
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One way of training the student; `recipe` says in one line what it computes. No figures where it was not run."""
+
+    name: str
+    title: str
+    role: str
+    seeds: int = 0
+    recipe: str = ""
+    figures: tuple[Figure, ...] = ()
+    budget: Budget | None = None
+    curves: tuple[Curve, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScaleRow:
+    """Where and how big, and what was recorded there.
+
+    `stands_in` is what plays the teacher (a world, an oracle, a recorded or packaged model), `minutes` the time on two
+    cores (0 unknown), `made` how the results came about, `results` the files of the raw figures.
+    """
+
+    name: str
+    testbed: str
+    minutes: float
+    seeds: int
+    arms: tuple[ArmRow, ...]
+    metrics: tuple[Metric, ...] = ()
+    headline: tuple[str, ...] = ()
+    stands_in: str = ""
+    made: str = ""
+    results: tuple[str, ...] = ()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether anything was run here."""
+        return bool(self.results)
+
+
+@dataclass(frozen=True)
+class PaperView:
+    """All that is shown of a reproduction. `places` are its files by name; the digests say what it was made of."""
+
+    paper: str
+    scales: tuple[ScaleRow, ...]
+    claims: tuple[ClaimRow, ...]
+    values: tuple[ValueRow, ...]
+    places: tuple[tuple[str, str], ...]
+    claims_digest: str
+    results_digest: str
+
+    @property
+    def judged(self) -> bool:
+        """Whether any claim has a verdict."""
+        return any(claim.outcomes for claim in self.claims)
+
+    @property
+    def recorded(self) -> tuple[ScaleRow, ...]:
+        """The scales with results."""
+        return tuple(scale for scale in self.scales if scale.recorded)
+
+    def tally(self) -> Tally:
+        """How many outcomes of each verdict there are at each scale: scales are never pooled."""
+        return tally(self.claims)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for `--json` and for the committed file."""
+        return asdict(self)
+
+
+def tally(claims: Iterable[ClaimRow]) -> Tally:
+    """{'tiny': {'reproduced': 7, 'not reproduced': 1}}: smallest scale first, only what occurs."""
+    found: Tally = {}
+    for claim in claims:
+        for outcome in claim.outcomes:
+            at = found.setdefault(outcome.scale, {})
+            at[outcome.verdict] = at.get(outcome.verdict, 0) + 1
+    return {scale: ordered(found[scale]) for scale in sorted(found, key=scale_order)}
+
+
+def ordered(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts of verdicts in the order in which they are always shown."""
+    return {name: counts[name] for name in VERDICTS if counts.get(name)}
+
+
+def scale_order(name: str) -> tuple[int, str]:
+    """Smallest scale first; one that nobody knows comes last."""
+    return (SCALES.index(name) if name in SCALES else len(SCALES), name)
+
+
+def from_dict(plain: Mapping[str, Any]) -> PaperView:
+    """The view that `as_dict` gave. Raises TypeError or KeyError where it is of another shape."""
+    return PaperView(
+        **{
+            **plain,
+            "scales": tuple(map(_scale, plain["scales"])),
+            "claims": tuple(map(_claim, plain["claims"])),
+            "values": tuple(
+                ValueRow(**{**value, "interval": _pair(value["interval"])}) for value in plain["values"]
+            ),
+            "places": tuple((name, path) for name, path in plain["places"]),
+        }
+    )
+
+
+def _claim(plain: Mapping[str, Any]) -> ClaimRow:
+    return ClaimRow(**{**plain, "outcomes": tuple(map(_outcome, plain["outcomes"]))})
+
+
+def _outcome(plain: Mapping[str, Any]) -> Outcome:
+    equal = plain["equal_seconds"]
+    if equal is not None:
+        equal = EqualSeconds(**{**equal, "interval": _pair(equal["interval"])})
+    return Outcome(**{**plain, "interval": _pair(plain["interval"]), "equal_seconds": equal})
+
+
+def _scale(plain: Mapping[str, Any]) -> ScaleRow:
+    return ScaleRow(
+        **{
+            **plain,
+            "arms": tuple(map(_arm, plain["arms"])),
+            "metrics": tuple(Metric(**metric) for metric in plain["metrics"]),
+            "headline": tuple(plain["headline"]),
+            "results": tuple(plain["results"]),
+        }
+    )
+
+
+def _arm(plain: Mapping[str, Any]) -> ArmRow:
+    return ArmRow(
+        **{
+            **plain,
+            "figures": tuple(map(_figure, plain["figures"])),
+            "budget": None if plain["budget"] is None else Budget(**plain["budget"]),
+            "curves": tuple(
+                Curve(
+                    curve["metric"], tuple((step, seconds, value) for step, seconds, value in curve["points"])
+                )
+                for curve in plain["curves"]
+            ),
+        }
+    )
+
+
+def _figure(plain: Mapping[str, Any]) -> Figure:
+    return Figure(**{**plain, "interval": _pair(plain["interval"]), "by_seed": tuple(plain["by_seed"])})
+
+
+def _pair(bounds: Any) -> Interval | None:
+    if bounds is None:
+        return None
+    low, high = bounds
+    return (low, high)

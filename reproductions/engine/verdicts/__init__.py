@@ -1,0 +1,1 @@
+"""What a paper claims, and what its recorded figures say about it."""

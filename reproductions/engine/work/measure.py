@@ -1,0 +1,70 @@
+"""Measuring a student without disturbing it: per-example columns, metrics, learning curves."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from reproductions.engine import metrics as metric_functions
+from reproductions.engine.files import significant
+from reproductions.engine.work.seeding import preserved_random_state, seed_everything
+
+if TYPE_CHECKING:
+    from reproductions.engine.work.run import Run
+
+EXAMPLE_DIGITS = 5
+
+
+class Measure:
+    """Evaluates on the testbed of a run; what is drawn for it, training goes on as if it had not been."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.curve: list[dict[str, Any]] = []
+
+    def point(self, model: Any, step: int) -> None:
+        """Adds a point to the learning curve; its seconds are not training seconds."""
+        from reproductions.engine.work.run import CURVE
+
+        with self._run.clock.aside() as seconds:
+            columns = self._timed(
+                model, int(self._run.spec.get("curve", CURVE).get("examples", CURVE["examples"]))
+            )
+            values = metric_functions.values(self._run.testbed.metrics, columns)
+            metrics = {name: significant(value, EXAMPLE_DIGITS) for name, value in values.items()}
+            self.curve.append({"step": step, "train_seconds": round(seconds, 3), "metrics": metrics})
+
+    def examples(self, model: Any) -> dict[str, list[float | int]]:
+        """The columns that a results file keeps: all test examples, or the first `test_examples` of the spec."""
+        columns = self._timed(model, self._run.spec.get("test_examples"))
+        wanted = {column for metric in self._run.testbed.metrics.values() for column in metric.columns}
+        return {name: [_compact(n) for n in columns[name]] for name in sorted(wanted) if name in columns}
+
+    def _timed(self, model: Any, limit: int | None) -> dict[str, list[float]]:
+        """Columns; the seconds count as evaluation, without those of a teacher that was made on the way."""
+        run = self._run
+        wall, making = time.perf_counter(), run.shared.seconds
+        found = self.columns(model, limit)
+        run.budget.evaluate_seconds += time.perf_counter() - wall - (run.shared.seconds - making)
+        return found
+
+    def columns(self, model: Any, limit: int | None = None, *, split: str = "test") -> dict[str, list[float]]:
+        """`testbed.evaluate` with random numbers of its own and the modes of every module put back."""
+        import torch
+
+        modes = [(module, module.training) for module in model.modules()] if hasattr(model, "modules") else []
+        try:
+            with preserved_random_state(), torch.no_grad():
+                seed_everything(self._run.seed)
+                if hasattr(model, "eval"):
+                    model.eval()
+                return self._run.testbed.evaluate(model, self._run, split=split, limit=limit)
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def _compact(number: float) -> float | int:
+    """Five significant digits; whole numbers without ".0": most columns are zeros and ones."""
+    rounded = significant(float(number), EXAMPLE_DIGITS)
+    return int(rounded) if rounded.is_integer() else rounded

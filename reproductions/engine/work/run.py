@@ -1,0 +1,140 @@
+"""One (arm, seed): the surroundings in which a method trains a student, and what is recorded of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog.reader import nearest
+from reproductions.engine.errors import KDError
+from reproductions.engine.work.artifacts import Artifacts
+from reproductions.engine.work.budget import Budget
+from reproductions.engine.work.clock import Clock
+from reproductions.engine.work.measure import Measure
+from reproductions.engine.work.shared import Shared
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+
+    from reproductions.testbeds import Testbed
+
+Events = Callable[[dict[str, Any]], None]
+PRECISIONS = ("fp32", "bf16-autocast")
+CURVE = {"points": 4, "examples": 200}
+
+
+class Run:
+    """What everybody who works on a run is handed: its spec and seed, and four things that keep what becomes of it.
+
+    `budget` counts tokens and seconds, `clock` tells training from the rest, `shared` makes and finds what runs have in
+    common, `measure` evaluates. `settings` is the spec: training, sft_start, precision, curve and so on.
+    """
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        seed: int,
+        *,
+        testbed: Testbed,
+        device: torch.device,
+        artifacts: Artifacts,
+        arm: str = "",
+        scratch: Path | None = None,
+        events: Events | None = None,
+        building: bool = False,
+    ) -> None:
+        self.spec, self.seed, self.arm = spec, seed, arm
+        self.testbed, self.device = testbed, device
+        self.scratch = scratch if scratch is not None else Path(tempfile.mkdtemp(prefix="kd-atlas-"))
+        self.building = building
+        self._events, self._artifacts = events, artifacts
+        self.budget = Budget()
+        self.clock = Clock(device, self.budget)
+        self.shared = Shared(artifacts, self)
+        self.measure = Measure(self)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The spec, under the name that testbeds read it by."""
+        return self.spec
+
+    def apart(self, seed: int) -> Run:
+        """A run for making something shared: a seed, budget and clock of its own, no curve, nothing of the arm's."""
+        spec = {name: value for name, value in self.spec.items() if name not in ("training", "method")}
+        return Run(
+            spec,
+            seed,
+            testbed=self.testbed,
+            device=self.device,
+            artifacts=self._artifacts,
+            arm=self.arm,
+            scratch=self.scratch,
+            events=self._events,
+            building=True,
+        )
+
+    def train(self, trainer: transformers.Trainer, *, phase: str = "student") -> Any:
+        """Trains and returns the bare model; adds progress, curve, seconds, tokens and rollout counts.
+
+        The curve has the start and so many equally spaced steps, on the first test examples (`curve` of the spec). Its
+        seconds are not training seconds.
+        """
+        from reproductions.engine.work.callbacks import CurveCallback, ProgressCallback
+
+        trainer.add_callback(ProgressCallback(self.report_step, phase))
+        points = int(self.spec.get("curve", CURVE).get("points", CURVE["points"]))
+        if not self.building:
+            for callback in self.testbed.callbacks(self):
+                trainer.add_callback(callback)
+            if points > 0:
+                trainer.add_callback(CurveCallback(self.measure, trainer, points))
+        with self.clock.training():
+            trainer.train()
+        self.budget.add_tokens(getattr(trainer, "token_counts", {}))
+        self.budget.add_rollouts(getattr(trainer, "rollout_counts", {}))
+        return trainer.accelerator.unwrap_model(trainer.model)
+
+    def arguments(self, config_class: type, **overrides: Any) -> Any:
+        """A TrainingArguments subclass: the engine's defaults, then the spec's training, then `overrides`.
+
+        While something shared is made there is no training of the arm's. Raises KDError on a name that the class does
+        not have.
+        """
+        precision = self.spec.get("precision", "fp32")
+        if precision not in PRECISIONS:
+            raise KDError(
+                f'precision "{precision}"{nearest(precision, PRECISIONS)}; known: {", ".join(PRECISIONS)}'
+            )
+        known = {item.name for item in dataclasses.fields(config_class) if item.init}
+        defaults = {
+            "output_dir": str(self.scratch / "trainer"),
+            "seed": self.seed,
+            "data_seed": self.seed,
+            "use_cpu": self.device.type == "cpu",
+            "bf16": precision == "bf16-autocast",
+            "fp16": False,
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "disable_tqdm": True,
+            "gradient_checkpointing": False,
+            "dataloader_pin_memory": self.device.type != "cpu",
+        }
+        chosen = {**self.spec.get("training", {}), **overrides}
+        for name in chosen:
+            if name not in known:
+                raise KDError(f'{config_class.__name__} has no field "{name}"{nearest(name, known)}')
+        return config_class(**{name: value for name, value in defaults.items() if name in known} | chosen)
+
+    def report_step(self, phase: str, step: int, total: int) -> None:
+        """Tells the progress display where the run is."""
+        self.tell({"event": "step", "phase": phase, "step": step, "total": total})
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Something for the progress display."""
+        if self._events is not None:
+            self._events({"arm": self.arm, "seed": self.seed, **event})

@@ -1,0 +1,85 @@
+"""What runs share: teachers, SFT starts, texts that teachers wrote. Made once by whoever needs it first."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reproductions.engine.files import read_json, write_atomic
+from reproductions.engine.work.artifacts import Artifacts, save_model
+from reproductions.engine.work.seeding import preserved_random_state, seed_everything
+
+if TYPE_CHECKING:
+    from reproductions.engine.work.run import Run
+
+
+class Shared:
+    """Models and plain data by content: `key` says what they are made of, testbed and data revision are added.
+
+    Building uses random numbers seeded by key["seed"] (default 0), not the run's, and a run of its own (`run.apart`),
+    which the builder is given: whoever needs the thing first makes the same one, and the run goes on as if it had found
+    it. `used` says what was used and what making it had cost.
+    """
+
+    def __init__(self, artifacts: Artifacts, run: Run) -> None:
+        self._artifacts, self._run = artifacts, run
+        self.used: dict[str, dict[str, Any]] = {}
+        self.seconds = 0.0  # spent making things here, or waiting for another run that does
+
+    def model(
+        self,
+        kind: str,
+        key: Mapping[str, Any],
+        build: Callable[[Run], Any],
+        load: Callable[[Path], Any] | None = None,
+    ) -> Any:
+        """A model, read back from safetensors, on the CPU."""
+
+        def write(folder: Path, run: Run) -> None:
+            save_model(build(run), folder)
+
+        folder = self._obtain(kind, key, write)
+        if load is not None:
+            return load(folder)
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+
+    def data(self, kind: str, key: Mapping[str, Any], build: Callable[[Run], Any]) -> Any:
+        """Plain JSON data."""
+
+        def write(folder: Path, run: Run) -> None:
+            write_atomic(folder / "data.json", json.dumps(build(run), ensure_ascii=False, allow_nan=False))
+
+        return read_json(self._obtain(kind, key, write) / "data.json")
+
+    def _obtain(self, kind: str, key: Mapping[str, Any], write: Callable[[Path, Run], None]) -> Path:
+        bed = self._run.testbed
+        full_key = {**key, "testbed": bed.shelf, "data_revision": bed.revision}
+
+        def build(folder: Path) -> dict[str, Any]:
+            return self._build(folder, int(key.get("seed", 0)), write)
+
+        def waiting() -> None:
+            self._run.tell({"event": "waiting", "phase": kind})
+
+        began = time.perf_counter()
+        folder, meta = self._artifacts.obtain(kind, full_key, build, waiting)
+        self.seconds += time.perf_counter() - began
+        budget = dict(meta["budget"])
+        self.used.update(budget.pop("made_from"))
+        self.used[folder.name] = {"kind": kind, "key": meta["key"], "seconds": meta["seconds"], **budget}
+        return folder
+
+    def _build(self, folder: Path, seed: int, write: Callable[[Path, Run], None]) -> dict[str, Any]:
+        import torch
+
+        apart = self._run.apart(seed)
+        # Somebody may ask for a teacher in the middle of an evaluation, where gradients are off.
+        with preserved_random_state(), torch.enable_grad():
+            seed_everything(seed)
+            write(folder, apart)
+        return {**apart.budget.as_dict(), "made_from": apart.shared.used}

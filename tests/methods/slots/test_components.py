@@ -1,0 +1,52 @@
+"""Every component of the loss and of the loop is registered under the name that recipes use, and can be built."""
+
+import inspect
+
+import pytest
+
+from methods.registry import build, canonical, components, load
+
+NAMES = {
+    "divergence": "forward-kl reverse-kl jensen-shannon total-variation adaptive-kl skew-forward-kl skew-reverse-kl "
+    "detached-skew-reverse-kl cross-entropy",
+    "term": "next-token plain-text clipped-kl span-consistency hidden-match task-filters sorted-probabilities "
+    "chunk-likelihood merged-chunks continuation-units dual-space",
+    "sampler": "on-policy teacher-mixed with-student half-student adaptive-replay paired-student corrected domains",
+    "target": "teacher average-logits interpolated-logits noisy-teacher",
+    "row-settings": "adaptive-skew",
+    "schedule": "student-share teacher-share",
+    "trainer": "distillation minillm latent-reasoning",
+}
+REQUIRED = {
+    "teacher-mixed": {"teacher_mix": 0.5},
+    "noisy-teacher": {"deviation": 1.0},
+    "adaptive-skew": {"side": "teacher"},
+    "domains": {"every": 3},
+    "corrected": {"sampler": {"name": "half-student", "source": "data"}},
+}
+
+
+@pytest.mark.parametrize("slot", NAMES)
+def test_the_names_are_those_of_the_contract(slot):
+    assert {name for where, name in components() if where == slot} >= set(NAMES[slot].split())
+
+
+@pytest.mark.parametrize(
+    ("slot", "name"),
+    [(s, n) for s in ("term", "sampler", "target", "row-settings") for n in NAMES[s].split()],
+)
+def test_a_component_is_made_of_plain_data(slot, name):
+    tree = canonical(slot, {"name": name, **REQUIRED.get(name, {})})
+    made = build(slot, tree, corpus=[{"text": "a"}], seed=5)
+    assert isinstance(made, load(slot, name)) and components()[slot, name].summary
+    if slot == "term":
+        assert made.weight > 0 and made.reads in ("nothing", "ids", "pair", "first")
+    if "seed" in inspect.signature(type(made)).parameters:
+        assert made.seed == 5
+
+
+def test_another_sampler_stands_inside_one():
+    tree = canonical(
+        "sampler", {"name": "domains", "every": 2, "sampler": {"name": "on-policy", "fraction": 0.5}}
+    )
+    assert build("sampler", tree).sampler.fraction == 0.5

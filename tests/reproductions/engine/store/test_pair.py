@@ -1,0 +1,265 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from reproductions.engine import files
+from reproductions.engine.errors import KDError
+from reproductions.engine.store.arm import arm_of, digest_of, same_figures
+from reproductions.engine.store.pair import add_runs, arm_path, read_arm, write_arm
+
+from .made import METRICS, levels, made_arm, made_run
+
+CURVE = [{"step": 0, "train_seconds": 0.25, "metrics": {"error": 2.5, "accuracy": 0}}]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "line").mkdir()
+    return tmp_path / "line"
+
+
+@pytest.fixture
+def recorded(folder):
+    arm = made_arm(levels(0.98, 1.1), curve=CURVE, claims={"toy/tiny": {"better": "ab12"}})
+    path = arm_path(folder, arm.key)
+    write_arm(path, arm)
+    return path
+
+
+def test_what_is_written_is_read_back_exactly(folder):
+    odd = [[0.1, 1 / 3, 2.0, 1e-7, 1e6, -0.0], [33.3, 5, 4, 3, 2, 1]]
+    shared = {"teacher-1": {"kind": "teacher", "seconds": 3.5}, "start-0": {"kind": "start"}}
+    runs = [
+        made_run(7, odd[0], curve=CURVE, shared=shared, started="then", finished="later"),
+        made_run(
+            2, odd[1], made_for={"paper": "toy", "scale": "tiny"}, shared={"teacher-1": shared["teacher-1"]}
+        ),
+    ]
+    arm = arm_of("0123456789abcdef", {"recipe": {"terms": [1, 2.5]}}, "line", runs)
+    path = arm_path(folder, arm.key)
+    write_arm(path, arm)
+    back = read_arm(path)
+    assert (back.key, back.spec, back.testbed, back.data_revision) == (
+        arm.key,
+        arm.spec,
+        "line",
+        "revision-1",
+    )
+    assert back.metrics == METRICS and list(back.runs) == [7, 2]
+    for seed, run in back.runs.items():
+        one = arm.runs[seed]
+        assert same_figures(run, one) and run.digest == one.digest == digest_of(run)
+        assert all(np.array_equal(run.columns[name], one.columns[name]) for name in one.columns)
+        assert (run.curve, run.seconds, run.made_with, run.shared) == (
+            one.curve,
+            one.seconds,
+            one.made_with,
+            one.shared,
+        )
+        assert (run.started, run.finished, run.made_for) == (one.started, one.finished, one.made_for)
+        assert run.definitions == METRICS and run.fingerprints == {"divergence/forward-kl": "ab12"}
+
+
+def test_the_parquet_is_a_plain_table_of_small_numbers(recorded):
+    table = pyarrow.parquet.read_table(recorded.with_suffix(".parquet"))
+    assert table.column_names == ["seed", "example", "correct", "error", "sure"] and table.num_rows == 40
+    types = {name: str(table.schema.field(name).type) for name in table.column_names}
+    assert types == {
+        "seed": "int8",
+        "example": "int8",
+        "correct": "int8",
+        "error": "double",
+        "sure": "double",
+    }
+
+
+def test_the_json_has_a_line_for_each_run(recorded):
+    lines = recorded.read_text().splitlines()
+    assert sum(line.startswith('  {"seed":') for line in lines) == 2
+    assert len(json.loads(recorded.read_text())["made_with"]) == 1
+
+
+def test_a_key_is_never_rewritten(recorded):
+    before = recorded.read_bytes(), recorded.with_suffix(".parquet").read_bytes()
+    with pytest.raises(KDError, match="seed 1 was recorded with other figures; a key is never rewritten"):
+        add_runs(recorded, made_arm({2: levels(1)[0], 1: levels(1, 1.2)[1]}, curve=CURVE))
+    other = {"spec": {"recipe": "x"}, "data_revision": "revision-2"}
+    for field, value in other.items():
+        with pytest.raises(KDError, match=f"recorded with another {field.replace('_', ' ')}; a key is never"):
+            add_runs(recorded, replace(made_arm(levels(0.98), curve=CURVE), **{field: value}))
+    turned = {"error": replace(METRICS["error"], higher_is_better=True)}
+    with pytest.raises(KDError, match='metric "error" was recorded with another meaning'):
+        add_runs(recorded, made_arm({5: levels(1)[0]}, metrics=turned))
+    assert (recorded.read_bytes(), recorded.with_suffix(".parquet").read_bytes()) == before
+
+
+def test_equal_runs_are_left_alone_and_new_ones_are_added(recorded):
+    before = recorded.read_bytes()
+    again = made_arm(levels(0.98, 1.1), curve=CURVE, claims={"other/tiny": {"x": "cd34"}})
+    later = {seed: replace(run, finished="later") for seed, run in again.runs.items()}
+    assert add_runs(recorded, replace(again, runs=later)) == []
+    assert recorded.read_bytes() == before, "a paper that adds no run touches no file"
+    more = made_arm(
+        levels(0.98, 1.1, 1.2),
+        curve=CURVE,
+        claims={"other/tiny": {"x": "cd34"}, "toy/tiny": {"better": "ff"}},
+    )
+    assert add_runs(recorded, more) == [2]
+    back = read_arm(recorded)
+    assert list(back.runs) == [0, 1, 2] and back.runs[0].finished is None
+    assert back.claims == {"toy/tiny": {"better": "ab12"}, "other/tiny": {"x": "cd34"}}
+
+
+def test_measures_that_a_recorded_run_lacks_are_added(folder):
+    few = {"error": METRICS["error"]}
+    path = arm_path(folder, "0123456789abcdef")
+    assert add_runs(path, made_arm(levels(0.98, 1.1), metrics=few)) == [0, 1]
+    assert add_runs(path, made_arm({1: levels(0.98, 1.1)[1], 5: levels(3)[0]})) == [5]
+    back = read_arm(path)
+    assert set(back.runs[0].metrics) == {"error"} and set(back.runs[1].metrics) == set(METRICS) == set(
+        back.metrics
+    )
+    assert list(back.runs[0].columns) == ["error"] and set(back.runs[1].columns) == {
+        "error",
+        "correct",
+        "sure",
+    }
+    assert add_runs(path, made_arm(levels(0.98, 1.1), metrics=few)) == []
+
+
+def test_rows_of_an_interrupted_write_do_not_count(recorded, monkeypatch):
+    real, written = files.write_atomic, []
+
+    def killed(path, data):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        real(path, data)
+
+    monkeypatch.setattr("reproductions.engine.store.pair.write_atomic", killed)
+    more = made_arm(levels(0.98, 1.1, 1.2), curve=CURVE)
+    with pytest.raises(KeyboardInterrupt):
+        add_runs(recorded, more)
+    monkeypatch.undo()
+    assert list(read_arm(recorded).runs) == [0, 1]
+    assert add_runs(recorded, more) == [2] and list(read_arm(recorded).runs) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda made: made.pop("metrics"), "metrics is missing"),
+        (lambda made: made.update(schema=1), "schema 1; this version reads schema 2"),
+        (lambda made: made.update(verdict="reproduced"), "unknown field verdict"),
+        (lambda made: made.update(runs={}), "runs must be list, not dict"),
+        (lambda made: made.update(runs=[]), "no runs"),
+        (lambda made: made.update(key="other"), "holds results of other on testbed line"),
+        (lambda made: made.update(testbed="other"), "on testbed other"),
+        (lambda made: made["runs"][1].pop("seed"), "runs[1].seed is missing"),
+        (lambda made: made["runs"][1].update(sed=1), 'unknown field runs[1].sed (did you mean "seed"?)'),
+        (lambda made: made["runs"].append(made["runs"][0]), "seed 0 stands twice"),
+        (lambda made: made["runs"][1].update(seed=8), "no examples of seed 8"),
+        (lambda made: made["runs"][0]["metrics"].update(error=0.1), "seed 0: metrics.error is 0.1, its examples give"),
+        (lambda made: made["runs"][0]["metrics"].update(eror=0.1), 'seed 0: metric "eror" has no definition'),
+        (lambda made: made["runs"][0]["metrics"].pop("error"), 'seed 0: no metric reads the column "error"'),
+        (lambda made: made["runs"][1]["curve"][0].update(train_seconds=9), "seed 1: its figures do not give its"),
+        (lambda made: made["runs"][1]["curve"][0].pop("step"), "seed 1: a point of the curve must hold"),
+        (lambda made: made["runs"][1]["seconds"].update(train=9), "seed 1: its figures do not give its"),
+        (lambda made: made["runs"][0].update(shared=["teacher"]), 'seed 0: shared "teacher" stands nowhere'),
+        (lambda made: made["runs"][0].update(made_with="x"), 'seed 0: made_with "x" stands nowhere'),
+        (lambda made: made["metrics"]["error"].update(kind="median"), 'unknown metric kind "median"'),
+    ],
+)  # fmt: skip
+def test_a_json_that_was_edited_is_an_error_that_names_file_and_run(recorded, damage, message):
+    made = json.loads(recorded.read_text())
+    damage(made)
+    recorded.write_text(json.dumps(made))
+    with pytest.raises(KDError) as error:
+        read_arm(recorded)
+    assert recorded.stem in str(error.value) and message in str(error.value)
+
+
+def rewritten(recorded, change):
+    path = recorded.with_suffix(".parquet")
+    columns = {name: column.to_numpy().copy() for name, column in zip(*_columns(path), strict=True)}
+    pyarrow.parquet.write_table(pyarrow.table(change(columns) or columns), path)
+
+
+def _columns(path):
+    table = pyarrow.parquet.read_table(path)
+    return table.column_names, table.columns
+
+
+def test_a_parquet_that_was_edited_is_an_error_that_names_file_and_run(recorded):
+    def one_answer(columns):
+        columns["error"][3] += 0.5
+
+    rewritten(recorded, one_answer)
+    with pytest.raises(
+        KDError, match=r"0123456789abcdef.json: seed 0: metrics.error is .*, its examples give"
+    ):
+        read_arm(recorded)
+
+
+def test_two_edits_that_leave_the_mean_alone_change_the_digest(recorded):
+    def swapped(columns):
+        columns["error"][[0, 1]] = columns["error"][[1, 0]]
+
+    rewritten(recorded, swapped)
+    with pytest.raises(KDError, match="seed 0: its figures do not give its digest"):
+        read_arm(recorded)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda columns: columns.pop("seed") is None, 'needs a column "seed"'),
+        (lambda columns: columns.update(example=columns["example"] * 0.5), 'needs a column "example" of whole numbers'),
+        (lambda columns: columns.update(example=columns["example"][::-1].copy()), "examples of seed 0 are not 0, 1, 2"),
+        (lambda columns: {name: column[:30] for name, column in columns.items()}, "seed 1: its figures"),
+        (lambda columns: {name: column[:20] for name, column in columns.items()}, "no examples of seed 1"),
+        (lambda columns: columns.update(other=columns["error"]), 'no metric reads the column "other"'),
+    ],
+)  # fmt: skip
+def test_a_parquet_of_another_form_is_an_error(recorded, change, message):
+    rewritten(recorded, lambda columns: found if isinstance(found := change(columns), dict) else None)
+    with pytest.raises(KDError) as error:
+        read_arm(recorded)
+    assert recorded.stem in str(error.value) and message in str(error.value)
+
+
+def test_a_parquet_that_is_gone_or_no_parquet_is_an_error(recorded):
+    recorded.with_suffix(".parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(KDError, match=r"\.parquet: not Parquet"):
+        read_arm(recorded)
+    recorded.with_suffix(".parquet").unlink()
+    with pytest.raises(KDError, match=r"\.parquet: cannot be read: No such file"):
+        read_arm(recorded)
+
+
+def test_nothing_wrong_is_written(folder):
+    path = arm_path(folder, "0123456789abcdef")
+    arm = made_arm(levels(0.98))
+    broken = replace(arm, runs={0: replace(arm.runs[0], metrics={**arm.runs[0].metrics, "error": 7.0})})
+    with pytest.raises(KDError, match="metrics.error is 7"):
+        write_arm(path, broken)
+    with pytest.raises(KDError, match="cannot hold 1 runs of 0123456789abcdef on testbed elsewhere"):
+        write_arm(path, replace(arm, testbed="elsewhere"))
+    assert list(folder.iterdir()) == []
+
+
+def test_runs_made_on_different_data_are_no_arm():
+    one = made_run(0, levels(1)[0])
+    other = made_run(1, levels(1)[0], made_with={**one.made_with, "data_revision": "revision-2"})
+    with pytest.raises(KDError, match="made on different data: revision-1, revision-2"):
+        arm_of("k", {}, "line", [one, other])
+    assert arm_of("k", {}, "line", []) is None
+    arm = arm_of("k", {}, "line", [one], made_for=("toy", "tiny"), claims={"better": "ab12"})
+    assert arm.claims == {"toy/tiny": {"better": "ab12"}} and arm.runs[0].made_for == {
+        "paper": "toy",
+        "scale": "tiny",
+    }

@@ -1,0 +1,121 @@
+"""The page of a paper and its figure."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+
+from catalog.schema import load_catalog
+from reproductions.engine.show.view import ValueRow
+from tests.tools.conftest import claim, outcome, view_of
+from tools.pages import papers
+from tools.pages.atlas import Atlas, atlas
+from tools.pages.figure import forest
+from tools.paths import ROOT
+
+
+@pytest.fixture
+def page(judged) -> str:
+    """The page of a judged paper."""
+    return show(judged)
+
+
+def show(view) -> str:
+    catalog = load_catalog()
+    return papers.page(Atlas(catalog, {view.paper: view}), catalog.papers[view.paper], view)
+
+
+def test_claims_stand_beside_the_papers_numbers_and_name_their_scale(page):
+    page = page.replace("\u00a0", " ")  # numbers are not parted at a line's end
+    assert "24.6 vs 23.3" in page and "61.5 vs 58.25" in page and r"3.25 \[1.5, 5\]" in page
+    assert (
+        "✅ tiny: reproduced" in page
+        and "❌ tiny: not reproduced" in page
+        and "➖ small: inconclusive" in page
+    )
+    assert "**tiny: ✅ 1 ❌ 1 · small: ➖ 1**" in page
+    assert re.search(r"- \*\*beats-none\*\*: .* ⬜ not run\.", page)
+    assert "- **beats-sft**, small, inconclusive: The gap is small here." in page
+
+
+def test_arms_figures_budgets_and_what_stood_in_are_told(page):
+    assert "Testbed `pronunciation`, 5 seeds; the teacher is a world." in page
+    assert "| **minillm**<br><sub>MiniLLM</sub> | method | `terms: [reverse-kl]` | 61.5" in page
+    assert "paper 24.6" in page and "| minillm | 114k | 0 | 2.5M | 9.1 | 13.1 | 2.0 % | - |" in page
+    assert "| **late**<br><sub>Never run</sub> | baseline |  | - |" in page
+    assert "| minillm | 40 | 61.5 |" in page  # the learning curve
+
+
+def test_it_says_how_to_run_it_and_where_everything_is(page):
+    assert "make reproduce PAPER=minillm SCALE=tiny   # about 4 minutes on 2 cores" in page
+    assert "make verify PAPER=minillm" in page and "@misc{minillm_2023," in page
+    for path in re.findall(r"\]\(\.\./\.\./([^)]+)\)", page):
+        assert (ROOT / path).exists(), path
+
+
+def test_equivalences_and_the_papers_own_numbers_have_a_place():
+    same = replace(
+        claim("same", replace(outcome("reproduced"), better_mean=None, worse_mean=None)),
+        formula="|a - b| < 1",
+        within=1.0,
+        better="",
+        worse="",
+        paper_better=None,
+        paper_worse=None,
+    )
+    value = ValueRow("dolly", "sft", "rouge_l", 23.0, 1.0, 22.8, (22.1, 23.4), 5, "reproduced")
+    text = show(replace(view_of("minillm", same), values=(value,)))
+    text = text.replace("\u00a0", " ")
+    assert "`|a - b| < 1` on `rouge_l`." in text and "| same | ordering only |  | 3.25" in text
+    assert "| dolly | 23 ± 1 | 22.8" in text and "✅ paper: reproduced" in text
+
+
+@pytest.mark.parametrize("name", sorted(atlas().views))
+def test_every_table_of_every_page_keeps_its_shape(name):
+    shown = atlas()
+    lines = papers.page(shown, shown.catalog.papers[name], shown.views[name]).splitlines()
+    rules = [place for place, line in enumerate(lines) if re.fullmatch(r"[|:-]+", line)]
+    assert rules
+    for place in rules:
+        columns = lines[place].count("|")
+        assert len(re.findall(r"(?<!\\)\|", lines[place - 1])) == columns
+        for line in lines[place + 1 :]:
+            if not line.startswith("|"):
+                break
+            assert len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line))) == columns, line
+
+
+def test_a_forest_plot_shows_every_outcome_against_what_it_must_exceed(judged):
+    root = ElementTree.fromstring(forest(judged))
+    lines = [line for line in root.iter("{http://www.w3.org/2000/svg}line") if line.get("class") != "axis"]
+    assert [line.get("class") for line in lines] == ["reproduced", "not-reproduced", "inconclusive"]
+    bound = next(
+        line for line in root.iter("{http://www.w3.org/2000/svg}line") if line.get("class") == "axis"
+    )
+    assert float(bound.get("x1")) < float(lines[0].get("x1")) < float(lines[0].get("x2"))
+    heads = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text") if t.get("class") == "head"]
+    assert heads == ["tiny scale, rouge_l", "small scale, rouge_l"]
+
+
+def test_an_equivalence_is_drawn_between_its_two_bounds():
+    row = replace(claim("same", outcome("reproduced")), within=6.0)
+    root = ElementTree.fromstring(forest(view_of("minillm", row)))
+    bounds = [
+        float(line.get("x1"))
+        for line in root.iter("{http://www.w3.org/2000/svg}line")
+        if line.get("class") == "axis"
+    ]
+    assert len(bounds) == 2 and bounds[0] < bounds[1]
+
+
+def test_nothing_judged_is_no_picture():
+    assert forest(view_of("minillm", claim("x"))) == ""
+
+
+def test_hostile_names_stay_text_in_the_picture():
+    row = claim("</text><script>alert(1)</script>", outcome("reproduced"))
+    assert "<script>" not in forest(view_of("minillm", row))
+    ElementTree.fromstring(forest(view_of("minillm", row)))

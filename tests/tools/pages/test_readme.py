@@ -1,0 +1,185 @@
+"""README.md: short, complete, escaped."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from catalog.schema import AXES, Catalog, load_catalog
+from reproductions.engine.show import files
+from tests.tools.conftest import claim, outcome, view_of
+from tools.bench.catalog import JUDGED, PAPERS, large_atlas
+from tools.pages import readme
+from tools.pages.atlas import Atlas, Coverage, atlas, badge
+from tools.pages.documents import documents
+from tools.pages.markdown import md
+from tools.paths import ROOT
+
+HOSTILE = (
+    'A | B [link](https://evil.example) <script>alert(1)</script> `code` **bold** _x_ "q" \\ $y$ & ![i](j)'
+)
+LINE = re.compile(r"^- \[((?:[^\]\\]|\\.)+)\]\((https://[^)]+)\)")
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    """The README of the repository as it is now."""
+    return readme.render(atlas())
+
+
+@pytest.fixture(scope="module")
+def large() -> str:
+    """The README of a thousand papers."""
+    return readme.render(large_atlas())
+
+
+def papers_part(text: str) -> str:
+    return text.split("\n## Papers\n")[1].split("\n## Add a paper\n")[0]
+
+
+def test_a_thousand_papers_fit(large):
+    assert len(large_atlas().papers) == PAPERS and len(large_atlas().judged) == JUDGED
+    assert len(large.encode()) <= readme.LIMIT == 150_000
+
+
+def test_a_thousand_papers_are_all_there_with_link_venue_and_date(large):
+    lines = [line for line in papers_part(large).splitlines() if LINE.match(line)]
+    assert len(lines) == PAPERS
+    assert all(re.search(r"\) (?:† )?\S.* (19|20)\d\d-\d\d", line) for line in lines)
+    wall = re.findall(r"^- \[[^\]]+\]\(reproductions/papers/([a-z0-9-]+)\.md\) (.+)$", large, re.M)
+    assert {name for name, _ in wall} == large_atlas().judged
+    assert all(re.match(r"(tiny|small|paper): ", signs) for _, signs in wall)
+
+
+def test_lines_get_shorter_only_as_far_as_they_must(text, large, monkeypatch):
+    assert "[code](" in text and "[code](" not in papers_part(large) and " code" in papers_part(large)
+    assert large == readme.render(large_atlas())  # the same papers, the same length
+    sizes = [len(readme._render(large_atlas(), length).encode()) for length in readme.LENGTHS]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(large.encode()) == next(size for size in sizes if size <= readme.LIMIT)
+    monkeypatch.setattr(readme, "LIMIT", 1000)
+    assert len(readme.render(large_atlas()).encode()) == sizes[-1]
+
+
+def test_every_paper_stands_once(text):
+    catalog = load_catalog()
+    found = [found[1] for found in map(LINE.match, papers_part(text).splitlines()) if found]
+    assert len(found) == len(catalog.papers) and len(set(found)) >= len(found) - 2
+    sections = dict(
+        re.findall(r"^#### \[[^\n]*\]\(catalog/lists/([a-z0-9-]+)\.md\)\n(.*?)(?=^##)", text, re.M | re.S)
+    )
+    assert len(sections) == sum(len(axis.values) for axis in catalog.taxonomy.values())
+    for paper in catalog.papers.values():
+        described = f"- [{md(paper.title)}]({paper.url})"
+        leaves = [f"{axis}-{value}" for axis, labels in paper.taxonomy.items() for value in labels]
+        if paper.scope == "llm" and leaves:
+            assert sum(described in sections[leaf] for leaf in leaves) == 1
+        else:
+            assert not any(f"{described} " in section for section in sections.values())
+
+
+def test_every_link_inside_leads_somewhere(text):
+    places = re.findall(r'<a id="([^"]+)"></a>', text)
+    heads = re.findall(r"^#+ ([^<\n]+)$", text, re.M)
+    slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= slugs | set(places)
+    made = documents(atlas())
+    for path in re.findall(r"\]\(((?!https://|#)[^)]+)\)", text):
+        assert path in made or (ROOT / path).exists(), path
+
+
+def test_surveys_and_papers_beyond_language_models_have_their_own_sections():
+    base = load_catalog()
+    paper = base.papers["minillm"]
+    papers = {
+        "minillm": paper,
+        "picture": replace(paper, id="picture", title="A picture model", scope="beyond-llm"),
+        "overview": replace(
+            paper, id="overview", title="An overview", scope="survey", taxonomy={a: {} for a in AXES}
+        ),
+        "bare": replace(paper, id="bare", title="A bare one", distils=False, taxonomy={a: {} for a in AXES}),
+    }
+    text = readme.render(Atlas(Catalog(base.taxonomy, base.teachers, papers), {}))
+    parts = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", text, re.M | re.S))
+    assert "A picture model" in parts["Beyond language models"]
+    assert "An overview" in parts["Surveys"]
+    assert "A bare one" in parts["Named, without a leaf"] and "†" in parts["Named, without a leaf"]
+    assert "| **[Feature](catalog/lists/elicitation-feature.md)** | · | 1 | 1 | · |" in text
+    assert "No claim is judged yet." in text
+
+
+@pytest.mark.parametrize(
+    ("papers", "implemented", "judged", "drawn"),
+    [(0, 0, 0, "░" * 10), (160, 0, 0, "░" * 10), (160, 1, 0, "▏" + "░" * 9), (10, 1, 4, "█" * 5 + "░" * 5)]
+    + [(4, 0, 4, "█" * 10), (80, 10, 3, "█▋" + "░" * 8)],
+)
+def test_the_coverage_bar_shows_a_share(papers, implemented, judged, drawn):
+    assert readme.bar(Coverage(papers, implemented, judged)) == drawn
+
+
+def test_a_badge_names_each_scale_and_pools_none(judged):
+    assert badge(judged.tally()) == "tiny: ✅ 1 ❌ 1 · small: ➖ 1"
+    text = readme.render(Atlas(load_catalog(), {"minillm": judged}))
+    assert "- [minillm](reproductions/papers/minillm.md) tiny: ✅ 1 ❌ 1 · small: ➖ 1\n" in text
+    assert text.count("tiny: ✅ 1 ❌ 1 · small: ➖ 1") == 2  # on the wall and in the list
+
+
+def test_tables_keep_their_shape(text):
+    lines = text.splitlines()
+    tables = [
+        (line, after) for line, after in zip(lines, lines[1:], strict=False) if re.fullmatch(r"[|:-]+", after)
+    ]
+    assert len(tables) >= 3
+    for head, rule in tables:
+        columns = rule.count("|")
+        assert head.count("|") == columns
+        place = lines.index(rule, lines.index(head)) + 1
+        while lines[place].startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", lines[place])) == columns, lines[place]
+            place += 1
+
+
+def test_hostile_text_stays_text_in_every_document():
+    catalog = load_catalog()
+    paper = replace(
+        catalog.papers["minillm"],
+        title=HOSTILE,
+        adds=HOSTILE,
+        venue=HOSTILE,
+        objective=HOSTILE,
+        authors=(HOSTILE,),
+    )
+    rows = [claim("x", outcome("not reproduced", explanation=HOSTILE), statement=HOSTILE)]
+    hostile = Catalog(catalog.taxonomy, catalog.teachers, {**catalog.papers, "minillm": paper})
+    made = documents(Atlas(hostile, {"minillm": view_of("minillm", *rows)}))
+    assert sum("evil.example" in text for text in made.values()) > 5
+    for path, text in made.items():
+        # what stands in code blocks and code spans is text for Markdown
+        outside = re.sub(r"```.*?```|(`+) .*? \1", "", text, flags=re.S)
+        assert "<script>" not in outside, path
+        assert "](https://evil.example)" not in re.sub(r"\\.", "", outside), path
+
+
+def test_nothing_is_judged_or_parsed_to_render(monkeypatch):
+    """From committed verdicts and the catalog's cache: what makes a README of 440 judged papers a matter of seconds."""
+    from catalog import reader
+    from reproductions.engine import judge, results
+    from reproductions.engine.show import gather
+
+    load_catalog()
+    shown = files.views(load_catalog().papers)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("done again for a page")
+
+    for module, name in [
+        (judge, "judge"),
+        (results, "read_results"),
+        (reader, "read_yaml_with_lines"),
+        (gather, "gather"),
+    ]:
+        monkeypatch.setattr(module, name, refuse)
+    assert files.views(shown) == shown
+    documents(Atlas(load_catalog(), shown))

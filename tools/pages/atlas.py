@@ -1,0 +1,159 @@
+"""What README, lists, pages and site all say of the catalog: its parts, how far each leaf is covered, the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from catalog.queries import status
+from catalog.schema import AXES, Catalog, Paper, load_catalog
+from reproductions.engine.show.view import PaperView, Tally
+
+MARKS = {"reproduced": "✅", "not reproduced": "❌", "inconclusive": "➖", "not run": "⬜"}
+NEWEST = 12
+BASIS = {
+    "paper": "from the paper",
+    "survey-table": "from the survey's summary table",
+    "abstract": "from the abstract",
+    "secondary": "unverified: second-hand",
+    "recalled": "unverified: recalled",
+}
+
+# How a reproduction is judged: a heading and its text, for Markdown and HTML alike; {signs} are the verdicts' marks.
+_JUDGING = (
+    (
+        "Claims first.",
+        "What the paper states (this arm beats that arm on this metric, by its Table 1) is committed before "
+        "anything runs.",
+    ),
+    (
+        "Equal budgets.",
+        "All arms get the same data and steps, and baselines the same sweep of learning rates as the method, on "
+        "validation data (recorded beside the experiment or in its settings). Tokens and seconds stand in the result. "
+        "The same comparison at equal seconds is reported beside it.",
+    ),
+    (
+        "Raw figures.",
+        "Every seed and every test example is recorded. Nothing is dropped, and no verdict is typed: "
+        "make verify computes them again.",
+    ),
+    (
+        "A verdict is an interval.",
+        "Paired bootstrap over seeds and examples, 95 %, Holm-corrected over a paper's claims: above the margin is "
+        "{reproduced} reproduced, below it {not_reproduced} not reproduced, across it {inconclusive} inconclusive.",
+    ),
+    (
+        "A scale is not the paper.",
+        "The scales tiny (models from scratch, minutes) and small (100-300M parameters) test whether the ordering "
+        "holds there; only the scale paper tests the paper's own numbers.",
+    ),
+)
+
+
+def judging(marks: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The rules by which verdicts come about, with the signs that stand for them where they are printed."""
+    signs = {name.replace(" ", "_"): mark for name, mark in marks.items()}
+    return [(head, text.format(**signs)) for head, text in _JUDGING]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many papers of a leaf there are, have their method here, and were judged (which has a method too)."""
+
+    papers: int
+    implemented: int
+    judged: int
+
+    @property
+    def covered(self) -> int:
+        """Papers that are more than a record."""
+        return self.implemented + self.judged
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """The catalog with what its reproductions say; `views` holds the papers that can be run here."""
+
+    catalog: Catalog
+    views: Mapping[str, PaperView]
+
+    @cached_property
+    def papers(self) -> list[Paper]:
+        """Every paper, newest first."""
+        return sorted(self.catalog.papers.values(), key=lambda paper: (paper.date, paper.id), reverse=True)
+
+    @cached_property
+    def core(self) -> list[Paper]:
+        """Papers about language models: what leaves, matrix and coverage count."""
+        return [paper for paper in self.papers if paper.scope == "llm"]
+
+    @cached_property
+    def beyond(self) -> list[Paper]:
+        return [paper for paper in self.papers if paper.scope == "beyond-llm"]
+
+    @cached_property
+    def surveys(self) -> list[Paper]:
+        return [paper for paper in self.papers if paper.scope == "survey"]
+
+    @cached_property
+    def leaves(self) -> dict[str, dict[str, list[Paper]]]:
+        """axis -> value -> its papers about language models, newest first."""
+        found: dict[str, dict[str, list[Paper]]] = {
+            axis: {value: [] for value in self.catalog.taxonomy[axis].values} for axis in AXES
+        }
+        for paper in self.core:
+            for axis in AXES:
+                for value in paper.taxonomy[axis]:
+                    found[axis][value].append(paper)
+        return found
+
+    @cached_property
+    def supersedes(self) -> dict[str, list[Paper]]:
+        """Id -> the papers that it replaces."""
+        found: dict[str, list[Paper]] = {}
+        for paper in self.papers:
+            if paper.superseded_by:
+                found.setdefault(paper.superseded_by, []).append(paper)
+        return found
+
+    @cached_property
+    def judged(self) -> frozenset[str]:
+        """Ids of papers with at least one recorded verdict."""
+        return frozenset(name for name, view in self.views.items() if view.judged)
+
+    @cached_property
+    def tallies(self) -> dict[str, Tally]:
+        """Scale -> verdict -> count of every judged paper."""
+        return {name: self.views[name].tally() for name in sorted(self.judged)}
+
+    def status(self, paper: Paper) -> str:
+        """catalogued, implemented or judged."""
+        return status(paper, self.judged)
+
+    def coverage(self, papers: Iterable[Paper]) -> Coverage:
+        """Of some papers."""
+        states = [self.status(paper) for paper in papers]
+        return Coverage(len(states), states.count("implemented"), states.count("judged"))
+
+    def badge(self, paper: Paper) -> str:
+        """A paper's state in a few signs: 'tiny: ✅ 7 ❌ 1' of its judged claims, '⚙' where there is only code."""
+        return badge(self.tallies.get(paper.id, {})) or ("⚙" if paper.method else "")
+
+
+def badge(tally: Tally, marks: Mapping[str, str] = MARKS) -> str:
+    """'tiny: ✅ 7 ❌ 1 · small: ➖ 7': each scale by its name, because one says nothing about another."""
+    return " · ".join(
+        f"{scale}: " + " ".join(f"{marks[name]} {count}" for name, count in counts.items())
+        for scale, counts in tally.items()
+    )
+
+
+def atlas(catalog: Catalog | None = None, views: Mapping[str, PaperView] | None = None) -> Atlas:
+    """Both arguments are read from the repository where they are not given."""
+    catalog = catalog or load_catalog()
+    if views is None:
+        from reproductions.engine.show import files
+
+        views = files.views(catalog.papers)
+    return Atlas(catalog, views)

@@ -1,0 +1,256 @@
+"""A page a paper, reproductions/papers/<id>.md: claims beside the paper's numbers, arms, budgets, how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from catalog.schema import Paper
+from reproductions.engine.show.view import ArmRow, ClaimRow, Figure, Interval, Outcome, PaperView, ScaleRow
+from tools.pages.atlas import MARKS, Atlas
+from tools.pages.cite import bibtex
+from tools.pages.markdown import code, link, links, md, table
+from tools.terminal import interval, number, thousands
+
+HARD = "\u00a0"  # a space at which no line ends
+UP = "../../"  # from reproductions/papers/ to the root
+HEAD = ("verdict", "claim", "the paper", "ours", "difference, 95 %", "at equal seconds", "seeds")
+
+
+def page(atlas: Atlas, paper: Paper, view: PaperView) -> str:
+    """The page of one paper, as Markdown."""
+    lines = [
+        f"# {md(paper.title)}",
+        "",
+        f"<!-- Written by `make readme` from reproductions/verdicts/{paper.id}.json; a hand edit fails the tests. -->",
+        "",
+        *_about(atlas, paper),
+        "",
+    ]
+    if view.judged:
+        lines += [f"![Differences with their intervals](figures/{paper.id}.svg)", ""]
+    lines += ["## Claims", "", *_claims(view), ""]
+    lines += _values(view)
+    for scale in view.scales:
+        lines += [f"## Scale {md(scale.name)}", "", *_scale(scale), ""]
+    lines += ["## Run it", "", "```sh", *commands(paper.id, view), "```", ""]
+    lines += [
+        "## Where it is",
+        "",
+        *(f"- {md(name)}: {_place(path)}" for name, path in _places(paper, view)),
+        "",
+    ]
+    lines += ["## Cite it", "", "```bibtex", bibtex(paper), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def commands(paper_id: str, view: PaperView) -> Iterator[str]:
+    """What to type, with the time it takes where that is known."""
+    for scale in view.scales:
+        time = f"   # about {number(scale.minutes)} minutes on 2 cores" if scale.minutes else ""
+        yield f"make reproduce PAPER={paper_id} SCALE={scale.name}{time}"
+    if view.recorded:
+        yield f"make verify PAPER={paper_id}   # judges what was recorded again"
+
+
+def _about(atlas: Atlas, paper: Paper) -> Iterator[str]:
+    authors = f"{md(', '.join(paper.authors))}. " if paper.authors else ""
+    found = [f"[paper]({link(paper.url)})", links(paper.code, "code"), links(paper.data, "data")]
+    found += [f"[record]({UP}catalog/papers/{paper.id}.yaml)", f"[all papers]({UP}README.md)"]
+    yield f"{authors}{md(paper.venue)}, {paper.date} · {' · '.join(filter(None, found))}"
+    yield ""
+    yield md(paper.adds)
+    if paper.objective:
+        yield ""
+        yield f"Objective: {code(paper.objective)}"
+    yield ""
+    yield f"**{atlas.badge(paper) or 'nothing judged yet'}**"
+    leaves = [
+        f"[{md(axis.values[value].title)}]({UP}catalog/lists/{axis.id}-{value}.md)"
+        for axis in atlas.catalog.taxonomy.values()
+        for value in paper.taxonomy[axis.id]
+    ]
+    if leaves:
+        yield ""
+        yield " · ".join(leaves)
+
+
+def _claims(view: PaperView) -> Iterator[str]:
+    if not view.claims:
+        yield "No claim is written down yet."
+        return
+    yield from (_statement(claim) for claim in view.claims)
+    yield ""
+    yield (
+        "The paper's numbers are for its own models and data; ours are for the scale named. A positive difference "
+        "speaks for the claim."
+    )
+    for name in _scales_of(view):
+        yield ""
+        yield f"### Judged at scale {md(name)}"
+        yield ""
+        rows = [
+            _outcome(claim, outcome)
+            for claim in view.claims
+            for outcome in claim.outcomes
+            if outcome.scale == name
+        ]
+        yield from table(HEAD, rows)
+    findings = [
+        (claim, outcome) for claim in view.claims for outcome in claim.outcomes if outcome.explanation
+    ]
+    if findings:
+        yield ""
+        yield "### Findings"
+        yield ""
+        for claim, outcome in findings:
+            yield f"- **{md(claim.id)}**, {md(outcome.scale)}, {outcome.verdict}: {md(outcome.explanation)}"
+
+
+def _scales_of(view: PaperView) -> list[str]:
+    """The scales at which something was judged, smallest first."""
+    return list(view.tally())
+
+
+def _statement(claim: ClaimRow) -> str:
+    source = f"[{md(claim.source)}]({link(claim.source_url)})" if claim.source_url else md(claim.source)
+    compared = f" {code(claim.formula)} on {code(claim.metric)}." if claim.formula else ""
+    setting = f"; {md(claim.paper_setting)}" if claim.paper_setting else ""
+    waiting = "" if claim.outcomes else f" {MARKS['not run']} not run."
+    return f"- **{md(claim.id)}**: {md(claim.statement)}{compared}{waiting} <sub>{source}{setting}</sub>"
+
+
+def _outcome(claim: ClaimRow, outcome: Outcome) -> list[str]:
+    equal = outcome.equal_seconds
+    return [
+        f"{MARKS[outcome.verdict]} {md(outcome.scale)}: {outcome.verdict}".replace(" ", HARD),
+        md(claim.id),
+        "ordering only" if claim.paper_better is None else _pair(claim.paper_better, claim.paper_worse),
+        "" if outcome.better_mean is None else _pair(outcome.better_mean, outcome.worse_mean),
+        f"{number(outcome.difference)} {_bounds(outcome.interval)}",
+        "" if equal is None else f"{number(equal.difference)} {_bounds(equal.interval)}",
+        str(outcome.seeds),
+    ]
+
+
+def _pair(better: float | None, worse: float | None) -> str:
+    """Two numbers that no line break parts."""
+    return f"{number(better)} vs {number(worse)}".replace(" ", HARD)
+
+
+def _bounds(bounds: Interval | None) -> str:
+    return md(interval(bounds)).replace(" ", HARD)
+
+
+def _values(view: PaperView) -> list[str]:
+    if not view.values:
+        return []
+    rows = [
+        [
+            md(value.id),
+            f"{number(value.paper)} ± {number(value.tolerance)}",
+            f"{number(value.mean)} {_bounds(value.interval)}",
+            str(value.seeds),
+            f"{MARKS[value.verdict]} paper: {value.verdict}",
+        ]
+        for value in view.values
+    ]
+    head = ("value", "the paper", "ours", "seeds", "verdict")
+    return ["## The paper's own numbers", "", *table(head, rows), ""]
+
+
+def _scale(scale: ScaleRow) -> Iterator[str]:
+    stands = f"; the teacher is {md(scale.stands_in)}" if scale.stands_in else ""
+    yield f"Testbed {code(scale.testbed)}, {scale.seeds} seeds{stands}.{'' if scale.recorded else ' Not run yet.'}"
+    if scale.made:
+        yield f"Made on {md(scale.made)}."
+    yield ""
+    by_name = {metric.name: metric for metric in scale.metrics}
+    shown = [by_name[name] for name in scale.headline if name in by_name]
+    recipes = any(arm.recipe for arm in scale.arms)
+    head = ["arm", "role", *(["what it computes"] if recipes else [])]
+    head += [f"{md(metric.title)} {'↑' if metric.higher_is_better else '↓'}" for metric in shown]
+    rows = [
+        [
+            f"**{md(arm.name)}**<br><sub>{md(arm.title)}</sub>",
+            md(arm.role),
+            *([code(arm.recipe)] if recipes else []),
+            *(_figure(arm, metric.name) for metric in shown),
+        ]
+        for arm in scale.arms
+    ]
+    yield from table(head, rows, right=range(len(head) - len(shown), len(head)))
+    rest = [metric for metric in scale.metrics if metric not in shown]
+    if rest:
+        yield ""
+        yield "<details><summary>Further metrics</summary>"
+        yield ""
+        head = ["arm", *(f"{md(metric.title)} {'↑' if metric.higher_is_better else '↓'}" for metric in rest)]
+        rows = [[md(arm.name), *(_figure(arm, metric.name) for metric in rest)] for arm in scale.arms]
+        yield from table(head, rows, right=range(1, len(head)))
+        yield ""
+        yield "</details>"
+    yield from _curves(scale)
+    yield from _budgets(scale)
+
+
+def _figure(arm: ArmRow, metric: str) -> str:
+    found: Figure | None = next((figure for figure in arm.figures if figure.metric == metric), None)
+    if found is None:
+        return "-"
+    paper = "" if found.paper is None else f"<br><sub>paper {number(found.paper)}</sub>"
+    return f"{number(found.mean)} {_bounds(found.interval)}{paper}"
+
+
+def _curves(scale: ScaleRow) -> Iterator[str]:
+    """The first headline metric while the arms trained."""
+    found = [(arm.name, curve) for arm in scale.arms for curve in arm.curves[:1] if len(curve.points) > 1]
+    steps = {tuple(point[0] for point in curve.points) for _, curve in found}
+    if len(steps) != 1:  # arms that measure at other steps have no common table
+        return
+    yield ""
+    yield f"<details><summary>{code(found[0][1].metric)} while training, after so many steps</summary>"
+    yield ""
+    head = ["arm", *(number(step) for step in steps.pop())]
+    rows = [[md(name), *(number(value) for _, _, value in curve.points)] for name, curve in found]
+    yield from table(head, rows, right=range(1, len(head)))
+    yield ""
+    yield "</details>"
+
+
+def _budgets(scale: ScaleRow) -> Iterator[str]:
+    rows = []
+    for arm in scale.arms:
+        budget = arm.budget
+        if budget is not None:
+            tokens = (budget.student_tokens, budget.teacher_tokens, budget.generated_tokens)
+            shares = (budget.truncated, budget.empty)
+            rows.append(
+                [
+                    md(arm.name),
+                    *(thousands(count) for count in tokens),
+                    f"{budget.train_seconds:.1f}",
+                    f"{budget.evaluate_seconds:.1f}",
+                    *("-" if share is None else f"{100 * share:.1f} %" for share in shares),
+                ]
+            )
+    if rows:
+        head = [
+            "budget, mean of a run",
+            "student tokens",
+            "teacher tokens",
+            "generated",
+            "train s",
+            "evaluate s",
+        ]
+        head += ["cut off", "empty"]
+        yield ""
+        yield from table(head, rows, right=range(1, len(head)))
+
+
+def _places(paper: Paper, view: PaperView) -> list[tuple[str, str]]:
+    method = [("method", paper.method)] if paper.method else []
+    return [("record", f"catalog/papers/{paper.id}.yaml"), *method, *view.places]
+
+
+def _place(path: str) -> str:
+    return f"[{code(path)}]({UP}{link(path)})" if "/" in path else code(path)

@@ -1,0 +1,211 @@
+"""README.md: what this is, two commands, coverage, the verdicts, and the awesome list, one line a paper.
+
+GitHub shows a README up to 512,000 bytes and readers leave long before; LIMIT is what it may have. Where the catalog
+has grown beyond what fits, the lines get shorter, step by step and for all papers alike: first the links to code and
+data go (the lists of the leaves have them), then the ends of long titles.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from catalog.queries import crosstab
+from catalog.schema import Paper
+from methods.recipe import recipe_ids
+from tools.pages import lists
+from tools.pages.atlas import MARKS, NEWEST, Atlas, Coverage, judging
+from tools.pages.markdown import cut, link, links, md, table
+
+LIMIT = 150_000  # bytes
+TEMPLATES = Path(__file__).parent / "templates"
+BAR = 10  # signs of a coverage bar
+NAMED = 40  # so many papers that are described elsewhere are named in a leaf; more are counted
+
+
+@dataclass(frozen=True)
+class Length:
+    """How much of a paper its line shows."""
+
+    title: int  # characters
+    links: bool  # to code and data; otherwise only whether there are any
+    named: bool  # papers described on an earlier leaf by their ids; otherwise only how many
+
+
+LENGTHS = (
+    Length(200, links=True, named=True),
+    Length(200, links=True, named=False),
+    Length(90, links=False, named=False),
+    *(Length(limit, links=False, named=False) for limit in range(80, 15, -8)),
+)
+
+
+def render(atlas: Atlas) -> str:
+    """The README's text: the longest form that stays within LIMIT, else the shortest there is."""
+    text = ""
+    for length in LENGTHS:
+        text = _render(atlas, length)
+        if len(text.encode()) <= LIMIT:
+            break
+    return text
+
+
+def _render(atlas: Atlas, length: Length) -> str:
+    axes = atlas.catalog.taxonomy
+    text = _environment().get_template("README.md.j2").render(
+        atlas=atlas,
+        count=len(atlas.papers),
+        matrix="\n".join(matrix(atlas)),
+        coverage="\n".join(coverage(atlas)),
+        wall="\n".join(wall(atlas)),
+        awesome="\n".join(awesome(atlas, length)),
+        newest="\n".join(f"- {paper.date} {_title(atlas, paper, length)}" for paper in atlas.papers[:NEWEST]),
+        axes=[(md(axis.title), f"axis-{axis.id}") for axis in axes.values()],
+        apart=[(title, f"catalog/lists/{name}.md", len(papers)) for name, title, _, papers in lists.apart(atlas)],
+        signs=", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name != "not run"),
+        judging=[(md(head), md(about)) for head, about in judging(MARKS)],
+        recipes=recipe_ids(),
+        shortened=not length.links,
+    )  # fmt: skip
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    # Markdown, not HTML: what goes in was escaped by `md` and `link`, and a test renders hostile text.
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701
+    )
+
+
+def matrix(atlas: Atlas) -> list[str]:
+    """How many papers have each pair of elicitation (down) and algorithm (across)."""
+    axes, counts = atlas.catalog.taxonomy, crosstab(atlas.core, "elicitation", "algorithm")
+    down, across = axes["elicitation"], axes["algorithm"]
+    head = ["", *(f"[{md(value.title)}]({_leaf('algorithm', value.id)})" for value in across.values.values())]
+    rows = [
+        [f"**[{md(value.title)}]({_leaf('elicitation', value.id)})**"]
+        + [str(counts.get((value.id, column), "·")) for column in across.values]
+        for value in down.values.values()
+    ]
+    return table(head, rows, right=range(1, len(head)))
+
+
+def coverage(atlas: Atlas) -> list[str]:
+    """A line a leaf: how many of its papers are more than a record."""
+    rows = []
+    for axis in atlas.catalog.taxonomy.values():
+        for place, value in enumerate(axis.values.values()):
+            found = atlas.coverage(atlas.leaves[axis.id][value.id])
+            rows.append(
+                [
+                    md(axis.title) if place == 0 else "",
+                    f"[{md(value.title)}]({_leaf(axis.id, value.id)})",
+                    str(found.papers),
+                    bar(found),
+                    str(found.covered),
+                    str(found.judged),
+                ]
+            )
+    return table(("axis", "leaf", "papers", "", "with a method", "judged"), rows, right=(2, 4, 5))
+
+
+def wall(atlas: Atlas) -> Iterator[str]:
+    """A line a judged paper, by name: its verdicts at each scale, and its page."""
+    for paper_id in sorted(atlas.judged & atlas.catalog.papers.keys()):
+        paper = atlas.catalog.papers[paper_id]
+        yield f"- [{md(paper_id)}](reproductions/papers/{link(paper_id)}.md) {atlas.badge(paper)}"
+
+
+def awesome(atlas: Atlas, length: Length) -> Iterator[str]:
+    """The list: each paper once, under the first leaf it has; elsewhere it is named or counted."""
+    split, unplaced = placed(atlas)
+    for axis in atlas.catalog.taxonomy.values():
+        yield f'### <a id="axis-{axis.id}"></a>{md(axis.title)}'
+        yield ""
+        yield md(axis.question)
+        for value in axis.values.values():
+            here, elsewhere = split[axis.id][value.id]
+            count = len(here) + len(elsewhere)
+            yield ""
+            yield f"#### [{md(value.title)}]({_leaf(axis.id, value.id)})"
+            yield ""
+            if not count:
+                yield "No paper yet."
+            yield from (line(atlas, paper, length) for paper in here)
+            if elsewhere:
+                yield from ["", _elsewhere(axis.id, value.id, here, elsewhere, length)]
+        yield ""
+    for title, papers in [
+        ("Named, without a leaf", unplaced),
+        ("Beyond language models", atlas.beyond),
+        ("Surveys", atlas.surveys),
+    ]:
+        if papers:
+            yield f"### {title}"
+            yield ""
+            yield from (line(atlas, paper, length) for paper in papers)
+            yield ""
+
+
+def line(atlas: Atlas, paper: Paper, length: Length) -> str:
+    """Title, venue, date, code, data, verdicts."""
+    parts = [f"- {_title(atlas, paper, length)}", f"{md(paper.venue)} {paper.date}"]
+    for name, urls in (("code", paper.code), ("data", paper.data)):
+        if urls:
+            parts.append(links(urls[:1], name) if length.links else name)
+    if paper.id in atlas.judged:  # long ago told on the wall, which has the links
+        counts = atlas.badge(paper)
+        parts.append(f"[{counts}](reproductions/papers/{link(paper.id)}.md)" if length.links else "✓")
+    elif paper.method:
+        parts.append("⚙")
+    return " ".join(parts)
+
+
+def placed(atlas: Atlas) -> tuple[dict[str, dict[str, tuple[list[Paper], list[Paper]]]], list[Paper]]:
+    """Per leaf the papers described there and those described on an earlier one; and the papers without any leaf."""
+    seen: set[str] = set()
+    split: dict[str, dict[str, tuple[list[Paper], list[Paper]]]] = {}
+    for axis, values in atlas.leaves.items():
+        split[axis] = {}
+        for value, papers in values.items():
+            here = [paper for paper in papers if paper.id not in seen]
+            split[axis][value] = here, [paper for paper in papers if paper.id in seen]
+            seen |= {paper.id for paper in here}
+    return split, [paper for paper in atlas.core if paper.id not in seen]
+
+
+def bar(found: Coverage) -> str:
+    """'█▌░░░░░░░░': the share of a leaf's papers that is covered, to an eighth of a sign; never none where any is."""
+    eighths = found.covered * BAR * 8 // found.papers if found.papers else 0
+    whole, part = divmod(max(eighths, 1 if found.covered else 0), 8)
+    drawn = "█" * whole + ("▏▎▍▌▋▊▉"[part - 1] if part else "")
+    return drawn + "░" * (BAR - len(drawn))
+
+
+def _title(atlas: Atlas, paper: Paper, length: Length) -> str:
+    idle = "" if paper.distils else " †"
+    return f"[{md(cut(paper.title, length.title))}]({link(paper.url)}){idle}"
+
+
+def _elsewhere(
+    axis: str, value: str, here: Sequence[Paper], elsewhere: Sequence[Paper], length: Length
+) -> str:
+    what = f"{len(elsewhere)} {'more ' if here else ''}listed above"
+    if not length.named or len(elsewhere) > NAMED:
+        return f"And [{what}]({_leaf(axis, value)})."
+    return f"[{what[:1].upper() + what[1:]}]({_leaf(axis, value)}): {', '.join(md(paper.id) for paper in elsewhere)}"
+
+
+def _leaf(axis: str, value: str) -> str:
+    return f"catalog/lists/{axis}-{value}.md"

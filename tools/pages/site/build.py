@@ -1,0 +1,135 @@
+"""Writes the site: pages from templates, the scripts' data, the vendored libraries."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from catalog.errors import CatalogError
+from tools.pages.atlas import Atlas, judging
+from tools.pages.atlas import atlas as read_atlas
+from tools.pages.site import pages
+from tools.pages.site.facets import Facet, clean, data_script, facets, slug
+from tools.paths import ROOT
+from tools.terminal import interval, number, thousands
+
+ASSETS = Path(__file__).parents[1] / "assets"
+TEMPLATES = Path(__file__).parents[1] / "templates" / "site"
+MARKER = ".kd-atlas-site"  # a folder is written over only where it holds this file, or nothing
+NAV = (
+    ("search.html", "Search"),
+    ("taxonomy.html", "Taxonomy"),
+    ("matrix.html", "Matrix"),
+    ("timeline.html", "Timeline"),
+    ("about.html", "About"),
+)
+# Signs that every system font has, unlike the README's; a word stands beside each.
+MARKS = {"reproduced": "✓", "not reproduced": "✕", "inconclusive": "≈", "not run": "–"}
+_LINK = re.compile(r"https://[^\s<>\"'`]+")
+
+
+def build(out: Path, atlas: Atlas | None = None) -> int:
+    """Write every page under `out` and return how many; CatalogError where `out` holds something else."""
+    atlas = atlas or read_atlas()
+    if out.exists() and not out.is_dir():
+        raise CatalogError("is a file; give --out a new folder", out)
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+        raise CatalogError("holds files that are not the site's; give --out a new or empty folder", out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".site-") as made:
+        fresh = Path(made) / "site"
+        count = _write(fresh, atlas)
+        if out.is_dir():
+            shutil.rmtree(out)
+        fresh.rename(out)
+    return count
+
+
+def _write(out: Path, atlas: Atlas) -> int:
+    questions = facets(atlas)
+    environment = _environment(atlas, questions)
+    for name in ("papers", "leaves", "assets"):
+        (out / name).mkdir(parents=True)
+    (out / MARKER).write_text(
+        "written by `make site`; the next build replaces this folder\n", encoding="utf-8"
+    )
+    for path in [*sorted((ASSETS / "site").iterdir()), *sorted((ASSETS / "vendor").glob("*.js"))]:
+        shutil.copyfile(path, out / "assets" / path.name)
+    shutil.copytree(ASSETS / "vendor" / "licences", out / "assets" / "licences")
+    (out / "assets" / "data.js").write_text(data_script(atlas, questions), encoding="utf-8")
+
+    count = 0
+
+    def page(name: str, template: str, values: Mapping[str, Any], root: str = "") -> None:
+        nonlocal count
+        text = environment.get_template(template).render(root=root, here=name, **values)
+        (out / name).write_text(text, encoding="utf-8")
+        count += 1
+
+    page("index.html", "home.html.j2", pages.home(atlas))
+    page("search.html", "search.html.j2", {})
+    page("taxonomy.html", "taxonomy.html.j2", {})
+    page("matrix.html", "matrix.html.j2", pages.matrix(atlas))
+    page("timeline.html", "timeline.html.j2", pages.timeline(atlas))
+    page("about.html", "about.html.j2", {})
+    for axis in atlas.catalog.taxonomy.values():
+        for value in axis.values.values():
+            page(f"leaves/{axis.id}-{value.id}.html", "leaf.html.j2", {"axis": axis, "value": value}, "../")
+    for paper in atlas.papers:
+        page(f"papers/{paper.id}.html", "paper.html.j2", pages.paper_page(atlas, paper), "../")
+    return count
+
+
+def _environment(atlas: Atlas, questions: list[Facet]) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.filters.update(
+        number=number, interval=interval, slug=slug, safe_link=safe_link, thousands=thousands
+    )
+    environment.filters.update(host=host, breakable=breakable)
+    environment.globals.update(
+        atlas=atlas,
+        catalog=atlas.catalog,
+        taxonomy=atlas.catalog.taxonomy,
+        facets=questions,
+        marks=MARKS,
+        judging=judging(MARKS),
+        nav=NAV,
+        licence=(ROOT / "LICENSE").is_file(),
+        coverage=cache(lambda axis, value: atlas.coverage(atlas.leaves[axis][value])),
+    )
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    """Every printed text passes here; what autoescape marked as HTML has passed before."""
+    return clean(value) if type(value) is str else value
+
+
+def safe_link(url: str) -> str:
+    """The address where it is an https one, else one that leads nowhere; the schema lets only https in."""
+    return url if _LINK.fullmatch(url) else "#"
+
+
+def host(url: str) -> str:
+    """An address as its link's text: without scheme, www and final slash."""
+    return re.sub(r"^https://(www\.)?|/$", "", url)
+
+
+def breakable(text: str) -> Markup:
+    """A path or address as HTML that may go on in the next line after each of its parts."""
+    return Markup(re.sub(r"([/.](?=.))", r"\1<wbr>", str(escape(clean(text)))))  # noqa: S704

@@ -1,0 +1,52 @@
+"""`kd readme`: everything that is generated for readers of the repository, written or compared."""
+
+from __future__ import annotations
+
+import argparse
+
+from catalog.schema import Catalog, load_catalog
+from reproductions.engine.show.view import PaperView
+
+SUMMARY = "write README, lists, paper pages, gallery from the catalog and the results"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may follow the verb."""
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file differs")
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="judge everything again, also where claims and results are as they were",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Bring the committed verdicts and every generated file up to date, or say which are not."""
+    from reproductions.engine.show import files
+    from tools.pages.atlas import atlas
+    from tools.pages.documents import differing, documents, write
+
+    catalog = load_catalog()
+    shown = atlas(catalog, _fresh(catalog) if args.fresh else None)
+    texts = documents(shown)
+    stale = [
+        files.path_of(paper).relative_to(files.gather.ROOT).as_posix()
+        for paper in files.stale(catalog.papers)
+    ]
+    if args.check:
+        found = [*stale, *differing(texts)]
+        print(
+            "\n".join(f"{path}: differs from what `make readme` writes" for path in found) or "all up to date"
+        )
+        return 1 if found else 0
+    written = [view.paper for view in shown.views.values() if files.write(view)]
+    changed = [f"reproductions/verdicts/{paper}.json" for paper in written] + write(texts)
+    print("\n".join(f"{path}: written" for path in changed) or "nothing to change")
+    return 0
+
+
+def _fresh(catalog: Catalog) -> dict[str, PaperView]:
+    """Every view from the raw figures: after a change of the code that judges or gathers."""
+    from reproductions.engine.show import gather
+
+    return {paper: gather.gather(paper) for paper in gather.runnable(catalog.papers)}

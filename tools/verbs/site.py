@@ -1,0 +1,27 @@
+"""`kd site`: the catalog as static pages."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+SUMMARY = "write the catalog as static pages, with search and charts"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may follow the verb."""
+    parser.add_argument(
+        "--out", default="site", help="folder to write (default: site); only a site is replaced"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the site and say where it is."""
+    from tools.pages.site.build import build
+
+    start = time.perf_counter()
+    out = Path(args.out)
+    written = build(out)
+    print(f"{out / 'index.html'}: {written} pages in {time.perf_counter() - start:.1f} s")
+    return 0

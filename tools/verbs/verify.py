@@ -1,0 +1,139 @@
+"""`kd verify [PAPER]`: every recorded result judged again from its raw figures, beside what is committed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+
+from catalog.errors import CatalogError
+from catalog.schema import Catalog, load_catalog
+from reproductions.engine.show import files, gather
+from reproductions.engine.show.view import PaperView, ValueRow
+from tools.commands import json_option
+from tools.terminal import fit, grid, interval, number, style, verdict, width, wrap
+
+SUMMARY = "judge recorded results again, from their raw figures"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may follow the verb."""
+    parser.add_argument("paper", nargs="?", help="id of the paper; every judged paper without it")
+    json_option(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print each claim with its verdict; 1 where a committed verdict or page does not follow from the figures."""
+    catalog = load_catalog()
+    ids = gather.runnable([catalog.paper(args.paper).id] if args.paper else catalog.papers)
+    views = [view for view in map(gather.gather, ids) if view.recorded]
+    if args.paper and not views:
+        hint = f"`make reproduce PAPER={args.paper}` makes them"
+        raise CatalogError(f"no results are recorded for {args.paper}; {hint}")
+    wrong = {view.paper: [*_verdicts(view), *_pages(catalog, view)] for view in views}
+    found = [line for lines in wrong.values() for line in lines]
+    if args.json:
+        print(json.dumps(_as_json(views, wrong), indent=1, ensure_ascii=False))
+        return 1 if found else 0
+    if not views:
+        print("no results are recorded yet; `make reproduce PAPER=minillm` makes the first")
+        return 0
+    print("\n\n".join("\n".join(_table(view)) for view in views))
+    told = [wrap(line) for line in found] or ["what is committed follows from the raw figures"]
+    print("\n" + "\n".join(told))
+    return 1 if found else 0
+
+
+def _verdicts(view: PaperView) -> Iterator[str]:
+    """What in the committed file does not follow from the raw figures."""
+    path = files.path_of(view.paper).relative_to(gather.ROOT).as_posix()
+    kept = files.read(view.paper)
+    if kept is None:
+        yield f"{path}: is missing or was edited by hand; `make readme` writes it"
+        return
+    before = {
+        (claim.id, outcome.scale): outcome.verdict for claim in kept.claims for outcome in claim.outcomes
+    }
+    after = {
+        (claim.id, outcome.scale): outcome.verdict for claim in view.claims for outcome in claim.outcomes
+    }
+    for claim, scale in sorted(before.keys() | after.keys()):
+        old, new = before.get((claim, scale), "not run"), after.get((claim, scale), "not run")
+        if old != new:
+            yield f"{path}: {claim} at {scale} is committed as {old}; from the raw figures it is {new}"
+    if kept != view and before == after:
+        yield f"{path}: says else than the raw figures give now; `kd readme --fresh` writes it"
+
+
+def _pages(catalog: Catalog, view: PaperView) -> Iterator[str]:
+    """The paper's own pages that are not what its view says."""
+    from tools.pages.atlas import Atlas
+    from tools.pages.documents import differing, own
+
+    texts = own(Atlas(catalog, {view.paper: view}))
+    for path in differing(texts):
+        if path in texts:  # what is not made here is another paper's
+            yield f"{path}: differs from what `make readme` writes"
+
+
+def _as_json(views: Sequence[PaperView], wrong: dict[str, list[str]]) -> dict[str, dict[str, object]]:
+    found = {}
+    for view in views:
+        plain = view.as_dict()
+        found[view.paper] = {name: plain[name] for name in ("claims", "values")} | {
+            "differs": wrong[view.paper]
+        }
+    return found
+
+
+def _table(view: PaperView) -> list[str]:
+    lines = [style(view.paper, "bold")]
+    for scale in view.tally():
+        found = [
+            (claim, outcome) for claim in view.claims for outcome in claim.outcomes if outcome.scale == scale
+        ]
+        seeds = sorted({outcome.seeds for _, outcome in found})
+        rows = [(f"{scale} scale, {'-'.join(map(str, seeds))} seeds", "DIFF", "95 %", "P HOLM")]
+        rows += [
+            (
+                f"  {claim.id}",
+                number(outcome.difference),
+                interval(outcome.interval),
+                "-" if outcome.p_holm is None else f"{outcome.p_holm:.2g}",
+            )
+            for claim, outcome in found
+        ]
+        lines += _with_verdicts(rows, [outcome.verdict for _, outcome in found])
+    return [*lines, *_values(view.values)]
+
+
+def _values(values: Sequence[ValueRow]) -> list[str]:
+    if not values:
+        return []
+    rows = [("the paper's numbers", "OURS", "95 %", "PAPER")]
+    rows += [
+        (f"  {value.id}", number(value.mean), interval(value.interval), number(value.paper))
+        for value in values
+    ]
+    return _with_verdicts(rows, [value.verdict for value in values])
+
+
+def _with_verdicts(rows: Sequence[Sequence[str]], verdicts: Sequence[str]) -> list[str]:
+    """The table with each verdict in front of its row, where verdicts line up and 80 columns suffice."""
+    size = max(map(len, verdicts), default=0)
+    others = sum(max(len(row[place]) for row in rows) + 2 for place in range(1, len(rows[0])))
+    name = max(width() - size - 2 - others, 12)
+    head, *lines = grid([(_named(row[0], name), *row[1:]) for row in rows], right=(1, 3))
+    marked = [
+        f"  {verdict(text)}{' ' * (size - len(text))}{line}"
+        for line, text in zip(lines, verdicts, strict=True)
+    ]
+    return [style(f"{' ' * (size + 2)}{head}", "dim"), *marked]
+
+
+def _named(text: str, columns: int) -> str:
+    """A name whose end says most, cut in its middle where it is too long."""
+    if len(text) <= columns:
+        return text
+    tail = (columns - 1) // 2
+    return fit(f"{text[: columns - 1 - tail]}…{text[-tail:]}", columns)
