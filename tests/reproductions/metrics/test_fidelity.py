@@ -2,13 +2,12 @@
 
 import pytest
 
-from methods.recipe import canonical_method
+from methods.recipe import canonical_method, read_recipe
 from reproductions.engine.metrics import values
 from reproductions.engine.work.surroundings import train
 from reproductions.metrics.decoding.decoder import Decoder
 from tests.reproductions.short import SHORT, load_short
 
-SFT = canonical_method({"teacher": None, "terms": [{"term": "next-token"}]})
 STEPS = {**SHORT, "max_steps": 12, "per_device_train_batch_size": 8}
 
 
@@ -21,7 +20,8 @@ def testbed():
 
 @pytest.fixture
 def run(testbed, trial):
-    return trial(testbed, method=SFT, training={**STEPS, "learning_rate": 8e-3})
+    method = canonical_method(read_recipe("sft").method())
+    return trial(testbed, training=STEPS | {"learning_rate": 8e-3}, method=method)
 
 
 def test_the_baseline_is_the_sft_arm_itself(testbed, run, monkeypatch):
