@@ -81,8 +81,19 @@ class Run:
         """Trains and returns the bare model; adds progress, curve, seconds, tokens and rollout counts.
 
         The curve has the start and so many equally spaced steps, on the first test examples (`curve` of the spec). Its
-        seconds are not training seconds.
+        seconds are not training seconds. A paper's own trainer that takes no callbacks has neither progress nor curve.
         """
+        if hasattr(trainer, "add_callback"):
+            self._watch(trainer, phase)
+        with self.clock.training():
+            trainer.train()
+        self.budget.add_tokens(getattr(trainer, "token_counts", {}))
+        self.budget.add_rollouts(getattr(trainer, "rollout_counts", {}))
+        wrapped = getattr(trainer, "accelerator", None)
+        return trainer.model if wrapped is None else wrapped.unwrap_model(trainer.model)
+
+    def _watch(self, trainer: transformers.Trainer, phase: str) -> None:
+        """Progress, and for the arm's own training what the testbed looks at and the curve."""
         from reproductions.engine.work.callbacks import CurveCallback, ProgressCallback
 
         trainer.add_callback(ProgressCallback(self.report_step, phase))
@@ -92,11 +103,6 @@ class Run:
                 trainer.add_callback(callback)
             if points > 0:
                 trainer.add_callback(CurveCallback(self.measure, trainer, points))
-        with self.clock.training():
-            trainer.train()
-        self.budget.add_tokens(getattr(trainer, "token_counts", {}))
-        self.budget.add_rollouts(getattr(trainer, "rollout_counts", {}))
-        return trainer.accelerator.unwrap_model(trainer.model)
 
     def arguments(self, config_class: type, **overrides: Any) -> Any:
         """A TrainingArguments subclass: the engine's defaults, then the spec's training, then `overrides`.
