@@ -1,7 +1,7 @@
 """What `kd distill` refuses in one sentence, because it would end well and give a wrong student."""
 
 import pytest
-from tools.distill import summary
+from tools.verbs.distill import summary
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
@@ -19,7 +19,7 @@ def test_a_student_whose_tokenizer_has_no_end_of_sequence(folder, method):
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
     tokenizer.eos_token = None
     tokenizer.save_pretrained(folder / "student")
-    with pytest.raises(KDError, match="student: no end-of-sequence token"):
+    with pytest.raises(MethodError, match="student: no end-of-sequence token"):
         made(config_of(folder, method, teacher=None if method == "sft" else "teacher"))
 
 
