@@ -166,14 +166,14 @@ def names(slot: str) -> list[str]:
     return sorted({name for where, name in [*components(), *_made] if where == slot})
 
 
-def registered(module: str) -> list[tuple[str, str]]:
+def registered_by(module: str) -> list[tuple[str, str]]:
     """(slot, name) of what an imported module registered."""
     return [key for key, made in _made.items() if made.__module__ == module]
 
 
 def forget(module: str) -> None:
     """Takes out what a module registered: it is imported again, or cannot be used."""
-    for key in registered(module):
+    for key in registered_by(module):
         del _made[key]
 
 

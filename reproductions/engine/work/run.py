@@ -13,7 +13,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.work.artifacts import Artifacts
 from reproductions.engine.work.budget import Budget
 from reproductions.engine.work.clock import Clock
-from reproductions.engine.work.measure import Measure
+from reproductions.engine.work.measure import CURVE, Measure
 from reproductions.engine.work.shared import Shared
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Events = Callable[[dict[str, Any]], None]
 PRECISIONS = ("fp32", "bf16-autocast")
-CURVE = {"points": 4, "examples": 200}
 
 
 class Run:
