@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -118,6 +119,20 @@ def component(slot: str, name: str) -> Callable[[Decorated], Decorated]:
     return register
 
 
+@contextmanager
+def registered(slot: str, name: str, made: Any) -> Iterator[None]:
+    """For a while: a component of a measurement's or a test's own, or another in the place of one of the library."""
+    before = _made.get((slot, name))
+    _made[slot, name] = made
+    try:
+        yield
+    finally:
+        if before is None:
+            del _made[slot, name]
+        else:
+            _made[slot, name] = before
+
+
 def near(name: str, known: Collection[str]) -> str:
     """' (did you mean "..."?)' for the closest known name, or ''."""
     close = get_close_matches(name.replace("_", "-"), list(known), 1, 0.6) or get_close_matches(
@@ -151,14 +166,14 @@ def names(slot: str) -> list[str]:
     return sorted({name for where, name in [*components(), *_made] if where == slot})
 
 
-def registered(module: str) -> list[tuple[str, str]]:
+def registered_by(module: str) -> list[tuple[str, str]]:
     """(slot, name) of what an imported module registered."""
     return [key for key, made in _made.items() if made.__module__ == module]
 
 
 def forget(module: str) -> None:
     """Takes out what a module registered: it is imported again, or cannot be used."""
-    for key in registered(module):
+    for key in registered_by(module):
         del _made[key]
 
 
@@ -265,7 +280,7 @@ def plain(value: Any) -> Any:
 
 def _check_kind(entry: Component, parameter: Parameter, value: Any) -> None:
     """A number where a number is wanted, and so on; annotations that say more are the component's own to check."""
-    allowed = [part.strip() for part in parameter.kind.split("|")]
+    allowed = [part.strip() for part in parameter.kind.replace("Weight", "float").split("|")]
     known = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,), "None": (type(None),)}
     if not parameter.kind or any(part not in known for part in allowed):
         return

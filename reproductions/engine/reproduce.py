@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.plan.plan import Plan
+from reproductions.engine.plan.plan import Plan, make_plan
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView
 from reproductions.engine.store.arm import ArmResults, arm_of
@@ -138,17 +138,18 @@ def _arms(plan: Plan, made: Made, claims: Any = None) -> list[tuple[str, ArmResu
 
 
 def _recorded(plan: Plan, root: Path) -> tuple[PaperView | None, str]:
-    """The recorded view of the plan's paper and scale, None where there is none, and what a record lacks.
+    """The recorded view of the plan's paper and scale, all its arms; None where there is none, and what a record lacks.
 
     A record may lack runs where its scale has got more seeds, or where writing it was interrupted.
     """
+    whole = make_plan(plan.paper, plan.scale.name, papers_root=plan.experiment.path.parent, cache=plan.cache)
     try:
-        results = gather.recorded(plan, root)
+        results = gather.recorded(whole, root)
     except IncompleteError as error:
         return None, str(error)
     if results is None:
         return None, ""
-    return gather.view_of({plan.scale.name: plan}, {plan.scale.name: results}), ""
+    return gather.view_of({whole.scale.name: whole}, {whole.scale.name: results}), ""
 
 
 def _agreement(plan: Plan, view: PaperView, before: PaperView | None) -> dict[str, bool | None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from catalog.errors import CatalogError
 from methods.errors import MethodError
-from methods.registry import components, forget, registered
+from methods.registry import components, forget, registered_by
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import content_digest
 
@@ -46,7 +46,7 @@ def load_code(path: Path) -> str:
 
 def _check(name: str) -> None:
     """A component that bears the name of one of the library would never be found."""
-    for slot, entry in registered(name):
+    for slot, entry in registered_by(name):
         if (slot, entry) in components():
             where = components()[slot, entry].module
             raise KDError(f'{slot} "{entry}" is one of the library, {where}; name it otherwise')

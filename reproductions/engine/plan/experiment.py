@@ -179,7 +179,7 @@ class _Reader:
 
     def read(self, paper: str) -> Experiment:
         self.keys(self.data, KEYS, "an experiment")
-        for name in ("paper", "arms", "scales", "headline"):
+        for name in ("paper", "arms", "scales"):
             if name not in self.data:
                 raise self.lines.error(f'"{name}" is missing')
         if self.data["paper"] != paper:
@@ -201,7 +201,7 @@ class _Reader:
             steps=steps,
             sweep=sweep,
             budget={name: tuple(items) for name, items in self.mapping("budget").items()},
-            headline=self.names("headline"),
+            headline=self.names("headline") or self.claimed(),
             metrics=self.names("metrics"),
             data=self.data,
             lines=self.lines,
@@ -331,6 +331,11 @@ class _Reader:
     def names(self, key: str) -> tuple[str, ...]:
         found = self.kind(self.data.get(key) or [], list, "a list of names", key)
         return tuple(str(name) for name in found)
+
+    def claimed(self) -> tuple[str, ...]:
+        """The claims' own metric, where the file names no headline."""
+        metric = self.mapping("claims").get("metric")
+        return (str(metric),) if metric else ()
 
     def mapping(self, key: str) -> dict[str, Any]:
         return self.kind(self.data.get(key) or {}, dict, 'a mapping: lines of "name: value"', key)

@@ -100,7 +100,7 @@ def claims_of(experiment: Any) -> ClaimSet:
         arms=experiment.titles,
         sweep=experiment.sweep,
         scales=list(experiment.scales),
-        metrics=(*experiment.headline, *experiment.metrics),
+        metrics=(*experiment.headline, *experiment.metrics) if experiment.data.get("headline") else None,
     )
 
 

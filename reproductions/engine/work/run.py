@@ -13,7 +13,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.work.artifacts import Artifacts
 from reproductions.engine.work.budget import Budget
 from reproductions.engine.work.clock import Clock
-from reproductions.engine.work.measure import Measure
+from reproductions.engine.work.measure import CURVE, Measure
 from reproductions.engine.work.shared import Shared
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Events = Callable[[dict[str, Any]], None]
 PRECISIONS = ("fp32", "bf16-autocast")
-CURVE = {"points": 4, "examples": 200}
 
 
 class Run:
@@ -51,7 +50,7 @@ class Run:
         self.testbed, self.device = testbed, device
         self.scratch = scratch if scratch is not None else Path(tempfile.mkdtemp(prefix="kd-atlas-"))
         self.building = building
-        self._events, self._artifacts = events, artifacts
+        self._events, self.artifacts = events, artifacts
         self.budget = Budget()
         self.clock = Clock(device, self.budget)
         self.shared = Shared(artifacts, self)
@@ -70,7 +69,7 @@ class Run:
             seed,
             testbed=self.testbed,
             device=self.device,
-            artifacts=self._artifacts,
+            artifacts=self.artifacts,
             arm=self.arm,
             scratch=self.scratch,
             events=self._events,
