@@ -185,7 +185,9 @@ def _record(plan: Plan, made: Made, claims: Any, root: Path, outcome: Outcome) -
     added = sum(len(add_runs(arm_path(folder, results.key), results)) for _, results in arms)
     if root == gather.RESULTS:
         files.write(gather.gather(plan.paper))
-    message = f"recorded: {added} runs added to {folder}; {outcome.message}"
+    message = f"recorded: {added} runs added to {folder}"
+    if outcome.recorded is not None:
+        message += f"; {outcome.message}"
     return Outcome(
         outcome.exit_code, message, outcome.view, outcome.recorded, outcome.agrees, complete=outcome.complete
     )
