@@ -83,7 +83,10 @@ def test_a_first_look_says_so_and_writes_nothing(checkout):
 def test_recording_adds_arms_and_the_verdicts_and_nothing_else(checkout):
     before, plan = written(checkout), checkout.plan()
     outcome = again(checkout, record=True)
-    assert outcome.exit_code == DONE and outcome.message == f"recorded: {RUNS} runs added to {checkout.results / 'line'}"
+    assert (
+        outcome.exit_code == DONE
+        and outcome.message == f"recorded: {RUNS} runs added to {checkout.results / 'line'}"
+    )
     keys = sorted(
         {f"results/line/{key}.{ending}" for key in plan.keys.values() for ending in ("json", "parquet")}
     )
