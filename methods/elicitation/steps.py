@@ -111,7 +111,11 @@ def _journal(
     keep = getattr(surroundings, "journal", None)
     if keep is None:
         return None
-    limit = {"teacher": teacher.name, "tokens": teacher.completion_tokens, "device": teacher.model.device.type}
+    limit = {
+        "teacher": teacher.name,
+        "tokens": teacher.completion_tokens,
+        "device": teacher.model.device.type,
+    }
     return keep(kind, {**settings, **limit, "prompts": list(prompts)})
 
 

@@ -66,5 +66,7 @@ def test_only_learned_positions_end():
 
 def test_an_id_that_a_model_lacks_is_named(tokenizer):
     check_ids(28, [make_model(), make_model(vocabulary=40)], tokenizer)
-    with pytest.raises(MethodError, match=r"token 'z' \(id 28\), and LlamaForCausalLM knows the ids 0 to 19 only"):
+    with pytest.raises(
+        MethodError, match=r"token 'z' \(id 28\), and LlamaForCausalLM knows the ids 0 to 19 only"
+    ):
         check_ids(28, [make_model(), make_model(vocabulary=20)], tokenizer)
