@@ -37,7 +37,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from reproductions.distill import limits
 from reproductions.distill.method import OWN_METHOD, check_method, read_method

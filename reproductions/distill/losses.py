@@ -1,4 +1,4 @@
-"""The loss of a training as it goes: what it was at the start and at the end, and a stop where it is a number no more."""
+"""The loss of a training: what it was at the start and at the end, and a stop where it is a number no more."""
 
 from __future__ import annotations
 
@@ -35,11 +35,18 @@ class LossCallback(TrainerCallback):
         control.should_save &= not last
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], model: Any = None, **kwargs: Any
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        model: Any = None,
+        **kwargs: Any,
     ) -> None:
+        logs = logs or {}
         for name, what in (("loss", "loss"), ("grad_norm", "gradient")):
             if not math.isfinite(logs.get(name, 0.0)):
-                before = [log["step"] for log in state.log_history if "loss" in log and log is not logs]
+                before = [log["step"] for log in state.log_history if "loss" in log]
                 begin = max((step for step in before if step < state.global_step), default=0) + 1
                 raise Diverged(_sentence(f"{what} is {logs[name]}", begin, state.global_step, args))
         if "loss" in logs and (control.should_save or state.global_step >= state.max_steps):

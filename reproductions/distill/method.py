@@ -1,4 +1,4 @@
-"""The method of a config: a recipe with its settings, or terms of one's own; what is wrong told where it was written."""
+"""The method of a config, a recipe or terms of one's own; what is wrong is told where it was written."""
 
 from __future__ import annotations
 

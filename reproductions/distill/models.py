@@ -1,4 +1,4 @@
-"""The models of `kd distill`: looked at by their configs before they are loaded, then loaded and held to what is read."""
+"""The models of `kd distill`: looked at by their configs first, then loaded and held to what the losses read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from catalog.reader import nearest
 from methods.errors import MethodError
 from methods.modeling.checks import check_head, learned_positions
 from methods.recipe import teachers_of
@@ -45,7 +46,6 @@ def _check_positions(config: Config, name: str, model: Any, say: Callable[[str],
 
 def _check_targets(config: Config, model: Any) -> None:
     """Each name in lora's targets is a layer that an adapter can be put on, and not the head."""
-    from catalog.reader import nearest
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 

@@ -84,7 +84,7 @@ def _room_or_a_sentence(output: Path) -> Iterator[None]:
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, comes from a full disk; torch and safetensors say so in words of their own."""
+    """Whether an error, or its cause, comes of a full disk; torch and safetensors say so in words of their own."""
     while error is not None:
         text = str(error)
         if isinstance(error, OSError) and error.errno in FULL:

@@ -1,7 +1,8 @@
-"""A method tried out before any model is loaded: its components are made, its divergences measured on made-up numbers."""
+"""A method tried out before a model is loaded: components are made, divergences measured on made-up numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,9 +60,10 @@ def _measure(term: Any) -> None:
     given = {"divergence": term.divergence, "temperature": term.temperature, **term.settings}
     value = float(linear_divergence(*sides[0], *sides[1], **given).total)
     if not abs(value) > 1e-6:
-        said = ", ".join(f"{name}: {value}" for name, value in term.settings.items()) or "its settings"
+        said = ", ".join(f"{name}: {setting}" for name, setting in term.settings.items()) or "its settings"
+        shown = "no number" if math.isnan(value) else "0"
         raise MethodError(
-            f"with {said} this divergence is {value:g} whatever the models say: nothing would be learnt"
+            f"with {said} this divergence is {shown} whatever the models say: nothing would be learnt"
         )
 
 

@@ -197,7 +197,8 @@ def _with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(model, folder).merge_and_unload()  # type: ignore[arg-type,operator]
+        made = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        return made.requires_grad_(True)  # an adapter freezes its base
     except (ValueError, RuntimeError, TypeError) as error:
         raise KDError(f"{folder}: the adapter does not fit its base: {first_line(error)}") from error
 

@@ -7,13 +7,13 @@ from collections import namedtuple
 
 import pytest
 import torch
-from tools.cli import main
 from transformers import AutoModelForCausalLM
 
 from reproductions.distill import run, state
 from reproductions.distill.config import load_config
 from reproductions.distill.state import LOCK, STATE, is_whole
 from reproductions.engine.errors import KDError
+from tools.cli import main
 
 from .conftest import config_of, made
 
