@@ -141,6 +141,18 @@ class Atlas:
         return badge(self.tallies.get(paper.id, {})) or ("⚙" if paper.method else "")
 
 
+def places(paper: Paper, view: PaperView | None) -> list[tuple[str, str]]:
+    """The files of a paper by what they are, in the order in which a newcomer reads them."""
+    found = [("record", f"catalog/papers/{paper.id}.yaml")]
+    if paper.method:
+        found.append(("recipe", f"methods/recipes/{paper.method}.yaml"))
+    for name, path in view.places if view else ():
+        if path not in [known for _, known in found]:
+            found.append((name, path))
+    beds = dict.fromkeys(scale.testbed for scale in view.recorded) if view else {}
+    return found + [("results", f"reproductions/results/{name}/") for name in beds]
+
+
 def badge(tally: Tally, marks: Mapping[str, str] = MARKS) -> str:
     """'tiny: ✅ 7 ❌ 1 · small: ➖ 7': each scale by its name, because one says nothing about another."""
     return " · ".join(

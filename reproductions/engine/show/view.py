@@ -138,7 +138,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One way of training the student; `recipe` says in one line what it computes. No figures where it was not run."""
+    """One way of training the student; `recipe` says in one line what it computes. No figures where it was not run.
+
+    `key` names its results, reproductions/results/<testbed>/<key>.json, where there are any.
+    """
 
     name: str
     title: str
@@ -148,6 +151,7 @@ class ArmRow:
     figures: tuple[Figure, ...] = ()
     budget: Budget | None = None
     curves: tuple[Curve, ...] = ()
+    key: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,5 +24,7 @@ def test_every_testbed_says_what_plays_the_teacher(name):
 
 def test_another_word_is_refused_with_line_and_nearest(tmp_path):
     (tmp_path / "mine.yaml").write_text(PLAIN.replace("WORD", "wolrd"))
-    with pytest.raises(KDError, match=r'mine.yaml:2: nothing stands in as "wolrd" \(did you mean "world"\?\)'):
+    with pytest.raises(
+        KDError, match=r'mine.yaml:2: nothing stands in as "wolrd" \(did you mean "world"\?\)'
+    ):
         read_testbed("mine", tmp_path)
