@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.plan.plan import Plan
+from reproductions.engine.plan.plan import Plan, make_plan
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView
 from reproductions.engine.store.arm import ArmResults, arm_of
@@ -136,9 +136,10 @@ def _arms(plan: Plan, made: Made, claims: Any = None) -> list[tuple[str, ArmResu
 
 
 def _recorded(plan: Plan, root: Path) -> PaperView | None:
-    """The recorded view of the plan's paper and scale; None where nothing is recorded, or only a part."""
-    results = gather.recorded(plan, root)
-    return None if results is None else gather.view_of({plan.scale.name: plan}, {plan.scale.name: results})
+    """The recorded view of the plan's paper and scale, all its arms; None where nothing is recorded."""
+    whole = make_plan(plan.paper, plan.scale.name, papers_root=plan.experiment.path.parent, cache=plan.cache)
+    results = gather.recorded(whole, root)
+    return None if results is None else gather.view_of({whole.scale.name: whole}, {whole.scale.name: results})
 
 
 def _agreement(plan: Plan, view: PaperView, before: PaperView | None) -> dict[str, bool | None]:

@@ -72,7 +72,8 @@ def runnable(paper_ids: Iterable[str]) -> list[str]:
 def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
     """Of what decides the claims and of the results: a view made under the same two is the same view.
 
-    The first is over the experiment, the recipes and testbeds that it names and its sweeps; the second over the files
+    The first is over the experiment, the Python beside it, the recipes and testbeds that it names and its sweeps; the
+    second over the files
     of raw figures (paths from the root) that a view was made from. Byte by byte, so that hundreds of papers take no
     time; `gather` and `kd verify` read them.
     """
@@ -81,6 +82,7 @@ def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
     named = [RECIPES / f"{name}.yaml" for name in sorted(set(re.findall(r"\bmethod: ([\w-]+)", text)))]
     named += [TESTBEDS / f"{name}.yaml" for name in sorted(set(re.findall(r"\btestbed: ([\w-]+)", text)))]
     named += sorted(TUNING.glob(f"*/{paper_id}.json"))
+    named += [code for code in [path.with_suffix(".py")] if code.is_file()]
     return (
         _digest([path, *named]),
         _digest(
@@ -99,7 +101,7 @@ def claims_of(experiment: Any) -> ClaimSet:
         arms=experiment.titles,
         sweep=experiment.sweep,
         scales=list(experiment.scales),
-        metrics=(*experiment.headline, *experiment.metrics),
+        metrics=(*experiment.headline, *experiment.metrics) if experiment.data.get("headline") else None,
     )
 
 

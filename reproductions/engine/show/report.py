@@ -36,7 +36,7 @@ def show(plan: Plan, outcome: Any, console: Console | None = None) -> None:
     console.print(_budget_table(scale))
     console.print()
     for claim in outcome.view.claims:
-        if claim.outcomes:
+        if claim.outcomes and claim.outcomes[0].difference is not None:
             console.print(_claim_text(claim, _of(outcome.recorded, claim.id), outcome.agrees.get(claim.id)))
     for value in outcome.view.values:
         ours = "not run" if value.mean is None else f"{number(value.mean)} ({bounds(value.interval)})"

@@ -59,16 +59,21 @@ class Shared:
     def _obtain(self, kind: str, key: Mapping[str, Any], write: Callable[[Path, Run], None]) -> Path:
         bed = self._run.testbed
         full_key = {**key, "testbed": bed.shelf, "data_revision": bed.revision}
+        name, told = self._artifacts.path(kind, full_key).name, list[str]()
+
+        def tell(event: str, **more: Any) -> None:
+            told.append(event)
+            self._run.tell({"event": event, "phase": kind, "name": name, **more})
 
         def build(folder: Path) -> dict[str, Any]:
+            tell("making")
             return self._build(folder, int(key.get("seed", 0)), write)
 
-        def waiting() -> None:
-            self._run.tell({"event": "waiting", "phase": kind})
-
         began = time.perf_counter()
-        folder, meta = self._artifacts.obtain(kind, full_key, build, waiting)
+        folder, meta = self._artifacts.obtain(kind, full_key, build, lambda: tell("waiting"))
         self.seconds += time.perf_counter() - began
+        if told:
+            tell("shared", made="making" in told, seconds=meta["seconds"])
         budget = dict(meta["budget"])
         self.used.update(budget.pop("made_from"))
         self.used[folder.name] = {"kind": kind, "key": meta["key"], "seconds": meta["seconds"], **budget}

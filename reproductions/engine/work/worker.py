@@ -18,6 +18,7 @@ from typing import Any
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import write_atomic
+from reproductions.engine.plan.code import load_code
 
 
 @dataclass(frozen=True)
@@ -58,36 +59,14 @@ def main(argument: str) -> None:
         import torch
 
         torch.set_num_threads(job.threads)
-        if job.code is not None:
-            load_code(Path(job.code))
+        code = None if job.code is None else load_code(Path(job.code))
     except Exception as error:  # said to the runner, which says it to the user and stops
         text = traceback.format_exc()
         send({"event": "broken", "message": _one_line(error), "known": _is_known(error), "text": text})
         return
     send({"event": "ready"})
     while True:
-        _run_task(job, tasks.get(), send)
-
-
-def load_code(path: Path) -> None:
-    """Imports the Python beside an experiment: it registers components, tasks and metrics of its own."""
-    import importlib.util
-
-    from reproductions.engine.files import digest
-
-    name = f"_paper_{digest(str(path.resolve()), 12)}"
-    if name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise KDError(f"{path}: cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+        _run_task(job, tasks.get(), code, send)
 
 
 def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:
@@ -96,7 +75,7 @@ def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def _run_task(job: Job, task: dict[str, Any], send: Any) -> None:
+def _run_task(job: Job, task: dict[str, Any], code: str | None, send: Any) -> None:
     """One run; it is kept in the cache before it is said to be finished. One that fails stops no other."""
     import gc
 
@@ -105,6 +84,8 @@ def _run_task(job: Job, task: dict[str, Any], send: Any) -> None:
     arm, seed = task["arm"], task["seed"]
     send({"event": "started", "arm": arm, "seed": seed})
     try:
+        if task["spec"].get("code") != code:
+            raise KDError(f"{job.code} was changed after the runs were planned; start again")
         metrics, seconds = _make(job, task, send)
     except Exception as error:  # the traceback is kept and its place is reported
         path = Path(job.failures) / f"{arm}-seed{seed}.txt"
