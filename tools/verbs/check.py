@@ -75,7 +75,7 @@ def _fingerprints(catalog: Catalog, *, write: bool) -> int:
     from methods.behaviour import measured
     from tools.checks import results
 
-    print("two steps of training with each component, less than a minute ...", file=sys.stderr)
+    print("a few steps of training with each component, about a minute ...", file=sys.stderr)
     with contextlib.redirect_stdout(io.StringIO()):  # trainers print what they think of each
         now = measured()
     before = fingerprints.recorded()
@@ -85,10 +85,7 @@ def _fingerprints(catalog: Catalog, *, write: bool) -> int:
     ]
     for name in sorted(now.keys() & before.keys()):
         if not fingerprints.same(now[name], before[name]):
-            then, here = (
-                ", ".join(f"{value:.5g}" for value in figures) for figures in (before[name], now[name])
-            )
-            found.append(f"{name}: behaves otherwise, {then} before and {here} now")
+            found.append(f"{name}: behaves otherwise than recorded")
     if not write:
         print("\n".join(map(wrap, found)) or f"all {len(now)} components behave as recorded")
         if found:

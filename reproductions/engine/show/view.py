@@ -158,8 +158,8 @@ class ArmRow:
 class ScaleRow:
     """Where and how big, and what was recorded there.
 
-    `stands_in` is what plays the teacher, a word of STANDS_IN or '', `minutes` the time on two cores (0 unknown), `made`
-    how the results came about, `results` the files of the raw figures.
+    `stands_in` is what plays the teacher, a word of STANDS_IN or '', `minutes` the time on two cores (0 unknown),
+    `made` how the results came about, `results` the files of the raw figures.
     """
 
     name: str
