@@ -46,7 +46,8 @@ class Shared:
             return load(folder)
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+        with preserved_random_state():  # whether reading it back draws numbers is no matter of the run's
+            return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
     def data(self, kind: str, key: Mapping[str, Any], build: Callable[[Run], Any]) -> Any:
         """Plain JSON data."""
@@ -83,8 +84,9 @@ class Shared:
         import torch
 
         apart = self._run.apart(seed)
-        # Somebody may ask for a teacher in the middle of an evaluation, where gradients are off.
-        with preserved_random_state(), torch.enable_grad():
+        # Somebody may ask for a teacher in the middle of an evaluation, where gradients are off and autocast is on.
+        device = self._run.device.type
+        with preserved_random_state(), torch.enable_grad(), torch.autocast(device, enabled=False):
             seed_everything(seed)
             write(folder, apart)
         return {**apart.budget.as_dict(), "made_from": apart.shared.used}

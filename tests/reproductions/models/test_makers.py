@@ -18,9 +18,9 @@ def folder_of(testbed, trial, make, **settings):
         pass
 
     def obtain(kind, key, build, waiting=None):
-        raise Asked(run._artifacts.path(kind, key).name)
+        raise Asked(run.artifacts.path(kind, key).name)
 
-    run._artifacts.obtain = obtain
+    run.artifacts.obtain = obtain
     with pytest.raises(Asked) as asked:
         make(run)
     return str(asked.value)

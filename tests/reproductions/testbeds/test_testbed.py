@@ -57,7 +57,7 @@ def test_a_teacher_that_an_evaluation_makes_is_the_one_that_an_arm_makes(mirrors
     for first in ("evaluation", "arm"):
         testbed = load_short("word-problems")
         run = trial(testbed, precision="bf16-autocast")
-        run._artifacts.root = run._artifacts.root / first  # neither finds the other's
+        run.artifacts.root = run.artifacts.root / first  # neither finds the other's
         student = testbed.student(run)
         if first == "evaluation":
             testbed._sides = None
