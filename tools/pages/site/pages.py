@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from catalog.queries import crosstab
 from catalog.schema import AXES, Paper
-from reproductions.engine.show.view import STANDS_IN, ClaimRow
+from reproductions.engine.show.view import ClaimRow
 from tools.pages.atlas import BASIS, NEWEST, Atlas, places
 from tools.pages.cite import bibtex
 from tools.pages.figure import forest
@@ -66,7 +66,6 @@ def paper_page(atlas: Atlas, paper: Paper) -> dict[str, Any]:
         "paper": paper,
         "view": view,
         "claims": claims,
-        "stands_in": STANDS_IN,
         "drawings": _drawings(claims),
         # from our own template, every text in it escaped
         "forest": Markup(forest(view, standalone=False)) if view else "",  # noqa: S704
