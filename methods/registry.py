@@ -236,6 +236,8 @@ def canonical_settings(entry: Component, settings: Mapping[str, Any]) -> dict[st
             _check_kind(entry, parameter, value)
             if isinstance(value, int) and not isinstance(value, bool) and parameter.kind.startswith("float"):
                 value = float(value)
+            if name == "divergence" and isinstance(value, str):
+                value = value.replace("-", "_")  # one form, the one that recorded keys are made of
         default = parameter.default
         if (
             parameter.required

@@ -38,8 +38,8 @@ ROOT = Path(__file__).resolve().parent
 MAIN = "main"
 
 KEYS = (
-    "about", "stands_in", "like", "task", "revision", "tokenizer", "limits", "decoding", "students", "teachers", "metrics",
-    "defaults",
+    "about", "stands_in", "like", "task", "revision", "tokenizer", "limits", "decoding", "students", "teachers",
+    "metrics", "defaults",
 )  # fmt: skip
 NEEDED = ("about", "task", "decoding", "students", "metrics")
 LIMITS = ("prompt", "completion", "whole", "pairs")

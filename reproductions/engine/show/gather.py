@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,7 +216,8 @@ def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[s
     recipes = {arm: recipe_line(plan.specs[arm]) for arm in plan.arms}
     if results is None:
         arms = tuple(
-            ArmRow(arm, entry.title, entry.role, recipe=recipes[arm]) for arm, entry in declared.items()
+            ArmRow(arm, entry.title, entry.role, recipe=recipes[arm], key=plan.keys[arm])
+            for arm, entry in declared.items()
         )
         metrics: tuple[Metric, ...] = ()
         headline: tuple[str, ...] = ()
@@ -231,7 +233,8 @@ def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[s
             metric.name for metric in metrics
         )
         arms = tuple(
-            _arm(entry, recipes[arm], claims, results, metrics, headline) for arm, entry in declared.items()
+            replace(_arm(entry, recipes[arm], claims, results, metrics, headline), key=plan.keys[arm])
+            for arm, entry in declared.items()
         )
     return ScaleRow(
         name=plan.scale.name,

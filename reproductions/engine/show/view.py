@@ -138,7 +138,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One way of training the student; `recipe` says in one line what it computes. No figures where it was not run."""
+    """One way of training the student; `recipe` says in one line what it computes. No figures where it was not run.
+
+    `key` names its results, reproductions/results/<testbed>/<key>.json, where there are any.
+    """
 
     name: str
     title: str
@@ -148,14 +151,15 @@ class ArmRow:
     figures: tuple[Figure, ...] = ()
     budget: Budget | None = None
     curves: tuple[Curve, ...] = ()
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class ScaleRow:
     """Where and how big, and what was recorded there.
 
-    `stands_in` is what plays the teacher, a word of STANDS_IN or '', `minutes` the time on two cores (0 unknown), `made`
-    how the results came about, `results` the files of the raw figures.
+    `stands_in` is what plays the teacher, a word of STANDS_IN or '', `minutes` the time on two cores (0 unknown),
+    `made` how the results came about, `results` the files of the raw figures.
     """
 
     name: str

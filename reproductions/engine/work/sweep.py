@@ -120,7 +120,9 @@ def _recorded(path: Path, tuning: Mapping[str, Any], keys: Mapping[str, str]) ->
     if any(found["tuning"].get(name) != tuning[name] for name in ("seed", "metric")):
         return {}
     return {
-        arm: dict(rates) for arm, rates in found["figures"].items() if found["keys"].get(arm) == keys.get(arm)
+        arm: dict(rates)
+        for arm, rates in found["figures"].items()
+        if found.get("keys", {}).get(arm) == keys.get(arm)
     }
 
 
