@@ -110,6 +110,9 @@ def component(slot: str, name: str) -> Callable[[Decorated], Decorated]:
         raise MethodError(f'no slot "{slot}"{near(slot, SLOTS)}')
 
     def register(made: Decorated) -> Decorated:
+        other = _made.get((slot, name), made)
+        if other.__module__ != made.__module__:
+            raise MethodError(f'two {slot}s are called "{name}": {other.__module__} and {made.__module__}')
         _made[slot, name] = made
         return made
 
@@ -161,6 +164,17 @@ def components() -> Mapping[tuple[str, str], Component]:
 def names(slot: str) -> list[str]:
     """The names in a slot, those registered from outside the library among them."""
     return sorted({name for where, name in [*components(), *_made] if where == slot})
+
+
+def registered_by(module: str) -> list[tuple[str, str]]:
+    """(slot, name) of what an imported module registered."""
+    return [key for key, made in _made.items() if made.__module__ == module]
+
+
+def forget(module: str) -> None:
+    """Takes out what a module registered: it is imported again, or cannot be used."""
+    for key in registered_by(module):
+        del _made[key]
 
 
 def find(slot: str, name: Any) -> Component:
@@ -222,6 +236,8 @@ def canonical_settings(entry: Component, settings: Mapping[str, Any]) -> dict[st
             _check_kind(entry, parameter, value)
             if isinstance(value, int) and not isinstance(value, bool) and parameter.kind.startswith("float"):
                 value = float(value)
+            if name == "divergence" and isinstance(value, str):
+                value = value.replace("-", "_")  # one form, the one that recorded keys are made of
         default = parameter.default
         if (
             parameter.required

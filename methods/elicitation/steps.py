@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from methods.elicitation.journal import Journal
 from methods.elicitation.labelling import beam_search, closest, label_with_teacher
 from methods.errors import MethodError
 from methods.registry import component
@@ -50,6 +51,13 @@ def label(
         greedy=greedy,
         batch_size=batch_size,
         seed=seed,
+        journal=_journal(
+            surroundings,
+            "labels",
+            teacher,
+            asked,
+            {"temperature": temperature, "greedy": greedy, "batch_size": batch_size, "seed": seed},
+        ),
     )
     readable, unread = teacher.readable(labels)
     # What the student cannot read says nothing to it: it is counted with the empty answers.
@@ -77,13 +85,15 @@ def beam(
         raise MethodError(f'beam-search: "pick" is mode or closest, not {pick!r}')
 
     def search(apart: Surroundings, asked: Asked) -> list[list[str]]:
+        prompts = list(rows[asked.prompt_column])
         found, report = beam_search(
             asked.model,
             asked.tokenizer,
-            list(rows[asked.prompt_column]),
+            prompts,
             max_new_tokens=asked.completion_tokens,
             beams=beams,
             batch_size=batch_size,
+            journal=_journal(apart, "beams", asked, prompts, {"beams": beams, "batch_size": batch_size}),
         )
         apart.spent(report)
         return found
@@ -92,6 +102,21 @@ def beam(
     key = {"beams": beams, "batch_size": batch_size, "rows": len(rows), "teacher": teacher.name}
     beams_found = surroundings.keep("beams", key, lambda apart: search(apart, apart.teacher(teacher.name)))
     return _picked(rows, beams_found, pick)
+
+
+def _journal(
+    surroundings: Any, kind: str, teacher: Asked, prompts: Sequence[str], settings: dict[str, Any]
+) -> Journal | None:
+    """The journal of these answers, where the surroundings keep one."""
+    keep = getattr(surroundings, "journal", None)
+    if keep is None:
+        return None
+    limit = {
+        "teacher": teacher.name,
+        "tokens": teacher.completion_tokens,
+        "device": teacher.model.device.type,
+    }
+    return keep(kind, {**settings, **limit, "prompts": list(prompts)})
 
 
 def _picked(rows: Dataset, found: Sequence[Sequence[str]], pick: str) -> Dataset:

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from methods.errors import MethodError
+from methods.losses.divergences import check_temperature
 from methods.modeling.caching import key_value_cache
 from methods.modeling.core import position_ids
 
@@ -104,22 +105,28 @@ def rollout(
     greedy: bool = False,
     teacher: PreTrainedModel | None = None,
     teacher_mix: float = 0.0,
+    vocabulary: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Rollouts:
     """Sample one completion for each prompt from `(1 - teacher_mix) * model + teacher_mix * teacher`, token by token.
 
     `teacher_mix` is alpha of MiniLLM (arXiv 2306.08543, section 2.2); 0 samples from `model` alone. Temperature divides
-    the logits of both models. Models with different head sizes are mixed over their shared leading ids. Both run in
-    evaluation mode (dropout off) and get back their mode. Rows that have ended are dropped from the batch of models
+    the logits of both models. Models with different head sizes are mixed over their shared leading ids; of one alone
+    only the first `vocabulary` ids are sampled, for whoever else has to read them. Both run in evaluation mode (dropout
+    off) and get back their mode. Rows that have ended are dropped from the batch of models
     of DROP_FROM parameters or more; what is drawn for the others does not depend on it.
-    Raises MethodError for an empty prompt.
+    Raises MethodError for an empty prompt, and a temperature that is not positive unless `greedy`.
     """
+    if not greedy:
+        check_temperature(temperature)
     if not prompts or any(len(p) == 0 for p in prompts):
         raise MethodError("cannot roll out from an empty prompt")
     device = model.device
     models = [model] if teacher is None or teacher_mix == 0 else [model, teacher]
     mix = len(models) == 2
-    vocabulary = min(m.get_output_embeddings().weight.shape[0] for m in models) if mix else None
+    if mix:
+        heads = [m.get_output_embeddings().weight.shape[0] for m in models]
+        vocabulary = min([*heads, *([] if vocabulary is None else [vocabulary])])
     modes = [m.training for m in models]
     for m in models:
         m.eval()

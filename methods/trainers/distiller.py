@@ -106,6 +106,8 @@ class Distiller(RowsTrainer):
         self.terms, self.hooks, self.gradient_balance = tuple(terms), tuple(hooks), gradient_balance
         self.models = Models(self, given, who, pair_of)
         self.sampling = None if sampler is None else Sampling(self, sampler, max_completion_length)
+        for rows in (self.train_dataset, self.eval_dataset):
+            self.models.check_rows(rows)
         self.view: View = SameTokens(self.processing_class.pad_token_id)  # type: ignore[union-attr]
         if pair_of:
             stops = set() if self.sampling is None else set(self.sampling.stop_ids)

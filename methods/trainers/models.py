@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from methods.errors import MethodError
 from methods.losses.fused.linear import head_of
+from methods.modeling.checks import check_ids
 from methods.modeling.core import core_model, freeze, hidden_states
 from methods.slots.features import recorded_blocks
 from methods.slots.rows import Rows, Side
@@ -20,6 +23,7 @@ from methods.tokenizers.alignment import shared_tokens
 from methods.tokenizers.text_pairs import eos_of
 from methods.trainers.teachers import Readers, Said, Teacher
 
+ROWS = 10_000  # looked at together
 SAID = "said_by_teachers"  # the key of a batch whose teachers were asked already
 
 
@@ -56,6 +60,19 @@ class Models:
         """Keep the outputs of the blocks that these terms ask for."""
         self.student_blocks = sorted({block for term in terms for block in term.student_blocks})
         self.teacher_blocks = sorted({block for term in terms for block in term.teacher_blocks})
+
+    def check_rows(self, rows: Any) -> None:
+        """Raises MethodError where tokenised rows hold an id that the student or a teacher of its tokens lacks."""
+        if not isinstance(rows, Dataset) or "input_ids" not in rows.column_names:
+            return
+        columns = [("input_ids", [self.student(), *self.same], self.trainer.processing_class)]
+        if self.pair is not None and "teacher_input_ids" in rows.column_names:
+            columns.append(("teacher_input_ids", [self.pair], self._tokenizers[1]))
+        for column, models, tokenizer in columns:
+            parts = rows.select_columns([column]).with_format("arrow").iter(ROWS)
+            highest = max((_highest(part.column(0)) for part in parts), default=0)
+            cores = [core_model(self._unwrapped(m)) for m in models if not isinstance(m, TeacherStore)]
+            check_ids(highest, cores, tokenizer)
 
     # What terms and samplers may ask.
 
@@ -173,6 +190,11 @@ class Models:
             )
 
         return side(core, hidden, 0), side(self.paired_teacher(), theirs, 1)
+
+
+def _highest(column: Any) -> int:
+    """The highest id in a column of lists."""
+    return pc.max(pc.list_flatten(column)).as_py() or 0
 
 
 def _states(

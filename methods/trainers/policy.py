@@ -17,6 +17,7 @@ from methods.losses.policy_gradient import (
     log_ratio_rewards,
     return_to_go,
 )
+from methods.modeling.checks import check_ids
 from methods.modeling.core import core_model, eos_ids, freeze, hidden_states, shared_vocabulary
 from methods.modeling.normalise import window_mean, window_tokens
 from methods.modeling.rollouts import Rollouts, prompt_tokens, rollout
@@ -138,7 +139,9 @@ class PolicyDistiller(Remembers, GRPOTrainer):
         (given,) = as_teachers(teacher)
         if isinstance(given.model, TeacherStore):
             raise MethodError("a teacher store cannot score what a student writes: give the teacher itself")
-        shared_vocabulary(core, given.model, processing_class, given.tokenizer)
+        self._shared = shared_vocabulary(core, given.model, processing_class, given.tokenizer)
+        prompts = prompt_tokens(processing_class, list(train_dataset["prompt"]))
+        check_ids(max(map(max, filter(None, prompts)), default=0), (core, given.model), processing_class)
         self.teacher = self.accelerator.prepare_model(freeze(given.model), evaluation_mode=True)
         self.text_tokenizer = processing_class
         self.stop_ids = eos_ids(core, processing_class)
@@ -201,6 +204,7 @@ class PolicyDistiller(Remembers, GRPOTrainer):
                 temperature=self.temperature,
                 teacher=teacher,
                 teacher_mix=self.args.teacher_mix,
+                vocabulary=self._shared,
             )
         self._count(rollouts)
         return self.score_rollouts(rollouts)

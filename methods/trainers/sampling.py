@@ -41,6 +41,12 @@ class Sampling:
     def _student(self) -> Any:
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
 
+    @property
+    def _readable(self) -> int | None:
+        """How many leading ids every teacher of the student's tokens reads: a head padded beyond them samples those."""
+        models = self.trainer.models
+        return min((models.shared_size(n) for n in range(len(models.same))), default=None)
+
     def __call__(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The window's batches with what the sampler makes of their examples."""
         trainer, view = self.trainer, self.trainer.view
@@ -102,6 +108,7 @@ class Sampling:
                 eos_ids=self.stop_ids,
                 pad_id=self.trainer.view.pad_id,
                 teacher=teacher,
+                vocabulary=self._readable,
                 generator=draws,
                 **settings,
             )

@@ -205,13 +205,17 @@ def mirrors(replicas, monkeypatch):
 
 @pytest.fixture
 def trial(tmp_path):
-    """Makes a run on a testbed, with a training of two steps."""
+    """Makes a run on a testbed, with a common start of two steps and no curve; settings are keys of a run's spec."""
 
     def make(testbed, seed=1, **settings):
-        short = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
-        spec = {"sft_start": short, "curve": {"points": 0}, **settings}
+        start = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
+        spec = {"sft_start": start, "curve": {"points": 0}, **settings}
         return Run(
-            spec, seed, testbed=testbed, device=torch.device("cpu"), artifacts=Artifacts(tmp_path), arm="sft"
+            {name: value for name, value in spec.items() if value is not None},
+            seed,
+            testbed=testbed,
+            device=torch.device("cpu"),
+            artifacts=Artifacts(tmp_path),
         )
 
     return make

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,8 @@ def runnable(paper_ids: Iterable[str]) -> list[str]:
 def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
     """Of what decides the claims and of the results: a view made under the same two is the same view.
 
-    The first is over the experiment, the recipes and testbeds that it names and its sweeps; the second over the files
+    The first is over the experiment, the Python beside it, the recipes and testbeds that it names and its sweeps; the
+    second over the files
     of raw figures (paths from the root) that a view was made from. Byte by byte, so that hundreds of papers take no
     time; `gather` and `kd verify` read them.
     """
@@ -80,6 +82,7 @@ def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
     named = [RECIPES / f"{name}.yaml" for name in sorted(set(re.findall(r"\bmethod: ([\w-]+)", text)))]
     named += [TESTBEDS / f"{name}.yaml" for name in sorted(set(re.findall(r"\btestbed: ([\w-]+)", text)))]
     named += sorted(TUNING.glob(f"*/{paper_id}.json"))
+    named += [code for code in [path.with_suffix(".py")] if code.is_file()]
     return (
         _digest([path, *named]),
         _digest(
@@ -213,7 +216,8 @@ def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[s
     recipes = {arm: recipe_line(plan.specs[arm]) for arm in plan.arms}
     if results is None:
         arms = tuple(
-            ArmRow(arm, entry.title, entry.role, recipe=recipes[arm]) for arm, entry in declared.items()
+            ArmRow(arm, entry.title, entry.role, recipe=recipes[arm], key=plan.keys[arm])
+            for arm, entry in declared.items()
         )
         metrics: tuple[Metric, ...] = ()
         headline: tuple[str, ...] = ()
@@ -229,7 +233,8 @@ def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[s
             metric.name for metric in metrics
         )
         arms = tuple(
-            _arm(entry, recipes[arm], claims, results, metrics, headline) for arm, entry in declared.items()
+            replace(_arm(entry, recipes[arm], claims, results, metrics, headline), key=plan.keys[arm])
+            for arm, entry in declared.items()
         )
     return ScaleRow(
         name=plan.scale.name,

@@ -123,3 +123,20 @@ def test_an_empty_prompt_is_refused():
 def test_left_padding():
     ids, mask = left_pad([[5], [6, 7]], 0, torch.device("cpu"))
     assert ids.tolist() == [[0, 5], [6, 7]] and mask.tolist() == [[0, 1], [1, 1]]
+
+
+def test_only_ids_that_everybody_reads_are_sampled():
+    """A head padded for speed has ids that no token stands for, and a teacher with a smaller one cannot read them."""
+    model = make_model(seed=4, vocabulary=60)
+    torch.manual_seed(0)
+    free = rollout(model, [[5, 2]] * 200, max_new_tokens=4, eos_ids=[1], pad_id=0)
+    torch.manual_seed(0)
+    kept = rollout(model, [[5, 2]] * 200, max_new_tokens=4, eos_ids=[1], pad_id=0, vocabulary=29)
+    assert int(free.completion_ids.max()) >= 29 > int(kept.completion_ids.max())
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_a_temperature_that_is_none(temperature):
+    with pytest.raises(MethodError, match="is not a positive number"):
+        run(make_model(), temperature=temperature)
+    run(make_model(), temperature=temperature, greedy=True)

@@ -1,15 +1,16 @@
 """What `kd distill` refuses in one sentence, because it would end well and give a wrong student."""
 
 import pytest
-from tools.distill import summary
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
 from methods.errors import MethodError
 from reproductions.distill import run
+from reproductions.distill.record import summary
 from reproductions.distill.run import RECORD
 from reproductions.engine.errors import KDError
 from tests.methods.conftest import LETTERS, letter_tokenizer, make_model
+from tools.verbs.distill import summary
 
 from .conftest import config_of, made
 
@@ -19,7 +20,7 @@ def test_a_student_whose_tokenizer_has_no_end_of_sequence(folder, method):
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
     tokenizer.eos_token = None
     tokenizer.save_pretrained(folder / "student")
-    with pytest.raises(KDError, match="student: no end-of-sequence token"):
+    with pytest.raises(MethodError, match="student: no end-of-sequence token"):
         made(config_of(folder, method, teacher=None if method == "sft" else "teacher"))
 
 
