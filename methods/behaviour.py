@@ -1,8 +1,8 @@
 """What a few steps of training with a component do to a fixed toy student: the figures behind `methods.fingerprints`.
 
-Each component is tried with as little else of the library as possible: what divides student and teacher, where it is not
-what is tried, is `probe`, which belongs to nobody; teachers read other tokens only where a term is about those. Weights
-and arithmetic are float64, so that another processor gives the same figures.
+Each component is tried with as little else of the library as possible: where the divergence is not what is tried, it is
+`probe`, which belongs to nobody; the teacher reads other tokens only where a term is about those. Weights and
+arithmetic are float64, so that another processor gives the same figures.
 """
 
 from __future__ import annotations
@@ -130,7 +130,10 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
         return {"terms": [{**plain, "weight": {"schedule": name, **own}}]}
     if slot == "sampler":  # the source of each example shows too
         weights = {"data": 0.5, "teacher": 2.0, "student": 1.0}
-        return {"sampler": tree, "terms": [{**plain, "sources": [s], "weight": w} for s, w in weights.items()]}
+        return {
+            "sampler": tree,
+            "terms": [{**plain, "sources": [s], "weight": w} for s, w in weights.items()],
+        }
     if slot == "data":
         return {"data": {"use": name, **own}, "terms": [plain]}
     return {"trainer": tree} | ({"terms": [plain]} if name == "distillation" else {})
@@ -184,7 +187,12 @@ class ToySurroundings:
 
     def rows(self, name: str) -> Dataset:
         rows = [
-            {"prompt": f"{word}|", "thoughts": f"{word[0]},", "completion": answer(word), "domain": "abcde"[n % 5]}
+            {
+                "prompt": f"{word}|",
+                "thoughts": f"{word[0]},",
+                "completion": answer(word),
+                "domain": "abcde"[n % 5],
+            }
             for n, word in enumerate(WORDS)
         ]
         return Dataset.from_list(rows)
@@ -246,9 +254,7 @@ def _alphabet() -> list[str]:
 def _letters() -> PreTrainedTokenizerFast:
     """A letter, a token: the student's."""
     tokens = [*SPECIAL, *THOUGHT_TOKENS, *_alphabet()]
-    core = Tokenizer(
-        models.WordLevel({token: n for n, token in enumerate(tokens)}, unk_token=SPECIAL[0])
-    )
+    core = Tokenizer(models.WordLevel({token: n for n, token in enumerate(tokens)}, unk_token=SPECIAL[0]))
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     core.decoder = decoders.Fuse()
     return _wrapped(core)
