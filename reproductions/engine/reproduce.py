@@ -20,8 +20,8 @@ from reproductions.engine.store.pair import add_runs, arm_path, read_arm
 from reproductions.engine.store.pair import merge as merged
 from reproductions.engine.store.results import IncompleteError, Results
 from reproductions.engine.store.results import gather as gathered
-from reproductions.engine.work.progress import Reporter, default_reporter
-from reproductions.engine.work.session import Failure, Made, make_runs
+from reproductions.engine.work.sessions.progress import Reporter, default_reporter
+from reproductions.engine.work.sessions.session import Failure, Made, make_runs
 
 DONE, DIFFERS, BAD, INTERRUPTED = 0, 1, 2, 130
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from reproductions.engine.plan.plan import Plan, make_plan
-from reproductions.engine.work.progress import SilentReporter
-from reproductions.engine.work.session import Made, make_runs
+from reproductions.engine.work.sessions.progress import SilentReporter
+from reproductions.engine.work.sessions.session import Made, make_runs
 
 TOY = Path(__file__).parent / "toy"
 RUNS = 9  # three arms of different keys, three seeds
@@ -69,7 +69,7 @@ class Toy:
                 words = entry.read_bytes()
             except OSError:
                 continue
-            if b"reproductions.engine.work.worker" in words and str(self.cache).encode() in words:
+            if b"reproductions.engine.work.sessions.worker" in words and str(self.cache).encode() in words:
                 found.append(int(entry.parent.name))
         return found
 

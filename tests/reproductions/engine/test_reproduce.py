@@ -17,7 +17,7 @@ from reproductions.engine.reproduce import BAD, DIFFERS, DONE, reproduce
 from reproductions.engine.show import files, gather, report
 from reproductions.engine.store.arm import digest_of
 from reproductions.engine.store.pair import arm_path, read_arm, write_arm
-from reproductions.engine.work.progress import SilentReporter
+from reproductions.engine.work.sessions.progress import SilentReporter
 
 from .conftest import RUNS, Events
 

@@ -17,10 +17,10 @@ from reproductions.engine.plan.plan import Plan, Task
 from reproductions.engine.store.arm import RunResults
 from reproductions.engine.store.cache import forget_run, read_run
 from reproductions.engine.work.environment import decisive
-from reproductions.engine.work.pool import Pool, cores, has_gpu, worker_environment
-from reproductions.engine.work.progress import Reporter, Shown, seconds_by_arm
-from reproductions.engine.work.progress.needs import to_make
-from reproductions.engine.work.worker import Job
+from reproductions.engine.work.sessions.pool import Pool, cores, has_gpu, worker_environment
+from reproductions.engine.work.sessions.progress import Reporter, Shown, seconds_by_arm
+from reproductions.engine.work.sessions.progress.needs import to_make
+from reproductions.engine.work.sessions.worker import Job
 
 GPU_WORKERS = 6
 

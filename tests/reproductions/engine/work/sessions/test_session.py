@@ -18,11 +18,11 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.store.cache import keep_run
 from reproductions.engine.work.environment import decisive
-from reproductions.engine.work.progress import SilentReporter
-from reproductions.engine.work.session import finished_runs, make_runs
+from reproductions.engine.work.sessions.progress import SilentReporter
+from reproductions.engine.work.sessions.session import finished_runs, make_runs
 
-from ..conftest import RUNS, Events, Toy
-from ..store.made import METRICS, levels, made_run
+from ...conftest import RUNS, Events, Toy
+from ...store.made import METRICS, levels, made_run
 
 COMMAND = (
     "import sys; from pathlib import Path; from reproductions.engine.plan.plan import make_plan; "

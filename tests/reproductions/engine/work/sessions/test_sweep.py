@@ -14,10 +14,10 @@ import pytest
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.plan.rates import best_rate
-from reproductions.engine.work import sweep
+from reproductions.engine.work.sessions import sweep
 
 COMMAND = (
-    "import sys; from pathlib import Path; from reproductions.engine.work.sweep import tune; "
+    "import sys; from pathlib import Path; from reproductions.engine.work.sessions.sweep import tune; "
     "tune('toy', arms=['baseline', 'method'], workers=2, papers_root=Path(sys.argv[1]), root=Path(sys.argv[2]))"
 )
 BOTH = ("baseline", "method")

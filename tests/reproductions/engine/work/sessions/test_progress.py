@@ -3,9 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from reproductions.engine.work.progress import default_reporter
-from reproductions.engine.work.progress.reporters import LiveReporter, PlainReporter
-from reproductions.engine.work.progress.tracker import Shown, Tracker, duration
+from reproductions.engine.work.sessions.progress import default_reporter
+from reproductions.engine.work.sessions.progress.reporters import LiveReporter, PlainReporter
+from reproductions.engine.work.sessions.progress.tracker import Shown, Tracker, duration
 
 ARMS = ("sft", "minillm-no-length-norm")
 

@@ -1,7 +1,7 @@
 """A worker process: takes runs (spec and seed) on stdin, answers with events on stdout, one JSON value a line.
 
-Started by the pool as `python -m reproductions.engine.work.worker <job as JSON>`. When whoever started it dies, however
-it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core.
+Started by the pool as `python -m reproductions.engine.work.sessions.worker <job as JSON>`. When whoever started it
+dies, however it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core.
 """
 
 from __future__ import annotations
