@@ -70,8 +70,8 @@ def check_head(model: Any) -> None:
     else:
         what = f"have {made.shape[-1]} ids, its own {own.shape[-1]}"
     raise MethodError(
-        f"{_name(core)}: the logits of its last hidden states and its head {what} from those the model gives; something "
-        "lies between the two that is not known here (a scale, a soft cap), so its losses would be of another model"
+        f"{_name(core)}: the logits of its last hidden states and its head {what} from those the model gives; "
+        "something lies between that is not known here (a scale, a soft cap), so its losses would be of another model"
     )
 
 

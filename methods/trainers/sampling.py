@@ -43,7 +43,7 @@ class Sampling:
 
     @property
     def _readable(self) -> int | None:
-        """How many leading ids all teachers of the student's tokens can read; a head padded beyond them is left alone."""
+        """How many leading ids every teacher of the student's tokens reads: a head padded beyond them samples those."""
         models = self.trainer.models
         return min((models.shared_size(n) for n in range(len(models.same))), default=None)
 

@@ -1,24 +1,48 @@
-"""The config file of `kd distill`: strict YAML, every mistake with its line and the nearest valid name."""
+"""The config file of `kd distill`: strict YAML, every mistake with its line and the nearest valid name.
+
+A method of methods/recipes, with the settings of that file:
+
+    method: gkd
+    teacher: models/teacher        # a folder beside this file, a hub id, or a list of either
+    student: models/student
+    data: train.jsonl              # one {"prompt": ..., "completion": ...} a line
+    output: my-student
+    settings: {on_policy_fraction: 0.5}
+    budget: {steps: 1000, batch_size: 8, learning_rate: 1.0e-5}
+
+Or one of your own, by the same keys as in a recipe (`terms`, `sampler`, `trainer`, `gradient_balance`; its `data` are
+called `rows` here): half labels, half a skewed KL, on the teacher's answers and the student's own.
+
+    teacher: models/teacher
+    student: models/student
+    data: train.jsonl
+    output: my-student
+    rows: {use: label, greedy: true}
+    sampler: {name: half-student, source: teacher}
+    terms:
+      - {term: next-token, weight: 0.5, sources: [teacher]}
+      - {divergence: skew-reverse-kl, skew: 0.1, weight: 0.5}
+
+methods/GALLERY.md lists the components that may stand there. Every other field, with its default: BUDGET, LORA and
+OPTIONAL below. `hub:ORG/NAME` is a model of the hub even where a folder has a name like it.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest, read_yaml_with_lines
-from methods.recipe import canonical_method, read_recipe, teachers_of
-from methods.registry import RegistryError
-from reproductions.distill.surroundings import named_teachers
-from reproductions.engine.errors import KDError
+from reproductions.distill import limits
+from reproductions.distill.method import OWN_METHOD, check_method, read_method
+from reproductions.distill.places import model_in, teachers_in
 from reproductions.engine.files import content_digest, digest
-from reproductions.models.sources import model_folder
+from reproductions.models.sources import adapter_base, model_folder
 
 REQUIRED = ("student", "data", "output")
 BUDGET: dict[str, Any] = {
@@ -39,8 +63,6 @@ LORA: dict[str, Any] = {
     "dropout": 0.0,
     "targets": [],
 }  # no targets: every linear layer
-# A method of one's own in place of a recipe's, by the same keys.
-OWN_METHOD = ("terms", "sampler", "rows", "trainer", "gradient_balance")
 OPTIONAL: dict[str, Any] = {
     "method": None,
     **dict.fromkeys(OWN_METHOD),
@@ -78,7 +100,8 @@ FAMILIES = {
 class Config:
     """What a user asked for, complete with defaults; `settings` are the method's own.
 
-    `method` is the recipe's id, or "own"; `tree` its canonical form, which is what will be computed.
+    `method` is the recipe's id, or "own"; `tree` its canonical form, which is what will be computed; `needs` says what
+    of that not every user has. `lines` knows where each field stands.
     """
 
     path: Path
@@ -96,6 +119,8 @@ class Config:
     precision: str
     seed: int
     save_every: int
+    needs: str = ""
+    lines: Lines = field(kw_only=True, repr=False, compare=False)
 
     @property
     def hash(self) -> str:
@@ -113,6 +138,10 @@ class Config:
         for what, name in models.items():
             folder = model_folder(name)
             found[what] = name if folder is None else content_digest(folder)
+            base = adapter_base(name)
+            if base is not None:
+                folder = model_folder(base)
+                found[f"base of {what}"] = base if folder is None else content_digest(folder)
         return found
 
 
@@ -126,78 +155,82 @@ def load_config(path: Path) -> Config:
     for name in REQUIRED:
         if not isinstance(data.get(name), str) or not data[name].strip():
             raise lines.error(f'"{name}" is missing or not text', *([name] if name in data else []))
-    method, settings, tree = _method(data, lines)
-    teachers = _teachers(data, lines)
-    precision = data.get("precision", OPTIONAL["precision"])
-    if precision not in PRECISIONS:
-        raise lines.error(f'precision "{precision}"; known: {", ".join(PRECISIONS)}', "precision")
+    recipe, settings, tree = read_method(data, lines)
     config = Config(
         path=path,
-        method=method,
+        method=recipe.id if recipe else "own",
         tree=tree,
-        teachers=teachers,
-        student=_place(path, data["student"]),
+        teachers=teachers_in(data, lines),
+        student=model_in(data["student"], lines, "student"),
         data=(path.parent / data["data"]).resolve(),
         output=(path.parent / data["output"]).resolve(),
-        teacher_terms=data.get("teacher_terms"),
-        accept_teacher_terms=data.get("accept_teacher_terms") is True,
+        teacher_terms=_one_of(
+            data, "teacher_terms", str, "the name of an entry of catalog/teachers.yaml", lines
+        ),
+        accept_teacher_terms=_one_of(data, "accept_teacher_terms", bool, "true or false", lines) or False,
         settings=settings,
-        budget=_with_defaults(data, "budget", BUDGET, lines),
-        lora=None if data.get("lora") is None else _with_defaults(data, "lora", LORA, lines),
-        precision=precision,
-        seed=_whole(data, "seed", lines, least=0),
-        save_every=_whole(data, "save_every", lines, least=1),
+        budget=limits.with_defaults(data, "budget", BUDGET, limits.BUDGET_RANGES, lines),
+        lora=_lora(data, lines),
+        precision=data.get("precision", OPTIONAL["precision"]),
+        seed=limits.whole(data, "seed", 0, limits.SETTING_RANGES["seed"], lines),
+        save_every=limits.whole(data, "save_every", OPTIONAL["save_every"], limits.COUNT, lines),
+        needs=recipe.needs if recipe else "",
+        lines=lines,
     )
-    if not config.data.is_file():
-        raise lines.error(f'"data": no file {config.data}', "data")
-    _check_output(config, lines)
-    needed = teachers_of(tree)
-    if not needed and teachers:
+    _check_budget(config)
+    if config.precision not in PRECISIONS:
+        near = nearest(str(config.precision), PRECISIONS)
         raise lines.error(
-            f"{method} learns from the data alone; take the teacher out, or another method", "teacher"
+            f'precision "{config.precision}"{near}; known: {", ".join(PRECISIONS)}', "precision"
         )
-    if needed and not teachers:
-        raise lines.error(f'{method} needs a "teacher"')
-    try:
-        named_teachers(tree, needed, list(teachers))
-    except KDError as error:
-        raise lines.error(f"{method}: {error}", "teacher") from None
+    if not config.data.is_file():
+        what = "is a folder, not a file of JSON lines:" if config.data.is_dir() else "no file"
+        raise lines.error(f'"data": {what} {config.data}', "data")
+    _check_output(config, lines)
+    check_method(config.tree, data, recipe, config.settings, config.teachers, lines)
     return config
 
 
-def _method(data: Mapping[str, Any], lines: Lines) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Name, settings with their defaults, and canonical form of the method that a config asks for."""
-    own = [name for name in OWN_METHOD if data.get(name) is not None]
-    name = data.get("method")
-    if name is None and not own:
-        raise lines.error('"method" is missing: a recipe, or "terms" of your own')
-    settings = data.get("settings") or {}
-    if not isinstance(settings, dict):
-        raise lines.error('"settings" must be a mapping', "settings")
-    try:
-        if name is None:
-            if settings:
-                raise RegistryError(
-                    "settings belong to a method of methods/recipes; this config names none", "settings"
-                )
-            tree = {key: data[key] for key in own if key != "rows"} | {"data": data.get("rows")}
-            return "own", {}, canonical_method(tree)
-        if own:
-            raise RegistryError(
-                f"{name} has its own {own[0]}; give either a method or terms of your own", own[0]
+def _check_budget(config: Config) -> None:
+    budget, lines = config.budget, config.lines
+    if budget["schedule"] not in limits.SCHEDULES:
+        raise lines.error(
+            f'budget: no schedule "{budget["schedule"]}"{nearest(str(budget["schedule"]), limits.SCHEDULES)}; known: '
+            f"{', '.join(limits.SCHEDULES)}",
+            *("budget", "schedule"),
+        )
+    if budget["warmup_steps"] >= budget["steps"]:
+        raise lines.error(
+            f"budget: {budget['warmup_steps']} warmup_steps of {budget['steps']} steps leave none to train at the "
+            "learning rate",
+            *("budget", "warmup_steps"),
+        )
+    generated = config.tree["trainer"].get("steps_per_generation")
+    if generated and generated % budget["accumulate"]:
+        raise lines.error(
+            f"steps_per_generation ({generated}) must be a multiple of accumulate ({budget['accumulate']}), or an "
+            "update would mix two policies",
+            *("budget", "accumulate"),
+        )
+
+
+def _lora(data: Mapping[str, Any], lines: Lines) -> dict[str, Any] | None:
+    if data.get("lora") is None:
+        return None
+    lora = limits.with_defaults(data, "lora", LORA, limits.LORA_RANGES, lines)
+    for place, name in enumerate(lora["targets"]):
+        if not isinstance(name, str) or not name.strip():
+            raise lines.error(
+                "lora: targets are names of linear layers, such as q_proj", "lora", "targets", place
             )
-        try:
-            recipe = read_recipe(str(name))
-        except RegistryError as error:
-            raise error.below("method") from None
-        try:
-            made = canonical_method(recipe.method(settings))
-        except RegistryError as error:
-            inside = error.path if len(error.path) == 1 and error.path[0] in settings else ()
-            raise RegistryError(str(error), "settings", *inside) from None
-        return recipe.id, {**recipe.settings, **settings}, made
-    except RegistryError as error:
-        raise lines.error(str(error), *error.path) from None
+    return lora
+
+
+def _one_of(data: Mapping[str, Any], name: str, kind: type, what: str, lines: Lines) -> Any:
+    value = data.get(name)
+    if value is not None and type(value) is not kind:
+        raise lines.error(f'"{name}" must be {what}', name)
+    return value
 
 
 def check_teacher_terms(config: Config, known: Mapping[str, Any]) -> None:
@@ -210,14 +243,14 @@ def check_teacher_terms(config: Config, known: Mapping[str, Any]) -> None:
     named = [config.teacher_terms] if config.teacher_terms else [family(name) for name in config.teachers]
     for entry in filter(None, named):
         if entry not in known:
-            raise CatalogError(
-                f'no entry "{entry}" in catalog/teachers.yaml{nearest(entry, known)}', config.path
+            raise config.lines.error(
+                f'no entry "{entry}" in catalog/teachers.yaml{nearest(entry, known)}', "teacher_terms"
             )
         if known[entry].allows_training == "no":
-            raise CatalogError(
+            raise config.lines.error(
                 f"the terms of {known[entry].title} forbid training other models on its outputs ({known[entry].note}) "
                 "See whether they bind you; `accept_teacher_terms: true` goes on",
-                config.path,
+                "teacher_terms" if config.teacher_terms else "teacher",
             )
 
 
@@ -236,52 +269,3 @@ def _check_output(config: Config, lines: Lines) -> None:
             raise lines.error(f'"output" is {whose} own folder {config.output}: name another one', "output")
     if config.output.exists() and not config.output.is_dir():
         raise lines.error(f'"output": {config.output} is a file, not a folder', "output")
-
-
-def _teachers(data: Mapping[str, Any], lines: Lines) -> tuple[str, ...]:
-    value = data.get("teacher")
-    found = value if isinstance(value, list) else [] if value is None else [value]
-    for place, name in enumerate(found):
-        if not isinstance(name, str) or not name.strip():
-            raise lines.error('"teacher" must be a model or a list of models', "teacher", place)
-    return tuple(_place(lines.path, name) for name in found)
-
-
-def _place(config: Path, name: str) -> str:
-    """A folder beside the config file where there is one, else a hub id as it is."""
-    local = config.parent / name
-    return str(local.resolve()) if local.is_dir() else name
-
-
-def _with_defaults(
-    data: Mapping[str, Any], name: str, defaults: Mapping[str, Any], lines: Lines
-) -> dict[str, Any]:
-    given = data.get(name) or {}
-    if not isinstance(given, dict):
-        raise lines.error(f'"{name}" must be a mapping', name)
-    for key, value in given.items():
-        if key not in defaults:
-            listed = ", ".join(defaults) or "none"
-            raise lines.error(f'{name}: unknown "{key}"{nearest(key, defaults)}; known: {listed}', name, key)
-        _check_kind(value, defaults[key], f"{name}: {key}", lines, name, key)
-    return {**defaults, **given}
-
-
-def _check_kind(value: Any, default: Any, what: str, lines: Lines, *where: str) -> None:
-    if isinstance(default, bool) or not isinstance(default, int | float):
-        if default is not None and type(value) is not type(default):
-            raise lines.error(f"{what} must be like {json.dumps(default)}", *where)
-        return
-    fits = (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-    )
-    if not fits or (isinstance(default, int) and not isinstance(value, int)):
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise lines.error(f"{what} must be {kind} of 0 or more", *where)
-
-
-def _whole(data: Mapping[str, Any], name: str, lines: Lines, *, least: int) -> int:
-    value = data.get(name, OPTIONAL[name])
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise lines.error(f'"{name}" must be a whole number of {least} or more', name)
-    return value

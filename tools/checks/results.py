@@ -107,7 +107,7 @@ def changed_claims(plan: Plan) -> Iterator[Found]:
 
 def old_sweeps(papers: Iterable[str]) -> Iterator[Found]:
     """Recorded sweeps of arms that are others now, or that lack an arm whose rate is to come from them."""
-    from reproductions.engine.work.sweep import sweep_keys
+    from reproductions.engine.work.sessions.sweep import sweep_keys
 
     for paper in gather.runnable(papers):
         try:

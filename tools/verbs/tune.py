@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
 
     paper = load_catalog().paper(args.paper).id
     from reproductions.engine.plan.rates import tuning_path
-    from reproductions.engine.work.sweep import tune
+    from reproductions.engine.work.sessions.sweep import tune
     from tools.paths import relative
 
     say = partial(print, file=sys.stderr if args.json else sys.stdout)

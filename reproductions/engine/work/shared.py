@@ -47,7 +47,9 @@ class Shared:
         from transformers import AutoModelForCausalLM
 
         with preserved_random_state():  # whether reading it back draws numbers is no matter of the run's
-            return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
 
     def data(self, kind: str, key: Mapping[str, Any], build: Callable[[Run], Any]) -> Any:
         """Plain JSON data."""

@@ -11,7 +11,8 @@ from catalog.errors import CatalogError
 from catalog.schema import load_catalog
 from methods.recipe import canonical_method, read_recipe, recipe_ids, teachers_of
 from reproductions.distill.config import check_teacher_terms, load_config
-from reproductions.distill.run import RECORD, STATE
+from reproductions.distill.run import RECORD
+from reproductions.distill.state import STATE
 from reproductions.engine.errors import KDError
 
 from .conftest import WORDS, config_of, made
@@ -108,7 +109,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(folder, stopped, method, e
     assert json.loads(clock.read_text())["seconds"] >= 0
     clock.write_text('{"seconds": 1000}')
     got = made(cut)
-    for name in ("steps", "tokens", "rollouts"):
+    for name in ("steps", "tokens", "rollouts", "loss"):
         assert got[name] == expected[name]
     assert got["seconds"] >= 1000, "the clock went on from the checkpoint's; a record rounds to 0.1 s"
     one, other = (
@@ -132,7 +133,7 @@ def test_another_config_s_output_is_left_alone(folder):
         ("methd: gkd", 'unknown field "methd" (did you mean "method"?)'),
         ("settings: {skw: 0.1}", 'word-kd has no setting "skw"'),
         ("budget: {step: 5}", 'budget: unknown "step" (did you mean "steps"?)'),
-        ("budget: {steps: many}", "budget: steps must be a whole number of 0 or more"),
+        ("budget: {steps: many}", "budget: steps must be a whole number of 1 or more"),
         ("precision: fp8", 'precision "fp8"; known: fp32, bf16-autocast'),
         ("seed: -1", '"seed" must be a whole number of 0 or more'),
         ("lora: {rnk: 4}", 'lora: unknown "rnk" (did you mean "rank"?)'),

@@ -6,10 +6,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from catalog.errors import CatalogError
 from methods.errors import MethodError
 from reproductions.distill import run
+from reproductions.distill.record import summary
 from reproductions.distill.run import RECORD
 from reproductions.engine.errors import KDError
 from tests.methods.conftest import LETTERS, letter_tokenizer, make_model
-from tools.verbs.distill import summary
 
 from .conftest import config_of, made
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from reproductions.engine.plan.plan import Plan, make_plan
-from reproductions.engine.work.progress import SilentReporter
+from reproductions.engine.work.sessions.progress import SilentReporter
+from reproductions.engine.work.sessions.session import Made, make_runs
 
 TOY = Path(__file__).parent / "toy"
 RUNS = 9  # three arms of different keys, three seeds
@@ -68,7 +69,7 @@ class Toy:
                 words = entry.read_bytes()
             except OSError:
                 continue
-            if b"reproductions.engine.work.worker" in words and str(self.cache).encode() in words:
+            if b"reproductions.engine.work.sessions.worker" in words and str(self.cache).encode() in words:
                 found.append(int(entry.parent.name))
         return found
 
@@ -105,3 +106,10 @@ def copy_toy(root: Path) -> Toy:
 def toy(tmp_path: Path) -> Toy:
     """A toy paper that is free to be changed."""
     return copy_toy(tmp_path / "toy")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, Made, Events]:
+    """An uninterrupted session of two workers, to be looked at only; copy its cache to harm it."""
+    toy, events = copy_toy(tmp_path_factory.mktemp("finished") / "toy"), Events()
+    return toy, make_runs(toy.plan(), 2, events), events

@@ -158,7 +158,7 @@ class Fit:
 
 def fail(guided: bool, noise: float, seed: int) -> None:
     """As TOY_FAULTS says."""
-    mine = f"{'method' if guided else 'baseline' if noise > 2 else 'ablation'} {seed}"
+    mine = f"{'method' if guided else 'baseline' if noise > 1 else 'ablation'} {seed}"
     for fault in filter(None, os.environ.get("TOY_FAULTS", "").split(";")):
         what, _, where = fault.partition(" ")
         if where == mine and what == "raise":

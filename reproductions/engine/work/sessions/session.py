@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from reproductions.engine.errors import KDError
@@ -16,10 +17,10 @@ from reproductions.engine.plan.plan import Plan, Task
 from reproductions.engine.store.arm import RunResults
 from reproductions.engine.store.cache import forget_run, read_run
 from reproductions.engine.work.environment import decisive
-from reproductions.engine.work.pool import Pool, cores, has_gpu, worker_environment
-from reproductions.engine.work.progress import Reporter, Shown, seconds_by_arm
-from reproductions.engine.work.progress.needs import to_make
-from reproductions.engine.work.worker import Job
+from reproductions.engine.work.sessions.pool import Pool, cores, has_gpu, worker_environment
+from reproductions.engine.work.sessions.progress import Reporter, Shown, seconds_by_arm
+from reproductions.engine.work.sessions.progress.needs import to_make
+from reproductions.engine.work.sessions.worker import Job
 
 GPU_WORKERS = 6
 
@@ -83,6 +84,7 @@ def make_runs(plan: Plan, workers: int | None, reporter: Reporter, *, fresh: boo
                 threads=threads,
                 number=0,
                 code=str(code_path(plan.experiment.path)) if plan.experiment.code else None,
+                code_digest=plan.experiment.code,
             )
             environment = worker_environment(threads, offline=not settings.get("download", False))
             with Pool(job, plan.folder / "logs", environment) as pool:
@@ -130,6 +132,7 @@ class _Session:
         self.reporter.event(event)
         if kind == "finished":
             self.seconds.setdefault(event["arm"], event["seconds"])
+            self.traceback((event["arm"], event["seed"])).unlink(missing_ok=True)
         if kind == "failed":
             self.failures.append(Failure(event["arm"], event["seed"], event["message"], event["file"]))
         if kind in ("finished", "failed"):
@@ -163,13 +166,17 @@ class _Session:
         why = self.pool.remove(number)
         if task is None:
             raise KDError(f"a worker ended before it could take a run: {why}")
-        path = self.plan.folder / "failed" / f"{task[0]}-seed{task[1]}.txt"
+        path = self.traceback(task)
         write_atomic(path, why + "\n")
         failure = Failure(*task, why.splitlines()[0], str(path))
         self.failures.append(failure)
         self.reporter.event({"event": "failed", **asdict(failure)})
         if self.pending:
             self.pool.start_worker()
+
+    def traceback(self, task: Task) -> Path:
+        """Where the worker writes the traceback of a run that fails."""
+        return self.plan.folder / "failed" / f"{task[0]}-seed{task[1]}.txt"
 
     def broken(self, event: Mapping[str, Any]) -> KDError:
         """The experiment's own code or torch cannot be loaded: no run can be made."""

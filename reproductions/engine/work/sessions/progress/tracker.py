@@ -60,7 +60,7 @@ class Tracker:
         self.made: dict[str, tuple[str, float]] = {}  # name -> kind and seconds
         self._making: dict[Task, list[_Making]] = defaultdict(list)  # the innermost last
         self._waiting: dict[Task, tuple[str, float]] = {}  # for what, and since when
-        self._away: Counter[Task] = Counter()  # seconds of a run that went into what is shared
+        self._away: dict[Task, float] = defaultdict(float)  # seconds of a run that went into what is shared
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Updates from an event."""
@@ -152,7 +152,7 @@ class Tracker:
         return work
 
     def summary(self) -> str:
-        """'0/35 runs, 1/6 teachers, starts and texts, about 5 min left'."""
+        """'0/35 runs, 1/6 teachers and starts, about 5 min left'; what teachers write counts among them."""
         text = f"{len(self.metrics)}/{len(self.plan.tasks)} runs"
         if self.failed:
             text += f", {len(self.failed)} failed"
@@ -160,7 +160,7 @@ class Tracker:
         wanted = max(sum(self.plan.to_make.values()), len(self.made) + making)
         ended = len(self.metrics) + len(self.failed) == len(self.plan.tasks)
         if len(self.made) < wanted and not ended:
-            text += f", {len(self.made)}/{wanted} teachers, starts and texts"
+            text += f", {len(self.made)}/{wanted} teachers and starts"
         left = self.remaining_seconds()
         if left is not None and not ended:
             text += f", about {duration(left)} left"

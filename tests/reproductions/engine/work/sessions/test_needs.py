@@ -6,7 +6,7 @@ import json
 
 from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.work.artifacts import Artifacts
-from reproductions.engine.work.progress.needs import to_make
+from reproductions.engine.work.sessions.progress.needs import to_make
 
 
 def test_teachers_starts_and_texts_are_counted_once_for_all_who_need_them(tmp_path):

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from reproductions.engine.work.progress.tracker import Shown, Task, Tracker, duration
+from reproductions.engine.work.sessions.progress.tracker import Shown, Task, Tracker, duration
 
 
 class Reporter(Protocol):

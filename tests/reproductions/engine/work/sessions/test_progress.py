@@ -3,9 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from reproductions.engine.work.progress import default_reporter
-from reproductions.engine.work.progress.reporters import LiveReporter, PlainReporter
-from reproductions.engine.work.progress.tracker import Shown, Tracker, duration
+from reproductions.engine.work.sessions.progress import default_reporter
+from reproductions.engine.work.sessions.progress.reporters import LiveReporter, PlainReporter
+from reproductions.engine.work.sessions.progress.tracker import Shown, Tracker, duration
 
 ARMS = ("sft", "minillm-no-length-norm")
 
@@ -69,7 +69,7 @@ def test_the_eta_comes_from_finished_runs_of_the_same_arm():
 def test_a_teacher_in_the_making_is_part_of_the_estimate_and_no_time_of_the_run():
     """On the first edition's first run "0/35 runs, about 20 s left" stood there for two minutes."""
     told = Told(plan(minutes=1, teacher=1))  # 6 runs of 20 s by two workers
-    assert told.tracker.summary() == "0/6 runs, 0/1 teachers, starts and texts, about 60 s left"
+    assert told.tracker.summary() == "0/6 runs, 0/1 teachers and starts, about 60 s left"
     told("started")
     told("making", **TEACHER)
     told("step", after=2, phase="teacher", step=0, total=100)
@@ -81,7 +81,7 @@ def test_a_teacher_in_the_making_is_part_of_the_estimate_and_no_time_of_the_run(
     assert told.left() == pytest.approx((6 * 20 + 2 * 90) / 2)  # its seconds are lost for who waits
     told("step", after=45, phase="teacher", step=55, total=100)
     assert told.left() == pytest.approx((6 * 20 + 2 * 45) / 2)
-    assert told.tracker.summary().startswith("0/6 runs, 0/1 teachers, starts and texts, about")
+    assert told.tracker.summary().startswith("0/6 runs, 0/1 teachers and starts, about")
     told("shared", after=45, made=True, seconds=102.0, **TEACHER)
     told("shared", seed=1, made=False, seconds=102.0, **TEACHER)
     assert told.left() == pytest.approx(60) and told.tracker.summary() == "0/6 runs, about 60 s left"
@@ -103,7 +103,7 @@ def test_what_was_not_begun_takes_as_long_as_its_like():
     assert told.left() == pytest.approx(
         (6 * 20 + 0 + 14) / 2
     )  # the second is late: what it takes nobody knows
-    assert told.tracker.summary().startswith("0/6 runs, 1/4 teachers, starts and texts")
+    assert told.tracker.summary().startswith("0/6 runs, 1/4 teachers and starts")
 
 
 def test_a_teacher_that_is_made_for_a_text_counts_once():

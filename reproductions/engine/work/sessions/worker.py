@@ -1,7 +1,7 @@
 """A worker process: takes runs (spec and seed) on stdin, answers with events on stdout, one JSON value a line.
 
-Started by the pool as `python -m reproductions.engine.work.worker <job as JSON>`. When whoever started it dies, however
-it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core.
+Started by the pool as `python -m reproductions.engine.work.sessions.worker <job as JSON>`. When whoever started it
+dies, however it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Job:
     threads: int
     number: int
     code: str | None = None  # a paper's own Python, whose components its arms name
+    code_digest: str | None = None
 
     def to_json(self) -> str:
         """For the command line of the worker."""
@@ -59,14 +60,18 @@ def main(argument: str) -> None:
         import torch
 
         torch.set_num_threads(job.threads)
-        code = None if job.code is None else load_code(Path(job.code))
+        if job.code is not None and load_code(Path(job.code)) != job.code_digest:
+            raise KDError(f"{job.code} was changed after the runs were planned; start again")
+        from reproductions.testbeds import load_testbed
+
+        load_testbed(job.testbed)  # missing data or models end the session, not one run after the other
     except Exception as error:  # said to the runner, which says it to the user and stops
         text = traceback.format_exc()
         send({"event": "broken", "message": _one_line(error), "known": _is_known(error), "text": text})
         return
     send({"event": "ready"})
     while True:
-        _run_task(job, tasks.get(), code, send)
+        _run_task(job, tasks.get(), send)
 
 
 def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:
@@ -75,7 +80,7 @@ def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def _run_task(job: Job, task: dict[str, Any], code: str | None, send: Any) -> None:
+def _run_task(job: Job, task: dict[str, Any], send: Any) -> None:
     """One run; it is kept in the cache before it is said to be finished. One that fails stops no other."""
     import gc
 
@@ -84,8 +89,6 @@ def _run_task(job: Job, task: dict[str, Any], code: str | None, send: Any) -> No
     arm, seed = task["arm"], task["seed"]
     send({"event": "started", "arm": arm, "seed": seed})
     try:
-        if task["spec"].get("code") != code:
-            raise KDError(f"{job.code} was changed after the runs were planned; start again")
         metrics, seconds = _make(job, task, send)
     except Exception as error:  # the traceback is kept and its place is reported
         path = Path(job.failures) / f"{arm}-seed{seed}.txt"

@@ -1,0 +1,141 @@
+"""Which numbers a config may hold: of its own fields, and of the settings of components by their names."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from catalog.errors import CatalogError
+from catalog.reader import Lines, nearest
+
+# Those of transformers that need no further settings.
+SCHEDULES = (
+    *("cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial"),
+    "inverse_sqrt",
+)
+MOST_SEED = 2**32 - 1  # numpy takes no larger one
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `least` to `most`; without the ends themselves where they are `open`."""
+
+    least: float = 0.0
+    most: float = math.inf
+    open: str = ""  # "least", "most" or "both"
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in it."""
+        above = value > self.least if self.open in ("least", "both") else value >= self.least
+        below = value < self.most if self.open in ("most", "both") else value <= self.most
+        return math.isfinite(value) and above and below
+
+    def __str__(self) -> str:
+        least = f"above {self.least:g}" if self.open in ("least", "both") else f"{self.least:g} or more"
+        most = f"{self.most:g}" if self.most < 1e6 else f"{self.most:.0f}"
+        if self.most == math.inf:
+            return least
+        below = f"below {most}" if self.open in ("most", "both") else f"at most {most}"
+        return f"{least} and {below}"
+
+
+POSITIVE, SHARE, COUNT, ANY = Range(open="least"), Range(0, 1), Range(1), Range()
+BUDGET_RANGES: Mapping[str, Range] = {
+    **dict.fromkeys(("steps", "batch_size", "accumulate", "prompt_tokens", "completion_tokens"), COUNT),
+    **dict.fromkeys(("warmup_steps", "weight_decay", "max_grad_norm"), ANY),
+    "learning_rate": POSITIVE,
+}
+LORA_RANGES: Mapping[str, Range] = {"rank": COUNT, "alpha": POSITIVE, "dropout": Range(0, 1, "most")}
+# Settings of components, by the name that a component gives them, wherever they stand in a method.
+SETTING_RANGES: Mapping[str, Range] = {
+    **dict.fromkeys(("temperature", "student_temperature", "teacher_temperature"), POSITIVE),
+    **dict.fromkeys(("epsilon", "reward_clip", "filter_learning_rate", "learning_rate_factor"), POSITIVE),
+    **dict.fromkeys(("skew", "head_mass", "fraction", "start", "end", "rise", "smoothing", "floor"), SHARE),
+    **dict.fromkeys(("base", "momentum", "threshold", "teacher_mix"), SHARE),
+    **dict.fromkeys(("every", "capacity", "validations", "anchor_steps", "batch_size", "prompts"), COUNT),
+    **dict.fromkeys(("samples", "beams", "steps_per_generation", "num_iterations", "thoughts"), COUNT),
+    **dict.fromkeys(("chunk_size", "max_length", "size"), COUNT),
+    **dict.fromkeys(("weight", "tolerance", "step_size", "deviation"), ANY),
+    "discount": Range(0, 1, "least"),
+    "seed": Range(0, MOST_SEED),
+}
+GREEDY = '; for the most probable answer say "greedy: true"'
+
+
+def with_defaults(
+    data: Mapping[str, Any],
+    name: str,
+    defaults: Mapping[str, Any],
+    ranges: Mapping[str, Range],
+    lines: Lines,
+) -> dict[str, Any]:
+    """A mapping of a config, complete; raises CatalogError for what is unknown, of another kind or out of range."""
+    given = data.get(name)
+    given = {} if given is None else given
+    if not isinstance(given, dict):
+        raise lines.error(f'"{name}" must be a mapping', name)
+    for key, value in given.items():
+        if key not in defaults:
+            listed = ", ".join(defaults)
+            raise lines.error(f'{name}: unknown "{key}"{nearest(key, defaults)}; known: {listed}', name, key)
+        _check_kind(value, defaults[key], ranges.get(key), f"{name}: {key}", lines, name, key)
+    return {**defaults, **given}
+
+
+def whole(data: Mapping[str, Any], name: str, default: int, within: Range, lines: Lines) -> int:
+    """A whole number of a config's own."""
+    value = data.get(name, default)
+    _check_kind(value, default, within, f'"{name}"', lines, name)
+    return value
+
+
+def _check_kind(
+    value: Any, default: Any, within: Range | None, what: str, lines: Lines, *where: str | int
+) -> None:
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        if type(value) is not type(default):
+            raise lines.error(f"{what} must be like {json.dumps(default)}", *where)
+        return
+    kinds = int if isinstance(default, int) else int | float
+    fits = isinstance(value, kinds) and not isinstance(value, bool)
+    if not fits or (within is not None and not within.holds(value)):
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise lines.error(f"{what} must be {kind}" + ("" if within is None else f" of {within}"), *where)
+
+
+Tell = Callable[..., CatalogError]  # (message, *path) -> the error to raise
+
+
+def check_settings(
+    tree: Any, values: Mapping[str, Any], error: Tell, path: tuple[str | int, ...] = ()
+) -> None:
+    """Raise for a number of a method that is out of its range; `$name` in the tree stands for one of the values.
+
+    `error` is told the path in the tree, or `("settings", name)` for such a value.
+    """
+    if isinstance(tree, Mapping):
+        for key, item in tree.items():
+            check_settings(item, values, error, (*path, key))
+    elif isinstance(tree, list):
+        for place, item in enumerate(tree):
+            check_settings(item, values, error, (*path, place))
+    elif path:
+        name, where = str(path[-1]), path
+        if isinstance(tree, str) and tree.startswith("$"):
+            where, tree = ("settings", tree[1:]), values.get(tree[1:])
+        within = _range_of(name, path)
+        number = isinstance(tree, int | float) and not isinstance(tree, bool)
+        if number and within is not None and not within.holds(tree):
+            hint = GREEDY if name == "temperature" and tree == 0 and path[0] == "data" else ""
+            raise error(f"{where[-1]} must be {within}, not {tree:g}{hint}", *where)
+
+
+def _range_of(name: str, path: tuple[str | int, ...]) -> Range | None:
+    if name == "teacher_mix" and path[0] == "trainer":  # MiniLLM weighs by the student's own share
+        return Range(0, 1, "most")
+    if name.endswith("_weight"):
+        return ANY
+    return SETTING_RANGES.get(name)

@@ -1,0 +1,118 @@
+"""The method of a config, a recipe or terms of one's own; what is wrong is told where it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from catalog.errors import CatalogError
+from catalog.reader import Lines, nearest
+from methods.recipe import Recipe, canonical_method, read_recipe, recipe_ids, teachers_of, variables
+from methods.registry import RegistryError
+from reproductions.distill import limits
+from reproductions.distill.surroundings import named_teachers
+from reproductions.distill.trial import try_out
+from reproductions.engine.errors import KDError
+
+# A method of one's own in place of a recipe's, by the same keys; `rows` are a recipe's `data`.
+OWN_METHOD = ("terms", "sampler", "rows", "trainer", "gradient_balance")
+
+
+def read_method(
+    data: Mapping[str, Any], lines: Lines
+) -> tuple[Recipe | None, dict[str, Any], dict[str, Any]]:
+    """The recipe (None for one's own terms), the settings with their defaults, and the canonical form of both."""
+    own = [name for name in OWN_METHOD if data.get(name) is not None]
+    name = data.get("method")
+    settings = data.get("settings")
+    settings = {} if settings is None else settings
+    if not isinstance(settings, dict):
+        raise lines.error('"settings" must be a mapping', "settings")
+    if name is None:
+        if not own:
+            raise lines.error('"method" is missing: a recipe, or "terms" of your own')
+        if settings:
+            raise lines.error(
+                "settings belong to a method of methods/recipes; this config names none", "settings"
+            )
+        try:
+            return None, {}, canonical_method(_own_tree(data))
+        except RegistryError as error:
+            raise lines.error(str(error), *_in_file(error.path)) from None
+    if own:
+        raise lines.error(f"{name} has its own {own[0]}; give either a method or terms of your own", own[0])
+    wanted, known = str(name).replace("_", "-"), recipe_ids()
+    if wanted not in known:
+        raise lines.error(f'no method "{name}"{nearest(wanted, known)}; known: {", ".join(known)}', "method")
+    recipe = read_recipe(wanted)
+    unknown = next((key for key in settings if key not in recipe.settings), None)
+    try:
+        return recipe, {**recipe.settings, **settings}, canonical_method(recipe.method(settings))
+    except RegistryError as error:
+        if unknown is not None:
+            raise lines.error(str(error), "settings", unknown) from None
+        raise _told(error, recipe, data, lines) from None
+
+
+def check_method(
+    tree: Mapping[str, Any],
+    data: Mapping[str, Any],
+    recipe: Recipe | None,
+    settings: Mapping[str, Any],
+    teachers: Sequence[str],
+    lines: Lines,
+) -> None:
+    """Raises CatalogError for settings out of range, components that cannot be made of them, and teachers that miss."""
+    method, raw = (recipe.id, recipe.tree) if recipe else ("own", _own_tree(data))
+    limits.check_settings(raw, settings, lambda message, *path: lines.error(message, *_in_file(path)))
+    needed = teachers_of(tree)
+    if not needed and teachers:
+        raise lines.error(
+            f"{method} learns from the data alone; take the teacher out, or another method", "teacher"
+        )
+    if needed and not teachers:
+        raise lines.error(f'{method} needs a "teacher"')
+    try:
+        named_teachers(tree, needed, list(teachers))
+    except KDError as error:
+        raise lines.error(f"{method}: {error}", "teacher") from None
+    try:
+        try_out(tree, len(teachers))
+    except RegistryError as error:
+        path = error.path
+        if path[:1] == ("terms",):  # a term of weight zero is none, so the others have other numbers
+            weights = [
+                settings.get(str(part.get("weight"))[1:], part.get("weight", 1)) for part in raw["terms"]
+            ]
+            path = "terms", [n for n, weight in enumerate(weights) if weight != 0][int(path[1])], *path[2:]
+        raise _told(RegistryError(str(error), *path), recipe, data, lines) from None
+
+
+def _told(error: RegistryError, recipe: Recipe | None, data: Mapping[str, Any], lines: Lines) -> CatalogError:
+    """An error somewhere in a method's tree, where the user wrote what it is about."""
+    if recipe is None:
+        return lines.error(str(error), *_in_file(error.path))
+    found: Any = recipe.tree
+    for step in error.path:
+        inside = isinstance(found, Mapping) and step in found
+        inside |= isinstance(found, list) and isinstance(step, int) and step < len(found)
+        if not inside:
+            break
+        found = found[step]
+    given = data.get("settings") or {}
+    names = [name for name in dict.fromkeys(variables(found)) if name in given]
+    if len(names) == 1:
+        return lines.error(f"{names[0]}: {error}", "settings", names[0])
+    return lines.error(f"{recipe.id}: {error}", "settings" if given else "method")
+
+
+def _own_tree(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config that are a method, as a recipe has them."""
+    named = {key: data[key] for key in OWN_METHOD if data.get(key) is not None}
+    tree = {("data" if key == "rows" else key): value for key, value in named.items()}
+    return tree if data.get("teacher") else {**tree, "teacher": None}
+
+
+def _in_file(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Where a part of one's own method stands in the config."""
+    return ("rows", *path[1:]) if path[:1] == ("data",) else path

@@ -1,0 +1,117 @@
+"""The models of `kd distill`: looked at by their configs first, then loaded and held to what the losses read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from catalog.reader import nearest
+from methods.errors import MethodError
+from methods.modeling.checks import check_head, learned_positions
+from methods.recipe import teachers_of
+from reproductions.distill.config import Config
+from reproductions.distill.surroundings import named_teachers
+from reproductions.engine.errors import KDError
+from reproductions.models.sources import load_outline, load_pretrained
+
+
+def look_at(config: Config, say: Callable[[str], None]) -> Any:
+    """The student without its weights. Raises what is known of the models from their configs, with the config's line.
+
+    That is: rows longer than a model has positions for, and targets of an adapter that match no layer.
+    """
+    student = load_outline(config.student)
+    _check_positions(config, config.student, student, say)
+    for name in config.teachers:
+        _check_positions(config, name, load_outline(name), say)
+    if config.lora is not None:
+        _check_targets(config, student)
+    return student
+
+
+def _check_positions(config: Config, name: str, model: Any, say: Callable[[str], None]) -> None:
+    budget = config.budget
+    longest, limit = budget["prompt_tokens"] + budget["completion_tokens"], learned_positions(model)
+    if limit is not None and longest > limit:
+        raise config.lines.error(
+            f"budget: {budget['prompt_tokens']} prompt_tokens + {budget['completion_tokens']} completion_tokens are "
+            f"{longest}, and {name} has positions for {limit} tokens: take smaller limits",
+            "budget",
+        )
+    made_for = getattr(model.config, "max_position_embeddings", None)
+    if limit is None and isinstance(made_for, int) and longest > made_for:
+        say(f"note: rows may have {longest} tokens, and {name} was made for {made_for}")
+
+
+def _check_targets(config: Config, model: Any) -> None:
+    """Each name in lora's targets is a layer that an adapter can be put on, and not the head."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head, lora = model.get_output_embeddings(), config.lora
+    assert lora is not None
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D | nn.Embedding) and module is not head
+    }
+    names = sorted({name.rpartition(".")[2] for name in layers})
+    for place, target in enumerate(lora["targets"]):
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            raise config.lines.error(
+                f'lora: no layer of {config.student} is called "{target}"{nearest(target, names)}; an adapter can be '
+                f"put on {', '.join(names)}",
+                *("lora", "targets", place),
+            )
+
+
+def load_models(
+    config: Config,
+) -> tuple[tuple[Any, Any], dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """Student and tokenizer; the method as that many teachers make it; the teachers by its names for them.
+
+    Heads that are not what the losses read are refused; a teacher that only writes is asked for its own logits.
+    """
+    student = load_pretrained(config.student)
+    check_head(student[0])
+    loaded = [load_pretrained(name) for name in config.teachers]
+    method, teachers = named_teachers(config.tree, teachers_of(config.tree), loaded)
+    for name in method["teachers"]:
+        check_head(teachers[name][0])
+    return student, method, teachers
+
+
+def adapted(student: Any, config: Config) -> Any:
+    """The student under the adapters that the config asks for."""
+    if config.lora is None:
+        return student
+    from peft import LoraConfig, get_peft_model
+
+    lora = config.lora
+    made = LoraConfig(
+        r=lora["rank"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules=lora["targets"] or "all-linear",
+    )
+    try:
+        return get_peft_model(student, made)
+    except ValueError as error:
+        raise MethodError(f"lora: {error}") from error
+
+
+def training_device() -> Any:
+    """Where the student will be trained: the process's GPU, else the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def check_tokens(tokenizer: Any, tokens: tuple[str, ...], why: str) -> None:
+    """Raises KDError for a token that the student's tokenizer lacks."""
+    for token in tokens:
+        if token not in tokenizer.get_vocab():
+            raise KDError(f"{tokenizer.name_or_path}: the tokenizer has no token {token}; {why}")

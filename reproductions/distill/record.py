@@ -1,0 +1,91 @@
+"""What a student was made of and how it went: the record beside it, and its lines for a reader."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from reproductions.distill.config import Config
+from reproductions.distill.losses import start_and_end
+from reproductions.distill.rows import Rows
+from reproductions.distill.surroundings import GivenSurroundings
+from reproductions.engine.work.environment import environment_of, now
+
+ROSE = 2.0  # a loss that ends at so many times its start
+
+
+def record_of(
+    config: Config, trainer: Any, found: GivenSurroundings, rows: Rows, seconds: float
+) -> dict[str, Any]:
+    """Everything that is known of a finished training, as plain data; seconds are of the training alone."""
+    import torch
+
+    return {
+        "hash": config.hash,
+        "method": config.method,
+        "computes": config.tree,
+        "teachers": list(config.teachers),
+        "student": config.student,
+        "data": str(config.data),
+        "inputs": config.inputs,
+        "rows": rows.counts | {"trained_on": len(trainer.train_dataset)},
+        "unused_fields": rows.unused,
+        "labels": dict(found.labels),
+        "settings": dict(config.settings),
+        "budget": dict(config.budget),
+        "lora": None if config.lora is None else dict(config.lora),
+        "precision": config.precision,
+        "seed": config.seed,
+        "steps": trainer.state.global_step,
+        "loss": start_and_end(trainer.state.log_history, trainer.state.max_steps),
+        "seconds": round(seconds, 1),
+        "tokens": dict(Counter(getattr(trainer, "token_counts", {})) + found.tokens),
+        "rollouts": getattr(trainer, "rollout_counts", {}),
+        "finished": now(),
+        "environment": environment_of(
+            trainer.accelerator.device.type, torch.get_num_threads(), config.inputs["data"], config.tree
+        ),
+    }
+
+
+def summary(record: Mapping[str, Any]) -> list[str]:
+    """What was done, with whatever was left out counted."""
+    tokens = ", ".join(f"{name} {count:,}" for name, count in record["tokens"].items())
+    rows, budget, labels, made = (record[name] for name in ("rows", "budget", "labels", "rollouts"))
+    limits = f"{budget['prompt_tokens']} + {budget['completion_tokens']} tokens"
+    lines = [f"{record['method']}: {record['steps']} steps in {record['seconds']:g} s; tokens: {tokens}"]
+    lines += _of_the_loss(record["loss"], record["steps"])
+    parts = [f"{rows['read']:,} read", f"{rows['too_long']:,} left out as longer than {limits}"]
+    parts += [f"{rows['held_out']:,} held out for validation"] if rows["held_out"] else []
+    lines.append(f"rows: {', '.join(parts)}, {rows['trained_on']:,} trained on")
+    if record["unused_fields"]:
+        lines.append(f"fields of the data that nothing reads: {', '.join(record['unused_fields'])}")
+    if labels:
+        lines.append(
+            f"labels: {labels['completions']:,} written, left out: {labels['truncated']:,} cut at "
+            f"{budget['completion_tokens']} tokens, {labels['empty']:,} empty"
+        )
+    if made.get("completions"):
+        lines.append(
+            f"rollouts: {made['completions']:,}, of them {made['truncated']:,} cut at "
+            f"{budget['completion_tokens']} tokens, {made['empty']:,} empty"
+        )
+        if made["truncated"] == made["completions"]:
+            lines.append(
+                "warning: no rollout came to its end, so the student never saw how an answer ends; raise "
+                "completion_tokens, or begin with a student that has learned to end (method: sft)"
+            )
+    return lines
+
+
+def _of_the_loss(loss: Mapping[str, Any] | None, steps: int) -> list[str]:
+    if loss is None:
+        return []
+    first, last = loss["steps"]
+    begin = "step 1" if first == 1 else f"steps 1 to {first}"
+    end = f"step {steps}" if last == steps else f"steps {last} to {steps}"
+    lines = [f"loss: {loss['start']:g} at {begin}, {loss['end']:g} at {end}"]
+    if loss["end"] > ROSE * loss["start"] > 0:
+        lines.append("warning: the loss rose; a lower learning_rate, or more warmup_steps, may keep it down")
+    return lines

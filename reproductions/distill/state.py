@@ -1,0 +1,178 @@
+"""What a training leaves on the disk while it is not done: one at a time, whole checkpoints, room for them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from reproductions.engine.errors import KDError
+from reproductions.engine.files import sole_user
+
+STATE, LOCK = ".kd-state", ".kd-lock"
+WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def working_on(output: Path, say: Callable[[str], None], steps: int) -> Iterator[None]:
+    """The one training that writes into this folder; SIGTERM and SIGHUP end it as Ctrl-C does, with a sentence.
+
+    Raises KDError where another process is at it, and in one sentence where the disk is full.
+    """
+    fresh = not output.exists()
+    first = int(os.environ.get("RANK", "0")) == 0  # of several processes of one training
+    lock = output / LOCK
+    try:
+        with (
+            sole_user(lock, str(output)) if first else contextlib.nullcontext(),
+            terminable(),
+            _room_or_a_sentence(output),
+        ):
+            try:
+                yield
+            except KeyboardInterrupt:
+                found = newest_checkpoint(output, steps)
+                where = f"step {step_of(found)}" if found else "the beginning"
+                say(f"stopped; the same command goes on from {where}")
+                raise
+            finally:
+                if first:
+                    lock.unlink(missing_ok=True)
+    finally:
+        if fresh and output.is_dir() and not any(output.iterdir()):
+            output.rmdir()
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt inside."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = {}
+    try:
+        for name in (signal.SIGTERM, signal.SIGHUP):
+            previous[name] = signal.signal(name, interrupt)
+    except ValueError:
+        previous.clear()  # not the main thread: the caller deals with signals
+    try:
+        yield
+    finally:
+        for name, handler in previous.items():
+            signal.signal(name, handler)
+
+
+@contextlib.contextmanager
+def _room_or_a_sentence(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not disk_full(error):
+            raise
+        raise KDError(
+            f"{output}: the disk is full; make room, and the same command goes on from the last whole checkpoint"
+        ) from error
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or its cause, comes of a full disk; torch and safetensors say so in words of their own."""
+    while error is not None:
+        text = str(error)
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        if "No space left on device" in text or ("inline_container" in text and "unexpected pos" in text):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def check_room(output: Path, parameters: int, *, adapters: bool, checkpoints: int) -> None:
+    """Raises KDError unless checkpoints and student fit: weights in fp32, and Adam's two moments of what is trained.
+
+    A checkpoint is written before the one before it goes. Adapters count as nothing beside their model.
+    """
+    student, checkpoint = 4 * parameters, 0 if adapters else 12 * parameters
+    needed = max(min(2, checkpoints) * checkpoint, min(1, checkpoints) * checkpoint + student)
+    state = output / STATE
+    there = sum(file.stat().st_size for file in state.rglob("*") if file.is_file()) if state.is_dir() else 0
+    free = shutil.disk_usage(output).free
+    if free + there < needed:
+        raise KDError(
+            f"{output}: {_size(free)} free, checkpoints and student take up to {_size(needed)}; make room, or name an "
+            "output on another disk"
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def newest_checkpoint(output: Path, steps: int) -> Path | None:
+    """The newest whole checkpoint before the last of the steps."""
+    found = sorted(checkpoints_in(output), key=step_of, reverse=True)
+    return next((path for path in found if step_of(path) < steps and is_whole(path)), None)
+
+
+def drop_broken(output: Path) -> list[str]:
+    """Removes checkpoints that were not written to their end; their names."""
+    broken = [path for path in checkpoints_in(output) if not is_whole(path)]
+    for path in broken:
+        shutil.rmtree(path)
+    return [path.name for path in broken]
+
+
+def checkpoints_in(output: Path) -> list[Path]:
+    """All checkpoint folders of an unfinished training."""
+    return [path for path in (output / STATE).glob("checkpoint-*") if re.fullmatch(r"\d+", path.name[11:])]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was made."""
+    return int(checkpoint.name[11:])
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file of a checkpoint is there and has its end."""
+    names = {path.name for path in checkpoint.iterdir()}
+    needed = {"trainer_state.json", "optimizer.pt", "scheduler.pt"} <= names
+    memory = any(name.startswith("memory-") for name in names)
+    random = any(name.startswith("rng_state") for name in names)
+    return needed and memory and random and bool(names.intersection(WEIGHTS)) and all(
+        _has_its_end(path) for path in checkpoint.iterdir()
+    )  # fmt: skip
+
+
+def _has_its_end(path: Path) -> bool:
+    if path.suffix in (".pt", ".pth"):  # zip archives, whose table of contents is their end
+        return zipfile.is_zipfile(path)
+    if path.suffix == ".safetensors":
+        return _is_safetensors(path)
+    if path.suffix == ".json":
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+    return True
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is as long as its header says."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= path.stat().st_size - 8:
+            return False
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            return False
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return path.stat().st_size == 8 + length + max(ends, default=0)

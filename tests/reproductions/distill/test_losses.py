@@ -1,0 +1,92 @@
+"""The loss of `kd distill`: said at the end, and a stop where it is a number no more."""
+
+import pytest
+import torch
+
+from methods.errors import MethodError
+from reproductions.distill.losses import start_and_end
+from reproductions.distill.record import summary
+from reproductions.distill.run import RECORD
+from reproductions.distill.state import STATE
+
+from .conftest import config_of, made
+
+
+def budget(path, **values):
+    text = path.read_text()
+    for name, value in values.items():
+        text = text.replace("budget: {", f"budget: {{{name}: {value}, ") if name not in text else text
+        if name == "learning_rate":
+            text = text.replace("learning_rate: 0.01", f"learning_rate: {value}")
+        if name == "batch_size":
+            text = text.replace("batch_size: 4", f"batch_size: {value}")
+    path.write_text(text)
+    return path
+
+
+def test_a_loss_that_is_no_number_stops_and_saves_no_student(folder):
+    path = budget(config_of(folder, "sft", teacher=None, steps=6), learning_rate="1.0e30")
+    with pytest.raises(
+        MethodError, match=r"is nan at step \d.*no student to save; lower the learning_rate \(1e\+30\)"
+    ):
+        made(path)
+    assert not (folder / "run" / RECORD).exists() and not (folder / "run" / "model.safetensors").exists()
+    assert not (folder / "run" / STATE).exists(), "nothing to go on from, nothing in the way of another rate"
+    assert made(config_of(folder, "sft", teacher=None, steps=6))["steps"] == 6
+
+
+def test_weights_that_are_no_numbers_after_the_last_step(folder, stopped):
+    """The last loss is measured before the last update."""
+    seen = []
+
+    def poison(control):
+        import gc
+
+        models = [o for o in gc.get_objects() if type(o).__name__ == "LlamaForCausalLM" and o.training]
+        for model in models:
+            seen.append(model)
+            torch.nn.init.constant_(model.lm_head.weight, float("inf"))
+
+    with (
+        pytest.raises(MethodError, match="lm_head.weight is not finite at step 4"),
+        stopped(at=4, how=poison),
+    ):
+        made(config_of(folder, "sft", teacher=None))
+    assert seen and not (folder / "run" / RECORD).exists()
+
+
+def test_the_loss_at_the_start_and_at_the_end_is_recorded_and_said(folder):
+    record = made(config_of(folder, "sft", teacher=None, steps=40))
+    loss = record["loss"]
+    assert loss["steps"] == [4, 37] and 0 < loss["end"] < loss["start"] < 20
+    assert any(
+        line == f"loss: {loss['start']:g} at steps 1 to 4, {loss['end']:g} at steps 37 to 40"
+        for line in summary(record)
+    )
+
+
+def test_the_loss_is_that_of_the_whole_window(folder):
+    """Mean over the tokens of an optimizer step, however it is cut into micro-batches."""
+    one = made(budget(config_of(folder, "sft", teacher=None, name="one", steps=1), batch_size=8))
+    two = made(budget(config_of(folder, "sft", teacher=None, name="two", steps=1), accumulate=2))
+    assert one["loss"]["start"] == pytest.approx(two["loss"]["start"], rel=1e-5)
+
+
+def test_a_mean_over_logs_of_unequal_length():
+    history = [
+        {"step": 2, "loss": 4.0},
+        {"step": 3, "loss": 1.0},
+        {"step": 30, "loss": 5.0},
+        {"train_loss": 9.0, "step": 30},
+    ]
+    assert start_and_end(history, 30) == {"start": 3.0, "end": 5.0, "steps": [3, 4]}
+    assert start_and_end([], 30) is None
+
+
+def test_a_loss_that_rose_is_warned_of(folder):
+    record = made(config_of(folder, "sft", teacher=None))
+    rose = record | {"loss": {"start": 1.0, "end": 4.0, "steps": [1, 4]}}
+    assert not any(
+        "the loss rose" in line for line in summary(record | {"loss": {**record["loss"], "end": 0.1}})
+    )
+    assert any("the loss rose" in line for line in summary(rose))
