@@ -54,7 +54,7 @@ def test_a_change_of_behaviour_is_named_then_written_with_what_it_makes_stale(me
     assert "target/noisy-teacher: is gone" in told and "forward-kl: behaves" not in told
     code, told = kd("--write")
     assert code == 0 and "divergence/adaptive-kl: written" in told
-    stale = [part for part in told.split("reproductions/results/")[1:]]
+    stale = told.split("reproductions/results/")[1:]
     assert stale and all("divergence/adaptive-kl behaved otherwise" in part for part in stale)
     assert kd() == (0, f"all {len(measured)} components behave as recorded")
 

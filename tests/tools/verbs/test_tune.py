@@ -7,7 +7,7 @@ import json
 import pytest
 
 from reproductions.engine.plan.rates import best_rate
-from reproductions.engine.work import sweep
+from reproductions.engine.work.sessions import sweep
 from tools import cli
 from tools.verbs import tune
 
