@@ -65,7 +65,8 @@ class Models:
         """Raises MethodError where tokenised rows hold an id that the student or a teacher of its tokens lacks."""
         if not isinstance(rows, Dataset) or "input_ids" not in rows.column_names:
             return
-        columns = [("input_ids", [self.student(), *self.same], self.trainer.processing_class)]
+        same = self.same if self.who.read_ids else []
+        columns = [("input_ids", [self.student(), *same], self.trainer.processing_class)]
         if self.pair is not None and "teacher_input_ids" in rows.column_names:
             columns.append(("teacher_input_ids", [self.pair], self._tokenizers[1]))
         for column, models, tokenizer in columns:

@@ -45,6 +45,8 @@ class Sampling:
     def _readable(self) -> int | None:
         """How many leading ids every teacher of the student's tokens reads: a head padded beyond them samples those."""
         models = self.trainer.models
+        if not models.who.read_ids:  # teachers read the text, or nothing
+            return None
         return min((models.shared_size(n) for n in range(len(models.same))), default=None)
 
     def __call__(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:

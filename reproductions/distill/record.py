@@ -12,6 +12,7 @@ from reproductions.distill.rows import Rows
 from reproductions.distill.surroundings import GivenSurroundings
 from reproductions.engine.work.environment import environment_of, now
 
+LABELS = ("completions", "truncated", "empty")
 ROSE = 2.0  # a loss that ends at so many times its start
 
 
@@ -31,7 +32,7 @@ def record_of(
         "inputs": config.inputs,
         "rows": rows.counts | {"trained_on": len(trainer.train_dataset)},
         "unused_fields": rows.unused,
-        "labels": dict(found.labels),
+        "labels": {name: found.labels[name] for name in LABELS} if found.labels else {},
         "settings": dict(config.settings),
         "budget": dict(config.budget),
         "lora": None if config.lora is None else dict(config.lora),
@@ -40,13 +41,23 @@ def record_of(
         "steps": trainer.state.global_step,
         "loss": start_and_end(trainer.state.log_history, trainer.state.max_steps),
         "seconds": round(seconds, 1),
-        "tokens": dict(Counter(getattr(trainer, "token_counts", {})) + found.tokens),
-        "rollouts": getattr(trainer, "rollout_counts", {}),
+        "tokens": dict(Counter(_of_all_ranks(trainer, "token_counts")) + found.tokens),
+        "rollouts": _of_all_ranks(trainer, "rollout_counts"),
         "finished": now(),
         "environment": environment_of(
             trainer.accelerator.device.type, torch.get_num_threads(), config.inputs["data"], config.tree
         ),
     }
+
+
+def _of_all_ranks(trainer: Any, name: str) -> dict[str, int]:
+    """What a trainer has counted, summed over its processes."""
+    import torch
+
+    counts = getattr(trainer, name, {})
+    local = torch.tensor(list(counts.values()), device=trainer.accelerator.device, dtype=torch.long)
+    total = trainer.accelerator.reduce(local, "sum").tolist() if counts else []
+    return dict(zip(counts, total, strict=True))
 
 
 def summary(record: Mapping[str, Any]) -> list[str]:

@@ -27,8 +27,9 @@ def working_on(output: Path, say: Callable[[str], None], steps: int) -> Iterator
 
     Raises KDError where another process is at it, and in one sentence where the disk is full.
     """
-    fresh = not output.exists()
     first = int(os.environ.get("RANK", "0")) == 0  # of several processes of one training
+    fresh = first and not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
     lock = output / LOCK
     try:
         with (

@@ -11,6 +11,7 @@ from catalog.errors import CatalogError
 from methods.errors import MethodError
 from reproductions.distill import run
 from reproductions.distill.config import load_config
+from reproductions.distill.record import summary
 from reproductions.distill.rows import Rows
 from reproductions.distill.surroundings import GivenSurroundings
 from reproductions.engine.errors import KDError
@@ -37,6 +38,8 @@ def test_a_teacher_without_a_pad_token(folder):
     assert AutoTokenizer.from_pretrained(folder / "teacher").pad_token is None
     record = made(config_of(folder, "seqkd", extra="settings: {greedy: true}\n"))
     assert record["labels"] == expected["labels"] and record["tokens"] == expected["tokens"]
+    assert set(record["labels"]) == {"completions", "truncated", "empty"}, "a count of zero is one too"
+    assert any(line.startswith("labels: 8 written") for line in summary(record))
 
 
 @pytest.mark.parametrize(
