@@ -33,7 +33,12 @@ class Case:
         testbed = load_testbed(self.bed)
         prepare(testbed)
         made = Run(
-            self.spec, seed, testbed=testbed, device=torch.device("cpu"), artifacts=Artifacts(cache), arm=self.id
+            self.spec,
+            seed,
+            testbed=testbed,
+            device=torch.device("cpu"),
+            artifacts=Artifacts(cache),
+            arm=self.id,
         )
         return execute(made)
 

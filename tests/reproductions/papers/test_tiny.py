@@ -18,7 +18,11 @@ SEED, ROWS, TEST_ROWS = 3, 256, 24
 EQUAL = 20  # of the TEST_ROWS examples; two arms that differ have 16 in common at the most
 FIRST_EDITION = json.loads(Path(__file__).with_name("first_edition_figures.json").read_text())
 PHASE = {"max_steps": 6, "per_device_train_batch_size": 8}
-TEACHERS = {"six": (4, 2), "twelve": (4, 2), "imperfect": (6, 2)}  # steps, those of the warm-up; else 4 and none
+TEACHERS = {
+    "six": (4, 2),
+    "twelve": (4, 2),
+    "imperfect": (6, 2),
+}  # steps, those of the warm-up; else 4 and none
 
 
 def short_testbed(bed):
