@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,7 @@ from reproductions.engine.show.view import (
     PaperView,
     ScaleRow,
 )
-from tools.paths import ROOT
-
-PAPER_FILES = ("reproductions/papers/codi.yaml", "reproductions/tuning/tiny/codi.json")
-RECORDED = "reproductions/results/arithmetic"
+from tests.reproductions.recorded import copy_of_a_paper
 
 
 def outcome(verdict: str, scale: str = "tiny", explanation: str = "") -> Outcome:
@@ -112,24 +108,13 @@ def judged() -> PaperView:
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
-    """A copy of one judged paper (codi), with verdicts and pages as they would be committed; commands look there."""
+    """A copy of one recorded paper (codi), with verdicts and pages as they would be committed; commands look there."""
     from catalog.schema import load_catalog
     from reproductions.engine.show import files, gather
     from tools.pages import documents
     from tools.pages.atlas import Atlas
 
-    for name, room in [
-        ("PAPERS", "papers"),
-        ("RESULTS", "results"),
-        ("TUNING", "tuning"),
-        ("TESTBEDS", "testbeds"),
-    ]:
-        monkeypatch.setattr(gather, name, tmp_path / "reproductions" / room)
-    for path in [*PAPER_FILES, *sorted(path.relative_to(ROOT) for path in (ROOT / RECORDED).iterdir())]:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / path, tmp_path / path)
-    monkeypatch.setattr(gather, "ROOT", tmp_path)
-    monkeypatch.setattr(files, "FOLDER", tmp_path / "reproductions" / "verdicts")
+    copy_of_a_paper(tmp_path, monkeypatch)
     for module in ("tools.paths", "tools.checks.missing"):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
     view = gather.gather("codi")
