@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from catalog.errors import CatalogError
-from methods import fingerprints
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json
 from reproductions.engine.plan import rates
@@ -14,6 +13,7 @@ from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.plan import Plan, make_plan
 from reproductions.engine.plan.spec import key_of, read_testbed_of
 from reproductions.engine.show import gather
+from reproductions.engine.store import stale as store
 from reproductions.engine.store.pair import arm_path, read_arm
 from tools.paths import relative
 
@@ -80,17 +80,19 @@ def unnamed(papers: Iterable[str]) -> Iterator[Found]:
 
 
 def stale(paths: Iterable[Path]) -> Iterator[Found]:
-    """Results of runs whose components behave otherwise now than when they were made."""
+    """Results of runs whose components behave otherwise now, where results/stale.yaml does not say why they stay."""
     for path in paths:
         try:
-            found = read_json(path)
-            method, made_with = found["spec"]["method"], found["made_with"].values()
-            then = [one.get("fingerprints", {}) for one in made_with]
-            changed = sorted({name for one in then for name in fingerprints.stale(one, method)})
-        except (KDError, KeyError, TypeError, AttributeError):
+            found = store.unsaid([path])
+        except KDError:
             continue  # reading it whole says why
-        if changed:
-            yield relative(path), f"was made when {', '.join(changed)} behaved otherwise; run it again"
+        yield from ((relative(item.file), item.what) for item in found)
+
+
+def idle_reasons() -> Iterator[Found]:
+    """What results/stale.yaml says of runs that are not stale, or not there."""
+    path = relative(store.RESULTS / store.SAID)
+    yield from ((path, f"line {error.line}: {error.message}") for error in store.idle())
 
 
 def changed_claims(plan: Plan) -> Iterator[Found]:
