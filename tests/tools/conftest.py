@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from reproductions.engine.show.view import (
@@ -16,6 +18,7 @@ from reproductions.engine.show.view import (
     PaperView,
     ScaleRow,
 )
+from tests.reproductions.recorded import copy_of_a_paper
 
 
 def outcome(verdict: str, scale: str = "tiny", explanation: str = "") -> Outcome:
@@ -101,3 +104,22 @@ def judged() -> PaperView:
         claim("beats-kd", outcome("not reproduced")),
         claim("beats-none"),
     )
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A copy of one recorded paper (codi), with verdicts and pages as they would be committed; commands look there."""
+    from catalog.schema import load_catalog
+    from reproductions.engine.show import files, gather
+    from tools.pages import documents
+    from tools.pages.atlas import Atlas
+
+    copy_of_a_paper(tmp_path, monkeypatch)
+    for module in ("tools.paths", "tools.checks.missing"):
+        monkeypatch.setattr(f"{module}.ROOT", tmp_path)
+    view = gather.gather("codi")
+    files.write(view)
+    texts, differing = documents.own(Atlas(load_catalog(), {"codi": view})), documents.differing
+    documents.write(texts, tmp_path)
+    monkeypatch.setattr(documents, "differing", lambda texts: differing(texts, tmp_path))
+    return tmp_path

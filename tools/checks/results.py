@@ -13,7 +13,7 @@ from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.plan import Plan, make_plan
 from reproductions.engine.plan.spec import key_of, read_testbed_of
 from reproductions.engine.show import gather
-from reproductions.engine.store import stale as store
+from reproductions.engine.store import stale as overtaken
 from reproductions.engine.store.pair import arm_path, read_arm
 from tools.paths import relative
 
@@ -80,19 +80,22 @@ def unnamed(papers: Iterable[str]) -> Iterator[Found]:
 
 
 def stale(paths: Iterable[Path]) -> Iterator[Found]:
-    """Results of runs whose components behave otherwise now, where results/stale.yaml does not say why they stay."""
+    """Results of runs whose components behave otherwise now than when they were made, and of which nobody says why.
+
+    What is said in reproductions/results/stale.yaml stays, and stands on the paper's page.
+    """
     for path in paths:
         try:
-            found = store.unsaid([path])
+            found = overtaken.unsaid([path], gather.RESULTS)
         except KDError:
             continue  # reading it whole says why
-        yield from ((relative(item.file), item.what) for item in found)
+        yield from ((relative(path), item.what) for item in found)
 
 
 def idle_reasons() -> Iterator[Found]:
-    """What results/stale.yaml says of runs that are not stale, or not there."""
-    path = relative(store.RESULTS / store.SAID)
-    yield from ((path, f"line {error.line}: {error.message}") for error in store.idle())
+    """What reproductions/results/stale.yaml says of runs that are not stale, or not there."""
+    path = relative(gather.RESULTS / overtaken.SAID)
+    yield from ((path, f"line {error.line}: {error.message}") for error in overtaken.idle(gather.RESULTS))
 
 
 def changed_claims(plan: Plan) -> Iterator[Found]:

@@ -41,7 +41,10 @@ def main(args: argparse.Namespace) -> int:
     elsewhere = [] if args.paper else _elsewhere(catalog)
     told = [line for lines in wrong.values() for line in lines] + elsewhere
     if args.json:
-        print(json.dumps(_as_json(views, wrong), indent=1, ensure_ascii=False))
+        plain = _as_json(views, wrong)
+        if elsewhere:
+            plain["elsewhere"] = {"differs": elsewhere}
+        print(json.dumps(plain, indent=1, ensure_ascii=False))
         return 1 if told else 0
     if not wrong:
         print("no results are recorded yet; `make reproduce PAPER=minillm` makes the first")
