@@ -44,8 +44,9 @@ class AdaptiveSkew:
     gap(y) is the difference of both models' geometric mean token probabilities of y, that of `side` (who wrote y) less
     the other's; `anchor` is the mean gap over the sequences of the first `anchor_steps` steps, on all ranks. Until it
     is known, and where a gap is not positive, the skew is `base`. So sequences on which the models have come close get
-    a sharper divergence. Source: DistiLLM-2, arXiv 2503.07067 (curriculum for alpha); the official code takes the
-    anchor from its first logging window, 100 steps in its scripts.
+    a sharper divergence.
+    Source: DistiLLM-2, arXiv 2503.07067 (curriculum for alpha); the official code takes the anchor from its first
+    logging window, 100 steps in its scripts.
     """
 
     def __init__(self, side: str, *, base: float = 0.1, floor: float = 0.01, anchor_steps: int = 100):
@@ -108,11 +109,17 @@ class AdaptiveSkew:
 
 @component("schedule", "student-share")
 def student_share(progress: float) -> float:
-    """1 to 1.5 over the first half of the training, then 1.5: beta of the official code of DistiLLM-2."""
+    """From 1 to 1.5 over the first half of the training, then 1.5: for the student's side of a loss.
+
+    Source: beta of the official code of DistiLLM-2, Ko et al., arXiv 2503.07067.
+    """
     return 1.0 + 0.5 * min(1.0, 2 * progress)
 
 
 @component("schedule", "teacher-share")
 def teacher_share(progress: float) -> float:
-    """2 - beta of DistiLLM-2, what is left for the teacher's side: from 1 to 0.5."""
+    """From 1 to 0.5 over the first half of the training, then 0.5: what is left for the teacher's side of a loss.
+
+    Source: 2 - beta of the official code of DistiLLM-2, Ko et al., arXiv 2503.07067.
+    """
     return 2.0 - student_share(progress)

@@ -31,7 +31,10 @@ __all__ = [
 
 @component("trainer", "distillation")
 def distillation(student: Any, **parts: Any) -> Distiller:
-    """A sum of terms on a sampler's sequences, from any teachers or none."""
+    """A sum of terms on a sampler's sequences, from any teachers or none.
+
+    Source: the slots of GKD, Agarwal et al., arXiv 2306.13649, section 3, and of the papers after it.
+    """
     return Distiller(student, args=parts.pop("arguments")(SFTConfig), **parts)
 
 
@@ -51,7 +54,10 @@ def minillm(
     epsilon: float = 0.2,
     **parts: Any,
 ) -> PolicyDistiller:
-    """Policy gradient on the sequence-level reverse KL: MiniLLM, Gu et al., arXiv 2306.08543."""
+    """Policy gradient on the sequence-level reverse KL.
+
+    Source: MiniLLM, Gu et al., arXiv 2306.08543.
+    """
     length = parts.pop("max_completion_length")
     args = parts.pop("arguments")(
         PolicyConfig,
@@ -79,9 +85,10 @@ def latent_reasoning(
     distillation_weight: float = 1.0,
     **parts: Any,
 ) -> LatentDistiller:
-    """Reasoning in words and in `thoughts` vectors, learnt together: CODI, Shen et al., arXiv 2502.21074.
+    """Reasoning in words and in `thoughts` vectors, learnt together.
 
     `parts` has `thought_ids` too: the ids between which the thoughts stand (`begin_id`, `end_id`).
+    Source: CODI, Shen et al., arXiv 2502.21074.
     """
     from methods.modeling.latent_reasoning import attach_latent
 

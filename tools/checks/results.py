@@ -84,20 +84,18 @@ def stale(paths: Iterable[Path]) -> Iterator[Found]:
 
     What is said in reproductions/results/stale.yaml stays, and stands on the paper's page.
     """
-    reasons = overtaken.said(gather.RESULTS)
     for path in paths:
         try:
-            found = overtaken.stale_in(path)
+            found = overtaken.unsaid([path], gather.RESULTS)
         except KDError:
             continue  # reading it whole says why
-        for item in found:
-            unsaid = [name for name, then in item.components.items() if then not in reasons.get(name, {})]
-            if unsaid:
-                seeds = ", ".join(map(str, item.seeds))
-                yield (
-                    relative(path),
-                    f"seeds {seeds}: made before {', '.join(unsaid)} behaved as now; make them again",
-                )
+        yield from ((relative(path), item.what) for item in found)
+
+
+def idle_reasons() -> Iterator[Found]:
+    """What reproductions/results/stale.yaml says of runs that are not stale, or not there."""
+    path = relative(gather.RESULTS / overtaken.SAID)
+    yield from ((path, f"line {error.line}: {error.message}") for error in overtaken.idle(gather.RESULTS))
 
 
 def changed_claims(plan: Plan) -> Iterator[Found]:

@@ -139,7 +139,8 @@ def _results(catalog: Catalog) -> Iterator[Missing]:
 
     unnamed = list(results.unnamed(catalog.papers))
     broken = results.unreadable(ROOT / path for path, _ in unnamed if path.endswith(".json"))
-    return (Missing("results", path, 1, what) for path, what in [*unnamed, *broken])
+    idle = results.idle_reasons()
+    return (Missing("results", path, 1, what) for path, what in [*unnamed, *broken, *idle])
 
 
 def _documents() -> Iterator[Missing]:

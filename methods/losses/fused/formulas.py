@@ -40,7 +40,10 @@ Fused = Callable[..., tuple[Tensor, Tensor]]  # (block, **parameters) -> value (
 
 @component("divergence", "forward-kl")
 def forward_kl(block: Block) -> tuple[Tensor, Tensor]:
-    """KL(p || q): the word-level distillation of Kim and Rush, arXiv 1606.07947, section 3.1."""
+    """KL(p || q): the student covers whatever the teacher says.
+
+    Source: word-level distillation, Kim and Rush, arXiv 1606.07947, section 3.1.
+    """
     infinite = _mass(block.p, block.student_masked)
     p = _drop(block.p, block.student_masked)
     gap = block.log_p.sub_(block.log_q)
@@ -50,7 +53,10 @@ def forward_kl(block: Block) -> tuple[Tensor, Tensor]:
 
 @component("divergence", "reverse-kl")
 def reverse_kl(block: Block) -> tuple[Tensor, Tensor]:
-    """KL(q || p), mode-seeking: the single-token term of MiniLLM, Gu et al., arXiv 2306.08543, eq. 1."""
+    """KL(q || p): the student keeps to what the teacher finds likely (mode-seeking).
+
+    Source: the single-token term of MiniLLM, Gu et al., arXiv 2306.08543, eq. 1.
+    """
     gap = _drop(block.log_q.sub_(block.log_p), block.teacher_masked)
     slope = gap.mul_(block.q)
     value = slope.sum(-1)
@@ -77,7 +83,10 @@ def jensen_shannon(block: Block, teacher_weight: float = 0.5) -> tuple[Tensor, T
 
 @component("divergence", "skew-forward-kl")
 def skew_forward_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
-    """KL(p || skew p + (1 - skew) q). Source: DistiLLM, Ko et al., arXiv 2402.03898, section 3.1 (SKL, alpha)."""
+    """KL(p || skew p + (1 - skew) q).
+
+    Source: DistiLLM, Ko et al., arXiv 2402.03898, section 3.1 (SKL; `skew` is alpha).
+    """
     skew = by_row("skew", skew, block)
     if isinstance(skew, float) and skew == 0:
         return forward_kl(block)
@@ -89,7 +98,10 @@ def skew_forward_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, T
 
 @component("divergence", "skew-reverse-kl")
 def skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
-    """KL(q || (1 - skew) p + skew q). Source: DistiLLM, Ko et al., arXiv 2402.03898, section 3.1 (SRKL, alpha)."""
+    """KL(q || (1 - skew) p + skew q).
+
+    Source: DistiLLM, Ko et al., arXiv 2402.03898, section 3.1 (SRKL; `skew` is alpha).
+    """
     skew = by_row("skew", skew, block)
     if isinstance(skew, float) and skew == 0:
         return reverse_kl(block)
@@ -102,7 +114,10 @@ def skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, T
 
 @component("divergence", "total-variation")
 def total_variation(block: Block) -> tuple[Tensor, Tensor]:
-    """1/2 sum |p - q|, a probability. Source: f-DISTILL, Wen et al., arXiv 2307.15190 (TVD)."""
+    """1/2 sum |p - q|, a probability.
+
+    Source: f-DISTILL, Wen et al., arXiv 2307.15190 (TVD).
+    """
     gap = torch.sub(block.q, block.p, out=block.scratch)
     slope = torch.sign(gap, out=block.log_q).mul_(block.q).mul_(0.5)
     return gap.abs_().sum(-1).mul_(0.5), slope
@@ -112,7 +127,8 @@ def total_variation(block: Block) -> tuple[Tensor, Tensor]:
 def adaptive_kl(block: Block, head_mass: float = 0.5) -> tuple[Tensor, Tensor]:
     """a KL(p || q) + (1 - a) KL(q || p), a the share of the gap |p - q| that lies on the teacher's head.
 
-    The head is the most probable tokens up to `head_mass` of p. Source: AKL, Wu et al., arXiv 2404.02657 (mu).
+    The head is the most probable tokens up to `head_mass` of p.
+    Source: AKL, Wu et al., arXiv 2404.02657 (`head_mass` is mu).
     """
     check_fraction("head_mass", head_mass)
     share = head_gap(block.p, block.q, head_mass, scratch=block.scratch)
@@ -134,8 +150,8 @@ def adaptive_kl(block: Block, head_mass: float = 0.5) -> tuple[Tensor, Tensor]:
 def detached_skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, Tensor]:
     """KL(q || (1 - skew) p + skew q), the q inside the mixture a constant.
 
-    The value is that of skew-reverse-kl; the gradient leaves out how the mixture moves with the student. Source: the
-    official code of DistiLLM-2 (Ko et al., arXiv 2503.07067).
+    The value is that of skew-reverse-kl; the gradient leaves out how the mixture moves with the student.
+    Source: the official code of DistiLLM-2, Ko et al., arXiv 2503.07067.
     """
     m = torch.lerp(block.p, block.q, by_row("skew", skew, block), out=block.scratch)
     m.clamp_min_(_tiny(m))

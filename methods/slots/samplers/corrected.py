@@ -16,9 +16,10 @@ class Corrected:
 
     The worst token is the one of the highest KL(teacher || student) among those where the teacher, given the student's
     tokens before it, says something else (`greedy`: its likeliest token, else one drawn); the teacher's token takes its
-    place. An answer on which both agree everywhere stays. Answers of other sources stay.
+    place. An answer on which both agree everywhere stays. Answers of other sources stay. Raises MethodError for a
+    sampler that keeps what it sampled.
     Source: SCRG, arXiv 2407.10068, eq. 3-5; the direction of the KL and what happens without a disagreement are our
-    reading. Raises MethodError for a sampler that keeps what it sampled.
+    reading.
     """
 
     def __init__(self, sampler: Sampler, *, temperature: float = 1.0, greedy: bool = False):

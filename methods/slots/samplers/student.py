@@ -33,7 +33,8 @@ class TeacherMixed:
     """Every completion is sampled token by token from teacher_mix * teacher + (1 - teacher_mix) * student.
 
     `teacher_mix` 1 samples from the teacher: the fresh answers that keep a student from hacking its teacher (Tiapkin
-    et al., arXiv 2502.02671). Source: MiniLLM, arXiv 2306.08543, section 2.2 (alpha), without its importance weights.
+    et al., arXiv 2502.02671).
+    Source: MiniLLM, arXiv 2306.08543, section 2.2 (alpha), without its importance weights.
     """
 
     def __init__(self, teacher_mix: float, *, temperature: float = 1.0):
@@ -53,7 +54,8 @@ class WithStudent:
     """Both: each given example and, beside it, the student's own completion of its prompt.
 
     For losses whose terms ask for sequences of either side. Where the data are the teacher's answers, `source` names
-    them "teacher". Source: f-DISTILL, arXiv 2307.15190, section 2.2 (symmetric divergences need samples of both).
+    them "teacher".
+    Source: f-DISTILL, arXiv 2307.15190, section 2.2 (symmetric divergences need samples of both).
     """
 
     def __init__(self, source: str = "teacher", *, temperature: float = 1.0):
@@ -89,7 +91,8 @@ class PairedStudent:
     """Every second prompt of the window with two answers, the given one and the student's own; the others wait.
 
     As many sequences a step as with any other sampler. The given answers are the teacher's and stay so as `source`.
-    DistiLLM-2 (arXiv 2503.07067) samples the student's side for an epoch beforehand; here it is fresh at each step.
+    Source: DistiLLM-2, arXiv 2503.07067, which samples the student's side for an epoch beforehand; here it is fresh
+    at each step.
     """
 
     def __init__(self, source: str = "teacher", *, temperature: float = 1.0):

@@ -29,7 +29,10 @@ from methods.teachers.top_k import TopK, linear_top_k_divergence
 
 @component("divergence", "cross-entropy")
 def cross_entropy(rows: Rows, **options: Any) -> RowLoss:
-    """-log q(label): of the labels alone, whatever the teacher says."""
+    """-log q(label): of the labels alone, whatever the teacher says.
+
+    Source: supervised fine-tuning, the survey, arXiv 2402.13116, section 3.2.1.
+    """
     return linear_cross_entropy(rows.hidden, rows.head, rows.labels, **options)
 
 
@@ -108,7 +111,10 @@ class Divergence(Term):
 @component("term", "next-token")
 @dataclass(eq=False)
 class NextToken(Term):
-    """-log q(label): mean over the completion tokens of the window, those of some `sources` where they are named."""
+    """-log q(label): mean over the completion tokens of the window, those of some `sources` where they are named.
+
+    Source: supervised fine-tuning, the survey, arXiv 2402.13116, section 3.2.1.
+    """
 
     weight: Weight = 1.0
     sources: Sequence[str] = ()

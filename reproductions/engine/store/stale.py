@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods import fingerprints
 from reproductions.engine.errors import KDError
@@ -34,14 +35,22 @@ class Stale:
     components: Mapping[str, str]
 
     def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+    @property
+    def what(self) -> str:
+        """What is wrong and what to do, in a sentence."""
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
-        return f"{self.file}: {seeds}: made before {', '.join(self.components)} behaved as now"
+        lines = "; ".join(f"{name}: {{'{then}': <the reason>}}" for name, then in self.components.items())
+        return (
+            f"{seeds}: made before {', '.join(self.components)} behaved as now; make them again, or say in "
+            f"{SAID} why they stay: {lines}"
+        )
 
 
 def stale_results(root: Path | None = None, figures: Path | None = None) -> list[Stale]:
     """Every recorded run whose components behave otherwise now, arm by arm. `figures`: methods/fingerprints.json."""
-    files = sorted((root or RESULTS).glob("*/*.json"))
-    return [found for file in files for found in stale_in(file, figures)]
+    return [found for file in _files(root) for found in stale_in(file, figures)]
 
 
 def stale_in(file: Path, figures: Path | None = None) -> list[Stale]:
@@ -68,24 +77,32 @@ def said(root: Path | None = None) -> dict[str, dict[str, str]]:
     return _read(root or RESULTS)[0]
 
 
-def problems(root: Path | None = None, figures: Path | None = None) -> list[str]:
-    """What is stale and not said, and what is said and not stale, a sentence each; [] where all is well."""
+def unsaid(files: Iterable[Path], root: Path | None = None, figures: Path | None = None) -> list[Stale]:
+    """What is stale in these arms' files and not said, with what to do about it in `str`."""
+    reasons = said(root)
+    found = []
+    for item in (one for file in files for one in stale_in(file, figures)):
+        left = {name: then for name, then in item.components.items() if then not in reasons.get(name, {})}
+        if left:
+            found.append(Stale(item.file, item.seeds, left))
+    return found
+
+
+def idle(root: Path | None = None, figures: Path | None = None) -> list[CatalogError]:
+    """What is said of runs that are not there, or not stale, each with its line."""
     reasons, lines = _read(root or RESULTS)
-    found = stale_results(root, figures)
-    unsaid = [
-        f"{item}; make them again, or say in {SAID} why they stay: {name}: {{'{then}': <the reason>}}"
-        for item in found
-        for name, then in item.components.items()
-        if then not in reasons.get(name, {})
-    ]
-    needed = {(name, then) for item in found for name, then in item.components.items()}
-    idle = [
-        str(lines.error(f"no recorded run was made with {name} as {then}: take it out", name, then))
+    needed = {part for item in stale_results(root, figures) for part in item.components.items()}
+    return [
+        lines.error(f"no recorded run was made with {name} as {then}: take it out", name, then)
         for name, by_then in reasons.items()
         for then in by_then
         if (name, then) not in needed
     ]
-    return unsaid + idle
+
+
+def problems(root: Path | None = None, figures: Path | None = None) -> list[str]:
+    """What is stale and not said, and what is said and not stale, a sentence each; [] where all is well."""
+    return [*map(str, unsaid(_files(root), root, figures)), *map(str, idle(root, figures))]
 
 
 def notes(files: Iterable[Path], root: Path | None = None, figures: Path | None = None) -> list[str]:
@@ -105,11 +122,15 @@ def notes(files: Iterable[Path], root: Path | None = None, figures: Path | None 
     ]
 
 
+def _files(root: Path | None) -> list[Path]:
+    return sorted((root or RESULTS).glob("*/*.json"))
+
+
 def _read(root: Path) -> tuple[dict[str, dict[str, str]], Lines]:
     data, lines = read_yaml_with_lines(root / SAID)
     known = set(fingerprints.recorded())
     for name, by_then in data.items():
-        if name not in known and not str(name).count("/") == 1:
+        if name not in known and name.count("/") != 1:  # one that is gone may still have recorded runs
             raise lines.error(f'"{name}" is no component{nearest(str(name), known)}: write slot/name', name)
         if not isinstance(by_then, dict) or not by_then:
             raise lines.error(f"{name} needs lines of <fingerprint>: <the reason why the runs stay>", name)

@@ -67,7 +67,8 @@ def test_a_component_that_behaves_otherwise_makes_results_stale(folder, monkeypa
     assert found == [
         (
             f"reproductions/results/arithmetic/{path.name}",
-            "seeds 0, 1, 2, 3, 4: made before trainer/latent-reasoning behaved as now; make them again",
+            "seeds 0, 1, 2, 3, 4: made before trainer/latent-reasoning behaved as now; make them again, or say in "
+            "stale.yaml why they stay: trainer/latent-reasoning: {'00000000': <the reason>}",
         )
     ]
     catalog = load_catalog()
