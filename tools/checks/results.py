@@ -94,7 +94,10 @@ def stale(paths: Iterable[Path]) -> Iterator[Found]:
             unsaid = [name for name, then in item.components.items() if then not in reasons.get(name, {})]
             if unsaid:
                 seeds = ", ".join(map(str, item.seeds))
-                yield relative(path), f"seeds {seeds}: made before {', '.join(unsaid)} behaved as now; make them again"
+                yield (
+                    relative(path),
+                    f"seeds {seeds}: made before {', '.join(unsaid)} behaved as now; make them again",
+                )
 
 
 def changed_claims(plan: Plan) -> Iterator[Found]:
