@@ -47,7 +47,7 @@ def distil(config: Config, report: Report, say: Say = to_stderr) -> dict[str, An
     finished = _finished(config)
     if finished is not None:
         return finished
-    with state.working_on(config.output, say, config.budget["steps"]):
+    with state.working_on(config.output, say):
         finished = _finished(config)  # by another process, since
         return _distil(config, report, say) if finished is None else finished
 
@@ -96,7 +96,7 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
     trainer.add_callback(clock)
     for name in state.drop_broken(output) if trainer.is_world_process_zero() else ():
         say(f"{name} was not written to its end, and is taken for none")
-    checkpoint = state.newest_checkpoint(output, budget["steps"])
+    checkpoint = state.newest_checkpoint(output)
     if checkpoint is not None:
         say(f"going on from step {state.step_of(checkpoint)}")
     try:

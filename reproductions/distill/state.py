@@ -22,7 +22,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
-def working_on(output: Path, say: Callable[[str], None], steps: int) -> Iterator[None]:
+def working_on(output: Path, say: Callable[[str], None]) -> Iterator[None]:
     """The one training that writes into this folder; SIGTERM and SIGHUP end it as Ctrl-C does, with a sentence.
 
     Raises KDError where another process is at it, and in one sentence where the disk is full.
@@ -40,7 +40,7 @@ def working_on(output: Path, say: Callable[[str], None], steps: int) -> Iterator
             try:
                 yield
             except KeyboardInterrupt:
-                found = newest_checkpoint(output, steps)
+                found = newest_checkpoint(output)
                 where = f"step {step_of(found)}" if found else "the beginning"
                 say(f"stopped; the same command goes on from {where}")
                 raise
@@ -54,7 +54,7 @@ def working_on(output: Path, say: Callable[[str], None], steps: int) -> Iterator
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt inside."""
+    """SIGTERM and SIGHUP raise KeyboardInterrupt inside; one that is ignored (nohup) stays ignored."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -62,6 +62,8 @@ def terminable() -> Iterator[None]:
     previous = {}
     try:
         for name in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(name) is signal.SIG_IGN:
+                continue
             previous[name] = signal.signal(name, interrupt)
     except ValueError:
         previous.clear()  # not the main thread: the caller deals with signals
@@ -117,10 +119,10 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def newest_checkpoint(output: Path, steps: int) -> Path | None:
-    """The newest whole checkpoint before the last of the steps."""
+def newest_checkpoint(output: Path) -> Path | None:
+    """The newest whole checkpoint."""
     found = sorted(checkpoints_in(output), key=step_of, reverse=True)
-    return next((path for path in found if step_of(path) < steps and is_whole(path)), None)
+    return next((path for path in found if is_whole(path)), None)
 
 
 def drop_broken(output: Path) -> list[str]:

@@ -89,6 +89,7 @@ def test_killed_while_the_student_is_saved(folder, monkeypatch, method):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(run, "_save", killed)
         made(path)
+    assert [path.name for path in (folder / "run" / STATE).glob("checkpoint-*")] == ["checkpoint-2"]
     assert made(path)["steps"] == 3
 
 
@@ -102,6 +103,15 @@ def test_a_signal_ends_it_like_ctrl_c(folder, stopped, capsys, number):
     assert signal.getsignal(number) is before
     record, heard = said(path)
     assert record["steps"] == 4 and heard == ["going on from step 2"]
+
+
+def test_a_closed_terminal_does_not_end_what_was_started_by_nohup(folder, stopped):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopped(at=3, how=lambda _: os.kill(os.getpid(), signal.SIGHUP)):
+            assert made(config_of(folder))["steps"] == 4
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_two_at_a_time_is_one_too_many(folder, stopped):
