@@ -88,7 +88,7 @@ def test_plain_values_become_options(make, verb):
     values = {name: name.lower() for name in OPTIONS[verb]}
     assert make(verb, *(f"{name}={value}" for name, value in values.items())) == expected(verb, values)
     assert make(verb) == [verb], "what is not given is left out"
-    assert make(verb, "ARGS=--json  --replace") == [verb, "--json", "--replace"]
+    assert make(verb, "ARGS=--json  --fresh") == [verb, "--json", "--fresh"]
 
 
 @pytest.mark.parametrize("typed", HOSTILE)

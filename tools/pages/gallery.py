@@ -63,11 +63,12 @@ def settings(entry: Component) -> str:
 def _entry(entry: Component, used: Used, fingerprint: str | None) -> Iterator[str]:
     path = _path(entry)
     place = f'<a id="{entry.slot}-{entry.name}"></a>'
-    yield f"- {place}**{code(entry.name)}** {code(settings(entry))}".rstrip()
-    yield f"  {md(entry.summary)} [{code(f'{path}: {entry.attribute}')}]({path}#L{entry.line})"
+    yield f"- {place}**{code(entry.name)}** {code(settings(entry))}".rstrip() + "<br>"
+    summary = _SOURCE.sub("", entry.summary).rstrip()
+    yield f"  {prose(summary)} [{code(f'{path}: {entry.attribute}')}]({path}#L{entry.line})<br>"
     source = _SOURCE.search(entry.doc)
     if source:
-        yield f"  *{md(source[1])}*"
+        yield f"  *{prose(source[1])}*<br>"
     recipes = used.get((entry.slot, entry.name), [])
     named = [f"[{md(name)}](recipes/{link(name)}.yaml)" for name in recipes[:NAMED]]
     more = f" and {len(recipes) - NAMED} more" if len(recipes) > NAMED else ""
@@ -75,6 +76,15 @@ def _entry(entry: Component, used: Used, fingerprint: str | None) -> Iterator[st
     parts += [f"Fingerprint {code(fingerprint)}."] if fingerprint else []
     if parts:
         yield f"  <sub>{' '.join(parts)}</sub>"
+
+
+def prose(text: str) -> str:
+    """A docstring's text; what stands there between backticks is code here too."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick of its own
+        return md(text)
+    # `md` drops blanks at the ends, which are wanted here: two signs hold them and go again.
+    return "".join(code(part) if place % 2 else md(f"|{part}|")[2:-2] for place, part in enumerate(parts))
 
 
 def _path(entry: Component) -> str:

@@ -184,23 +184,21 @@ def _scale(scale: ScaleRow) -> Iterator[str]:
     stands = f", teacher: {code(scale.stands_in)}" if scale.stands_in else ""
     yield f"Testbed {bed}{stands}, {scale.seeds} seeds.{'' if scale.recorded else ' Not run yet.'}"
     if scale.made:
-        yield f"Made on {md(scale.made)}. An arm's name leads to its raw figures."
+        yield f"Made on {md(scale.made)}."
+    yield ""
+    raw = "; its name leads to its raw figures" if scale.recorded else ""
+    yield f"What each arm computes, in the words of its [components]({UP}methods/GALLERY.md){raw}:"
     yield ""
     by_name = {metric.name: metric for metric in scale.metrics}
     shown = [by_name[name] for name in scale.headline if name in by_name]
-    recipes = any(arm.recipe for arm in scale.arms)
-    head = ["arm", "role", *(["what it computes"] if recipes else [])]
-    head += [f"{md(metric.title)} {'↑' if metric.higher_is_better else '↓'}" for metric in shown]
-    rows = [
-        [
-            f"{_arm(scale, arm)}<br><sub>{md(arm.title)}</sub>",
-            md(arm.role),
-            *([code(arm.recipe)] if recipes else []),
-            *(_figure(arm, metric.name) for metric in shown),
-        ]
-        for arm in scale.arms
-    ]
-    yield from table(head, rows, right=range(len(head) - len(shown), len(head)))
+    for arm in scale.arms:
+        computes = f"<br>{code(arm.recipe)}" if arm.recipe else ""
+        yield f"- {_arm(scale, arm)} ({md(arm.role)}): {md(arm.title)}{computes}"
+    yield ""
+    if shown:
+        head = ["arm", *(f"{md(metric.title)} {'↑' if metric.higher_is_better else '↓'}" for metric in shown)]
+        rows = [[md(arm.name), *(_figure(arm, metric.name) for metric in shown)] for arm in scale.arms]
+        yield from table(head, rows, right=range(1, len(head)))
     rest = [metric for metric in scale.metrics if metric not in shown]
     if rest:
         yield ""

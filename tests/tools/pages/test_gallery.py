@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+
+import pytest
 
 from methods import fingerprints
 from methods.recipe import recipe_ids
@@ -31,6 +34,24 @@ def test_an_entry_has_name_settings_summary_source_and_link():
     assert "<sub>Recipes: [akl](recipes/akl.yaml)." in text
     assert "*Wu et al., 2404.02657, eq. 5.*" in text
     assert "## sampler" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain | text", "plain \\| text"),
+        ("the share `a|b` of *x*", "the share `a|b` of \\*x\\*"),
+        ("`first` and `last`", "`first` and `last`"),
+        ("one ` alone", "one \\` alone"),
+    ],
+)
+def test_what_stands_between_backticks_is_code(text, shown):
+    assert gallery.prose(text) == shown
+
+
+def test_a_source_within_the_first_sentence_is_told_once():
+    text = gallery.page([replace(ENTRY, doc="KL(p || q). Source: Ko et al., 2402.03898.")])
+    assert text.count("Ko et al.") == 1 and "KL(p \\|\\| q). [`losses" in text
 
 
 def test_every_component_of_the_library_is_in_it_with_its_fingerprint_and_a_file_that_is_there():

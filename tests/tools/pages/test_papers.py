@@ -45,9 +45,11 @@ def test_arms_figures_budgets_and_what_stood_in_are_told(page):
     bed = "Testbed [`pronunciation`](../../reproductions/testbeds/pronunciation.yaml), teacher: `world`, 5 seeds."
     assert bed in page and "The teacher (`world`) is a small model taught a task from scratch" in page
     raw = "../../reproductions/results/pronunciation/0123456789abcdef.json"
-    assert f"| **[minillm]({raw})**<br><sub>MiniLLM</sub> | method | `terms: [reverse-kl]` | 61.5" in page
+    assert f"- **[minillm]({raw})** (method): MiniLLM<br>`terms: [reverse-kl]`\n" in page
+    assert "[components](../../methods/GALLERY.md); its name leads to its raw figures" in page
+    assert "\n| minillm | 61.5" in page
     assert "paper 24.6" in page and "| minillm | 114k | 0 | 2.5M | 9.1 | 13.1 | 2.0 % | - |" in page
-    assert "| **late**<br><sub>Never run</sub> | baseline |  | - |" in page
+    assert "- **late** (baseline): Never run\n" in page and "| late | - |" in page
     assert "| minillm | 40 | 61.5 |" in page  # the learning curve
 
 
