@@ -18,7 +18,6 @@ _DAY = re.compile(r"20\d\d-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", re.ASCII)
 _ARXIV = re.compile(r"\d\d(0[1-9]|1[0-2])\.\d{4,5}", re.ASCII)
 _LINK = re.compile(r"(?=[!-~]+\Z)https://[A-Za-z0-9.-]+(:\d+)?(/[^\s<>\"'`()\[\]{}|\\]*)?", re.ASCII)
 _LICENCE = re.compile(r"none|[A-Za-z0-9][A-Za-z0-9.+-]*( (AND|OR) [A-Za-z0-9][A-Za-z0-9.+-]*)*", re.ASCII)
-_METHOD = re.compile(r"methods(\.[a-z_][a-z0-9_]*)+\.[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 class Fields:
@@ -179,4 +178,3 @@ _well_formed_day = _pattern(_DAY, 'a day like "2026-11-22"')
 arxiv_id = _pattern(_ARXIV, 'an arXiv id like "2306.08543", without version')
 link = _pattern(_LINK, "an https link without spaces, quotes or brackets")
 licence = _pattern(_LICENCE, 'an SPDX licence id like "Apache-2.0", or "none" where the repository has none')
-dotted_path = _pattern(_METHOD, 'a dotted path like "methods.trainers.policy.PolicyDistiller"')

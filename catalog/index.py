@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from catalog.reader import Lines
 
 _TUPLES = ("authors", "code", "data", "teacher_terms", "corrections", "sources", "owes")
+RECIPES = Path(__file__).resolve().parent.parent / "methods" / "recipes"
 _SOURCES = ("cache", "errors", "fields", "index", "model", "reader", "records")
 
 
@@ -92,6 +93,7 @@ def _load(root: Path, compiled: _Compiled) -> Catalog:
             by_arxiv[paper.arxiv] = paper.id
         papers[paper.id] = paper
     _check_successors(root, papers)
+    _check_methods(root, papers)
     return Catalog(taxonomy, teachers, papers)
 
 
@@ -115,6 +117,15 @@ def _check_successors(root: Path, papers: dict[str, Paper]) -> None:
                 raise _lines(root, paper).error(f"superseded in a circle: {circle}", "superseded_by")
             seen.append(successor)
             successor = papers[successor].superseded_by
+
+
+def _check_methods(root: Path, papers: dict[str, Paper]) -> None:
+    """A record's method is a recipe that is there. Only the folder's names are read."""
+    named = [paper for paper in papers.values() if paper.method is not None]
+    known = {name.removesuffix(".yaml") for name in os.listdir(RECIPES)} if named else set()  # noqa: PTH208
+    for paper in named:
+        if paper.method not in known:
+            one_of(str(paper.method), sorted(known), "recipe", _lines(root, paper), "method")
 
 
 def _lines(root: Path, paper: Paper) -> Lines:

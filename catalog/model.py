@@ -73,6 +73,7 @@ class Paper:
     `distils` is False where no knowledge passes from a teacher (or the model itself) into a student: the list names
     the paper, its pieces would not be a distillation method. `sources` are where the record's facts were seen;
     `corrections` say where it departs from the list it was taken from; `owes` is what it still lacks.
+    `method` is the id of a recipe, methods/recipes/<id>.yaml.
     """
 
     id: str

@@ -106,7 +106,7 @@ def load_paper(
         basis=record.choice("basis", BASES, required=False),
         teacher_terms=record.many("teacher_terms", lambda value: fields.member(value, teachers, "teacher")),
         objective=record.take("objective", fields.one_line, required=False),
-        method=record.take("method", fields.dotted_path, required=False),
+        method=record.take("method", fields.identifier, required=False),
         superseded_by=record.take("superseded_by", fields.identifier, required=False),
         note=record.take("note", fields.one_line, required=False),
         corrections=record.many("corrections", fields.one_line),

@@ -40,17 +40,37 @@ class Asked:
 
 
 class Surroundings(Protocol):
-    """What a method finds where it is run."""
+    """What a method finds where it is run. What is made once is made by surroundings of the same kind."""
 
-    seed: int
-    training: Mapping[str, Any]  # arguments of the training that is wanted, by name
-    start: Mapping[str, Any]  # what the student is made from, as plain data
-    tokenizer: PreTrainedTokenizerBase
-    prompt_tokens: int  # limits of a row's two sides, in the student's tokens
-    completion_tokens: int
-    pair_limits: tuple[int | None, int | None]  # of a row in the student's and in the teacher's tokens
+    @property
+    def seed(self) -> int:
+        """Of the training."""
 
-    def student(self) -> PreTrainedModel:
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """Arguments of the training that is wanted, by name."""
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """What the student is made from, as plain data."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The student's."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The limit of a row's prompt, in the student's tokens."""
+
+    @property
+    def completion_tokens(self) -> int:
+        """The limit of a row's completion and of a rollout, with EOS."""
+
+    @property
+    def pair_limits(self) -> tuple[int, ...]:
+        """Limits of a row in the student's and in the teacher's tokens, () for none."""
+
+    def student(self) -> Any:
         """The student to train, under an adapter where one is wanted."""
 
     def teacher(self, name: str) -> Asked:
@@ -65,11 +85,11 @@ class Surroundings(Protocol):
     def arguments(self, config_class: type, **more: Any) -> Any:
         """Training arguments of a class, with `more` among them."""
 
-    def keep(self, kind: str, key: Mapping[str, Any], make: Callable[[Surroundings], Any]) -> Any:
+    def keep(self, kind: str, key: Mapping[str, Any], make: Callable[[Any], Any]) -> Any:
         """Plain data made once, by surroundings of their own."""
 
     def keep_module(
-        self, kind: str, key: Mapping[str, Any], make: Callable[[Surroundings], Any], read: Callable[..., Any]
+        self, kind: str, key: Mapping[str, Any], make: Callable[[Any], Any], read: Callable[..., Any]
     ) -> Any:
         """A module made once, likewise; `read` makes it from its folder."""
 
@@ -197,9 +217,12 @@ def encoded_pairs(
     from methods.tokenizers.text_pairs import encode_pairs
 
     parts = [rows.select(range(i, min(i + PIECE, len(rows)))) for i in range(0, len(rows), PIECE)]
-    limits = {"max_length": max_length, "teacher_max_length": teacher_max_length}
+    both = tokenizer, teacher_tokenizer
     return concatenate_datasets(
-        [encode_pairs(part, tokenizer, teacher_tokenizer, **limits) for part in parts]
+        [
+            encode_pairs(part, *both, max_length=max_length, teacher_max_length=teacher_max_length)
+            for part in parts
+        ]
     )
 
 

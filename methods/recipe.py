@@ -20,7 +20,9 @@ from typing import Any
 
 import yaml
 
+from methods.data_tree import canonical_data
 from methods.registry import RegistryError, canonical, canonical_settings, find, near, plain
+from methods.trees import below, known_keys, text
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
 METHOD_KEYS = ("trainer", "teacher", "data", "terms", "sampler", "gradient_balance")
@@ -36,7 +38,6 @@ TERM_DEFAULTS: Mapping[str, Any] = {
     "row_settings": None,
 }
 SOURCES = ("data", "teacher", "student")
-DATA_ROOTS = ("train", "teacher_train")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _read(path: Path) -> Recipe:
     try:
         if not isinstance(data, dict) or not isinstance(data.get("title"), str):
             raise RegistryError("a recipe is a mapping with a title")
-        _known_keys(data, RECIPE_KEYS, "a recipe")
+        known_keys(data, RECIPE_KEYS, "a recipe")
         settings = data.get("settings") or {}
         tree = {name: value for name, value in data.items() if name in METHOD_KEYS}
         recipe = Recipe(
@@ -174,27 +175,27 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
 
     `steps` are data steps by name. Raises RegistryError whose `path` leads to what is wrong.
     """
-    _known_keys(tree, METHOD_KEYS, "a method")
-    trainer = _below("trainer", canonical, "trainer", tree.get("trainer") or "distillation")
+    known_keys(tree, METHOD_KEYS, "a method")
+    trainer = below("trainer", canonical, "trainer", tree.get("trainer") or "distillation")
     made: dict[str, Any] = {
         "trainer": trainer,
-        "data": _below("data", canonical_data, tree.get("data"), steps or {}),
+        "data": below("data", canonical_data, tree.get("data"), steps or {}),
     }
     teachers = tree.get("teacher", "main")
     teachers = [] if teachers is None else teachers if isinstance(teachers, list) else [teachers]
-    made["teachers"] = [_below("teacher", _name, name, "a teacher") for name in teachers]
+    made["teachers"] = [below("teacher", text, name, "a teacher") for name in teachers]
     terms = tree.get("terms")
     if trainer["name"] == "distillation":
         if not isinstance(terms, list) or not terms:
             raise RegistryError("a method needs terms: a list of what its loss is made of", "terms")
-        parts = [_below(("terms", n), canonical_term, term) for n, term in enumerate(terms)]
+        parts = [below(("terms", n), canonical_term, term) for n, term in enumerate(terms)]
         made["terms"] = [part for part in parts if part.get("weight") != 0]  # a term of weight zero is none
         if not made["terms"]:
             raise RegistryError("every term has the weight zero", "terms")
     elif terms is not None:
         raise RegistryError(f"the trainer {trainer['name']} has a loss of its own: no terms", "terms")
     if tree.get("sampler") is not None:
-        made["sampler"] = _below("sampler", canonical, "sampler", tree["sampler"])
+        made["sampler"] = below("sampler", canonical, "sampler", tree["sampler"])
     balance = tree.get("gradient_balance", False)
     if not isinstance(balance, bool):
         raise RegistryError('"gradient_balance" must be true or false', "gradient_balance")
@@ -209,9 +210,9 @@ def canonical_term(tree: Any) -> dict[str, Any]:
         raise RegistryError("a term is a mapping with a divergence or a term: {divergence: forward-kl}")
     if "term" in tree:
         settings = {name: value for name, value in tree.items() if name != "term"}
-        made = _below("term", canonical, "term", {"name": tree["term"], **settings}, strip=True)
+        made = below("term", canonical, "term", {"name": tree["term"], **settings}, strip=True)
         return {"term": made.pop("name"), **made}
-    entry = _below("divergence", find, "divergence", tree["divergence"])
+    entry = below("divergence", find, "divergence", tree["divergence"])
     own = {name: value for name, value in tree.items() if name != "divergence" and name not in TERM_DEFAULTS}
     made = {"divergence": entry.name, **canonical_settings(entry, own)}
     for name, default in TERM_DEFAULTS.items():
@@ -223,7 +224,7 @@ def canonical_term(tree: Any) -> dict[str, Any]:
 
 def _term_part(name: str, value: Any) -> Any:
     if name == "weight" and isinstance(value, Mapping):
-        made = _below(
+        made = below(
             name, canonical, "schedule", {"name": value.get("schedule"), **_without(value, "schedule")}
         )
         return {"schedule": made.pop("name"), **made}
@@ -242,94 +243,7 @@ def _term_part(name: str, value: Any) -> Any:
                     f'no source "{source}"{near(str(source), SOURCES)}; known: {", ".join(SOURCES)}', name
                 )
         return sorted(value) if isinstance(value, list) else [value]
-    return None if value is None else _below(name, canonical, name.replace("_", "-"), value)
-
-
-def canonical_data(tree: Any, steps: Mapping[str, Any], around: tuple[str, ...] = ()) -> Any:
-    """Where rows come from: a root such as "train", or a step over other rows; named steps are written out."""
-    if tree is None:
-        return "train"
-    if isinstance(tree, str):
-        name = tree.removeprefix("testbed.")
-        if name in steps and name not in around:
-            return _below((), canonical_data, steps[name], steps, (*around, name))
-        if name in around:
-            raise RegistryError(f'the data step "{name}" is made of itself')
-        if name.isidentifier() and (name in DATA_ROOTS or tree.startswith("testbed.")):
-            return name
-        known = [*DATA_ROOTS, *steps]
-        raise RegistryError(f'no rows are called "{tree}"{near(tree, known)}; known: {", ".join(known)}')
-    if not isinstance(tree, Mapping):
-        raise RegistryError("data are a name, or a mapping with one of from, use, join, mix")
-    kinds = [kind for kind in ("from", "use", "join", "mix") if kind in tree]
-    if len(kinds) != 1:
-        raise RegistryError("data are a name, or a mapping with one of from, use, join, mix")
-    return {"from": _cut, "use": _use, "join": _join, "mix": _mix}[kinds[0]](tree, steps, around)
-
-
-def _cut(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> Any:
-    """The first so many rows, or a share of them."""
-    _known_keys(tree, ("from", "first", "share"), "data from other rows")
-    rows = _below("from", canonical_data, tree["from"], steps, around)
-    made: dict[str, Any] = {"from": rows}
-    if tree.get("first") is not None:
-        if type(tree["first"]) is not int or tree["first"] < 1:
-            raise RegistryError('"first" must be a whole number of 1 or more', "first")
-        made["first"] = tree["first"]
-    if tree.get("share") is not None:
-        if not isinstance(tree["share"], int | float) or not 0 < tree["share"] <= 1:
-            raise RegistryError('"share" must be a number above 0 and at most 1', "share")
-        if tree["share"] != 1:
-            made["share"] = float(tree["share"])
-    return rows if len(made) == 1 else made
-
-
-def _use(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> dict[str, Any]:
-    """A registered step over rows, with its teacher."""
-    settings = {name: value for name, value in tree.items() if name not in ("use", "of", "teacher")}
-    made = _below("use", canonical, "data", {"name": tree["use"], **settings}, strip=True)
-    made = {"use": made.pop("name"), **made}
-    rows = _below("of", canonical_data, tree.get("of"), steps, around)
-    if rows != "train":
-        made["of"] = rows
-    teacher = tree.get("teacher", "main")
-    if teacher != "main":
-        made["teacher"] = _below("teacher", _name, teacher, "a teacher")
-    return made
-
-
-def _join(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> dict[str, Any]:
-    """Completions made of several columns one after the other: `rows.column`, or `column` of the training rows."""
-    _known_keys(tree, ("join", "of"), "joined data")
-    columns = tree["join"]
-    if not isinstance(columns, list) or not columns or not all(isinstance(name, str) for name in columns):
-        raise RegistryError('"join" must be a list of columns', "join")
-    made = []
-    for place, name in enumerate(columns):
-        rows, _, column = name.rpartition(".")
-        source = _below(("join", place), canonical_data, rows or tree.get("of"), steps, around)
-        made.append(column if source == "train" else {"rows": source, "column": column})
-    return {"join": made}
-
-
-def _mix(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> dict[str, Any]:
-    """Rows of several sources together, each with a prefix before its prompts and a weight in the loss."""
-    _known_keys(tree, ("mix",), "mixed data")
-    if not isinstance(tree["mix"], list) or not tree["mix"]:
-        raise RegistryError('"mix" must be a list of mappings', "mix")
-    parts = []
-    for place, part in enumerate(tree["mix"]):
-        where = ("mix", place)
-        if not isinstance(part, Mapping):
-            raise RegistryError('a part of "mix" is a mapping: {data: ..., prefix: ..., weight: ...}', *where)
-        _below(where, _known_keys, part, ("data", "prefix", "weight"), "a part of a mixture")
-        made = {"data": _below((*where, "data"), canonical_data, part.get("data"), steps, around)}
-        if part.get("prefix"):
-            made["prefix"] = _below((*where, "prefix"), _name, part["prefix"], "a prefix")
-        if part.get("weight", 1) != 1:
-            made["weight"] = float(part["weight"])
-        parts.append(made)
-    return {"mix": parts}
+    return None if value is None else below(name, canonical, name.replace("_", "-"), value)
 
 
 def teachers_of(method: Mapping[str, Any]) -> list[str]:
@@ -378,35 +292,5 @@ def components_of(method: Mapping[str, Any]) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def _known_keys(tree: Mapping[str, Any], known: Iterable[str], what: str) -> None:
-    for name in tree:
-        if name not in tuple(known):
-            raise RegistryError(
-                f'{what} has no "{name}"{near(str(name), tuple(known))}; known: {", ".join(known)}', name
-            )
-
-
-def _name(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise RegistryError(f"{what} is a text, not {value!r}")
-    return value
-
-
 def _without(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key != name}
-
-
-def _below(where: Any, function: Any, *arguments: Any, strip: bool = False) -> Any:
-    """What `function` gives; an error of it is told from `where` on. `strip`: its own path is the mapping's here."""
-    steps = where if isinstance(where, tuple) else (where,)
-    try:
-        return function(*arguments)
-    except RegistryError as error:
-        inside = error.path != ("name",) and strip
-        raise (
-            error
-            if inside
-            else error.below(*steps)
-            if error.path != ("name",)
-            else RegistryError(str(error), *steps)
-        ) from None

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -109,10 +110,27 @@ def component(slot: str, name: str) -> Callable[[Decorated], Decorated]:
         raise MethodError(f'no slot "{slot}"{near(slot, SLOTS)}')
 
     def register(made: Decorated) -> Decorated:
+        other = _made.get((slot, name), made)
+        if other.__module__ != made.__module__:
+            raise MethodError(f'two {slot}s are called "{name}": {other.__module__} and {made.__module__}')
         _made[slot, name] = made
         return made
 
     return register
+
+
+@contextmanager
+def registered(slot: str, name: str, made: Any) -> Iterator[None]:
+    """For a while: a component of a measurement's or a test's own, or another in the place of one of the library."""
+    before = _made.get((slot, name))
+    _made[slot, name] = made
+    try:
+        yield
+    finally:
+        if before is None:
+            del _made[slot, name]
+        else:
+            _made[slot, name] = before
 
 
 def near(name: str, known: Collection[str]) -> str:
@@ -146,6 +164,17 @@ def components() -> Mapping[tuple[str, str], Component]:
 def names(slot: str) -> list[str]:
     """The names in a slot, those registered from outside the library among them."""
     return sorted({name for where, name in [*components(), *_made] if where == slot})
+
+
+def registered_by(module: str) -> list[tuple[str, str]]:
+    """(slot, name) of what an imported module registered."""
+    return [key for key, made in _made.items() if made.__module__ == module]
+
+
+def forget(module: str) -> None:
+    """Takes out what a module registered: it is imported again, or cannot be used."""
+    for key in registered_by(module):
+        del _made[key]
 
 
 def find(slot: str, name: Any) -> Component:
@@ -207,6 +236,8 @@ def canonical_settings(entry: Component, settings: Mapping[str, Any]) -> dict[st
             _check_kind(entry, parameter, value)
             if isinstance(value, int) and not isinstance(value, bool) and parameter.kind.startswith("float"):
                 value = float(value)
+            if name == "divergence" and isinstance(value, str):
+                value = value.replace("-", "_")  # one form, the one that recorded keys are made of
         default = parameter.default
         if (
             parameter.required
@@ -251,7 +282,7 @@ def plain(value: Any) -> Any:
 
 def _check_kind(entry: Component, parameter: Parameter, value: Any) -> None:
     """A number where a number is wanted, and so on; annotations that say more are the component's own to check."""
-    allowed = [part.strip() for part in parameter.kind.split("|")]
+    allowed = [part.strip() for part in parameter.kind.replace("Weight", "float").split("|")]
     known = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,), "None": (type(None),)}
     if not parameter.kind or any(part not in known for part in allowed):
         return

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,25 +31,31 @@ class Parts:
     def __init__(self, kind: str, package: str, context: Collection[str] = ()) -> None:
         self.kind, self.package, self.context = kind, package, frozenset(context)
         self._made: dict[str, type] = {}
+        self._imported = False
 
     def register(self, name: str) -> Callable[[Part], Part]:
         """Registers a class under a kebab-case name; returns it unchanged."""
 
         def keep(made: Part) -> Part:
-            if self._made.get(name, made) is not made:
-                raise KDError(f'two {self.kind}s are called "{name}"')
+            other = self._made.get(name, made)
+            if other is not made and other.__module__ != made.__module__:
+                raise KDError(
+                    f'two {self.kind}s are called "{name}": {other.__module__} and {made.__module__}'
+                )
             self._made[name] = made
             return made
 
         return keep
 
-    @cached_property
+    @property
     def all(self) -> Mapping[str, type]:
-        """Every class, by name; imports the modules that register one."""
-        folder = Path(str(importlib.import_module(self.package).__path__[0]))
-        for path in sorted(folder.glob("*.py")):
-            if f"@{self.kind}(" in path.read_text(encoding="utf-8"):
-                importlib.import_module(f"{self.package}.{path.stem}")
+        """Every class, by name; imports the modules that register one. A paper's own Python may add to them."""
+        if not self._imported:
+            self._imported = True
+            folder = Path(str(importlib.import_module(self.package).__path__[0]))
+            for path in sorted(folder.glob("*.py")):
+                if f"@{self.kind}(" in path.read_text(encoding="utf-8"):
+                    importlib.import_module(f"{self.package}.{path.stem}")
         return dict(sorted(self._made.items()))
 
     def find(self, name: Any) -> type:

@@ -110,6 +110,7 @@ class ChunkLikelihood(PairTerm):
         self._boundary: tuple[
             Tensor, ...
         ] = ()  # (V,) bool of both sides: ids that begin a word or end the text
+        self.divergence = self.divergence.replace("-", "_")
         if self.divergence not in CHUNK_DIVERGENCES:
             raise MethodError(f"unknown divergence of chunks {self.divergence!r}; one of {CHUNK_DIVERGENCES}")
         if not 0 <= self.threshold < 1:
@@ -188,6 +189,7 @@ class MergedChunks(PairTerm):
     merge: str = "first"
 
     def __post_init__(self) -> None:
+        self.divergence = self.divergence.replace("-", "_")
         check_divergence(self.divergence, self.teacher_weight)
         if self.merge not in ("first", "last"):
             raise MethodError(f"unknown merge {self.merge!r}; one of first, last")
@@ -242,6 +244,7 @@ class ContinuationUnits(PairTerm):
     units: bool = True
 
     def __post_init__(self) -> None:
+        self.divergence = self.divergence.replace("-", "_")
         check_divergence(self.divergence, self.teacher_weight)
 
     def count(self, batch: Mapping[str, Any]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from methods.modeling.sharding import gathered
 from methods.slots.samplers import Comparison, Example, Sampler, Step
 from methods.slots.targets import linear
 from methods.teachers.store import TeacherStore
+from methods.trainers.trl_compat import through_wrapper
 from methods.trainers.views import TextPairs
 
 VALIDATION_ROWS = 256  # measured together
@@ -149,7 +150,7 @@ class Sampling:
         core = core_model(student)
         with trainer.accelerator.autocast():
             with _evaluating(student):
-                hidden, _ = trainer.models.student_states(core, batch)
+                hidden, _ = self._inside(student, lambda: trainer.models.student_states(core, batch))
             # Tokens count in training only.
             target, head = linear(trainer.models.say(batch, 1)[0]), head_of(core)
             gap = linear_divergence(hidden, head, *target).values
@@ -169,7 +170,7 @@ class Sampling:
         sums = torch.zeros(2, dtype=torch.float64, device=self.trainer.accelerator.device)
         with _evaluating(self._student):
             for batch in self.trainer.get_eval_dataloader():
-                sums += self._nll(core_model(self._student), batch)
+                sums += self._nll(self._student, batch)
         loss, tokens = self.trainer.accelerator.reduce(sums, "sum").tolist()
         return loss / max(1.0, tokens)
 
@@ -183,34 +184,44 @@ class Sampling:
                 raise MethodError("this sampler holds the student against a teacher: give the trainer one")
             prefix = "teacher_" if trainer.models.who.first_is_paired else ""
             self._teacher_perplexities = self._perplexities(trainer.models.first_teacher(), groups, prefix)
-        return self._perplexities(core_model(self._student), groups), self._teacher_perplexities
+        return self._perplexities(self._student, groups), self._teacher_perplexities
 
     @torch.no_grad()
     def _perplexities(
-        self, core: Any, groups: Mapping[str, Sequence[Example]], prefix: str = ""
+        self, model: Any, groups: Mapping[str, Sequence[Example]], prefix: str = ""
     ) -> dict[str, float]:
         accelerator = self.trainer.accelerator
         rank, ranks = accelerator.process_index, accelerator.num_processes
         sums = torch.zeros(len(groups), 2, dtype=torch.float64, device=accelerator.device)
-        with _evaluating(core):
+        with _evaluating(model):
             for place, examples in enumerate(groups.values()):
                 own = examples[rank::ranks]
                 for start in range(0, len(own), VALIDATION_ROWS):
                     batch = self.trainer.view.collate(
                         own[start : start + VALIDATION_ROWS], accelerator.device
                     )
-                    sums[place] += self._nll(core, batch, prefix)
+                    sums[place] += self._nll(model, batch, prefix)
         totals = accelerator.reduce(sums, "sum").tolist()
         return {name: math.exp(nll / max(1.0, n)) for name, (nll, n) in zip(groups, totals, strict=True)}
 
-    def _nll(self, core: nn.Module, batch: Mapping[str, Tensor], prefix: str = "") -> Tensor:
+    @staticmethod
+    def _inside(model: Any, function: Callable[[], Any]) -> Any:
+        """`function()` inside the forward of `model`: FSDP must not see a part of it before the whole."""
+        return through_wrapper(model, model, function)
+
+    def _nll(self, model: Any, batch: Mapping[str, Tensor], prefix: str = "") -> Tensor:
         """Sum of -log q(label), and the number of the student's labels: (2,)."""
-        with self.trainer.accelerator.autocast():
+        core = core_model(model)
+
+        def total() -> Tensor:
             ids, mask, labels = (batch[prefix + name] for name in ("input_ids", "attention_mask", "labels"))
             hidden = hidden_states(core, ids, mask)[:, :-1]
-            found = linear_cross_entropy(hidden, head_of(core), labels[:, 1:])
+            return linear_cross_entropy(hidden, head_of(core), labels[:, 1:]).total
+
+        with self.trainer.accelerator.autocast():
+            nll = self._inside(model, total)
         tokens = (batch["labels"][:, 1:] != -100).sum()
-        return torch.stack([found.total.double(), tokens.to(found.total).double()])
+        return torch.stack([nll.double(), tokens.to(nll).double()])
 
 
 @contextmanager

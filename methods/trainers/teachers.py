@@ -44,7 +44,7 @@ class Readers:
 
     same: tuple[Teacher, ...] = ()  # those that can read the student's own ids
     pair: Teacher | None = None  # the one that reads its own tokenisation of the text
-    read_ids: bool = False  # whether a term wants the student's ids read
+    read_ids: bool = False  # whether the student's ids are read
     read_pair: bool = False  # whether a term is about two tokenisations
     first_is_paired: bool = False  # the first teacher reads its own tokenisation
 
@@ -81,7 +81,9 @@ def readers(teachers: Sequence[Teacher], terms: Sequence[Term], student: Any, to
     pair = None if not by_pairs else others[0] if others else teachers[0]
     if pair is not None and isinstance(pair.model, TeacherStore):
         raise MethodError("a teacher store holds one tokenisation: a term about two needs the teacher itself")
-    read_ids = IDS in asked or (FIRST in asked and not first_is_paired)
+    # A teacher that no term asks reads all the same: an ablation at weight 0 costs what the whole method costs.
+    unasked = not asked & {IDS, PAIR, FIRST}
+    read_ids = IDS in asked or unasked or (FIRST in asked and not first_is_paired)
     read_pair = PAIR in asked or (FIRST in asked and first_is_paired)
     return Readers(same, pair, read_ids, read_pair, first_is_paired)
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.plan.plan import Plan
+from reproductions.engine.plan.plan import Plan, make_plan
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView
 from reproductions.engine.store.arm import ArmResults, arm_of
 from reproductions.engine.store.pair import add_runs, arm_path, read_arm
 from reproductions.engine.store.pair import merge as merged
-from reproductions.engine.store.results import Results
+from reproductions.engine.store.results import IncompleteError, Results
 from reproductions.engine.store.results import gather as gathered
-from reproductions.engine.work.progress import Reporter, default_reporter
-from reproductions.engine.work.session import Failure, Made, make_runs
+from reproductions.engine.work.sessions.progress import Reporter, default_reporter
+from reproductions.engine.work.sessions.session import Failure, Made, make_runs
 
 DONE, DIFFERS, BAD, INTERRUPTED = 0, 1, 2, 130
 
@@ -74,11 +74,11 @@ def reproduce(
     claims = gather.claims_of(plan.experiment)
     if record and not plan.complete:
         raise KDError("--record is for all arms and seeds of a scale: leave out --arms and --seeds")
-    before = _recorded(plan, root)
+    before, lacking = _recorded(plan, root)
     if record:
         _check_recordable(plan, root)
     made = make_runs(plan, workers, reporter or default_reporter(as_json=as_json), fresh=fresh)
-    outcome = _outcome(plan, made, before)
+    outcome = _outcome(plan, made, before, lacking)
     if record and outcome.view is not None:
         outcome = _record(plan, made, claims, root, outcome)
     if as_json:
@@ -90,7 +90,7 @@ def reproduce(
     return outcome
 
 
-def _outcome(plan: Plan, made: Made, before: PaperView | None) -> Outcome:
+def _outcome(plan: Plan, made: Made, before: PaperView | None, lacking: str) -> Outcome:
     total, kept = len(plan.runs), len(made.runs)
     if made.interrupted:
         message = (
@@ -109,6 +109,8 @@ def _outcome(plan: Plan, made: Made, before: PaperView | None) -> Outcome:
     differing = [claim for claim, same in agrees.items() if same is False]
     if not plan.complete:
         message = "a part of the arms or seeds: verdicts of a part are not held against the recorded ones"
+    elif lacking:
+        message = f"no recorded verdict to compare with: {lacking}; --record adds what is missing"
     elif before is None:
         message = f"no results of {plan.paper} at scale {plan.scale.name} are recorded: this is the first look at it"
     elif differing:
@@ -135,10 +137,19 @@ def _arms(plan: Plan, made: Made, claims: Any = None) -> list[tuple[str, ArmResu
     return found
 
 
-def _recorded(plan: Plan, root: Path) -> PaperView | None:
-    """The recorded view of the plan's paper and scale; None where nothing is recorded, or only a part."""
-    results = gather.recorded(plan, root)
-    return None if results is None else gather.view_of({plan.scale.name: plan}, {plan.scale.name: results})
+def _recorded(plan: Plan, root: Path) -> tuple[PaperView | None, str]:
+    """The recorded view of the plan's paper and scale, all its arms; None where there is none, and what a record lacks.
+
+    A record may lack runs where its scale has got more seeds, or where writing it was interrupted.
+    """
+    whole = make_plan(plan.paper, plan.scale.name, papers_root=plan.experiment.path.parent, cache=plan.cache)
+    try:
+        results = gather.recorded(whole, root)
+    except IncompleteError as error:
+        return None, str(error)
+    if results is None:
+        return None, ""
+    return gather.view_of({whole.scale.name: whole}, {whole.scale.name: results}), ""
 
 
 def _agreement(plan: Plan, view: PaperView, before: PaperView | None) -> dict[str, bool | None]:
@@ -174,7 +185,9 @@ def _record(plan: Plan, made: Made, claims: Any, root: Path, outcome: Outcome) -
     added = sum(len(add_runs(arm_path(folder, results.key), results)) for _, results in arms)
     if root == gather.RESULTS:
         files.write(gather.gather(plan.paper))
-    message = f"recorded: {added} runs added to {folder}; {outcome.message}"
+    message = f"recorded: {added} runs added to {folder}"
+    if outcome.recorded is not None:
+        message += f"; {outcome.message}"
     return Outcome(
         outcome.exit_code, message, outcome.view, outcome.recorded, outcome.agrees, complete=outcome.complete
     )

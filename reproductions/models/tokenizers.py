@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from reproductions.models.sources import load_pretrained
 from reproductions.models.trimming import trim_tokenizer, used_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def merged(texts: Iterable[str], merges: int, max_tokens: int) -> Vocabulary:
 
     The same on every machine.
     """
+    from transformers import PreTrainedTokenizerFast
+
     pad, bos, eos = special = ["<pad>", "<bos>", "<eos>"]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from reproductions.engine.errors import KDError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 def used_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> set[int]:
@@ -28,6 +31,8 @@ def trim_tokenizer(
     Any other text still encodes, down to bytes. Raises KDError for a tokenizer that is not BPE over bytes
     (byte-level, as GPT-2's, or with byte fallback, as Gemma's).
     """
+    from transformers import PreTrainedTokenizerFast
+
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     model = core["model"]
     if model["type"] == "BPE" and "ByteLevel" in json.dumps(core["pre_tokenizer"]):

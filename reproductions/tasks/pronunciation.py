@@ -117,6 +117,18 @@ def split_words(words: Sequence[str]) -> dict[str, list[str]]:
     return out
 
 
+@cache
+def split_lexicon() -> dict[str, list[str]]:
+    """The lexicon's words by split: one for all testbeds of a process."""
+    return split_words(list(lexicon()))
+
+
+@cache
+def revision() -> str:
+    """A hash of every word of every split with its phonemes."""
+    return fingerprint([split_lexicon(), [lexicon()[w] for w in sorted(lexicon())], SPLIT_VERSION], sort=True)
+
+
 def make_tokenizer(phonemes: Sequence[str]) -> PreTrainedTokenizerFast:
     """One token per letter (lower case) and phoneme (upper case), <pad>, <bos>, <eos>, the separator |."""
     pad, bos, eos = special = ["<pad>", "<bos>", "<eos>"]
@@ -169,7 +181,7 @@ class Pronunciation(Task):
             "validation": validation_words,
             "test": test_words,
         }
-        self._words = words = split_words(list(lexicon()))
+        self._words = words = split_lexicon()
         splits = {name: partial(self._first, name, size) for name, size in sizes.items()}
         # All training words: what a large teacher has from pretraining, this one has from more words.
         everything = partial(self._first, "train", len(words["train"]))
@@ -191,11 +203,9 @@ class Pronunciation(Task):
 
     def _hash(self, train_words: int) -> str:
         """Of every row of every split."""
-        rows = [self._words, [lexicon()[w] for w in sorted(lexicon())], SPLIT_VERSION]
-        plain = fingerprint(rows, sort=True)
         if not self.domains:
-            return plain
-        return hashlib.sha256(f"{plain} {' '.join(DOMAINS)} {train_words}".encode()).hexdigest()[:16]
+            return revision()
+        return hashlib.sha256(f"{revision()} {' '.join(DOMAINS)} {train_words}".encode()).hexdigest()[:16]
 
     def rows_of(self, words: Sequence[str]) -> Dataset:
         """Rows of these words, in order."""
@@ -245,8 +255,8 @@ class Pronunciation(Task):
 
 def strangers(rows: Dataset) -> Dataset:
     """The rows with every answer given to the next prompt: the language of the answers, and nothing about the task."""
-    completions = list(rows["completion"])
-    return dataset({"prompt": list(rows["prompt"]), "completion": [completions[-1], *completions[:-1]]})
+    completions = rows["completion"][:]
+    return dataset({"prompt": rows["prompt"][:], "completion": [completions[-1], *completions[:-1]]})
 
 
 def by_domain(rows: Dataset) -> dict[str, Dataset]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from reproductions.engine.files import canonical_json
+from reproductions.testbeds.spec import ROOT as ROOT
 from reproductions.testbeds.spec import changed as changed
 from reproductions.testbeds.spec import identity as identity
 from reproductions.testbeds.spec import list_testbeds as list_testbeds

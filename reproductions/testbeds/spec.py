@@ -1,6 +1,7 @@
 """A testbed's file, read strictly: reproductions/testbeds/<name>.yaml as plain data, without torch.
 
     about: one or two sentences
+    stands_in: what plays the teacher: recorded, packaged, world, oracle, itself, own
     like: another testbed            # its keys, unless they are given here; null takes one away
     task: {name: pronunciation, <settings>}
     revision: 16 hex digits          # of the data; checked when they are read, as far as they are known
@@ -27,6 +28,7 @@ from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import Metric
+from reproductions.engine.show.view import STANDS_IN
 from reproductions.metrics.base import MEASUREMENTS, make_measurements
 from reproductions.metrics.base import metrics_of as metrics_of_measurements
 from reproductions.parts import PartError
@@ -36,8 +38,8 @@ ROOT = Path(__file__).resolve().parent
 MAIN = "main"
 
 KEYS = (
-    "about", "like", "task", "revision", "tokenizer", "limits", "decoding", "students", "teachers", "metrics",
-    "defaults",
+    "about", "stands_in", "like", "task", "revision", "tokenizer", "limits", "decoding", "students", "teachers",
+    "metrics", "defaults",
 )  # fmt: skip
 NEEDED = ("about", "task", "decoding", "students", "metrics")
 LIMITS = ("prompt", "completion", "whole", "pairs")
@@ -54,6 +56,7 @@ TUNING = ("seed", "learning_rates", "metric")
 NOT_IDENTITY = (
     "name",
     "about",
+    "stands_in",
     "defaults",
 )  # what a run's figures do not follow from, or get from its own settings
 
@@ -173,6 +176,10 @@ def _check(tree: Mapping[str, Any], where: _Where) -> None:
     for key in NEEDED:
         if key not in tree:
             raise where.error(f'a testbed needs "{key}"', key)
+    teacher = tree.get("stands_in")
+    if teacher is not None and teacher not in STANDS_IN:
+        what = f'nothing stands in as "{teacher}"{nearest(str(teacher), STANDS_IN)}; known: {", ".join(STANDS_IN)}'
+        raise where.error(what, "stands_in")
     for key in ("task", "limits", "decoding", "tokenizer", "students", "teachers", "metrics", "defaults"):
         if key in tree and not isinstance(tree[key], Mapping):
             raise where.error(f'"{key}" is a mapping', key)

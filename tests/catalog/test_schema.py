@@ -27,7 +27,7 @@ basis: recalled
 teacher_terms: [openai]
 adds: One line of our own.
 objective: "-log p_S(y|x)"
-method: methods.trainers.sft.SFTTrainer
+method: sft
 """
 
 
@@ -89,13 +89,8 @@ def test_a_good_record_is_read(catalog_with):
         ("basis: recalled\n", "", 12, "need a basis"),
         ("[openai]", "[openia]", 14, '(did you mean "openai"?)'),
         ("[openai]", "[openai, openai]", 14, "stands twice"),
-        ("methods.trainers.sft.SFTTrainer", "os.system", 17, "dotted path"),
-        (
-            "methods.trainers.sft.SFTTrainer",
-            "methods.x.y",
-            17,
-            "",
-        ),  # well-formed; a test resolves real ones
+        ("method: sft", "method: os.system", 17, "lower-case"),
+        ("method: sft", "method: minilm", 17, 'no recipe "minilm" (did you mean "minillm"?)'),
         ("adds: One", "superseded_by: some-papr\nadds: One", 15, "no paper"),
         ("adds: One line of our own.", f"adds: {'x' * 501}", 15, "longer than 500"),
         ("adds: One line of our own.", f"adds: {'x' * 100_000}", 15, "longer than 500"),

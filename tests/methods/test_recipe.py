@@ -32,6 +32,14 @@ def test_every_recipe_is_read_and_is_plain_data(name):
     )  # strict YAML: no anchors, tags or tabs
 
 
+def test_a_divergence_within_a_term_has_one_form():
+    one, other = (
+        canonical_method({"terms": [{"term": "continuation-units", "divergence": name}]})
+        for name in ("forward-kl", "forward_kl")
+    )
+    assert one == other
+
+
 def test_the_canonical_form_does_not_depend_on_how_it_is_written():
     short = canonical_method({"terms": [{"divergence": "forward-kl"}]})
     long = {

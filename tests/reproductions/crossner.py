@@ -67,22 +67,29 @@ def gemma_tokenizer():
     return byte_fallback_bpe([turn["value"] for row in conversations() for turn in row["conversations"]])
 
 
-@pytest.fixture
-def crossner(mirrors, tmp_path, monkeypatch, gemma_tokenizer):
-    """KD_DATA_DIR and KD_MODEL_DIR with both."""
+@pytest.fixture(scope="session")
+def crossner_root(replicas, tmp_path_factory, gemma_tokenizer):
+    """Folders `models` and `data` with both."""
     config = Gemma3TextConfig(
         vocab_size=len(gemma_tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1, head_dim=8, tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(0)
-    folder = tmp_path / "models"
+    root = tmp_path_factory.mktemp("crossner")
+    folder = root / "models"
     (folder / STUDENT).parent.mkdir(parents=True)
-    (folder / STUDENT).symlink_to(mirrors / "models" / STUDENT)
+    (folder / STUDENT).symlink_to(replicas / "models" / STUDENT)
     Gemma3ForCausalLM(config).save_pretrained(folder / TEACHER)
     gemma_tokenizer.save_pretrained(folder / TEACHER)
     for domain in DOMAINS:
         rows = conversations() if domain == "ai" else conversations()[-2:]
-        write_rows(tmp_path / "data/crossner" / f"{domain}.jsonl", rows)
-    monkeypatch.setenv("KD_MODEL_DIR", str(folder))
-    monkeypatch.setenv("KD_DATA_DIR", str(tmp_path / "data"))
-    return tmp_path
+        write_rows(root / "data/crossner" / f"{domain}.jsonl", rows)
+    return root
+
+
+@pytest.fixture
+def crossner(crossner_root, monkeypatch):
+    """KD_DATA_DIR and KD_MODEL_DIR with both."""
+    monkeypatch.setenv("KD_MODEL_DIR", str(crossner_root / "models"))
+    monkeypatch.setenv("KD_DATA_DIR", str(crossner_root / "data"))
+    return crossner_root

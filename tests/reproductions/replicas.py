@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from reproductions.engine.experiment import Arm, Experiment, Scale
-from reproductions.engine.run import make_run
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from methods.elicitation import labelling
+from reproductions.engine.work.artifacts import Artifacts
+from reproductions.engine.work.run import Run
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 NOUNS = ["apples", "books", "coins", "dogs", "eggs", "forks", "goats", "hats", "inks", "jars"]
@@ -205,14 +205,18 @@ def mirrors(replicas, monkeypatch):
 
 @pytest.fixture
 def trial(tmp_path):
-    """Makes a run on a testbed, with a training of two steps."""
+    """Makes a run on a testbed, with a common start of two steps and no curve; settings are keys of a run's spec."""
 
     def make(testbed, seed=1, **settings):
-        short = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
-        arm = Arm("SFT", lambda run: run.testbed.sft_start(run), "baseline")
-        scale = Scale(testbed.name, (1, 2), {"sft_start": short, "curve_points": 0, **settings})
-        experiment = Experiment("trial", "a trial", {"sft": arm}, {"one": scale}, ("rouge_l",))
-        return make_run(experiment, "sft", seed, "one", testbed=testbed, cache=tmp_path)
+        start = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3}
+        spec = {"sft_start": start, "curve": {"points": 0}, **settings}
+        return Run(
+            {name: value for name, value in spec.items() if value is not None},
+            seed,
+            testbed=testbed,
+            device=torch.device("cpu"),
+            artifacts=Artifacts(tmp_path),
+        )
 
     return make
 

@@ -22,12 +22,16 @@ TOKENS = {  # of answers
 
 
 def short(name, changes=None, training=SHORT, **task):
-    """What `read_testbed` says, with every teacher trained by `training`, on the training rows where it may be.
+    """What `read_testbed` says, shortened."""
+    return shortened(read_testbed(name), changes, training, **task)
+
+
+def shortened(spec, changes=None, training=SHORT, **task):
+    """A testbed with every teacher trained by `training`, on the training rows where it may be.
 
     `task` are settings of the task in place of those of FEW, `changes` of anything else.
     """
-    spec = read_testbed(name)
-    kind = spec["task"]["name"]
+    name, kind = spec["name"], spec["task"]["name"]
     spec = changed(spec, {"revision": None, "task": {**FEW.get(kind, {}), **task}})
     spec = changed(spec, TOKENS.get(kind, {}))
     if name == "ultrachat":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from reproductions.engine.show.view import (
@@ -16,6 +18,7 @@ from reproductions.engine.show.view import (
     PaperView,
     ScaleRow,
 )
+from tests.reproductions.recorded import copy_of_a_paper
 
 
 def outcome(verdict: str, scale: str = "tiny", explanation: str = "") -> Outcome:
@@ -72,20 +75,21 @@ def view_of(paper: str, *claims: ClaimRow) -> PaperView:
                         (Figure("rouge_l", 61.5, (60.0, 63.0), 24.6, (60.0, 63.0)),),
                         Budget(114_000, 0, 2_500_000, 9.1, 13.1, 0.02, None),
                         (Curve("rouge_l", ((0, 0, 40), (240, 9.1, 61.5))),),
+                        "0123456789abcdef",
                     ),
                     ArmRow("late", "Never run", "baseline"),
                 ),
                 metrics=(Metric("rouge_l", "ROUGE-L", "%", True),),
                 headline=("rouge_l",),
-                stands_in="a world",
+                stands_in="world",
                 made="cpu, torch 2.13.0",
-                results=(f"reproductions/papers/minillm/results/{scale}.json",),
+                results=("reproductions/results/pronunciation/0123456789abcdef.json",),
             )
             for scale in scales
         ),
         claims=claims,
         values=(),
-        places=(("claims", "reproductions/papers/minillm/claims.yaml"),),
+        places=(("experiment", "reproductions/papers/minillm.yaml"),),
         claims_digest="0" * 16,
         results_digest="1" * 16,
     )
@@ -100,3 +104,22 @@ def judged() -> PaperView:
         claim("beats-kd", outcome("not reproduced")),
         claim("beats-none"),
     )
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A copy of one recorded paper (codi), with verdicts and pages as they would be committed; commands look there."""
+    from catalog.schema import load_catalog
+    from reproductions.engine.show import files, gather
+    from tools.pages import documents
+    from tools.pages.atlas import Atlas
+
+    copy_of_a_paper(tmp_path, monkeypatch)
+    for module in ("tools.paths", "tools.checks.missing"):
+        monkeypatch.setattr(f"{module}.ROOT", tmp_path)
+    view = gather.gather("codi")
+    files.write(view)
+    texts, differing = documents.own(Atlas(load_catalog(), {"codi": view})), documents.differing
+    documents.write(texts, tmp_path)
+    monkeypatch.setattr(documents, "differing", lambda texts: differing(texts, tmp_path))
+    return tmp_path

@@ -71,7 +71,8 @@ def test_nothing_comes_from_trl_experimental(room):
 
 @pytest.mark.parametrize(
     "words",
-    [["browse"], ["browse", "--json"], ["show", "minillm"], ["--help"], ["--version"], ["verify", "seqkd"]],
+    [["browse"], ["browse", "--json"], ["show", "minillm"], ["--help"], ["--version"], ["verify", "seqkd"]]
+    + [["check", "minillm"], ["tune", "gkd"], ["check", "--owes"]],
 )
 def test_looking_things_up_imports_no_heavy_library(words):
     script = (
@@ -89,6 +90,20 @@ def test_looking_things_up_imports_no_heavy_library(words):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_planning_every_paper_does_not_import_torch():
+    script = (
+        "import sys; from reproductions.engine.plan.experiment import list_papers, load_experiment\n"
+        "from reproductions.engine.plan.plan import make_plan\n"
+        "plans = [make_plan(paper, scale) for paper in list_papers() for scale in load_experiment(paper).scales]\n"
+        "heavy = {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules)\n"
+        "assert len(plans) > 20 and not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_writing_every_page_does_not_import_torch():

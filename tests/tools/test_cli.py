@@ -273,15 +273,18 @@ def test_show_tells_where_everything_is(kd, monkeypatch, judged):
     assert code == 0
     for part in (
         "catalog/papers/minillm.yaml",
-        "methods.trainers.policy.PolicyDistiller",
-        "reproductions/papers/minillm/claims.yaml",
+        "methods/recipes/minillm.yaml",
+        "teacher_mix: $teacher_mix",
+        "minillm: terms: [reverse-kl]",
+        "reproductions/papers/minillm.yaml",
+        "reproductions/results/pronunciation/",
         "reproductions/papers/minillm.md",
         "make reproduce PAPER=minillm",
         "24.6 against 23.3",
         "61.5 against 58.25",
         "[1.5, 5]",
-        "tiny: not reproduced",
-        "small: inconclusive",
+        "tiny, world: not reproduced",
+        "small, world: inconclusive",
         "not run",
         "@misc{minillm_2023,",
         "The gap is small here.",
@@ -351,6 +354,7 @@ def test_bibtex_escapes_what_tex_would_read():
 def verified(monkeypatch, tmp_path):
     """One judged paper whose committed verdicts and pages are given, then what its raw figures say now."""
     from tests.tools.conftest import claim, outcome, view_of
+    from tools.checks import results
     from tools.pages import documents
     from tools.pages.atlas import Atlas
 
@@ -371,6 +375,8 @@ def verified(monkeypatch, tmp_path):
         monkeypatch.setattr(files, "FOLDER", tmp_path / "reproductions" / "verdicts")
         monkeypatch.setattr(files.gather, "runnable", lambda papers: ["minillm"])
         monkeypatch.setattr(files.gather, "gather", lambda paper: fresh)
+        for name in ("misnamed", "plans", "unnamed"):  # its results are nowhere; test_verify.py has real ones
+            monkeypatch.setattr(results, name, lambda of: iter(()))
         files.write(kept)
         differing = documents.differing
         documents.write(documents.own(Atlas(load_catalog(), {"minillm": kept})), tmp_path)
@@ -412,7 +418,8 @@ def test_verify_finds_a_committed_file_that_was_edited(kd, verified):
 
 
 def test_verify_of_a_paper_without_results_says_how_to_make_them(kd, monkeypatch, tmp_path):
-    monkeypatch.setattr(files.gather, "result_files", lambda paper: [])
+    monkeypatch.setattr(files.gather, "RESULTS", tmp_path)
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
     code, _, err = kd("verify", "gkd")
     assert code == 2 and "make reproduce PAPER=gkd" in err
 

@@ -12,12 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("catalog", "methods", "reproductions", "tools")
 DOZEN = 12
 #: What is still to be divided; a line goes when the folder has its rooms, and none comes.
-TOO_MANY = {"reproductions/engine", "reproductions/testbeds"}
+TOO_MANY: set[str] = set()
 #: Circles that are still to be cut, by the modules in them.
-CIRCLES = {
-    frozenset({"reproductions.engine.work.measure", "reproductions.engine.work.run"}),
-    frozenset({"reproductions.engine.claims", "reproductions.engine.judge"}),
-}
+CIRCLES: set[frozenset[str]] = set()
 
 
 def modules() -> dict[str, Path]:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tools.evidence import ROOT
+from tools.paths import ROOT
 from tools.terminal import fit, grid, verdict, visible, width, wrap
 
 

@@ -51,7 +51,7 @@ def documents() -> list[Path]:
         *sorted(HERE.glob("*.yaml")),
         *sorted(ROOT.glob("*.md")),
         *sorted((ROOT / "docs").rglob("*.md")),
-        *sorted((ROOT / "reproductions" / "papers").glob("*/claims.yaml")),
+        *sorted((ROOT / "reproductions" / "papers").glob("*.yaml")),
     ]
 
 

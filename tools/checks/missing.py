@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from catalog.model import Catalog, Paper
 from catalog.queries import reproducible
 from catalog.reader import read_yaml_with_lines
 from catalog.schema import HERE
+from methods.recipe import canonical_method, components_of, read_recipe
+from methods.registry import Component, RegistryError, find
 from reproductions.engine.show import files, gather
-from tools.checks import owes
-from tools.checks.references import broken, defined
+from reproductions.engine.show.view import PaperView
+from tools.checks import owes, results
+from tools.checks.references import broken
 from tools.checks.scaffold import marked
 from tools.paths import ROOT, relative
 
@@ -99,59 +103,98 @@ def _record(catalog: Catalog, paper: Paper, place: _Places) -> Iterator[Missing]
 
 
 def _method(paper: Paper, place: _Places) -> Iterator[Missing]:
+    """A recipe, of components that have tests; terms and trainers give one update whatever the micro-batches."""
     if paper.method is None:
-        what = "method is missing: write it in methods/ and name it here, method: methods.<module>.<name>"
-        yield place.missing("method", "method", what)
-        return
-    if not defined(paper.method):
-        yield place.missing("method", "method", f"{paper.method} does not exist")
-        return
-    _, module, name = paper.method.rsplit(".", 2)
-    word = re.compile(rf"\b({re.escape(name)}|{re.escape(module)})\b")
-    tests = [file for file in sorted(TESTS.rglob("*.py")) if word.search(file.read_text(encoding="utf-8"))]
-    if not tests:
-        what = f"no test of {paper.method}"
-        yield Missing("test", relative(TESTS / f"test_{module}.py"), 1, what)
-    matrix = TESTS / "trainers" / "one_update.py"
-    if name.endswith("Trainer") and matrix not in tests:
-        at = next((n for n, text in enumerate(_texts(matrix), 1) if text.startswith("TRAINERS")), 1)
-        yield Missing(
-            "test", relative(matrix), at, f"{name} does not stand in the invariance matrix (TRAINERS)"
-        )
-
-
-def _reproduction(paper: Paper) -> Iterator[Missing]:
-    claims, experiment = gather.claims_file(paper.id), gather.experiment_file(paper.id)
-    if not claims.is_file():
-        what = "claims are missing: what the paper states, before anything runs"
-        yield Missing("claims", relative(claims), 1, what)
-    else:
-        for line, text in marked(claims):
-            yield Missing("unfilled", relative(claims), line, f"fill in {text}")
-    if not experiment.is_file():
-        yield Missing(
-            "experiment", relative(experiment), 1, "the experiment is missing: arms, metrics, scales"
+        recipe = f"methods/recipes/{paper.id}.yaml"
+        yield place.missing(
+            "method", "method", f"method is missing: write {recipe}, name it here, method: {paper.id}"
         )
         return
     try:
+        made = read_recipe(paper.method)
+        named = components_of(canonical_method(made.method()))
+    except RegistryError as error:  # says file and line itself
+        yield place.missing("method", "method", str(error).replace(f"{ROOT}/", ""))
+        return
+    for line, what in marked(made.path):
+        yield Missing("unfilled", relative(made.path), line, f"fill in {what}")
+    for slot, name in named:
+        entry = find(slot, name)
+        if not _is_named(entry, sorted(TESTS.rglob("*.py"))):
+            where = TESTS.joinpath(
+                *entry.module.split(".")[1:-1], f"test_{entry.module.rsplit('.', 1)[-1]}.py"
+            )
+            yield Missing("test", relative(where), 1, f"no test of the {slot} {name}")
+        matrix = TESTS / "trainers" / "one_update.py"
+        if slot in ("term", "trainer") and not _is_named(entry, sorted(matrix.parent.glob("*_update.py"))):
+            at = next((n for n, text in enumerate(_texts(matrix), 1) if text.startswith("TRAINERS")), 1)
+            what = f"the {slot} {name} does not stand in the invariance matrix (TRAINERS)"
+            yield Missing("test", relative(matrix), at, what)
+
+
+def _is_named(entry: Component, files: Iterable[Path]) -> bool:
+    """Whether any of these files names a component: its code, its name, or its module."""
+    names = {entry.attribute, entry.name, entry.name.replace("-", "_"), entry.module.rsplit(".", 1)[-1]}
+    word = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
+    return any(word.search(_text(file, file.stat().st_mtime_ns)) for file in files)
+
+
+@lru_cache(maxsize=512)
+def _text(path: Path, changed: int) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _reproduction(paper: Paper) -> Iterator[Missing]:
+    path = gather.experiment_file(paper.id)
+    if not path.is_file():
+        what = "the experiment is missing: what the paper states, before anything runs; arms, scales"
+        yield Missing("experiment", relative(path), 1, what)
+        return
+    for line, text in marked(path):
+        yield Missing("unfilled", relative(path), line, f"fill in {text}")
+    try:
         view = files.view(paper.id)
     except ValueError as error:  # of the engine or the catalog; says file and line itself
-        yield Missing("claims", relative(claims), 1, str(error))
+        yield Missing("experiment", relative(path), 1, str(error).replace(f"{ROOT}/", ""))
         return
     assert view is not None  # noqa: S101 - there is an experiment
     for scale in view.scales:
         if scale.name != "paper" and not scale.recorded:
-            what = f"no results: make reproduce PAPER={paper.id} SCALE={scale.name}"
-            yield Missing("results", relative(experiment), 1, what)
-    at = {text.strip(): number for number, text in enumerate(_texts(claims), 1)}
+            what = f"no results: make reproduce PAPER={paper.id} SCALE={scale.name} ARGS=--record"
+            yield Missing("results", relative(path), 1, what)
     for row in view.claims:
         for outcome in row.outcomes:
             if outcome.verdict in ("not reproduced", "inconclusive") and not outcome.explanation:
                 what = f"{row.id} is {outcome.verdict} at {outcome.scale}: no explanation under findings"
-                yield Missing("findings", relative(claims), at.get(f"- id: {row.id}", 1), what)
+                yield Missing("findings", relative(path), _line_of_claim(path, row.id), what)
     if files.stale([paper.id]):
         what = "was made of other claims or results than today's: make readme"
         yield Missing("verdicts", relative(files.path_of(paper.id)), 1, what)
+    yield from _results(paper, view)
+
+
+def _results(paper: Paper, view: PaperView) -> Iterator[Missing]:
+    """Recorded files that are not what they say, that a change of code has overtaken, or that were swept otherwise."""
+    recorded = {row.name: [gather.ROOT / name for name in row.results] for row in view.recorded}
+    for paths in recorded.values():
+        yield from _as_missing("results", results.misnamed(paths))
+        yield from _as_missing("stale", results.stale(paths))
+    for plan in results.plans([paper.id]):
+        if plan.scale.name in recorded:
+            yield from _as_missing("claims", results.changed_claims(plan))
+    yield from _as_missing("sweep", results.old_sweeps([paper.id]))
+
+
+def _as_missing(kind: str, found: Iterable[tuple[str, str]]) -> Iterator[Missing]:
+    return (Missing(kind, path, 1, what) for path, what in found)
+
+
+def _line_of_claim(path: Path, claim: str) -> int:
+    data, lines = read_yaml_with_lines(path)
+    for section, claims in data["claims"].items():
+        if isinstance(claims, dict) and claim in claims:
+            return lines.at("claims", section, claim)
+    return lines.at("claims")
 
 
 def _texts(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from catalog.model import OWES, Catalog, Paper
 from catalog.queries import reproducible
@@ -15,6 +16,7 @@ from catalog.reader import read_yaml_with_lines
 from catalog.schema import HERE
 from reproductions.engine.show import gather
 
+CLAIMS = re.compile(r"^claims:", re.MULTILINE)
 FIELD = re.compile(r"^owes:[^\n]*\n(?:[ -][^\n]*\n)*", re.MULTILINE)
 
 
@@ -24,10 +26,14 @@ def owed(paper: Paper) -> tuple[str, ...]:
     if reproducible(paper):
         lacks |= {
             "basis": not paper.models_verified,
-            "claims": not gather.claims_file(paper.id).is_file(),
+            "claims": not _has_claims(gather.claims_file(paper.id)),
             "method": not paper.method,
         }
     return tuple(name for name in OWES if lacks.get(name))
+
+
+def _has_claims(experiment: Path) -> bool:
+    return experiment.is_file() and CLAIMS.search(experiment.read_text(encoding="utf-8")) is not None
 
 
 def wrong(papers: Iterable[Paper]) -> Iterator[tuple[Paper, int, str]]:

@@ -21,7 +21,7 @@ def marked(path: Path) -> list[tuple[int, str]]:
         before, mark, what = line.partition(MARK)
         if mark or UNFILLED in line:
             name = before.strip().removeprefix("- ").partition(":")[0]
-            found.append((number, f"{name}: {what.strip(': ') or UNFILLED}"))
+            found.append((number, f"{name or 'comment'}: {what.strip(': ') or UNFILLED}"))
     return found
 
 
@@ -34,7 +34,9 @@ def arxiv_of(text: str) -> str:
     return _valid(fields.arxiv_id, bare)
 
 
-def record(catalog: Catalog, paper_id: str, arxiv: str | None, url: str | None) -> str:
+def record(
+    catalog: Catalog, paper_id: str, arxiv: str | None, url: str | None, method: str | None = None
+) -> str:
     """A record that the schema reads; what is not known of the paper is marked. Refuses what is there already."""
     _valid(fields.identifier, paper_id)
     if paper_id in catalog.papers:
@@ -48,6 +50,7 @@ def record(catalog: Catalog, paper_id: str, arxiv: str | None, url: str | None) 
             raise CatalogError(f'{cut(url)} is "{paper.id}" already: catalog/papers/{paper.id}.yaml')
     date = f'"20{arxiv[:2]}-{arxiv[2:4]}"' if arxiv else f'"1900-01"  {MARK}: month of the first version'
     axes = {axis.id: ", ".join(axis.values) for axis in catalog.taxonomy.values()}
+    owed = "basis" if method else "basis, claims, method"
     sure = "`listed` where the survey or its list has it, `judged` where it is your reading"
     lines = [
         f"id: {paper_id}",
@@ -69,26 +72,54 @@ def record(catalog: Catalog, paper_id: str, arxiv: str | None, url: str | None) 
         f"basis: recalled  {MARK}: where you saw teacher, student and seed: {', '.join(BASES)}",
         f"teacher_terms: []  {MARK}: whose terms of use apply, some of {', '.join(catalog.teachers)}",
         f"adds: {UNFILLED}  {MARK}: one line of your own on what the paper adds, never a sentence of its abstract",
+        *([f"method: {method}"] if method else []),
         f"sources: []  {MARK}: addresses at which you saw the facts above",
-        f"owes: [basis, claims, method]  {MARK}: `kd check --owes --write` writes what is true when you are done",
+        f"owes: [{owed}]  {MARK}: `kd check --owes --write` writes what is true when you are done",
     ]
     return "\n".join(lines) + "\n"
 
 
-def claims(paper_id: str, arxiv: str | None) -> str:
-    """The beginning of a claims.yaml with one claim to write over."""
+def experiment(paper_id: str, arxiv: str | None) -> str:
+    """The beginning of reproductions/papers/<id>.yaml: it can be read, and says what to write where."""
+    seen = f'{{arxiv: "{arxiv or UNFILLED}", version: 1, where: {UNFILLED}}}'
+    lines = [
+        f"paper: {paper_id}",
+        f"about: {UNFILLED}  {MARK}: what the paper does and says, in two sentences of your own",
+        "",
+        "# What the paper states, written down and committed before anything runs.",
+        "claims:",
+        f"  source: {seen}  {MARK}: version, table and row that you saw",
+        f"  metric: rouge_l  {MARK}: a metric of the testbed",
+        "  scales: [tiny]",
+        "  orderings:",
+        f"    beats-sft:  {MARK}: a short name; then as many claims as the paper makes",
+        f"      says: {UNFILLED}  {MARK}: the ordering in one sentence of your own",
+        f"      better: {paper_id}  {MARK}: an arm",
+        f"      worse: sft  {MARK}: an arm",
+        f"      paper: [2.0, 1.0]  {MARK}: the paper's numbers for both arms, or delete the line",
+        "",
+        "arms:",
+        "  sft: {title: SFT, method: sft}",
+        f"  {paper_id}: {{role: method, method: {paper_id}}}  {MARK}: then baselines, and ablations by `like:`",
+        "",
+        "scales:",
+        f"  tiny: {{testbed: pronunciation, seeds: 5, learning_rate: swept, minutes: 10}}  {MARK}: a testbed that",
+        "  # shows what the claims are about; minutes on two cores",
+        "",
+        f"headline: [rouge_l]  {MARK}: the metrics of the tables, in order",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def recipe(paper_id: str, arxiv: str | None) -> str:
+    """The beginning of methods/recipes/<id>.yaml: a method that can be run, and what to put in its place."""
     return "\n".join(
         [
-            "# What the paper states, written down and committed before anything runs: which arm beats which on what.",
-            "claims:",
-            f"  - id: beats-sft  {MARK}: a short name; then as many claims as the paper makes",
-            f"    statement: {UNFILLED}  {MARK}: the ordering in one sentence of your own",
-            f'    source: {{arxiv: "{arxiv or UNFILLED}", version: 1, where: {UNFILLED}}}  {MARK}: version, table, row',
-            f"    metric: exact_match  {MARK}: a metric of the testbed",
-            f"    better: {paper_id}  {MARK}: an arm of experiment.py",
-            f"    worse: sft  {MARK}: an arm of experiment.py",
-            "    margin: 0",
-            "    scales: [tiny]",
+            f"{MARK}: authors, arXiv {arxiv or 'or address'}, what it does; the symbol behind each setting",
+            f"title: {UNFILLED}  {MARK}: the method's name in the paper",
+            f"settings: {{temperature: 1.0}}  {MARK}: what a user may set, with the paper's defaults",
+            f"terms:  {MARK}: the loss, of the components in methods/GALLERY.md; sampler, data, teacher beside it",
+            "  - {divergence: forward-kl, temperature: $temperature}",
             "",
         ]
     )

@@ -24,19 +24,22 @@ BASIS = {
 _JUDGING = (
     (
         "Claims first.",
-        "What the paper states (this arm beats that arm on this metric, by its Table 1) is committed before "
-        "anything runs.",
+        "What the paper states is written down as contrasts (this arm beats that arm on this metric, a gap widens, two "
+        "are equal within a bound), each with its table and version, and committed before anything runs. The first run "
+        "keeps a digest of them: a claim that is changed later shows.",
     ),
     (
         "Equal budgets.",
         "All arms get the same data and steps, and baselines the same sweep of learning rates as the method, on "
-        "validation data (recorded beside the experiment or in its settings). Tokens and seconds stand in the result. "
+        "validation data and a seed that is never judged. Tokens and seconds stand in the result. "
         "The same comparison at equal seconds is reported beside it.",
     ),
     (
         "Raw figures.",
-        "Every seed and every test example is recorded. Nothing is dropped, and no verdict is typed: "
-        "make verify computes them again.",
+        "Every seed and every test example is recorded, in a file named by the hash of all that decides the figures: "
+        "task, models, components, settings. A changed loss is another name; changed code of a component names the "
+        "results that it makes stale. No verdict is typed: make verify computes each again, and finds what was taken "
+        "out or edited.",
     ),
     (
         "A verdict is an interval.",
@@ -46,7 +49,7 @@ _JUDGING = (
     (
         "A scale is not the paper.",
         "The scales tiny (models from scratch, minutes) and small (100-300M parameters) test whether the ordering "
-        "holds there; only the scale paper tests the paper's own numbers.",
+        "holds there, with the teacher that the verdict names; only the scale paper tests the paper's own numbers.",
     ),
 )
 
@@ -141,10 +144,27 @@ class Atlas:
         return badge(self.tallies.get(paper.id, {})) or ("⚙" if paper.method else "")
 
 
-def badge(tally: Tally, marks: Mapping[str, str] = MARKS) -> str:
-    """'tiny: ✅ 7 ❌ 1 · small: ➖ 7': each scale by its name, because one says nothing about another."""
+def places(paper: Paper, view: PaperView | None) -> list[tuple[str, str]]:
+    """The files of a paper by what they are, in the order in which a newcomer reads them."""
+    found = [("record", f"catalog/papers/{paper.id}.yaml")]
+    if paper.method:
+        found.append(("recipe", f"methods/recipes/{paper.method}.yaml"))
+    for name, path in view.places if view else ():
+        if path not in [known for _, known in found]:
+            found.append((name, path))
+    beds = dict.fromkeys(scale.testbed for scale in view.recorded) if view else {}
+    return found + [("results", f"reproductions/results/{name}/") for name in beds]
+
+
+def badge(tally: Tally, marks: Mapping[str, str] = MARKS, *, words: Mapping[str, str] | None = None) -> str:
+    """'tiny: ✅ 7 ❌ 1 · small: ➖ 7': each scale by its name, because one says nothing about another.
+
+    `words`, by scale, say what played the teacher: 'tiny (world): ✅ 7'.
+    """
+    told = {scale: f" ({word})" for scale, word in (words or {}).items() if word}
     return " · ".join(
-        f"{scale}: " + " ".join(f"{marks[name]} {count}" for name, count in counts.items())
+        f"{scale}{told.get(scale, '')}: "
+        + " ".join(f"{marks[name]} {count}" for name, count in counts.items())
         for scale, counts in tally.items()
     )
 

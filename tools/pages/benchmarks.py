@@ -22,8 +22,9 @@ def page(folder: Path | None = None) -> str:
         "",
         "<!-- Written by `make readme` from the files of this folder; edit tools/pages/benchmarks.py. -->",
         "",
-        "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`; `make bench` measures your",
-        "machine. Times are of one thread unless a table says otherwise. [Back to the README](../README.md).",
+        "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`;",
+        "`make bench` measures your machine. Times are of one thread unless a table says otherwise.",
+        "[Back to the README](../README.md).",
         "",
     ]
     for title, about, tables in sections(folder):
@@ -71,7 +72,7 @@ def sections(folder: Path | None = None) -> list[tuple[str, str, list[dict[str, 
             "Speculative decoding",
             "The teacher of the pronunciation testbed with drafts that distillspec trains: wall-clock, beside the "
             "same teacher decoding alone. What is foretold takes every call of the teacher to cost the same. Teacher "
-            "and drafts are tiny: a draft's token costs much of a teacher's.",
+            "and drafts are tiny: a draft's token costs much of a teacher's. `make bench ARGS=--speculative`.",
             speculative_benchmarks(folder),
         ),
     ]

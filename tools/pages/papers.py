@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from catalog.schema import Paper
-from reproductions.engine.show.view import ArmRow, ClaimRow, Figure, Interval, Outcome, PaperView, ScaleRow
-from tools.pages.atlas import MARKS, Atlas
+from reproductions.engine.show.view import (
+    STANDS_IN,
+    ArmRow,
+    ClaimRow,
+    Figure,
+    Interval,
+    Outcome,
+    PaperView,
+    ScaleRow,
+)
+from tools.pages.atlas import MARKS, Atlas, places
 from tools.pages.cite import bibtex
 from tools.pages.markdown import code, link, links, md, table
 from tools.terminal import interval, number, thousands
@@ -36,7 +45,7 @@ def page(atlas: Atlas, paper: Paper, view: PaperView) -> str:
     lines += [
         "## Where it is",
         "",
-        *(f"- {md(name)}: {_place(path)}" for name, path in _places(paper, view)),
+        *(f"- {md(name)}: {_place(path)}" for name, path in places(paper, view)),
         "",
     ]
     lines += ["## Cite it", "", "```bibtex", bibtex(paper), "```"]
@@ -55,7 +64,10 @@ def commands(paper_id: str, view: PaperView) -> Iterator[str]:
 def _about(atlas: Atlas, paper: Paper) -> Iterator[str]:
     authors = f"{md(', '.join(paper.authors))}. " if paper.authors else ""
     found = [f"[paper]({link(paper.url)})", links(paper.code, "code"), links(paper.data, "data")]
-    found += [f"[record]({UP}catalog/papers/{paper.id}.yaml)", f"[all papers]({UP}README.md)"]
+    found += [f"[record]({UP}catalog/papers/{paper.id}.yaml)", f"[experiment]({paper.id}.yaml)"]
+    if paper.method:
+        found.append(f"[recipe]({UP}methods/recipes/{paper.method}.yaml)")
+    found += [f"[components]({UP}methods/GALLERY.md)", f"[all papers]({UP}README.md)"]
     yield f"{authors}{md(paper.venue)}, {paper.date} · {' · '.join(filter(None, found))}"
     yield ""
     yield md(paper.adds)
@@ -88,8 +100,11 @@ def _claims(view: PaperView) -> Iterator[str]:
         yield ""
         yield f"### Judged at scale {md(name)}"
         yield ""
+        if view.stands_in(name):
+            yield f"{_teacher(view.stands_in(name))}."
+            yield ""
         rows = [
-            _outcome(claim, outcome)
+            _outcome(view, claim, outcome)
             for claim in view.claims
             for outcome in claim.outcomes
             if outcome.scale == name
@@ -119,10 +134,16 @@ def _statement(claim: ClaimRow) -> str:
     return f"- **{md(claim.id)}**: {md(claim.statement)}{compared}{waiting} <sub>{source}{setting}</sub>"
 
 
-def _outcome(claim: ClaimRow, outcome: Outcome) -> list[str]:
-    equal = outcome.equal_seconds
+def _teacher(word: str) -> str:
+    """What plays the teacher, in words."""
+    return f"The teacher ({code(word)}) is {md(STANDS_IN.get(word, word))}"
+
+
+def _outcome(view: PaperView, claim: ClaimRow, outcome: Outcome) -> list[str]:
+    equal, word = outcome.equal_seconds, view.stands_in(outcome.scale)
+    where = f"{md(outcome.scale)}, {md(word)}" if word else md(outcome.scale)
     return [
-        f"{MARKS[outcome.verdict]} {md(outcome.scale)}: {outcome.verdict}".replace(" ", HARD),
+        f"{MARKS[outcome.verdict]} {where}: {outcome.verdict}".replace(" ", HARD),
         md(claim.id),
         "ordering only" if claim.paper_better is None else _pair(claim.paper_better, claim.paper_worse),
         "" if outcome.better_mean is None else _pair(outcome.better_mean, outcome.worse_mean),
@@ -159,10 +180,11 @@ def _values(view: PaperView) -> list[str]:
 
 
 def _scale(scale: ScaleRow) -> Iterator[str]:
-    stands = f"; the teacher is {md(scale.stands_in)}" if scale.stands_in else ""
-    yield f"Testbed {code(scale.testbed)}, {scale.seeds} seeds{stands}.{'' if scale.recorded else ' Not run yet.'}"
+    bed = f"[{code(scale.testbed)}]({UP}reproductions/testbeds/{link(scale.testbed)}.yaml)"
+    stands = f", teacher: {code(scale.stands_in)}" if scale.stands_in else ""
+    yield f"Testbed {bed}{stands}, {scale.seeds} seeds.{'' if scale.recorded else ' Not run yet.'}"
     if scale.made:
-        yield f"Made on {md(scale.made)}."
+        yield f"Made on {md(scale.made)}. An arm's name leads to its raw figures."
     yield ""
     by_name = {metric.name: metric for metric in scale.metrics}
     shown = [by_name[name] for name in scale.headline if name in by_name]
@@ -171,7 +193,7 @@ def _scale(scale: ScaleRow) -> Iterator[str]:
     head += [f"{md(metric.title)} {'↑' if metric.higher_is_better else '↓'}" for metric in shown]
     rows = [
         [
-            f"**{md(arm.name)}**<br><sub>{md(arm.title)}</sub>",
+            f"{_arm(scale, arm)}<br><sub>{md(arm.title)}</sub>",
             md(arm.role),
             *([code(arm.recipe)] if recipes else []),
             *(_figure(arm, metric.name) for metric in shown),
@@ -191,6 +213,13 @@ def _scale(scale: ScaleRow) -> Iterator[str]:
         yield "</details>"
     yield from _curves(scale)
     yield from _budgets(scale)
+
+
+def _arm(scale: ScaleRow, arm: ArmRow) -> str:
+    """An arm's name, which leads to the file of its results."""
+    if not arm.seeds or not arm.key:
+        return f"**{md(arm.name)}**"
+    return f"**[{md(arm.name)}]({UP}reproductions/results/{link(scale.testbed)}/{link(arm.key)}.json)**"
 
 
 def _figure(arm: ArmRow, metric: str) -> str:
@@ -245,11 +274,6 @@ def _budgets(scale: ScaleRow) -> Iterator[str]:
         head += ["cut off", "empty"]
         yield ""
         yield from table(head, rows, right=range(1, len(head)))
-
-
-def _places(paper: Paper, view: PaperView) -> list[tuple[str, str]]:
-    method = [("method", paper.method)] if paper.method else []
-    return [("record", f"catalog/papers/{paper.id}.yaml"), *method, *view.places]
 
 
 def _place(path: str) -> str:

@@ -18,8 +18,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from catalog.queries import crosstab
 from catalog.schema import Paper
 from methods.recipe import recipe_ids
+from reproductions.engine.show.view import STANDS_IN
 from tools.pages import lists
-from tools.pages.atlas import MARKS, NEWEST, Atlas, Coverage, judging
+from tools.pages.atlas import MARKS, NEWEST, Atlas, Coverage, badge, judging
 from tools.pages.markdown import cut, link, links, md, table
 
 LIMIT = 150_000  # bytes
@@ -70,6 +71,7 @@ def _render(atlas: Atlas, length: Length) -> str:
         signs=", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name != "not run"),
         judging=[(md(head), md(about)) for head, about in judging(MARKS)],
         recipes=recipe_ids(),
+        stands_in=list(STANDS_IN.items()),
         shortened=not length.links,
     )  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
@@ -121,10 +123,11 @@ def coverage(atlas: Atlas) -> list[str]:
 
 
 def wall(atlas: Atlas) -> Iterator[str]:
-    """A line a judged paper, by name: its verdicts at each scale, and its page."""
+    """A line a judged paper, by name: its verdicts at each scale, what played the teacher there, and its page."""
     for paper_id in sorted(atlas.judged & atlas.catalog.papers.keys()):
-        paper = atlas.catalog.papers[paper_id]
-        yield f"- [{md(paper_id)}](reproductions/papers/{link(paper_id)}.md) {atlas.badge(paper)}"
+        words = {scale: atlas.views[paper_id].stands_in(scale) for scale in atlas.tallies[paper_id]}
+        signs = badge(atlas.tallies[paper_id], words=words)
+        yield f"- [{md(paper_id)}](reproductions/papers/{link(paper_id)}.md) {signs}"
 
 
 def awesome(atlas: Atlas, length: Length) -> Iterator[str]:

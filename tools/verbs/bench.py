@@ -7,8 +7,8 @@ import importlib
 import os
 import sys
 
-SUMMARY = "time and memory beside other implementations: loss, step, rollouts, store, pages"
-OTHERS = ("store", "rollouts", "step", "catalog")  # measured instead of the fused loss
+SUMMARY = "time and memory beside others: loss, step, rollouts, decoding, store, pages"
+OTHERS = ("store", "rollouts", "step", "speculative", "catalog")  # measured instead of the fused loss
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", action="store_true", help="the teacher store instead of the losses")
     parser.add_argument("--rollouts", action="store_true", help="sampling instead of the losses")
     parser.add_argument("--step", action="store_true", help="whole training steps instead of the losses")
+    parser.add_argument("--speculative", action="store_true", help="speculative decoding of a tiny teacher")
     parser.add_argument("--catalog", action="store_true", help="pages and browsing at a thousand records")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 

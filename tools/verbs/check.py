@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from catalog.schema import Catalog, Paper, load_catalog
-from tools.commands import json_option
+from tools.commands import UsageError, json_option
 from tools.paths import ROOT, relative
 from tools.terminal import grid, style, visible, wrap
 
@@ -24,23 +27,37 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paper", nargs="?", help="id of the paper; a summary over all without it")
     parser.add_argument("--owes", action="store_true", help="only whether records say exactly what they owe")
     parser.add_argument(
-        "--write", action="store_true", help="with --owes: write the right flags into the records"
+        "--fingerprints",
+        action="store_true",
+        help="only whether components still behave as recorded (imports torch)",
+    )
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="with --owes: the right flags into the records; with --fingerprints: the components' behaviour as it is",
     )
     json_option(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Print what is missing; 1 where something is, 0 where nothing is."""
-    from tools.checks.missing import missing
-
     catalog = load_catalog()
     papers = [catalog.paper(args.paper)] if args.paper else list(catalog.papers.values())
-    if args.owes or args.write:
+    if args.owes and args.fingerprints:
+        raise UsageError("kd check: --owes and --fingerprints are two questions; ask one at a time")
+    if args.write and not (args.owes or args.fingerprints):
+        raise UsageError("kd check: --write goes with --owes or with --fingerprints")
+    if args.fingerprints:
+        return _fingerprints(catalog, write=args.write)
+    if args.owes:
         return _owes(catalog, papers, write=args.write)
+    from tools.checks.missing import missing
+
     found = [item for paper in papers for item in missing(catalog, paper)]
     found += _pages(catalog, papers)
     if not args.paper:
-        found += _documents()
+        found += [*_results(catalog), *_documents()]
+    found = list(dict.fromkeys(found))  # what papers share is said once
     if args.json:
         print(json.dumps([asdict(item) for item in found], indent=1, ensure_ascii=False))
     elif not found:
@@ -52,8 +69,41 @@ def main(args: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
+def _fingerprints(catalog: Catalog, *, write: bool) -> int:
+    """Whether every component does to the toy what is recorded; with `write`, record it, and say what is stale now."""
+    from methods import fingerprints
+    from methods.behaviour import measured
+    from tools.checks import results
+
+    print("a few steps of training with each component, about a minute ...", file=sys.stderr)
+    with contextlib.redirect_stdout(io.StringIO()):  # trainers print what they think of each
+        now = measured()
+    before = fingerprints.recorded()
+    found = [f"{name}: has no recorded behaviour" for name in sorted(now.keys() - before.keys())]
+    found += [
+        f"{name}: is gone, its behaviour is still recorded" for name in sorted(before.keys() - now.keys())
+    ]
+    for name in sorted(now.keys() & before.keys()):
+        if not fingerprints.same(now[name], before[name]):
+            found.append(f"{name}: behaves otherwise than recorded")
+    if not write:
+        print("\n".join(map(wrap, found)) or f"all {len(now)} components behave as recorded")
+        if found:
+            print(
+                wrap(
+                    "`kd check --fingerprints --write` records it, and names the results that it makes stale"
+                )
+            )
+        return 1 if found else 0
+    changed = fingerprints.write(now)
+    print("\n".join([*(f"{name}: written" for name in changed), *map(wrap, found)]) or "nothing to change")
+    stale = [f"{path}: {what}" for path, what in results.stale(results.files())]
+    print("\n".join(map(wrap, stale)) or "no recorded result is stale")
+    return 0
+
+
 def _owes(catalog: Catalog, papers: Sequence[Paper], *, write: bool) -> int:
-    """Whether the records say what they owe; with `write`, make them."""
+    """Whether the records say what they owe; with `write`, make them say it."""
     from tools.checks import owes
 
     if write:
@@ -80,6 +130,16 @@ def _pages(catalog: Catalog, papers: Sequence[Paper]) -> Iterator[Missing]:
     for path in documents.differing(texts):
         if len(papers) > 1 or path in texts:  # of one paper, what is not made here is another's
             yield Missing("pages", path, 1, "is not what the catalog and the results say now: make readme")
+
+
+def _results(catalog: Catalog) -> Iterator[Missing]:
+    """Result files that belong to no paper's experiment."""
+    from tools.checks import results
+    from tools.checks.missing import Missing
+
+    unnamed = list(results.unnamed(catalog.papers))
+    broken = results.unreadable(ROOT / path for path, _ in unnamed if path.endswith(".json"))
+    return (Missing("results", path, 1, what) for path, what in [*unnamed, *broken])
 
 
 def _documents() -> Iterator[Missing]:

@@ -7,7 +7,7 @@ import argparse
 from catalog.errors import CatalogError
 from catalog.schema import HERE, load_catalog
 from reproductions.engine.show import gather
-from tools.checks.scaffold import arxiv_of, claims, marked, record
+from tools.checks.scaffold import arxiv_of, experiment, marked, recipe, record
 from tools.paths import ROOT
 
 SUMMARY = "begin the record of a paper"
@@ -18,17 +18,18 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paper", help="id of the new record, e.g. self-instruct")
     parser.add_argument("--arxiv", help="arXiv id or address, e.g. 2212.10560")
     parser.add_argument("--url", help="where the paper is, if not on arXiv")
-    parser.add_argument("--reproduction", action="store_true", help="begin its claims.yaml too")
+    parser.add_argument("--reproduction", action="store_true", help="begin its experiment and its recipe too")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write the record, and the claims if asked; CatalogError where the paper is in the catalog already."""
+    """Write the record, and experiment and recipe if asked; CatalogError where one of them is there already."""
     catalog = load_catalog()
     arxiv = arxiv_of(args.arxiv) if args.arxiv else None
-    files = {HERE / "papers" / f"{args.paper}.yaml": record(catalog, args.paper, arxiv, args.url)}
+    method = args.paper if args.reproduction else None
+    files = {HERE / "papers" / f"{args.paper}.yaml": record(catalog, args.paper, arxiv, args.url, method)}
     if args.reproduction:
-        folder = gather.folder(args.paper)
-        files |= {folder / "__init__.py": "", folder / "claims.yaml": claims(args.paper, arxiv)}
+        files[gather.RECIPES / f"{args.paper}.yaml"] = recipe(args.paper, arxiv)
+        files[gather.experiment_file(args.paper)] = experiment(args.paper, arxiv)
     for path in files:
         if path.exists():
             raise CatalogError("is there already", path)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from itertools import takewhile
 
 from catalog.queries import reproducible, status
-from catalog.schema import HERE, Catalog, Paper, load_catalog
+from catalog.schema import Catalog, Paper, load_catalog
 from reproductions.engine.show import files
-from reproductions.engine.show.view import ClaimRow, PaperView
+from reproductions.engine.show.view import STANDS_IN, PaperView
 from tools.commands import json_option
-from tools.pages.atlas import BASIS
+from tools.pages.atlas import BASIS, places
 from tools.pages.cite import bibtex
-from tools.paths import relative
+from tools.paths import ROOT
 from tools.terminal import interval, number, style, verdict, width, wrap
 from tools.verbs.browse import SCOPES, record
 
@@ -43,13 +43,8 @@ def _status(paper: Paper, view: PaperView | None) -> str:
 
 
 def _places(paper: Paper, view: PaperView | None) -> list[tuple[str, str]]:
-    """Record, method and reproduction, in the order in which a newcomer reads them."""
-    places = [("record", relative(HERE / "papers" / f"{paper.id}.yaml"))]
-    if paper.method:
-        places.append(("method", paper.method))
-    if view:
-        places += [*view.places, ("page", f"reproductions/papers/{paper.id}.md")]
-    return places
+    """Where everything about a paper is."""
+    return places(paper, view) + ([("page", f"reproductions/papers/{paper.id}.md")] if view else [])
 
 
 def _page(catalog: Catalog, paper: Paper, view: PaperView | None) -> list[str]:
@@ -78,8 +73,12 @@ def _page(catalog: Catalog, paper: Paper, view: PaperView | None) -> list[str]:
         lines += ["", *part] if part else []
     lines += ["", f"{style('code in this repository', 'bold')}  ({state})"]
     lines += [_entry(name, place) for name, place in _places(paper, view)]
+    if paper.method:
+        lines += ["", f"{style('recipe', 'bold')}  ({_recipe_path(paper)})", *_recipe(paper)]
+    if view:
+        lines += _arms(view)
     if view and view.claims:
-        lines += ["", style("claims", "bold"), *_claims(view.claims)]
+        lines += ["", style("claims", "bold"), *_claims(view)]
     lines += ["", style("run it", "bold"), *_commands(paper, view)]
     return [*lines, "", style("cite it", "bold"), *_cite(paper)]
 
@@ -129,9 +128,40 @@ def _provenance(paper: Paper) -> list[str]:
     return [style("this record", "bold"), *(_entry(*entry) for entry in entries)] if entries else []
 
 
-def _claims(claims: Sequence[ClaimRow]) -> list[str]:
+def _recipe_path(paper: Paper) -> str:
+    return f"methods/recipes/{paper.method}.yaml"
+
+
+def _recipe_text(paper: Paper) -> str:
+    return (ROOT / _recipe_path(paper)).read_text(encoding="utf-8")
+
+
+def _recipe(paper: Paper) -> list[str]:
+    """The file of the paper's method; long lines go on, further in, and stay YAML."""
+    texts = _recipe_text(paper).splitlines()
+    about = [text.removeprefix("#") for text in takewhile(lambda text: text.startswith("#"), texts)]
+    lines = [wrap(" ".join(about), "  # ", "  # ")] if about else []
+    for text in texts[len(about) :]:
+        inside = text[: len(text) - len(text.lstrip())]
+        lines.append(wrap(text, f"  {inside}    ", f"  {inside}"))
+    return lines
+
+
+def _arms(view: PaperView) -> list[str]:
+    """What each arm computes, at the smallest scale that was run, else at the first."""
+    scale = next(iter(view.recorded), view.scales[0] if view.scales else None)
+    if scale is None:
+        return []
+    head = f"{style('arms', 'bold')}  ({scale.name} scale, testbed {scale.testbed})"
+    lines = [wrap(f"{arm.name}: {arm.recipe}", "      ", "  ") for arm in scale.arms]
+    if scale.stands_in:
+        lines.append(wrap(f"the teacher is {STANDS_IN.get(scale.stands_in, scale.stands_in)}", "  ", "  "))
+    return ["", head, *lines]
+
+
+def _claims(view: PaperView) -> list[str]:
     lines = []
-    for claim in claims:
+    for claim in view.claims:
         lines.append(wrap(f"{claim.id}: {claim.statement}", "    ", "  "))
         lines.append(wrap(f"source: {claim.source}", "      ", "    "))
         if claim.paper_better is not None:
@@ -144,7 +174,9 @@ def _claims(claims: Sequence[ClaimRow]) -> list[str]:
                 f"difference {number(outcome.difference)} {interval(outcome.interval)}, {outcome.seeds} seeds"
             )
             lines.append(wrap(ours, "      ", "    "))
-            lines.append(f"      {verdict(outcome.verdict, f'{outcome.scale}: {outcome.verdict}')}")
+            word = view.stands_in(outcome.scale)
+            where = f"{outcome.scale}, {word}" if word else outcome.scale
+            lines.append(f"      {verdict(outcome.verdict, f'{where}: {outcome.verdict}')}")
             if outcome.explanation:
                 lines.append(wrap(outcome.explanation, "      "))
         if not claim.outcomes:
@@ -191,6 +223,7 @@ def _as_json(catalog: Catalog, paper: Paper, view: PaperView | None) -> dict[str
         "note": paper.note,
         "corrections": list(paper.corrections),
         "sources": list(paper.sources),
+        "recipe": _recipe_text(paper) if paper.method else None,
         "places": [list(place) for place in _places(paper, view)],
         **{name: plain.get(name, []) for name in ("scales", "claims", "values")},
         "bibtex": bibtex(paper),

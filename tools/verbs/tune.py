@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from functools import partial
+from typing import Any
 
-from tools.commands import count, names
-from tools.terminal import grid
+from tools.commands import count, json_option, names
+from tools.terminal import grid, wrap
 
 SUMMARY = "the same sweep of learning rates for every arm, on validation data"
 
@@ -16,25 +20,38 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", default="tiny", help="tiny (default), small or paper")
     parser.add_argument("--arms", type=names, help="only these arms, a,b")
     parser.add_argument("--workers", type=count, help="processes side by side (default: 2)")
+    json_option(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run what is missing of the sweep, print the table and each arm's best rate."""
-    from reproductions.engine.experiment import load_experiment
-    from reproductions.engine.tuning import best_rates, rate_name, tune, tuning_path
+    from catalog.schema import load_catalog
 
-    record = tune(args.paper, args.scale, arms=args.arms or (), workers=args.workers or 2)
-    metric = record["tuning"]["metric"]
-    testbed = load_experiment(args.paper).load_testbed(args.scale)
-    best = best_rates(record["figures"], testbed.metrics[metric].higher_is_better)
+    paper = load_catalog().paper(args.paper).id
+    from reproductions.engine.plan.rates import tuning_path
+    from reproductions.engine.work.sessions.sweep import tune
+    from tools.paths import relative
+
+    say = partial(print, file=sys.stderr if args.json else sys.stdout)
+    record = tune(paper, args.scale, arms=args.arms or (), workers=args.workers or 2, say=say)
+    if args.json:
+        print(json.dumps(record, indent=1))
+        return 0
+    tuning = record["tuning"]
+    print("\n".join(table(record)))
+    about = f"{tuning['metric']}, seed {tuning['seed']}, validation split; best stands last"
+    print(wrap(f"{about}; {relative(tuning_path(paper, args.scale))}"))
+    return 0
+
+
+def table(record: dict[str, Any]) -> list[str]:
+    """A line an arm: the metric at each learning rate, and the best of these."""
+    from reproductions.engine.plan.rates import best_rates, rate_name
+
+    best = best_rates(record["figures"], record["tuning"].get("higher_is_better", True))
     rates = [rate_name(rate) for rate in record["tuning"]["learning_rates"]]
     rows = [["arm", *rates, "best"]]
     for arm, figures in record["figures"].items():
-        rows.append(
-            [arm, *(f"{figures[r]:.4g}" if r in figures else "-" for r in rates), rate_name(best[arm])]
-        )
-    print("\n".join(grid(rows, right=range(1, len(rates) + 2))))
-    print(
-        f"{metric}, seed {record['tuning']['seed']}, validation split; {tuning_path(args.paper, args.scale)}"
-    )
-    return 0
+        cells = (f"{figures[rate]:.4g}" if rate in figures else "-" for rate in rates)
+        rows.append([arm, *cells, rate_name(best[arm])])
+    return grid(rows, right=range(1, len(rates) + 2))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from catalog.errors import CatalogError
 from catalog.schema import Catalog, load_catalog
+from reproductions.engine.errors import KDError
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView, ValueRow
 from tools.commands import json_option
@@ -23,31 +24,77 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print each claim with its verdict; 1 where a committed verdict or page does not follow from the figures."""
+    """Print each claim with its verdict; 1 where something committed does not follow from the raw figures."""
     catalog = load_catalog()
     ids = gather.runnable([catalog.paper(args.paper).id] if args.paper else catalog.papers)
-    views = [view for view in map(gather.gather, ids) if view.recorded]
-    if args.paper and not views:
+    views: list[PaperView] = []
+    wrong: dict[str, list[str]] = {}
+    for paper in ids:
+        view, found = _verified(catalog, paper)
+        if view is not None:
+            views.append(view)
+        if found or view is not None:
+            wrong[paper] = found
+    if args.paper and not wrong:
         hint = f"`make reproduce PAPER={args.paper}` makes them"
         raise CatalogError(f"no results are recorded for {args.paper}; {hint}")
-    wrong = {view.paper: [*_verdicts(view), *_pages(catalog, view)] for view in views}
-    found = [line for lines in wrong.values() for line in lines]
+    elsewhere = [] if args.paper else _elsewhere(catalog)
+    told = [line for lines in wrong.values() for line in lines] + elsewhere
     if args.json:
-        print(json.dumps(_as_json(views, wrong), indent=1, ensure_ascii=False))
-        return 1 if found else 0
-    if not views:
+        plain = _as_json(views, wrong)
+        if elsewhere:
+            plain["elsewhere"] = {"differs": elsewhere}
+        print(json.dumps(plain, indent=1, ensure_ascii=False))
+        return 1 if told else 0
+    if not wrong:
         print("no results are recorded yet; `make reproduce PAPER=minillm` makes the first")
-        return 0
-    print("\n\n".join("\n".join(_table(view)) for view in views))
-    told = [wrap(line) for line in found] or ["what is committed follows from the raw figures"]
-    print("\n" + "\n".join(told))
-    return 1 if found else 0
+    if views:
+        print("\n\n".join("\n".join(_table(view)) for view in views) + "\n")
+    if wrong:
+        print("\n".join(map(wrap, told)) or "what is committed follows from the raw figures")
+    return 1 if told else 0
 
 
-def _verdicts(view: PaperView) -> Iterator[str]:
+def _verified(catalog: Catalog, paper: str) -> tuple[PaperView | None, list[str]]:
+    """A paper judged again and what of it does not follow; no view where its files are broken or nothing is recorded.
+
+    Reading checks every metric against its examples, every run's digest and that no declared arm or seed is missing.
+    """
+    from tools.checks import results
+
+    kept = files.read(paper)
+    try:
+        view = gather.gather(paper)
+    except (CatalogError, KDError) as error:
+        return None, [str(error).replace(f"{gather.ROOT}/", "")]
+    if not view.recorded and not (kept and kept.recorded):
+        return None, []
+    found = [*_verdicts(view, kept), *_pages(catalog, view)]
+    found += _lines(results.misnamed(gather.ROOT / name for row in view.recorded for name in row.results))
+    recorded = {row.name for row in view.recorded}
+    changed = [results.changed_claims(plan) for plan in results.plans([paper]) if plan.scale.name in recorded]
+    return view, found + [line for some in changed for line in _lines(some)]
+
+
+def _elsewhere(catalog: Catalog) -> list[str]:
+    """What belongs to no paper: result files that no experiment names, verdicts of papers that have none."""
+    from tools.checks import results
+
+    unnamed = [gather.ROOT / path for path, _ in results.unnamed(catalog.papers)]
+    found = _lines(results.unreadable(path for path in unnamed if path.suffix == ".json"))
+    orphans = files.orphans(catalog.papers)
+    return found + [
+        f"{path.relative_to(gather.ROOT).as_posix()}: no experiment leads to it" for path in orphans
+    ]
+
+
+def _lines(found: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{path}: {what}" for path, what in found]
+
+
+def _verdicts(view: PaperView, kept: PaperView | None) -> Iterator[str]:
     """What in the committed file does not follow from the raw figures."""
     path = files.path_of(view.paper).relative_to(gather.ROOT).as_posix()
-    kept = files.read(view.paper)
     if kept is None:
         yield f"{path}: is missing or was edited by hand; `make readme` writes it"
         return
@@ -77,12 +124,11 @@ def _pages(catalog: Catalog, view: PaperView) -> Iterator[str]:
 
 
 def _as_json(views: Sequence[PaperView], wrong: dict[str, list[str]]) -> dict[str, dict[str, object]]:
-    found = {}
+    found: dict[str, dict[str, object]] = {
+        paper: {"claims": (), "values": (), "differs": lines} for paper, lines in wrong.items()
+    }
     for view in views:
-        plain = view.as_dict()
-        found[view.paper] = {name: plain[name] for name in ("claims", "values")} | {
-            "differs": wrong[view.paper]
-        }
+        found[view.paper] |= {name: view.as_dict()[name] for name in ("claims", "values")}
     return found
 
 

@@ -26,6 +26,7 @@ from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods.recipe import METHOD_KEYS, read_recipe, recipe_ids, variables
 from reproductions.engine.errors import KDError
+from reproductions.engine.plan.code import load_code
 
 ROLES = ("method", "baseline", "ablation")
 PAPERS_ROOT = Path(__file__).resolve().parents[2] / "papers"
@@ -103,6 +104,7 @@ class Experiment:
     data: Mapping[str, Any]
     lines: Lines
     path: Path
+    code: str | None  # the digest of the Python beside the file, where there is some
 
     def scale(self, name: str) -> Scale:
         """The scale of that name. Raises KDError with the nearest one."""
@@ -157,8 +159,13 @@ def experiment_path(paper: str, root: Path | None = None) -> Path:
     return (root or PAPERS_ROOT) / f"{paper}.yaml"
 
 
+def code_path(experiment: Path) -> Path:
+    """Where the Python beside an experiment is, if there is any."""
+    return experiment.with_suffix(".py")
+
+
 def load_experiment(paper: str, root: Path | None = None) -> Experiment:
-    """The experiment of a paper. Raises CatalogError with file, line and the nearest valid name."""
+    """The experiment of a paper; imports its own Python. Raises CatalogError with file, line and nearest valid name."""
     path = experiment_path(paper, root)
     data, lines = read_yaml_with_lines(path)
     return _Reader(path, data, lines).read(paper)
@@ -172,7 +179,7 @@ class _Reader:
 
     def read(self, paper: str) -> Experiment:
         self.keys(self.data, KEYS, "an experiment")
-        for name in ("paper", "arms", "scales", "headline"):
+        for name in ("paper", "arms", "scales"):
             if name not in self.data:
                 raise self.lines.error(f'"{name}" is missing')
         if self.data["paper"] != paper:
@@ -194,11 +201,12 @@ class _Reader:
             steps=steps,
             sweep=sweep,
             budget={name: tuple(items) for name, items in self.mapping("budget").items()},
-            headline=self.names("headline"),
+            headline=self.names("headline") or self.claimed(),
             metrics=self.names("metrics"),
             data=self.data,
             lines=self.lines,
             path=self.path,
+            code=load_code(code_path(self.path)) if code_path(self.path).is_file() else None,
         )
 
     def arms(self, sweep: Mapping[str, tuple[Any, ...]], steps: Mapping[str, Any]) -> dict[str, Arm]:
@@ -323,6 +331,11 @@ class _Reader:
     def names(self, key: str) -> tuple[str, ...]:
         found = self.kind(self.data.get(key) or [], list, "a list of names", key)
         return tuple(str(name) for name in found)
+
+    def claimed(self) -> tuple[str, ...]:
+        """The claims' own metric, where the file names no headline."""
+        metric = self.mapping("claims").get("metric")
+        return (str(metric),) if metric else ()
 
     def mapping(self, key: str) -> dict[str, Any]:
         return self.kind(self.data.get(key) or {}, dict, 'a mapping: lines of "name: value"', key)

@@ -46,8 +46,11 @@ class Plan:
 
     @cached_property
     def runs(self) -> dict[tuple[str, int], Task]:
-        """(key, seed) -> a task that makes it: arms of one key are made once."""
-        return {(self.keys[arm], seed): (arm, seed) for arm, seed in reversed(self.tasks)}
+        """(key, seed) -> the first task that makes it: arms of one key are made once."""
+        found: dict[tuple[str, int], Task] = {}
+        for arm, seed in self.tasks:
+            found.setdefault((self.keys[arm], seed), (arm, seed))
+        return found
 
     @property
     def folder(self) -> Path:

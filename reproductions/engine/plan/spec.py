@@ -41,11 +41,15 @@ def specs_at(
 
 
 def read_testbed_of(experiment: Experiment, scale: Scale) -> dict[str, Any]:
-    """The testbed of a scale as data, with teachers as the scale changes them; an error names the asking line."""
-    from reproductions.testbeds import read_testbed
+    """The testbed of a scale as data, with teachers as the scale changes them; an error names the asking line.
 
+    Testbeds are the YAML files of `testbeds` beside the experiments' folder, of the atlas where there is no such.
+    """
+    from reproductions.testbeds import ROOT, read_testbed
+
+    beside = experiment.path.parent.parent / "testbeds"
     try:
-        return with_teachers(read_testbed(scale.testbed), scale)
+        return with_teachers(read_testbed(scale.testbed, beside if beside.is_dir() else ROOT), scale)
     except KDError as error:
         raise experiment.error(str(error), "scales", scale.name, "testbed") from None
 
@@ -96,6 +100,8 @@ def spec_of(
     }
     if start == "sft":
         spec["sft_start"] = {**defaults.get("sft_start", {}), **chosen.settings.get("sft_start", {})}
+    if experiment.code is not None:
+        spec["code"] = experiment.code
     student = entry.tree.get("student")
     if student is not None:
         spec["student"] = student

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,21 +72,25 @@ def runnable(paper_ids: Iterable[str]) -> list[str]:
 def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
     """Of what decides the claims and of the results: a view made under the same two is the same view.
 
-    The first is over the experiment, the recipes and testbeds that it names and its sweeps; the second over the files
-    of raw figures (paths from the root) that a view was made from. Byte by byte, so that hundreds of papers take no
-    time; `gather` and `kd verify` read them.
+    The first is over the experiment, the Python beside it, the recipes and testbeds that it names and its sweeps; the
+    second over the files of raw figures (paths from the root) that a view was made from, and what is said of those that
+    are stale. Byte by byte, so that hundreds of papers take no time; `gather` and `kd verify` read them.
     """
     path = experiment_file(paper_id)
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     named = [RECIPES / f"{name}.yaml" for name in sorted(set(re.findall(r"\bmethod: ([\w-]+)", text)))]
     named += [TESTBEDS / f"{name}.yaml" for name in sorted(set(re.findall(r"\btestbed: ([\w-]+)", text)))]
     named += sorted(TUNING.glob(f"*/{paper_id}.json"))
-    return (
-        _digest([path, *named]),
-        _digest(
-            [ROOT / name for name in results] + [(ROOT / name).with_suffix(".parquet") for name in results]
-        ),
-    )
+    named += [code for code in [path.with_suffix(".py")] if code.is_file()]
+    raw = [ROOT / name for name in results] + [(ROOT / name).with_suffix(".parquet") for name in results]
+    return _digest([path, *named]), _digest(raw, *_stale(results))
+
+
+def _stale(results: Sequence[str]) -> list[str]:
+    """What is said of those runs that today's code would make otherwise; nearly always nothing."""
+    from reproductions.engine.store.stale import notes
+
+    return notes([ROOT / name for name in results], RESULTS)
 
 
 def claims_of(experiment: Any) -> ClaimSet:
@@ -98,7 +103,7 @@ def claims_of(experiment: Any) -> ClaimSet:
         arms=experiment.titles,
         sweep=experiment.sweep,
         scales=list(experiment.scales),
-        metrics=(*experiment.headline, *experiment.metrics),
+        metrics=(*experiment.headline, *experiment.metrics) if experiment.data.get("headline") else None,
     )
 
 
@@ -213,7 +218,8 @@ def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[s
     recipes = {arm: recipe_line(plan.specs[arm]) for arm in plan.arms}
     if results is None:
         arms = tuple(
-            ArmRow(arm, entry.title, entry.role, recipe=recipes[arm]) for arm, entry in declared.items()
+            ArmRow(arm, entry.title, entry.role, recipe=recipes[arm], key=plan.keys[arm])
+            for arm, entry in declared.items()
         )
         metrics: tuple[Metric, ...] = ()
         headline: tuple[str, ...] = ()
@@ -229,7 +235,8 @@ def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[s
             metric.name for metric in metrics
         )
         arms = tuple(
-            _arm(entry, recipes[arm], claims, results, metrics, headline) for arm, entry in declared.items()
+            replace(_arm(entry, recipes[arm], claims, results, metrics, headline), key=plan.keys[arm])
+            for arm, entry in declared.items()
         )
     return ScaleRow(
         name=plan.scale.name,
@@ -240,7 +247,7 @@ def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[s
         metrics=metrics,
         headline=headline,
         stands_in=str(plan.testbed.get("stands_in", "")),
-        made=_made(results) if results is not None else "",
+        made="; ".join([_made(results), *_stale(files)]) if results is not None else "",
         results=files,
     )
 
@@ -360,8 +367,8 @@ def _relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
 
-def _digest(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
+def _digest(paths: Iterable[Path], *said: str) -> str:
+    digest = hashlib.sha256("".join(said).encode())
     for path in paths:
         content = path.read_bytes() if path.is_file() else b""
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(content).digest())

@@ -12,6 +12,15 @@ from typing import Any
 
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not run")
 SCALES = ("tiny", "small", "paper")
+# What plays the teacher, by the word that a testbed has for it.
+STANDS_IN = {
+    "recorded": "recorded outputs of a real language model",
+    "packaged": "a real small model",
+    "world": "a small model taught a task from scratch, with errors of its own",
+    "oracle": "a program",
+    "itself": "the student itself",
+    "own": "the paper's own",
+}
 
 Interval = tuple[float, float]
 Tally = dict[str, dict[str, int]]  # scale -> verdict -> how many outcomes
@@ -129,7 +138,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One way of training the student; `recipe` says in one line what it computes. No figures where it was not run."""
+    """One way of training the student; `recipe` says in one line what it computes. No figures where it was not run.
+
+    `key` names its results, reproductions/results/<testbed>/<key>.json, where there are any.
+    """
 
     name: str
     title: str
@@ -139,14 +151,15 @@ class ArmRow:
     figures: tuple[Figure, ...] = ()
     budget: Budget | None = None
     curves: tuple[Curve, ...] = ()
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class ScaleRow:
     """Where and how big, and what was recorded there.
 
-    `stands_in` is what plays the teacher (a world, an oracle, a recorded or packaged model), `minutes` the time on two
-    cores (0 unknown), `made` how the results came about, `results` the files of the raw figures.
+    `stands_in` is what plays the teacher, a word of STANDS_IN or '', `minutes` the time on two cores (0 unknown),
+    `made` how the results came about, `results` the files of the raw figures.
     """
 
     name: str
@@ -187,6 +200,10 @@ class PaperView:
     def recorded(self) -> tuple[ScaleRow, ...]:
         """The scales with results."""
         return tuple(scale for scale in self.scales if scale.recorded)
+
+    def stands_in(self, scale: str) -> str:
+        """What plays the teacher at a scale, in a word; '' where nobody says."""
+        return next((row.stands_in for row in self.scales if row.name == scale), "")
 
     def tally(self) -> Tally:
         """How many outcomes of each verdict there are at each scale: scales are never pooled."""

@@ -13,6 +13,10 @@ from reproductions.engine.store.arm import ArmResults, RunResults, as_timed, sam
 from reproductions.engine.store.pair import arm_path, read_arm
 
 
+class IncompleteError(KDError):
+    """Some declared runs are not recorded: a verdict from the others is none."""
+
+
 @dataclass(frozen=True)
 class Results:
     """Runs by arm and seed, arms by the experiment's names ("arm@point=value" at a point of its sweep).
@@ -82,15 +86,16 @@ def recorded_results(
 ) -> Results | None:
     """The recorded results of a paper at a scale, whole; None where it was never recorded.
 
-    Raises KDError with every arm and seed that is missing where a run was made for this paper and scale (its file says
-    so under `claims`): a verdict from a part of the runs is none. Arms that other papers brought are no such sign.
+    Raises IncompleteError with every arm and seed that is missing where a run was made for this paper and scale (its
+    file says so under `claims`): a verdict from a part of the runs is none. Arms that other papers brought are no such
+    sign.
     """
     results, name = results_of(declared, seeds, folder), f"{paper}/{scale}"
     if results.missing and not any(name in arm.claims for arm in results.arms.values()):
         return None
     if results.missing:
         what = f"results of {paper} at scale {scale} are incomplete: {listed(results.missing)}"
-        raise KDError(f"{folder}: {what}")
+        raise IncompleteError(f"{folder}: {what}")
     arms = {
         arm: replace(recorded, runs={seed: as_timed(run, name) for seed, run in recorded.runs.items()})
         for arm, recorded in results.arms.items()

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from reproductions.engine.work.run import Run
 
 EXAMPLE_DIGITS = 5
+#: The learning curve of an experiment that says nothing of it.
+CURVE = {"points": 4, "examples": 200}
 
 
 class Measure:
@@ -24,8 +26,6 @@ class Measure:
 
     def point(self, model: Any, step: int) -> None:
         """Adds a point to the learning curve; its seconds are not training seconds."""
-        from reproductions.engine.work.run import CURVE
-
         with self._run.clock.aside() as seconds:
             columns = self._timed(
                 model, int(self._run.spec.get("curve", CURVE).get("examples", CURVE["examples"]))

@@ -13,7 +13,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.work.artifacts import Artifacts
 from reproductions.engine.work.budget import Budget
 from reproductions.engine.work.clock import Clock
-from reproductions.engine.work.measure import Measure
+from reproductions.engine.work.measure import CURVE, Measure
 from reproductions.engine.work.shared import Shared
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Events = Callable[[dict[str, Any]], None]
 PRECISIONS = ("fp32", "bf16-autocast")
-CURVE = {"points": 4, "examples": 200}
 
 
 class Run:
@@ -51,7 +50,7 @@ class Run:
         self.testbed, self.device = testbed, device
         self.scratch = scratch if scratch is not None else Path(tempfile.mkdtemp(prefix="kd-atlas-"))
         self.building = building
-        self._events, self._artifacts = events, artifacts
+        self._events, self.artifacts = events, artifacts
         self.budget = Budget()
         self.clock = Clock(device, self.budget)
         self.shared = Shared(artifacts, self)
@@ -70,7 +69,7 @@ class Run:
             seed,
             testbed=self.testbed,
             device=self.device,
-            artifacts=self._artifacts,
+            artifacts=self.artifacts,
             arm=self.arm,
             scratch=self.scratch,
             events=self._events,
@@ -81,8 +80,19 @@ class Run:
         """Trains and returns the bare model; adds progress, curve, seconds, tokens and rollout counts.
 
         The curve has the start and so many equally spaced steps, on the first test examples (`curve` of the spec). Its
-        seconds are not training seconds.
+        seconds are not training seconds. A paper's own trainer that takes no callbacks has neither progress nor curve.
         """
+        if hasattr(trainer, "add_callback"):
+            self._watch(trainer, phase)
+        with self.clock.training():
+            trainer.train()
+        self.budget.add_tokens(getattr(trainer, "token_counts", {}))
+        self.budget.add_rollouts(getattr(trainer, "rollout_counts", {}))
+        wrapped = getattr(trainer, "accelerator", None)
+        return trainer.model if wrapped is None else wrapped.unwrap_model(trainer.model)
+
+    def _watch(self, trainer: transformers.Trainer, phase: str) -> None:
+        """Progress, and for the arm's own training what the testbed looks at and the curve."""
         from reproductions.engine.work.callbacks import CurveCallback, ProgressCallback
 
         trainer.add_callback(ProgressCallback(self.report_step, phase))
@@ -92,11 +102,6 @@ class Run:
                 trainer.add_callback(callback)
             if points > 0:
                 trainer.add_callback(CurveCallback(self.measure, trainer, points))
-        with self.clock.training():
-            trainer.train()
-        self.budget.add_tokens(getattr(trainer, "token_counts", {}))
-        self.budget.add_rollouts(getattr(trainer, "rollout_counts", {}))
-        return trainer.accelerator.unwrap_model(trainer.model)
 
     def arguments(self, config_class: type, **overrides: Any) -> Any:
         """A TrainingArguments subclass: the engine's defaults, then the spec's training, then `overrides`.

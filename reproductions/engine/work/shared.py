@@ -46,7 +46,10 @@ class Shared:
             return load(folder)
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+        with preserved_random_state():  # whether reading it back draws numbers is no matter of the run's
+            return AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
 
     def data(self, kind: str, key: Mapping[str, Any], build: Callable[[Run], Any]) -> Any:
         """Plain JSON data."""
@@ -59,16 +62,21 @@ class Shared:
     def _obtain(self, kind: str, key: Mapping[str, Any], write: Callable[[Path, Run], None]) -> Path:
         bed = self._run.testbed
         full_key = {**key, "testbed": bed.shelf, "data_revision": bed.revision}
+        name, told = self._artifacts.path(kind, full_key).name, list[str]()
+
+        def tell(event: str, **more: Any) -> None:
+            told.append(event)
+            self._run.tell({"event": event, "phase": kind, "name": name, **more})
 
         def build(folder: Path) -> dict[str, Any]:
+            tell("making")
             return self._build(folder, int(key.get("seed", 0)), write)
 
-        def waiting() -> None:
-            self._run.tell({"event": "waiting", "phase": kind})
-
         began = time.perf_counter()
-        folder, meta = self._artifacts.obtain(kind, full_key, build, waiting)
+        folder, meta = self._artifacts.obtain(kind, full_key, build, lambda: tell("waiting"))
         self.seconds += time.perf_counter() - began
+        if told:
+            tell("shared", made="making" in told, seconds=meta["seconds"])
         budget = dict(meta["budget"])
         self.used.update(budget.pop("made_from"))
         self.used[folder.name] = {"kind": kind, "key": meta["key"], "seconds": meta["seconds"], **budget}
@@ -78,8 +86,9 @@ class Shared:
         import torch
 
         apart = self._run.apart(seed)
-        # Somebody may ask for a teacher in the middle of an evaluation, where gradients are off.
-        with preserved_random_state(), torch.enable_grad():
+        # Somebody may ask for a teacher in the middle of an evaluation, where gradients are off and autocast is on.
+        device = self._run.device.type
+        with preserved_random_state(), torch.enable_grad(), torch.autocast(device, enabled=False):
             seed_everything(seed)
             write(folder, apart)
         return {**apart.budget.as_dict(), "made_from": apart.shared.used}

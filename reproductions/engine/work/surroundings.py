@@ -10,7 +10,7 @@ from reproductions.engine.work.run import Run
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, Trainer
+    from transformers import Trainer
 
 
 def train(run: Run) -> Any:
@@ -36,7 +36,7 @@ class RunSurroundings:
         self.completion_tokens = self._bed.max_completion_tokens
         self.pair_limits = self._bed.pair_limits
 
-    def student(self) -> PreTrainedModel:
+    def student(self) -> Any:
         size, spec = self._run.spec.get("student"), self._run.spec
         begin = self._bed.student if spec.get("start") == "pretrained" else self._bed.sft_start
         student = begin(self._run, size)

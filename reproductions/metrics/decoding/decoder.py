@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reproductions.metrics.decoding import sampling
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from reproductions.engine.work.run import Run
 
 Prompts = tuple[Tensor, Tensor]  # left-padded ids and attention mask

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Finished rows cost as much as live ones; copying the cache to drop them pays below this share of live rows.
 COMPACT_BELOW = 0.6
@@ -81,6 +84,8 @@ def sample(
     does not depend on the device or on when other rows end, and two models given the same numbers are compared
     with common random numbers.
     """
+    from transformers import DynamicCache
+
     was_training = model.training
     model.eval()
     device = model.device

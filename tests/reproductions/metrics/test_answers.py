@@ -72,7 +72,7 @@ def test_only_what_is_named_is_measured_and_no_teacher_is_asked_in_vain(trial):
     run = trial(testbed)
     assert list(testbed.evaluate(testbed.student(run), run)) == ["greedy_exact_match"]
     assert list(testbed.metrics) == ["greedy_exact_match"]
-    assert not run.shared, "a teacher was made"
+    assert not run.shared.used, "a teacher was made"
 
 
 def test_unknown_scores_and_calibrations_name_the_nearest(testbed):

@@ -5,17 +5,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from reproductions.arms import distil
 
 from methods.losses.divergences import DIVERGENCES
 from methods.modeling.core import snapshot
+from methods.recipe import canonical_method
+from reproductions.engine.work.surroundings import train
 from tests.reproductions.short import SHORT, load_short
 
 
 @pytest.fixture
 def hacking_run(trial):
     testbed = load_short("pronunciation-hacking", train_words=40, validation_words=12, test_words=12)
-    return trial(testbed, training=SHORT | {"max_steps": 8, "learning_rate": 1e-2})
+    method = canonical_method({"terms": [{"divergence": "forward-kl"}]})
+    return trial(testbed, method=method, training=SHORT | {"max_steps": 8, "learning_rate": 1e-2})
 
 
 def kl_on_samples(run, name, student, prompts):
@@ -67,7 +69,7 @@ def test_rises_are_counted_from_the_checkpoint_of_the_same_run(hacking_run, stop
         expected = np.subtract(after[name], before[name])
         assert after[name + "_rise"] == pytest.approx(expected.tolist(), abs=2e-3)
         assert np.abs(expected).max() > 0.01
-    other = trial(testbed, seed=2, **run.settings)
+    other = trial(testbed, seed=2, **run.spec)
     assert set(testbed.evaluate(snapshot(student), other)["golden_rise"]) == {0}
 
 
@@ -80,11 +82,12 @@ def test_the_checkpoint_is_kept_at_its_step(hacking_run):
     assert kept == [2]
 
 
-def test_the_trainer_of_an_arm_keeps_it(hacking_run, stops):
+def test_the_trainer_of_an_arm_keeps_it(hacking_run, stops, trial):
     """A quarter of eight steps: what a run has risen by counts from its own second step."""
-    run = hacking_run
+    method = canonical_method({"terms": [{"divergence": "forward-kl"}], "teacher": "imperfect"})
+    run = trial(hacking_run.testbed, **{**hacking_run.spec, "method": method})
     testbed, measurement = run.testbed, run.testbed.measurements[-1]
-    student = distil(run)
+    student = train(run)
     before = measurement._kept[1]
     assert measurement._kept[0] is run
     assert not all(torch.equal(a, b) for a, b in zip(before.parameters(), student.parameters(), strict=True))

@@ -1,9 +1,10 @@
 """Agreement with the teacher, and the gain over SFT."""
 
 import pytest
-from reproductions.arms import sft
 
+from methods.recipe import canonical_method, read_recipe
 from reproductions.engine.metrics import values
+from reproductions.engine.work.surroundings import train
 from reproductions.metrics.decoding.decoder import Decoder
 from tests.reproductions.short import SHORT, load_short
 
@@ -19,7 +20,8 @@ def testbed():
 
 @pytest.fixture
 def run(testbed, trial):
-    return trial(testbed, training=STEPS, arms={"sft": {"learning_rate": 8e-3}})
+    method = canonical_method(read_recipe("sft").method())
+    return trial(testbed, training=STEPS | {"learning_rate": 8e-3}, method=method)
 
 
 def test_the_baseline_is_the_sft_arm_itself(testbed, run, monkeypatch):
@@ -32,7 +34,7 @@ def test_the_baseline_is_the_sft_arm_itself(testbed, run, monkeypatch):
         return found
 
     monkeypatch.setattr(Decoder, "greedy", spy)
-    trained = sft(run)
+    trained = train(run)
     columns = testbed.evaluate(trained, run)
     own, *_, baseline = said
     assert len(said) == 3 and own == baseline  # the student's, its teacher's, the baseline's

@@ -97,9 +97,9 @@ def test_teachers_differ_by_what_they_say_and_by_nothing_else(trial):
         model = testbed.teacher(run, name)
         assert model.config.hidden_size == width
         assert not model.training and not any(p.requires_grad for p in model.parameters())
-    assert len(run.shared) == len(widths)
+    assert len(run.shared.used) == len(widths)
     testbed.teacher(run, "small", {"learning_rate": 2e-3})
-    assert len(run.shared) == len(widths) + 1
+    assert len(run.shared.used) == len(widths) + 1
 
 
 def test_a_teacher_may_see_no_more_than_the_first_rows(trial):
@@ -107,7 +107,7 @@ def test_a_teacher_may_see_no_more_than_the_first_rows(trial):
     run = trial(testbed)
     six, twelve = (testbed.teacher(run, name) for name in ("six", "twelve"))
     assert (six.config.hidden_size, twelve.config.hidden_size) == (96, 144)
-    keys = [item["key"] for item in run.shared.values()]
+    keys = [item["key"] for item in run.shared.used.values()]
     assert [(key["words"], key["seed"]) for key in keys] == [(30, 1), (30, 2)]
     rows = testbed.models._rows(testbed.spec["teachers"]["six"], "train", run)
     assert rows["prompt"][:] == testbed.train["prompt"][:30]
@@ -157,7 +157,7 @@ def test_students_from_scratch_need_a_start_and_unknown_models_name_the_nearest(
 def test_a_published_teacher_without_training_is_as_it_was_published(mirrors, trial):
     testbed = load_testbed(short("ultrachat"))
     run = trial(testbed)
-    assert testbed.teacher(run).config.hidden_size == 32 and not run.shared
+    assert testbed.teacher(run).config.hidden_size == 32 and not run.shared.used
     assert testbed.teacher_key(run) == {"model": "stabilityai/stablelm-zephyr-3b"}
     trained = load_testbed(short("ultrachat", {"teachers": {"main": {"training": SHORT}}}))
     assert trained.teacher_key(run)["training"] == SHORT

@@ -30,7 +30,7 @@ def test_the_published_teacher_and_two_measures(mirrors, trial):
     run = trial(testbed, precision="bf16-autocast")
     teacher = testbed.teacher(run)
     assert teacher.config.hidden_size == 32 and teacher.dtype == torch.bfloat16
-    assert not any(p.requires_grad for p in teacher.parameters()) and not run.shared
+    assert not any(p.requires_grad for p in teacher.parameters()) and not run.shared.used
     model = testbed.student(run)
     columns = testbed.evaluate(model, run)
     assert {name: len(found) for name, found in columns.items()} == {"rouge_l": 5, "greedy_rouge_l": 5}

@@ -34,7 +34,7 @@ basis: paper
 teacher_terms: [good]
 adds: One line.
 objective: KL
-method: methods.trainers.policy.PolicyDistiller
+method: minillm
 sources: [https://example.org/x]
 """
 HELD = view_of("minillm", claim("beats-sft", outcome("reproduced")))
@@ -55,6 +55,7 @@ def look(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(owes, "HERE", tmp_path)
     monkeypatch.setattr(check.files, "view", lambda paper: HELD)
     monkeypatch.setattr(check.files, "stale", lambda papers: [])
+    monkeypatch.setattr(check.results, "misnamed", lambda paths: iter(()))  # its results are nowhere
 
     def find(old: str = "", new: str = "") -> list[tuple[str, str, str]]:
         assert old in RECORD
@@ -88,13 +89,12 @@ def test_a_whole_paper_lacks_nothing(look):
         ("[good]", "[unread]", "terms", "teachers.yaml:3", "terms of unread were not read"),
         ("objective: KL\n", "", "objective", "minillm.yaml:16", "objective is missing"),
         (
-            "method: methods.trainers.policy.PolicyDistiller\n",
+            "method: minillm\n",
             "",
             "method",
             "minillm.yaml:17",
             "is missing",
         ),
-        ("policy.PolicyDistiller", "policy.Nothing", "method", "minillm.yaml:18", "Nothing does not exist"),
         (
             "adds: One line.",
             "adds: One line.  # fill in: more",
@@ -118,40 +118,59 @@ def test_what_is_missing_has_the_line_to_edit(look, old, new, kind, place, what)
 
 def test_what_cannot_be_implemented_needs_no_method(look):
     for text in ("scope: survey\n", "scope: beyond-llm\n", "distils: false\n"):
-        found = look("method: methods.trainers.policy.PolicyDistiller\n", text)
+        found = look("method: minillm\n", text)
         assert "method" not in [kind for kind, _, _ in found]
 
 
-def test_claims_results_and_findings_are_looked_for(look, monkeypatch, tmp_path):
+def test_results_and_findings_are_looked_for(look, monkeypatch, tmp_path):
     waiting = replace(HELD.scales[0], name="huge", results=())
     own = replace(waiting, name="paper")
     monkeypatch.setattr(check.files, "view", lambda paper: replace(HELD, scales=(*HELD.scales, waiting, own)))
     ((kind, place, what),) = look()
-    assert (kind, place) == (
-        "results",
-        "experiment.py:1",
-    ) and "make reproduce PAPER=minillm SCALE=huge" in what
+    assert (kind, place) == ("results", "minillm.yaml:1")
+    assert "make reproduce PAPER=minillm SCALE=huge ARGS=--record" in what
     row = claim("beats-word-kd", outcome("not reproduced"), outcome("inconclusive", "small", "Because."))
     monkeypatch.setattr(check.files, "view", lambda paper: view_of("minillm", row))
     ((kind, place, what),) = look()
     assert kind == "findings" and "beats-word-kd is not reproduced at tiny" in what
-    written = check.gather.claims_file("minillm")
-    assert written.read_text().splitlines()[int(place.split(":")[1]) - 1].strip() == "- id: beats-word-kd"
+    written = check.gather.experiment_file("minillm").read_text().splitlines()
+    assert written[int(place.split(":")[1]) - 1].strip().startswith("beats-word-kd:")
     monkeypatch.setattr(check.files, "stale", lambda papers: papers)
     assert [kind for kind, _, _ in look()] == ["findings", "verdicts"]
     monkeypatch.setattr(check.gather, "PAPERS", tmp_path)
-    assert [kind for kind, _, _ in look()] == ["claims", "experiment", "owes"]
+    assert [kind for kind, _, _ in look()] == ["experiment", "owes"]
 
 
-def test_a_method_without_test_is_seen(look, monkeypatch, tmp_path):
+def test_what_is_wrong_with_recorded_results_is_passed_on(look, monkeypatch):
+    for name in ("misnamed", "stale", "changed_claims", "old_sweeps"):
+        monkeypatch.setattr(check.results, name, lambda of, name=name: iter([(f"{name}.json", "wrong")]))
+    found = {(kind, place) for kind, place, _ in look()}
+    assert found == {
+        ("results", "misnamed.json:1"),
+        ("stale", "stale.json:1"),
+        ("claims", "changed_claims.json:1"),
+        ("sweep", "old_sweeps.json:1"),
+    }
+
+
+def test_a_component_without_test_is_seen(look, monkeypatch, tmp_path):
     monkeypatch.setattr(check, "TESTS", tmp_path)
     (tmp_path / "trainers").mkdir()
-    (tmp_path / "trainers" / "one_update.py").write_text('"""x"""\nTRAINERS = ()\n')
+    matrix = tmp_path / "trainers" / "one_update.py"
+    matrix.write_text('"""x"""\nTRAINERS = ()\n')
     first, second = (item for item in look() if item[0] == "test")
-    assert first[1:] == ("test_policy.py:1", "no test of methods.trainers.policy.PolicyDistiller")
+    assert first[2] == "no test of the trainer minillm" and first[1].startswith("test_")
     assert second[1] == "one_update.py:2" and "invariance matrix" in second[2]
-    (tmp_path / "trainers" / "one_update.py").write_text("from methods.trainers import policy\n")
+    matrix.write_text("TRAINERS = {'minillm': 1}  # in the matrix\n")
     assert look() == []
+
+
+def test_a_recipe_that_waits_for_its_author_is_seen(look, monkeypatch):
+    def marked(path):
+        return [(2, "title: to be filled in")] if path.parent.name == "recipes" else []
+
+    monkeypatch.setattr(check, "marked", marked)
+    assert look() == [("unfilled", "minillm.yaml:2", "fill in title: to be filled in")]
 
 
 @pytest.fixture
@@ -169,6 +188,7 @@ def kd(capsys, monkeypatch):
 def test_the_exit_code_says_whether_something_is_missing(kd, monkeypatch):
     monkeypatch.setattr(check, "missing", lambda catalog, paper: iter(()))
     monkeypatch.setattr(verb, "_documents", lambda: iter(()))
+    monkeypatch.setattr(verb, "_results", lambda catalog: iter(()))
     assert kd("minillm") == (0, "nothing is missing of minillm\n")
     assert kd() == (0, "nothing is missing of any paper\n")
     assert json.loads(kd("minillm", "--json")[1]) == []

@@ -26,13 +26,13 @@ def test_every_record_says_what_it_owes():
 
 def test_what_is_owed_is_read_from_the_record(monkeypatch, tmp_path):
     monkeypatch.setattr(owes.gather, "PAPERS", tmp_path)
-    (tmp_path / "minillm").mkdir()
-    (tmp_path / "minillm" / "claims.yaml").touch()
+    (tmp_path / "minillm.yaml").write_text("paper: minillm\nclaims: {}\n")
+    (tmp_path / "b.yaml").write_text("paper: b\n")
     base = replace(
-        load_catalog().papers["minillm"], method="methods.x.Y", basis="paper", authors=("A B",), owes=()
+        load_catalog().papers["minillm"], method="minillm", basis="paper", authors=("A B",), owes=()
     )
     assert owes.owed(base) == ()
-    assert owes.owed(replace(base, id="a")) == ("claims",)
+    assert owes.owed(replace(base, id="a")) == owes.owed(replace(base, id="b")) == ("claims",)
     assert owes.owed(replace(base, method=None, basis="recalled")) == ("basis", "method")
     assert owes.owed(replace(base, authors=(), basis=None)) == ("authors", "basis")
     assert owes.owed(replace(base, scope="survey", method=None, basis=None, authors=())) == ("authors",)

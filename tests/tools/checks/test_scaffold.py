@@ -6,8 +6,12 @@ import shutil
 
 import pytest
 
-from catalog.reader import read_yaml
+from catalog import index
 from catalog.schema import HERE, load_catalog, load_paper
+from methods import recipe
+from methods.recipe import canonical_method, read_recipe
+from reproductions.engine.plan.experiment import load_experiment
+from reproductions.engine.show import gather
 from tools import cli
 from tools.checks import missing as check
 from tools.checks import scaffold
@@ -25,6 +29,11 @@ def new(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(verb, "ROOT", tmp_path)
     monkeypatch.setattr(verb, "load_catalog", lambda: load_catalog(tmp_path / "catalog"))
     monkeypatch.setattr(check.gather, "PAPERS", tmp_path / "reproductions" / "papers")
+    monkeypatch.setattr(check.gather, "RECIPES", tmp_path / "methods" / "recipes")
+    recipes = tmp_path / "methods" / "recipes"
+    shutil.copytree(recipe.FOLDER, recipes)
+    monkeypatch.setattr(index, "RECIPES", recipes)
+    monkeypatch.setattr(recipe, "FOLDER", recipes)
 
     def run(*words: str) -> tuple[int, str, str]:
         code = cli.main(["new", *words])
@@ -89,27 +98,38 @@ def test_what_is_there_already_or_makes_no_sense_is_refused(new, tmp_path, words
     assert set((tmp_path / "catalog" / "papers").iterdir()) == before
 
 
-def test_claims_are_begun_only_if_asked(new, tmp_path):
-    folder = tmp_path / "reproductions" / "papers" / "some_paper"
-    new("some-paper", "--arxiv", "2901.01234")
-    assert not folder.exists()
-    (tmp_path / "catalog" / "papers" / "some-paper.yaml").unlink()
-    assert new("some-paper", "--url", "https://example.org/paper", "--reproduction")[0] == 0
-    assert "1900-01" in (tmp_path / "catalog" / "papers" / "some-paper.yaml").read_text()
-    data = read_yaml(folder / "claims.yaml")
-    assert data["claims"][0]["better"] == "some-paper" and len(scaffold.marked(folder / "claims.yaml")) == 6
-    (tmp_path / "catalog" / "papers" / "some-paper.yaml").unlink()
-    assert (
-        new("some-paper", "--arxiv", "2901.01234", "--reproduction")[0] == 2
-    )  # claims are never written over
+@pytest.mark.parametrize("where", [["--arxiv", "2901.01234"], ["--url", "https://example.org/paper"]])
+def test_experiment_and_recipe_are_begun_only_if_asked_and_can_be_read(new, tmp_path, where):
+    path = tmp_path / "reproductions" / "papers" / "some-paper.yaml"
+    made = tmp_path / "methods" / "recipes" / "some-paper.yaml"
+    record = tmp_path / "catalog" / "papers" / "some-paper.yaml"
+    new("some-paper", *where)
+    assert not path.exists() and not made.exists()
+    record.unlink()
+    code, out, _ = new("some-paper", *where, "--reproduction")
+    assert code == 0 and load_catalog(tmp_path / "catalog").papers["some-paper"].method == "some-paper"
+    experiment = load_experiment("some-paper", path.parent)
+    (claim,) = gather.claims_of(experiment).claims
+    assert claim.contrast.pair == ("some-paper", "sft")
+    assert canonical_method(read_recipe("some-paper").method())["terms"] == [{"divergence": "forward-kl"}]
+    assert len(scaffold.marked(path)) == 11 and len(scaffold.marked(made)) == 4
+    for file in (path, made):
+        for line, what in scaffold.marked(file):
+            assert f"{file.relative_to(tmp_path)}:{line}: {what}" in out
+    record.unlink()
+    assert new("some-paper", *where, "--reproduction")[0] == 2  # nothing is ever written over
 
 
-def test_no_record_or_claim_waits_for_its_author():
-    paths = [*(HERE / "papers").glob("*.yaml"), *(ROOT / "reproductions" / "papers").glob("*/claims.yaml")]
+def test_nothing_that_is_committed_waits_for_its_author():
+    paths = [
+        *(HERE / "papers").glob("*.yaml"),
+        *gather.PAPERS.glob("*.yaml"),
+        *gather.RECIPES.glob("*.yaml"),
+    ]
     waiting = [
         f"{path.relative_to(ROOT)}:{line}: {what}" for path in paths for line, what in scaffold.marked(path)
     ]
-    assert not waiting, "\n".join(waiting)
+    assert len(paths) > 400 and not waiting, "\n".join(waiting)
 
 
 def test_check_lists_what_new_left_open(new, tmp_path, monkeypatch):
@@ -121,4 +141,4 @@ def test_check_lists_what_new_left_open(new, tmp_path, monkeypatch):
     assert [item.line for item in found if item.kind == "unfilled"] == [
         line for line, _ in scaffold.marked(tmp_path / "catalog" / "papers" / "some-paper.yaml")
     ]
-    assert {"basis", "method", "claims", "experiment"} <= {item.kind for item in found}
+    assert {"basis", "method", "experiment"} <= {item.kind for item in found}

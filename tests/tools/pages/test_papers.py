@@ -32,9 +32,9 @@ def test_claims_stand_beside_the_papers_numbers_and_name_their_scale(page):
     page = page.replace("\u00a0", " ")  # numbers are not parted at a line's end
     assert "24.6 vs 23.3" in page and "61.5 vs 58.25" in page and r"3.25 \[1.5, 5\]" in page
     assert (
-        "✅ tiny: reproduced" in page
-        and "❌ tiny: not reproduced" in page
-        and "➖ small: inconclusive" in page
+        "✅ tiny, world: reproduced" in page
+        and "❌ tiny, world: not reproduced" in page
+        and "➖ small, world: inconclusive" in page
     )
     assert "**tiny: ✅ 1 ❌ 1 · small: ➖ 1**" in page
     assert re.search(r"- \*\*beats-none\*\*: .* ⬜ not run\.", page)
@@ -42,8 +42,10 @@ def test_claims_stand_beside_the_papers_numbers_and_name_their_scale(page):
 
 
 def test_arms_figures_budgets_and_what_stood_in_are_told(page):
-    assert "Testbed `pronunciation`, 5 seeds; the teacher is a world." in page
-    assert "| **minillm**<br><sub>MiniLLM</sub> | method | `terms: [reverse-kl]` | 61.5" in page
+    bed = "Testbed [`pronunciation`](../../reproductions/testbeds/pronunciation.yaml), teacher: `world`, 5 seeds."
+    assert bed in page and "The teacher (`world`) is a small model taught a task from scratch" in page
+    raw = "../../reproductions/results/pronunciation/0123456789abcdef.json"
+    assert f"| **[minillm]({raw})**<br><sub>MiniLLM</sub> | method | `terms: [reverse-kl]` | 61.5" in page
     assert "paper 24.6" in page and "| minillm | 114k | 0 | 2.5M | 9.1 | 13.1 | 2.0 % | - |" in page
     assert "| **late**<br><sub>Never run</sub> | baseline |  | - |" in page
     assert "| minillm | 40 | 61.5 |" in page  # the learning curve
@@ -52,8 +54,10 @@ def test_arms_figures_budgets_and_what_stood_in_are_told(page):
 def test_it_says_how_to_run_it_and_where_everything_is(page):
     assert "make reproduce PAPER=minillm SCALE=tiny   # about 4 minutes on 2 cores" in page
     assert "make verify PAPER=minillm" in page and "@misc{minillm_2023," in page
-    for path in re.findall(r"\]\(\.\./\.\./([^)]+)\)", page):
-        assert (ROOT / path).exists(), path
+    found = re.findall(r"\]\(\.\./\.\./([^)]+)\)", page)
+    assert "methods/recipes/minillm.yaml" in found and "methods/GALLERY.md" in found
+    for path in found:
+        assert (ROOT / path).exists() or "0123456789abcdef" in path, path
 
 
 def test_equivalences_and_the_papers_own_numbers_have_a_place():

@@ -50,7 +50,7 @@ def test_a_thousand_papers_are_all_there_with_link_venue_and_date(large):
     assert all(re.search(r"\) (?:† )?\S.* (19|20)\d\d-\d\d", line) for line in lines)
     wall = re.findall(r"^- \[[^\]]+\]\(reproductions/papers/([a-z0-9-]+)\.md\) (.+)$", large, re.M)
     assert {name for name, _ in wall} == large_atlas().judged
-    assert all(re.match(r"(tiny|small|paper): ", signs) for _, signs in wall)
+    assert all(re.match(r"(tiny|small|paper) \((world|packaged|itself)\): ", signs) for _, signs in wall)
 
 
 def test_lines_get_shorter_only_as_far_as_they_must(text, large, monkeypatch):
@@ -122,8 +122,9 @@ def test_the_coverage_bar_shows_a_share(papers, implemented, judged, drawn):
 def test_a_badge_names_each_scale_and_pools_none(judged):
     assert badge(judged.tally()) == "tiny: ✅ 1 ❌ 1 · small: ➖ 1"
     text = readme.render(Atlas(load_catalog(), {"minillm": judged}))
-    assert "- [minillm](reproductions/papers/minillm.md) tiny: ✅ 1 ❌ 1 · small: ➖ 1\n" in text
-    assert text.count("tiny: ✅ 1 ❌ 1 · small: ➖ 1") == 2  # on the wall and in the list
+    told = "tiny (world): ✅ 1 ❌ 1 · small (world): ➖ 1"  # on the wall with what played the teacher
+    assert f"- [minillm](reproductions/papers/minillm.md) {told}\n" in text
+    assert text.count("tiny: ✅ 1 ❌ 1 · small: ➖ 1") == 1  # in the list
 
 
 def test_tables_keep_their_shape(text):
@@ -165,8 +166,9 @@ def test_hostile_text_stays_text_in_every_document():
 def test_nothing_is_judged_or_parsed_to_render(monkeypatch):
     """From committed verdicts and the catalog's cache: what makes a README of 440 judged papers a matter of seconds."""
     from catalog import reader
-    from reproductions.engine import judge, results
     from reproductions.engine.show import gather
+    from reproductions.engine.store import pair
+    from reproductions.engine.verdicts import decide
 
     load_catalog()
     shown = files.views(load_catalog().papers)
@@ -175,8 +177,8 @@ def test_nothing_is_judged_or_parsed_to_render(monkeypatch):
         raise AssertionError("done again for a page")
 
     for module, name in [
-        (judge, "judge"),
-        (results, "read_results"),
+        (decide, "decide"),
+        (pair, "read_arm"),
         (reader, "read_yaml_with_lines"),
         (gather, "gather"),
     ]:

@@ -169,8 +169,9 @@ def test_results_show_paper_ours_interval_verdict_and_reason(site):
     row = next(row for row in atlas().views["minillm"].claims if row.outcomes and row.outcomes[0].explanation)
     assert row.statement in text and row.source in text
     assert row.outcomes[0].explanation in text
-    assert "24.6 vs 23.3" in text and "✓ tiny: reproduced" in text and "✕ tiny: not reproduced" in text
-    assert "make reproduce PAPER=minillm SCALE=tiny" in text and "methods.trainers.policy" in text
+    assert "24.6 vs 23.3" in text and "✓ tiny, world: reproduced" in text
+    assert "✕ tiny, world: not reproduced" in text and "The teacher (world) is a small model taught" in text
+    assert "make reproduce PAPER=minillm SCALE=tiny" in text and "methods/recipes/minillm.yaml" in text
     assert "@misc{minillm_2023," in text and "judged by us" in text
     assert "tiny: ✓ 7 reproduced" in text and "small: ≈ 7 inconclusive" in text  # scales are never pooled
     assert "tiny scale: testbed pronunciation, 5 seeds" in text and "MiniLLM w/o length normalisation" in text

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from catalog.errors import CatalogError
+from reproductions.engine.show.view import STANDS_IN
 from tools.pages.atlas import Atlas, judging
 from tools.pages.atlas import atlas as read_atlas
 from tools.pages.site import pages
@@ -108,6 +109,7 @@ def _environment(atlas: Atlas, questions: list[Facet]) -> Environment:
         facets=questions,
         marks=MARKS,
         judging=judging(MARKS),
+        stands_in=STANDS_IN,
         nav=NAV,
         licence=(ROOT / "LICENSE").is_file(),
         coverage=cache(lambda axis, value: atlas.coverage(atlas.leaves[axis][value])),

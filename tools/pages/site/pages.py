@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from catalog.queries import crosstab
 from catalog.schema import AXES, Paper
-from reproductions.engine.show.view import ClaimRow, PaperView
-from tools.pages.atlas import BASIS, NEWEST, Atlas
+from reproductions.engine.show.view import ClaimRow
+from tools.pages.atlas import BASIS, NEWEST, Atlas, places
 from tools.pages.cite import bibtex
 from tools.pages.figure import forest
 
@@ -72,29 +72,24 @@ def paper_page(atlas: Atlas, paper: Paper) -> dict[str, Any]:
         "basis": BASIS.get(paper.basis or "", "from the paper") if paper.basis else "",
         "terms": [atlas.catalog.teachers[name] for name in paper.teacher_terms],
         "supersedes": atlas.supersedes.get(paper.id, []),
-        "places": _places(paper, view),
+        "places": places(paper, view),
         "scales": [(scale.name, scale.minutes) for scale in view.scales] if view else [],
         "bibtex": bibtex(paper),
         "axes": [axis for axis in AXES if paper.taxonomy[axis]],
     }
 
 
-def _places(paper: Paper, view: PaperView | None) -> list[tuple[str, str]]:
-    places = [("record", f"catalog/papers/{paper.id}.yaml"), *(view.places if view else ())]
-    return [*places, *([("method", paper.method)] if paper.method else [])]
-
-
 def _drawings(claims: Sequence[ClaimRow]) -> dict[tuple[str, str], dict[str, float]]:
     """Where the parts of an interval's drawing stand, per claim and scale; zero is in the middle."""
-    places = {}
+    drawn = {}
     for claim in claims:
         for outcome in claim.outcomes:
             if outcome.interval is not None and outcome.difference is not None:
                 at = {"low": outcome.interval[0], "high": outcome.interval[1]}
                 at |= {"middle": outcome.difference, "margin": claim.margin}
                 reach = max(map(abs, at.values())) or 1.0
-                places[claim.id, outcome.scale] = {
+                drawn[claim.id, outcome.scale] = {
                     name: round(WIDTH / 2 + value / reach * (WIDTH / 2 - EDGE), 1)
                     for name, value in at.items()
                 }
-    return places
+    return drawn

@@ -69,7 +69,7 @@ def test_a_swept_arm_is_one_arm_a_point_and_its_bare_name_the_last(papers):
         ("title: SFT,", "titel: SFT,", 'mine.yaml:9: an arm has no "titel" (did you mean "title"?)'),
         ("learning_rate: 4.0e-3", "learning_rate: best", '"learning_rate" is a number or "swept"'),
         ("  sft: {title", "  S_F_T!: {title", 'arm "S_F_T!": only a-z'),
-        ("headline: [rouge_l]\n", "", '"headline" is missing'),
+        ("scales:\n", "scale:\n", 'an experiment has no "scale" (did you mean "scales"?)'),
     ],
 )
 def test_a_mistake_has_its_line_and_the_nearest_name(papers, old, new, message):

@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import check_disk, sole_user, write_atomic
+from reproductions.engine.plan.experiment import code_path
 from reproductions.engine.plan.plan import Plan, Task
 from reproductions.engine.store.arm import RunResults
 from reproductions.engine.store.cache import forget_run, read_run
 from reproductions.engine.work.environment import decisive
-from reproductions.engine.work.pool import Pool, cores, has_gpu, worker_environment
-from reproductions.engine.work.progress import Reporter, Shown, seconds_by_arm
-from reproductions.engine.work.worker import Job
+from reproductions.engine.work.sessions.pool import Pool, cores, has_gpu, worker_environment
+from reproductions.engine.work.sessions.progress import Reporter, Shown, seconds_by_arm
+from reproductions.engine.work.sessions.progress.needs import to_make
+from reproductions.engine.work.sessions.worker import Job
 
 GPU_WORKERS = 6
 
@@ -67,12 +70,12 @@ def make_runs(plan: Plan, workers: int | None, reporter: Reporter, *, fresh: boo
                 forget_run(plan.cache, key, seed)
         finished = finished_runs(plan, device)
         missing = [task for name, task in plan.runs.items() if name not in finished]
-        started, failures, interrupted = time.monotonic(), (), False
+        started, interrupted = time.monotonic(), False
+        failures: tuple[Failure, ...] = ()
         if missing:
             count = workers or (int(settings.get("gpu_workers", GPU_WORKERS)) if gpu else cores())
             count = max(1, min(count, len(missing)))
             threads = max(1, cores() // count) if gpu else 1
-            code = plan.experiment.path.with_suffix(".py")
             job = Job(
                 testbed=dict(plan.testbed),
                 cache=str(plan.cache),
@@ -80,11 +83,12 @@ def make_runs(plan: Plan, workers: int | None, reporter: Reporter, *, fresh: boo
                 device=device,
                 threads=threads,
                 number=0,
-                code=str(code) if code.is_file() else None,
+                code=str(code_path(plan.experiment.path)) if plan.experiment.code else None,
+                code_digest=plan.experiment.code,
             )
             environment = worker_environment(threads, offline=not settings.get("download", False))
             with Pool(job, plan.folder / "logs", environment) as pool:
-                session = _Session(plan, pool, reporter, _shown(plan, finished, count), missing)
+                session = _Session(plan, pool, reporter, _shown(plan, finished, count, missing), missing)
                 try:
                     failures = session.work(count)
                 except KeyboardInterrupt:
@@ -128,6 +132,7 @@ class _Session:
         self.reporter.event(event)
         if kind == "finished":
             self.seconds.setdefault(event["arm"], event["seconds"])
+            self.traceback((event["arm"], event["seed"])).unlink(missing_ok=True)
         if kind == "failed":
             self.failures.append(Failure(event["arm"], event["seed"], event["message"], event["file"]))
         if kind in ("finished", "failed"):
@@ -161,13 +166,17 @@ class _Session:
         why = self.pool.remove(number)
         if task is None:
             raise KDError(f"a worker ended before it could take a run: {why}")
-        path = self.plan.folder / "failed" / f"{task[0]}-seed{task[1]}.txt"
+        path = self.traceback(task)
         write_atomic(path, why + "\n")
         failure = Failure(*task, why.splitlines()[0], str(path))
         self.failures.append(failure)
         self.reporter.event({"event": "failed", **asdict(failure)})
         if self.pending:
             self.pool.start_worker()
+
+    def traceback(self, task: Task) -> Path:
+        """Where the worker writes the traceback of a run that fails."""
+        return self.plan.folder / "failed" / f"{task[0]}-seed{task[1]}.txt"
 
     def broken(self, event: Mapping[str, Any]) -> KDError:
         """The experiment's own code or torch cannot be loaded: no run can be made."""
@@ -178,7 +187,9 @@ class _Session:
         return KDError(f"no worker can be set up: {event['message']} (traceback: {path})")
 
 
-def _shown(plan: Plan, finished: Mapping[tuple[str, int], RunResults], workers: int) -> Shown:
+def _shown(
+    plan: Plan, finished: Mapping[tuple[str, int], RunResults], workers: int, missing: Sequence[Task]
+) -> Shown:
     """What the progress display is told; arms of one key are shown as made by the first of them."""
     done = {
         plan.runs[name]: {"metrics": run.metrics, "seconds": run.seconds["total"]}
@@ -193,6 +204,7 @@ def _shown(plan: Plan, finished: Mapping[tuple[str, int], RunResults], workers: 
         done=done,
         workers=workers,
         minutes=plan.scale.minutes,
+        to_make=to_make(plan, missing),
     )
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, significant, write_atomic
-from reproductions.engine.plan.experiment import Experiment, load_experiment
+from reproductions.engine.plan.code import load_code
+from reproductions.engine.plan.experiment import Experiment, code_path, load_experiment
 from reproductions.engine.plan.rates import rate_name, tuning_path
 from reproductions.engine.plan.spec import key_of, read_testbed_of, spec_of
 
@@ -71,29 +72,44 @@ def tune(
         if rate_name(rate) not in figures.get(arm, {})
     ]
     say(f"{paper} at scale {scale}: {len(tasks)} runs to make, {sum(map(len, figures.values()))} recorded")
-    higher = True
+    code = str(code_path(experiment.path)) if experiment.code else None
+    failed: list[str] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = {}
         for arm, rate in tasks:
             spec = spec_of(experiment, scale, arm, testbed, learning_rate=rate)
             spec["curve"] = {**spec.get("curve", {}), "points": 0}
-            jobs[pool.submit(_measure, spec, testbed, tuning["seed"], tuning["metric"])] = (arm, rate)
-        for job in as_completed(jobs):
-            arm, rate = jobs[job]
-            figures.setdefault(arm, {})[rate_name(rate)], higher = job.result()
-            say(f"  {arm} at {rate_name(rate)}: {tuning['metric']} {figures[arm][rate_name(rate)]:.4g}")
-            record = {
-                "paper": paper,
-                "scale": scale,
-                "tuning": {**tuning, "higher_is_better": higher},
-                "keys": {name: keys[name] for name in sorted(figures)},
-                "figures": {
-                    name: dict(sorted(figures[name].items(), key=lambda item: float(item[0])))
-                    for name in sorted(figures)
-                },
-            }
-            write_atomic(path, json.dumps(record, indent=1) + "\n")
+            jobs[pool.submit(_measure, spec, testbed, tuning["seed"], tuning["metric"], code)] = (arm, rate)
+        try:
+            for job in as_completed(jobs):
+                arm, rate = jobs[job]
+                error = job.exception()
+                if error is not None:  # the others' figures are kept
+                    failed.append(f"{arm} at {rate_name(rate)}: {error}")
+                    say(f"  {failed[-1]}")
+                    continue
+                figures.setdefault(arm, {})[rate_name(rate)], higher = job.result()
+                say(f"  {arm} at {rate_name(rate)}: {tuning['metric']} {figures[arm][rate_name(rate)]:.4g}")
+                tuned = {**tuning, "higher_is_better": higher}
+                record = {"paper": paper, "scale": scale, "tuning": tuned, **_sorted(figures, keys)}
+                write_atomic(path, json.dumps(record, indent=1) + "\n")
+        except BaseException:  # Ctrl-C: without this the pool would first make all that is left
+            pool.shutdown(cancel_futures=True)
+            raise
+    if failed:
+        raise KDError(f"{len(failed)} of {len(tasks)} runs of the sweep failed: {'; '.join(failed)}")
     return read_json(path) if path.is_file() else {}
+
+
+def _sorted(figures: Figures, keys: Mapping[str, str]) -> dict[str, Any]:
+    """Keys and figures of a record, arms by name and rates by size."""
+    return {
+        "keys": {name: keys[name] for name in sorted(figures)},
+        "figures": {
+            name: dict(sorted(figures[name].items(), key=lambda item: float(item[0])))
+            for name in sorted(figures)
+        },
+    }
 
 
 def _recorded(path: Path, tuning: Mapping[str, Any], keys: Mapping[str, str]) -> Figures:
@@ -104,11 +120,15 @@ def _recorded(path: Path, tuning: Mapping[str, Any], keys: Mapping[str, str]) ->
     if any(found["tuning"].get(name) != tuning[name] for name in ("seed", "metric")):
         return {}
     return {
-        arm: dict(rates) for arm, rates in found["figures"].items() if found["keys"].get(arm) == keys.get(arm)
+        arm: dict(rates)
+        for arm, rates in found["figures"].items()
+        if found.get("keys", {}).get(arm) == keys.get(arm)
     }
 
 
-def _measure(spec: Mapping[str, Any], bed: Mapping[str, Any], seed: int, metric: str) -> tuple[float, bool]:
+def _measure(
+    spec: Mapping[str, Any], bed: Mapping[str, Any], seed: int, metric: str, code: str | None
+) -> tuple[float, bool]:
     """The metric on the validation split of one arm trained with one learning rate, and whether more is better."""
     import torch
 
@@ -120,6 +140,8 @@ def _measure(spec: Mapping[str, Any], bed: Mapping[str, Any], seed: int, metric:
     from reproductions.testbeds import load_testbed
 
     torch.set_num_threads(1)
+    if code is not None:
+        load_code(Path(code))
     testbed = load_testbed(bed)
     run = Run(spec, seed, testbed=testbed, device=torch.device("cpu"), artifacts=Artifacts())
     seed_everything(seed)

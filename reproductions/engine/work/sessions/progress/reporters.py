@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -15,25 +12,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-Task = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What is to be done: all (arm, seed) tasks, and those that earlier sessions finished."""
-
-    paper: str
-    scale: str
-    tasks: tuple[Task, ...]
-    arms: tuple[str, ...]
-    headline: tuple[str, ...]
-    done: Mapping[Task, Mapping[str, Any]]  # metrics and seconds of finished runs
-    workers: int
-    minutes: float
+from reproductions.engine.work.sessions.progress.tracker import Shown, Task, Tracker, duration
 
 
 class Reporter(Protocol):
-    """Hears what happens. Events are dicts with a key "event": started, step, waiting, finished, failed, note."""
+    """Hears what happens. Events are dicts with a key "event".
+
+    started, step, finished, failed; making, waiting and shared (it is there now; `made`: by this run) are about what
+    runs have in common, `name`, of the kind `phase`; note.
+    """
 
     def begin(self, plan: Shown) -> None:
         """Before the first task."""
@@ -56,68 +43,6 @@ class SilentReporter:
 
     def end(self) -> None:
         """Nothing."""
-
-
-class Tracker:
-    """Where a reproduction stands, and how long it will still take."""
-
-    def __init__(self, plan: Shown) -> None:
-        self.plan = plan
-        self.metrics: dict[Task, Mapping[str, float]] = {
-            task: run["metrics"] for task, run in plan.done.items()
-        }
-        self.seconds: dict[Task, float] = {task: run["seconds"] for task, run in plan.done.items()}
-        self.began: dict[Task, float] = {}
-        self.failed: set[Task] = set()
-
-    def event(self, event: Mapping[str, Any]) -> None:
-        """Updates from an event."""
-        if event["event"] not in ("started", "finished", "failed"):
-            return
-        task = (event["arm"], event["seed"])
-        if event["event"] == "started":
-            self.began[task] = time.monotonic()
-            return
-        self.began.pop(task, None)
-        if event["event"] == "finished":
-            self.metrics[task], self.seconds[task] = event["metrics"], event["seconds"]
-        else:
-            self.failed.add(task)
-
-    def remaining_seconds(self) -> float | None:
-        """Seconds to the end: from finished runs of the same arm, else of all arms, else from the scale's minutes."""
-        known = seconds_by_arm(self.seconds.items())
-        if known:
-            unknown = sum(known.values()) / len(known)
-        elif self.plan.minutes > 0:
-            unknown = 2 * 60 * self.plan.minutes / len(self.plan.tasks)  # the minutes are for two cores
-        else:
-            return None
-        work = 0.0
-        for task in self.plan.tasks:
-            if task in self.metrics or task in self.failed:
-                continue
-            expected = known.get(task[0], unknown)
-            elapsed = time.monotonic() - self.began[task] if task in self.began else 0.0
-            work += max(expected - elapsed, 0.0)
-        return work / max(1, min(self.plan.workers, len(self.plan.tasks)))
-
-    def summary(self) -> str:
-        """'12/35 runs, about 3 min left'."""
-        text = f"{len(self.metrics)}/{len(self.plan.tasks)} runs"
-        if self.failed:
-            text += f", {len(self.failed)} failed"
-        left = self.remaining_seconds()
-        if left is not None and len(self.metrics) + len(self.failed) < len(self.plan.tasks):
-            text += f", about {duration(left)} left"
-        return text
-
-    def means(self, arm: str, metric: str) -> tuple[float | None, int]:
-        """Mean over the finished seeds, and how many they are."""
-        found = [
-            values[metric] for task, values in self.metrics.items() if task[0] == arm and metric in values
-        ]
-        return (sum(found) / len(found) if found else None), len(found)
 
 
 class PlainReporter:
@@ -143,8 +68,13 @@ class PlainReporter:
         name = f"{event['arm']} seed {event['seed']}"
         if event["event"] == "started":
             self._say(f"{name}: started")
+        elif event["event"] == "making":
+            self._say(f"{name}: makes the {event['phase']}")
         elif event["event"] == "waiting":
             self._say(f"{name}: waits for the {event['phase']} that another worker is making")
+        elif event["event"] == "shared" and event["made"]:
+            took = duration(event["seconds"])
+            self._say(f"{name}: made the {event['phase']} in {took} [{self._tracker.summary()}]")
         elif event["event"] == "finished":
             figures = ", ".join(
                 f"{metric} {event['metrics'][metric]:.4g}"
@@ -210,8 +140,9 @@ class LiveReporter:
                 # A new phase is a new count: without the reset its ETA would come from the last one's speed.
                 self._bars.reset(bar, total=total, phase=event["phase"])
             self._bars.update(bar, total=total, completed=event["step"])
-        elif kind == "waiting" and task in self._tasks:
-            self._bars.reset(self._tasks[task], total=None, phase=f"waits for {event['phase']}")
+        elif kind in ("making", "waiting", "shared") and task in self._tasks:
+            phase = {"making": event["phase"], "waiting": f"waits for {event['phase']}"}.get(kind, "goes on")
+            self._bars.reset(self._tasks[task], total=None, phase=phase)
         elif kind in ("finished", "failed"):
             if task in self._tasks:
                 self._bars.remove_task(self._tasks.pop(task))
@@ -258,19 +189,3 @@ def default_reporter(*, as_json: bool = False) -> Reporter:
         if console.is_terminal and not console.is_dumb_terminal
         else PlainReporter(stream)
     )
-
-
-def duration(seconds: float) -> str:
-    """'8 s', '3 min', '2 h 10 min'."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def seconds_by_arm(done: Iterable[tuple[Task, float]]) -> dict[str, float]:
-    """Mean seconds of an arm's finished runs."""
-    by_arm: dict[str, list[float]] = defaultdict(list)
-    for (arm, _), seconds in done:
-        by_arm[arm].append(seconds)
-    return {arm: sum(times) / len(times) for arm, times in by_arm.items()}

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reproductions.engine.work.worker import Job
+from reproductions.engine.work.sessions.worker import Job
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 _LOG_TAIL = 2000
 
 
@@ -54,7 +54,7 @@ class Pool:
         job = replace(self._job, number=number)
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "reproductions.engine.work.worker", job.to_json()],
+                [sys.executable, "-m", "reproductions.engine.work.sessions.worker", job.to_json()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

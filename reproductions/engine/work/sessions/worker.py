@@ -1,7 +1,7 @@
 """A worker process: takes runs (spec and seed) on stdin, answers with events on stdout, one JSON value a line.
 
-Started by the pool as `python -m reproductions.engine.work.worker <job as JSON>`. When whoever started it dies, however
-it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core.
+Started by the pool as `python -m reproductions.engine.work.sessions.worker <job as JSON>`. When whoever started it
+dies, however it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import write_atomic
+from reproductions.engine.plan.code import load_code
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Job:
     threads: int
     number: int
     code: str | None = None  # a paper's own Python, whose components its arms name
+    code_digest: str | None = None
 
     def to_json(self) -> str:
         """For the command line of the worker."""
@@ -58,8 +60,11 @@ def main(argument: str) -> None:
         import torch
 
         torch.set_num_threads(job.threads)
-        if job.code is not None:
-            load_code(Path(job.code))
+        if job.code is not None and load_code(Path(job.code)) != job.code_digest:
+            raise KDError(f"{job.code} was changed after the runs were planned; start again")
+        from reproductions.testbeds import load_testbed
+
+        load_testbed(job.testbed)  # missing data or models end the session, not one run after the other
     except Exception as error:  # said to the runner, which says it to the user and stops
         text = traceback.format_exc()
         send({"event": "broken", "message": _one_line(error), "known": _is_known(error), "text": text})
@@ -67,27 +72,6 @@ def main(argument: str) -> None:
     send({"event": "ready"})
     while True:
         _run_task(job, tasks.get(), send)
-
-
-def load_code(path: Path) -> None:
-    """Imports the Python beside an experiment: it registers components, tasks and metrics of its own."""
-    import importlib.util
-
-    from reproductions.engine.files import digest
-
-    name = f"_paper_{digest(str(path.resolve()), 12)}"
-    if name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise KDError(f"{path}: cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
 
 
 def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:

@@ -1,0 +1,119 @@
+"""Recorded runs that the code of today would make otherwise, told by the fingerprints of their components; no torch.
+
+A change of behaviour makes every run with the component stale, and what is stale is said: results/stale.yaml maps the
+component to the fingerprints that it had, each with the reason why those runs stay for now.
+
+    divergence/forward-kl:
+      b46eced4: its slope was 1 % too small until July; the runs are to be made again
+
+A component that a run did not note has the fingerprint "none". What nobody needs any more may not stand there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalog.reader import Lines, nearest, read_yaml_with_lines
+from methods import fingerprints
+from reproductions.engine.errors import KDError
+from reproductions.engine.files import read_json
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+SAID = "stale.yaml"
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Runs of an arm that were made while components behaved otherwise: "slot/name" -> their fingerprint then."""
+
+    file: Path
+    seeds: tuple[int, ...]
+    components: Mapping[str, str]
+
+    def __str__(self) -> str:
+        seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
+        return f"{self.file}: {seeds}: made before {', '.join(self.components)} behaved as now"
+
+
+def stale_results(root: Path | None = None, figures: Path | None = None) -> list[Stale]:
+    """Every recorded run whose components behave otherwise now, arm by arm. `figures`: methods/fingerprints.json."""
+    files = sorted((root or RESULTS).glob("*/*.json"))
+    return [found for file in files for found in stale_in(file, figures)]
+
+
+def stale_in(file: Path, figures: Path | None = None) -> list[Stale]:
+    """Those of one arm's file, runs that were made alike together."""
+    data = read_json(file)
+    try:
+        method = data["spec"]["method"]
+        then = {name: made.get("fingerprints", {}) for name, made in data["made_with"].items()}
+        seeds: dict[str, list[int]] = {}
+        for run in data["runs"]:
+            seeds.setdefault(run["made_with"], []).append(int(run["seed"]))
+        found = {name: fingerprints.stale(then[name], method, figures) for name in seeds}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise KDError(f"{file}: not the results of an arm: {error!r}") from None
+    return [
+        Stale(file, tuple(seeds[name]), {part: then[name].get(part, NONE) for part in parts})
+        for name, parts in found.items()
+        if parts
+    ]
+
+
+def said(root: Path | None = None) -> dict[str, dict[str, str]]:
+    """What is said of stale runs: component -> its fingerprint then -> the reason. CatalogError names the line."""
+    return _read(root or RESULTS)[0]
+
+
+def problems(root: Path | None = None, figures: Path | None = None) -> list[str]:
+    """What is stale and not said, and what is said and not stale, a sentence each; [] where all is well."""
+    reasons, lines = _read(root or RESULTS)
+    found = stale_results(root, figures)
+    unsaid = [
+        f"{item}; make them again, or say in {SAID} why they stay: {name}: {{'{then}': <the reason>}}"
+        for item in found
+        for name, then in item.components.items()
+        if then not in reasons.get(name, {})
+    ]
+    needed = {(name, then) for item in found for name, then in item.components.items()}
+    idle = [
+        str(lines.error(f"no recorded run was made with {name} as {then}: take it out", name, then))
+        for name, by_then in reasons.items()
+        for then in by_then
+        if (name, then) not in needed
+    ]
+    return unsaid + idle
+
+
+def notes(files: Iterable[Path], root: Path | None = None, figures: Path | None = None) -> list[str]:
+    """What a reader of these arms' results has to know: a sentence for each component that behaves otherwise now."""
+    reasons = said(root)
+    if not reasons:  # then nothing is stale: a test holds it
+        return []
+    arms: dict[tuple[str, str], set[Path]] = {}
+    for file in files:
+        for item in stale_in(file, figures) if file.is_file() else ():
+            for part in item.components.items():
+                arms.setdefault(part, set()).add(file)
+    return [
+        f"{len(some)} arm{'s' if len(some) > 1 else ''} recorded before {name} behaved as now"
+        f" ({reasons.get(name, {}).get(then, 'nobody says why')})"
+        for (name, then), some in sorted(arms.items())
+    ]
+
+
+def _read(root: Path) -> tuple[dict[str, dict[str, str]], Lines]:
+    data, lines = read_yaml_with_lines(root / SAID)
+    known = set(fingerprints.recorded())
+    for name, by_then in data.items():
+        if name not in known and not str(name).count("/") == 1:
+            raise lines.error(f'"{name}" is no component{nearest(str(name), known)}: write slot/name', name)
+        if not isinstance(by_then, dict) or not by_then:
+            raise lines.error(f"{name} needs lines of <fingerprint>: <the reason why the runs stay>", name)
+        for then, reason in by_then.items():
+            if not isinstance(reason, str) or not reason.strip():
+                raise lines.error(f"{name} {then} needs a reason, a text", name, then)
+    return {name: {str(then): reason for then, reason in by.items()} for name, by in data.items()}, lines

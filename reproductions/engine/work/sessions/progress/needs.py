@@ -1,0 +1,75 @@
+"""What runs need that has to be made first: teachers, starts and texts, as far as a plan can tell. No torch here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from reproductions.engine.errors import KDError
+from reproductions.engine.files import digest, read_json
+from reproductions.engine.plan.plan import Plan, Task
+
+Kept = tuple[
+    str, dict[str, Any]
+]  # kind, and the artifact's key: of something needed the part that a plan knows
+
+
+def to_make(plan: Plan, missing: Iterable[Task]) -> dict[str, int]:
+    """Kind -> how many the missing runs need that the cache does not hold; only for the estimate of what is left."""
+    wanted: dict[str, Kept] = {}
+    for arm, seed in missing:
+        for what, kind, key in _needs(plan.specs[arm], seed):
+            wanted[digest([what, kind, key], 16)] = kind, key
+    there = list(_kept(plan.cache / "artifacts"))
+    return dict(
+        Counter(
+            kind
+            for kind, key in wanted.values()
+            if not any(kind == other and key.items() <= kept.items() for other, kept in there)
+        )
+    )
+
+
+def _needs(spec: Mapping[str, Any], seed: int) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+    """What as data, its kind and the known part of its key."""
+    bed = spec["testbed"]
+    about = {"data_revision": bed["revision"]} if "revision" in bed else {}
+    for tree in bed["teachers"].values():
+        if "training" in tree:
+            own = {"training": tree["training"], "seed": tree.get("seed", 0)}
+            kind = "teacher-other-tokens" if "merges" in tree.get("tokenizer", {}) else "teacher"
+            yield tree, kind, {**_named(tree), **own, **about}
+    if "sft_start" in spec:
+        (student,) = bed["students"].values()
+        own = {"training": spec["sft_start"], "seed": seed}
+        yield student, "sft-start", {**_named(student), **own, **about}
+    for step in _steps(spec["method"]["data"]):
+        yield step, f"rows-{step['use']}", {"step": step, **about}
+
+
+def _named(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tree[name] for name in ("shape", "model") if name in tree}
+
+
+def _steps(tree: Any) -> Iterator[dict[str, Any]]:
+    """The data steps in a canonical data tree."""
+    if isinstance(tree, Mapping):
+        if "use" in tree:
+            yield dict(tree)
+        for item in tree.values():
+            yield from _steps(item)
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from _steps(item)
+
+
+def _kept(folder: Path) -> Iterator[Kept]:
+    """Kind and key of everything in the cache."""
+    for path in folder.glob("*/meta.json"):
+        try:
+            meta = read_json(path)
+            yield meta["kind"], dict(meta["key"])
+        except (KDError, KeyError, TypeError, ValueError):
+            continue  # not whole: whoever needs it makes it again

@@ -1,0 +1,152 @@
+"""What the toy shows of a component: every setting of it, and nothing of what it is not built on."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from methods.behaviour import SETTINGS, WITHOUT, behaviour, measured
+from methods.errors import MethodError
+from methods.fingerprints import recorded, same
+from methods.losses.fused import kernels, raw
+from methods.registry import components, find, registered
+from methods.slots.samplers import HalfStudent, OnPolicy
+from methods.slots.targets import AverageLogits, OneTeacher, linear
+
+# How memory is used, which changes no figure; and what cannot be set alone.
+NOT_SHOWN = {"batch_size", "chunk_size"}
+ELSEWHERE = {
+    ("term", "dual-space", "attention"): "without it both sides must have the same tokens",
+    ("term", "task-filters", "filters"): "a module, handed over by code",
+}
+# Another value, where it is no number and no yes or no.
+OTHERS = {
+    ("data", "beam-search", "pick"): "mode",
+    ("row-settings", "adaptive-skew", "side"): "student",
+    ("row-settings", "adaptive-skew", "base"): 0.8,
+    ("sampler", "adaptive-replay", "tolerance"): 9.0,
+    ("sampler", "corrected", "sampler"): {"name": "on-policy"},
+    ("sampler", "domains", "column"): "prompt",
+    ("sampler", "domains", "sampler"): {"name": "on-policy"},
+    ("sampler", "half-student", "source"): "data",
+    ("sampler", "paired-student", "source"): "data",
+    ("sampler", "with-student", "source"): "data",
+    ("target", "average-logits", "weights"): [0.5, 0.5],
+    ("term", "chunk-likelihood", "boundary"): "|",
+    ("term", "chunk-likelihood", "divergence"): "total_variation",
+    ("term", "clipped-kl", "band"): [0.1, 0.9],
+    ("term", "clipped-kl", "start"): [0.1, 0.9],
+    ("term", "continuation-units", "divergence"): "forward_kl",
+    ("term", "dual-space", "divergence"): "reverse_kl",
+    ("term", "dual-space", "spaces"): ["student"],
+    ("term", "hidden-match", "distance"): "cosine",
+    ("term", "hidden-match", "filters"): None,
+    ("term", "hidden-match", "layers"): [[1, 1]],
+    ("term", "merged-chunks", "divergence"): "forward_kl",
+    ("term", "merged-chunks", "merge"): "last",
+    ("term", "next-token", "sources"): ["student"],
+    ("term", "span-consistency", "spans"): [],
+    ("term", "task-filters", "size"): 5,
+    ("trainer", "minillm", "steps_per_generation"): 1,
+}
+ALL = sorted(set(components()) - WITHOUT)
+
+
+def other(key, value):
+    """Another value of a setting: half as much, or one more."""
+    if key in OTHERS:
+        return OTHERS[key]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1 if value < 4 else value // 2
+    assert isinstance(value, float), f"{key}: OTHERS needs another value than {value!r}"
+    return value / 2 if value else 0.1
+
+
+@pytest.mark.parametrize(("slot", "name"), ALL)
+def test_every_setting_of_a_component_shows_in_its_figures(slot, name):
+    own, before = SETTINGS.get((slot, name), ({},))[-1], recorded()[f"{slot}/{name}"]
+    for setting, parameter in find(slot, name).parameters.items():
+        key = slot, name, setting
+        if setting in NOT_SHOWN or key in ELSEWHERE:
+            continue
+        value = other(key, own.get(setting, parameter.default))
+        assert not same(before, behaviour(slot, name, {setting: value})), f"{key} = {value!r} shows nowhere"
+
+
+def test_the_exceptions_are_settings_that_there_are():
+    known = {(*key, setting) for key, entry in components().items() for setting in entry.parameters}
+    assert set(OTHERS) <= known
+    assert set(SETTINGS) <= set(components()) and set(components()) >= WITHOUT
+
+
+def test_figures_do_not_depend_on_what_ran_before_and_leave_it_alone():
+    torch.manual_seed(5)
+    torch.rand(3), np.random.rand(2), random.random()
+    state = torch.get_rng_state()
+    assert same(behaviour("sampler", "on-policy"), recorded()["sampler/on-policy"])
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.get_default_dtype() == torch.float32
+    with pytest.raises(MethodError, match="no divergence"):
+        find("divergence", "probe")
+
+
+def test_a_training_that_diverges_is_no_figure():
+    with pytest.raises(MethodError, match="term hidden-match: the toy's training diverges"):
+        behaviour("term", "hidden-match", {"weight": 1e9})
+
+
+def changed(*slots):
+    """The components of some slots whose figures are not the recorded ones."""
+    found, known = measured(lambda slot, name: slot in slots), recorded()
+    return {name for name, figures in found.items() if not same(figures, known[name])}
+
+
+def test_a_slope_that_is_one_per_cent_off_shows_in_its_divergence_alone(monkeypatch):
+    right = raw.ForwardKL.slopes
+
+    def steeper(self, logits, *rest):
+        right(self, logits, *rest)
+        logits.mul_(1.01)
+
+    monkeypatch.setattr(raw.ForwardKL, "slopes", steeper)
+    assert changed("divergence", "target", "sampler", "schedule", "trainer") == {"divergence/forward-kl"}
+
+
+def test_the_same_formulas_by_another_way_show_nowhere(monkeypatch):
+    monkeypatch.setattr(kernels, "raw_divergence", lambda divergence, parameters: None)
+    assert changed("divergence") == set()
+
+
+def test_a_sampler_that_ignores_its_fraction_shows_in_itself_alone():
+    class Always(OnPolicy):
+        def __init__(self, fraction=1.0, *, temperature=1.0):
+            super().__init__(1.0, temperature=temperature)
+
+    with registered("sampler", "on-policy", Always):
+        assert changed("sampler") == {"sampler/on-policy"}
+
+
+def test_what_is_built_on_a_sampler_changes_with_it():
+    class Hot(HalfStudent):
+        def __init__(self, source="teacher", *, temperature=1.0):
+            super().__init__(source, temperature=2.0)
+
+    with registered("sampler", "half-student", Hot):
+        assert changed("sampler") == {"sampler/half-student", "sampler/corrected"}
+
+
+def test_a_target_that_ignores_a_teacher_shows_in_itself_alone():
+    class First(AverageLogits):
+        def __call__(self, rows):
+            return linear(rows.teachers[0])
+
+    with registered("target", "average-logits", First):
+        assert changed("target") == {"target/average-logits"}
+
+
+def test_a_teacher_that_is_another_shows_in_whatever_asks_it(monkeypatch):
+    monkeypatch.setattr(OneTeacher, "__call__", lambda self, rows: rows.teachers[-1])
+    assert changed("target") == {"target/teacher", "target/noisy-teacher"}

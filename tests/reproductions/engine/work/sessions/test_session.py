@@ -1,0 +1,242 @@
+"""Sessions with real worker processes: equal figures however they ran, and nothing lost whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from reproductions.engine.errors import KDError
+from reproductions.engine.plan.plan import make_plan
+from reproductions.engine.store.cache import keep_run
+from reproductions.engine.work.environment import decisive
+from reproductions.engine.work.sessions.progress import SilentReporter
+from reproductions.engine.work.sessions.session import finished_runs, make_runs
+
+from ...conftest import RUNS, Events, Toy
+from ...store.made import METRICS, levels, made_run
+
+COMMAND = (
+    "import sys; from pathlib import Path; from reproductions.engine.plan.plan import make_plan; "
+    "from reproductions.engine.reproduce import reproduce; "
+    "plan = make_plan('toy', papers_root=Path(sys.argv[1]), cache=Path(sys.argv[2])); "
+    "sys.exit(reproduce(plan, workers=int(sys.argv[3]), results_root=Path(sys.argv[4])).exit_code)"
+)
+DEADLINE = 300  # seconds until a test gives up: no test waits for them
+
+
+def start(toy: Toy, workers: int) -> subprocess.Popen:
+    """A reproduction in a process of its own, as a user has it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, toy.papers, toy.cache, str(workers), toy.results],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(what, process: subprocess.Popen) -> None:
+    """Until it is so or the process has ended."""
+    until = time.monotonic() + DEADLINE
+    while not what() and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_arms_of_one_key_are_made_once_and_no_worker_stays(finished):
+    toy, made, events = finished
+    assert not made.failures and not made.interrupted
+    assert len(events.of("started")) == len(events.of("finished")) == len(made.runs) == RUNS
+    assert {arm for arm, _ in events.of("started")} == {"baseline", "method", "ablation"}
+    plan = toy.plan()
+    assert len(plan.tasks) == 12 and plan.keys["again"] == plan.keys["ablation"]
+    toy.assert_no_worker_stays()
+
+
+def test_the_teacher_was_made_once_and_every_run_says_what_it_used(finished):
+    toy, made, events = finished
+    assert len(events.of("making")) == 1 and events.of("making")[0][0] == "method"
+    (teacher,) = {name for run in made.runs.values() for name in run.shared}
+    assert (toy.cache / "artifacts" / teacher / "model.safetensors").is_file()
+    keys = toy.plan().keys
+    assert {key for (key, _), run in made.runs.items() if run.shared} == {keys["method"]}
+
+
+def test_a_second_session_makes_nothing(finished):
+    toy, made, _ = finished
+    before, events = toy.figures(), Events()
+    again = make_runs(toy.plan(), 2, events)
+    assert events.heard == [] and set(again.runs) == set(made.runs) and toy.figures() == before
+
+
+def test_one_worker_in_another_order_gives_the_same_figures(finished, toy):
+    """Everything afresh. Roles decide who comes first and nothing else."""
+    shutil.copytree(finished[0].cache, toy.cache)
+    toy.change("role: method,", "role: baseline,")
+    toy.change("{title: Noisy labels,", "{title: Noisy labels, role: method,")
+    times, events = {path: path.stat().st_mtime_ns for path in toy.runs()}, Events()
+    made = make_runs(toy.plan(), 1, events, fresh=True)
+    assert events.of("started")[0] == ("baseline", 0) and len(made.runs) == RUNS
+    assert toy.figures() == finished[0].figures()
+    assert times.keys() == set(toy.runs()) and all(path.stat().st_mtime_ns > times[path] for path in times)
+
+
+def test_killed_and_interrupted_at_any_moment_it_ends_with_the_same_figures(finished, toy, monkeypatch):
+    monkeypatch.setenv("TOY_SECONDS_A_STEP", "0.01")
+    moments = random.Random(7)
+    for workers, enough in ((2, 1), (1, 3)):
+        process = start(toy, workers)
+        wait_for(lambda: len(toy.runs()) >= enough, process)  # noqa: B023 - asked at once
+        time.sleep(moments.uniform(0.0, 0.5))
+        process.kill()
+        process.communicate()
+        toy.assert_no_worker_stays()
+    kept = toy.figures()
+    process = start(toy, 2)
+    wait_for(lambda: len(toy.runs()) > len(kept), process)
+    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C sends: to the runner's whole group
+    said = process.communicate(timeout=DEADLINE)[0]
+    if process.returncode != 0:  # else it had just ended
+        assert process.returncode == 130
+        assert "runs are finished and kept" in said and "Traceback" not in said
+    toy.assert_no_worker_stays()
+    kept, events = toy.figures(), Events()
+    monkeypatch.delenv("TOY_SECONDS_A_STEP")
+    make_runs(toy.plan(), 1, events)
+    assert len(events.of("started")) == RUNS - len(kept)
+    assert toy.figures() == finished[0].figures() and kept.items() <= toy.figures().items()
+
+
+def test_a_run_that_raises_or_kills_its_worker_stops_no_other(finished, toy, monkeypatch):
+    monkeypatch.setenv("TOY_FAULTS", "raise baseline 1;kill ablation 2")
+    events = Events()
+    made = make_runs(toy.plan(), 2, events)
+    killed, raised = sorted(made.failures, key=lambda failure: failure.arm)
+    assert (raised.arm, raised.seed, raised.message) == ("baseline", 1, "RuntimeError: no such luck")
+    assert "Traceback" in Path(raised.file).read_text() and "no such luck" in Path(raised.file).read_text()
+    assert (killed.arm, killed.seed) == ("ablation", 2) and "SIGKILL (out of memory?)" in killed.message
+    assert len(made.runs) == len(toy.runs()) == RUNS - 2
+    assert sorted(events.of("failed")) == [("ablation", 2), ("baseline", 1)]
+    monkeypatch.delenv("TOY_FAULTS")
+    events = Events()
+    assert not make_runs(toy.plan(), 1, events).failures
+    assert sorted(events.of("started")) == [("ablation", 2), ("baseline", 1)]
+    assert toy.figures() == finished[0].figures()
+    assert not Path(raised.file).exists() and not Path(killed.file).exists()
+
+
+def other(toy: Toy, arm: str, seed: int, **made_with) -> Path:
+    """The finished run of an arm as if something else had made it."""
+    key = toy.plan().keys[arm]
+    (path,) = (toy.cache / "runs" / key).glob(f"seed{seed}-*.json")
+    kept = json.loads(path.read_text())
+    path.unlink()
+    record = {name: value for name, value in kept["record"].items() if name != "digest"}
+    metrics = {
+        run: kept["metrics"][run] | {"columns": tuple(kept["metrics"][run]["columns"])}
+        for run in kept["metrics"]
+    }
+    from reproductions.engine.metrics import Metric
+
+    return keep_run(
+        toy.cache,
+        key,
+        record,
+        made_with={**kept["made_with"], **made_with},
+        metrics={name: Metric(**item) for name, item in metrics.items()},
+        started=kept["started"],
+        finished=kept["finished"],
+    )
+
+
+def test_a_broken_run_and_one_that_something_else_made_are_made_again(finished, toy):
+    shutil.copytree(finished[0].cache, toy.cache)
+    (broken,) = (toy.cache / "runs" / toy.plan().keys["method"]).glob("seed2-*.json")
+    broken.write_text(broken.read_text().replace("0.", "1.", 1))
+    older = other(toy, "baseline", 1, torch="1.0.0")
+    behaved = other(toy, "ablation", 0, fingerprints={"trainer/toy-fit": "00000000"})
+    assert finished_runs(toy.plan(), "cpu").keys() == finished[1].runs.keys() - {
+        (toy.plan().keys[arm], seed) for arm, seed in (("method", 2), ("baseline", 1), ("ablation", 0))
+    }
+    assert broken.with_suffix(".broken").exists() and not broken.exists()
+    events = Events()
+    made = make_runs(toy.plan(), 1, events)
+    assert sorted(events.of("started")) == [("ablation", 0), ("baseline", 1), ("method", 2)]
+    assert len(made.runs) == RUNS and older.exists() and behaved.exists()
+    assert finished[0].figures().items() <= toy.figures().items()
+
+
+def test_a_second_session_at_the_same_time_is_told_who_works_there(toy, monkeypatch):
+    monkeypatch.setenv("TOY_SECONDS_A_STEP", "0.5")
+    process = start(toy, 1)
+    try:
+        wait_for(lambda: list(toy.cache.glob("reproduce/toy/tiny/logs/*")), process)
+        with pytest.raises(KDError, match=f"already being worked on by process {process.pid}"):
+            make_runs(toy.plan(), 1, SilentReporter())
+    finally:
+        process.terminate()  # SIGTERM ends it as Ctrl-C does
+        said = process.communicate(timeout=DEADLINE)[0]
+    assert process.returncode == 130 and "0 of 9 runs are finished and kept" in said
+    toy.assert_no_worker_stays()
+
+
+def test_what_no_run_can_do_without_is_one_error(toy):
+    plan = toy.plan()
+    toy.change('REVISION = "revision-1"', 'REVISION = "revision-2"', "papers/toy.py")
+    with pytest.raises(KDError, match=r"^\S+toy\.py was changed after the runs were planned; start again$"):
+        make_runs(plan, 1, SilentReporter())
+    with pytest.raises(
+        KDError, match="^line: its data have the revision revision-2, the testbed is about revision-1$"
+    ):
+        make_runs(toy.plan(), 1, SilentReporter())
+    toy.assert_no_worker_stays()
+    assert not toy.runs()
+
+
+def test_papers_with_one_arm_have_its_runs_in_common(tmp_path):
+    akl, gkd = (make_plan(paper, arms=["fkl"], cache=tmp_path) for paper in ("akl", "gkd"))
+    made_with = decisive("cpu", akl.testbed["revision"], akl.specs["fkl"]["method"])
+    for seed in akl.seeds[:3]:
+        run = made_run(seed, levels(1.0)[0])
+        record = {
+            name: getattr(run, name) for name in ("seed", "metrics", "curve", "seconds", "tokens", "rollouts")
+        }
+        examples = {name: column.tolist() for name, column in run.columns.items()}
+        record |= {"examples": examples, "shared": {}}
+        about = {"made_with": made_with, "metrics": METRICS, "started": "then", "finished": "later"}
+        keep_run(tmp_path, akl.keys["fkl"], record, **about)
+    assert finished_runs(gkd, "cpu").keys() == {(akl.keys["fkl"], seed) for seed in akl.seeds[:3]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": "tine"}, 'no scale "tine" (did you mean "tiny"?)'),
+        ({"arms": ["metod"]}, 'no arm "metod" (did you mean "method"?)'),
+        ({"seeds": 9}, "declares 3"),
+        ({"seeds": 0}, "declares 3"),
+    ],
+)
+def test_bad_requests_are_refused_by_the_plan(toy, options, message):
+    with pytest.raises(KDError) as error:
+        toy.plan(**options)
+    assert message in str(error.value) and not toy.cache.exists()
+
+
+def test_no_room_or_no_right_to_write_is_said_before_starting(toy, monkeypatch):
+    (toy.root / "file").write_text("")
+    with pytest.raises(KDError, match="cannot be written.*set KD_CACHE"):
+        make_runs(toy.plan(cache=toy.root / "file" / "cache"), 1, SilentReporter())
+    usage = shutil.disk_usage(toy.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10 * 2**20))
+    with pytest.raises(KDError, match="10 MiB free, at least 200 MiB are needed"):
+        make_runs(toy.plan(), 1, SilentReporter())

@@ -1,0 +1,92 @@
+"""Every arm of every paper and scale as a short run: what differs once it is shortened is run, everything once."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+
+from reproductions.engine.plan.experiment import list_papers, load_experiment
+from reproductions.engine.plan.spec import key_of, read_testbed_of, spec_of
+from reproductions.engine.show.gather import claims_of
+from reproductions.engine.work.artifacts import Artifacts
+from reproductions.engine.work.execute import execute
+from reproductions.engine.work.run import Run
+from reproductions.testbeds import load_testbed
+
+
+@dataclass(frozen=True)
+class Case:
+    """A short run: its spec, the testbed as data, and the (paper, scale, arm) that it stands for."""
+
+    spec: dict
+    bed: dict
+    arms: tuple
+    metrics: frozenset  # that their claims, numbers and tables are about
+
+    @property
+    def id(self):
+        paper, scale, arm = self.arms[0]
+        return f"{self.bed['name']}-{paper}-{arm}" if scale == "tiny" else f"{scale}-{paper}-{arm}"
+
+    def run(self, seed, cache, prepare=lambda testbed: None):
+        """The record of the run; teachers and starts are found in `cache` or made."""
+        testbed = load_testbed(self.bed)
+        prepare(testbed)
+        made = Run(
+            self.spec,
+            seed,
+            testbed=testbed,
+            device=torch.device("cpu"),
+            artifacts=Artifacts(cache),
+            arm=self.id,
+        )
+        return execute(made)
+
+
+def cases(scales, shorten_testbed, shorten_spec):
+    """The distinct short runs of all papers at some scales, those of one testbed one after the other."""
+    found = {}
+    for paper in list_papers():
+        experiment = load_experiment(paper)
+        for scale in [name for name in experiment.scales if name in scales]:
+            bed = shorten_testbed(read_testbed_of(experiment, experiment.scale(scale)))
+            needed = wanted(experiment, scale)
+            for arm in experiment.arms_at(scale):
+                spec = shorten_spec(spec_of(experiment, scale, arm, bed))
+                case = found.setdefault((bed["name"], key_of(spec)), Case(spec, bed, (), frozenset()))
+                arms, metrics = (*case.arms, (paper, scale, arm)), case.metrics | needed
+                found[bed["name"], key_of(spec)] = Case(case.spec, case.bed, arms, metrics)
+    beds = Counter(name for name, _ in found)
+    return [found[key] for name in sorted(beds) for key in found if key[0] == name]
+
+
+def wanted(experiment, scale):
+    """The metrics that claims at a scale, numbers of the paper and the tables of scale tiny are about."""
+    claims = claims_of(experiment)
+    found = {claim.metric for claim in claims.at(scale)}
+    if scale == "paper":
+        found |= {value.metric for value in claims.values}
+    return frozenset(found | set(experiment.headline if scale == "tiny" else ()))
+
+
+def check(case, record):
+    """What holds for every run, however short: figures, counts, the start, as the spec has it."""
+    spec, method = case.spec, case.spec["method"]
+    missing = case.metrics - set(record["metrics"])
+    assert not missing, f"{sorted(missing)} are not measured"
+    unknown = {name for name in case.metrics if record["metrics"][name] is None}
+    assert not unknown, f"{sorted(unknown)} have no value"
+    trained = method["trainer"]["name"] != "teacher-alone"
+    kinds = {item["kind"] for item in record["shared"].values()}
+    assert ("sft-start" in kinds) == (trained and spec["start"] == "sft")
+    assert (record["tokens"]["student"] > 0) == trained
+    asked = trained and method["trainer"]["name"] in ("distillation", "minillm") and bool(method["teachers"])
+    assert (record["tokens"]["teacher"] > 0) == asked
+    samples = method["trainer"]["name"] == "minillm" or "sampler" in method
+    if not samples:
+        assert record["rollouts"]["completions"] == 0
+    if method["trainer"]["name"] == "minillm" or method.get("sampler", {}).get("name") in ALWAYS_SAMPLE:
+        assert record["rollouts"]["completions"] > 0
+
+
+ALWAYS_SAMPLE = ("half-student", "with-student", "paired-student", "teacher-mixed", "corrected")

@@ -1,0 +1,63 @@
+"""What holds for every experiment as it is written down; nothing is trained and torch is not needed."""
+
+import pytest
+
+from reproductions.engine.plan.experiment import list_papers, load_experiment
+from reproductions.engine.plan.plan import make_plan
+from reproductions.engine.show.gather import claims_of
+from reproductions.testbeds import metrics_of, read_testbed
+from tests.reproductions.papers.shortened import wanted
+
+PLACES = [(paper, scale) for paper in list_papers() for scale in load_experiment(paper).scales]
+
+
+@pytest.fixture(scope="module")
+def experiments():
+    return {paper: load_experiment(paper) for paper in list_papers()}
+
+
+def known_as(experiment, scale):
+    """The names by which an arm that runs at a scale may be called."""
+    arms = experiment.arms_at(scale)
+    return set(arms) | {bare for bare, name in experiment.bare.items() if name in arms}
+
+
+@pytest.mark.parametrize(("paper", "scale"), PLACES)
+def test_every_arm_that_runs_has_its_settings(paper, scale):
+    plan = make_plan(paper, scale)
+    assert set(plan.specs) == set(plan.scale.arms)
+    for arm, spec in plan.specs.items():
+        if spec["method"]["trainer"]["name"] == "teacher-alone":
+            continue
+        assert spec["training"].get("learning_rate", 0) > 0, arm
+        long = {"max_steps", "num_train_epochs"} & set(spec["training"])
+        assert long, f"{arm}: nothing says how long it trains"
+        assert spec["start"] == "pretrained" or spec["sft_start"]["learning_rate"] > 0, arm
+
+
+@pytest.mark.parametrize(("paper", "scale"), PLACES)
+def test_what_is_judged_is_run(paper, scale, experiments):
+    experiment = experiments[paper]
+    claims, here = claims_of(experiment), known_as(experiments[paper], scale)
+    assert {arm for claim in claims.at(scale) for arm in claim.contrast.weights} <= here
+    if scale == "paper":
+        assert {value.arm for value in claims.values} <= here
+
+
+@pytest.mark.parametrize(("paper", "scale"), PLACES)
+def test_what_is_judged_is_measured(paper, scale, experiments):
+    testbed = read_testbed(experiments[paper].scale(scale).testbed)
+    assert wanted(experiments[paper], scale) <= set(metrics_of(testbed))
+
+
+@pytest.mark.parametrize("scale", ["tiny", "small"])
+def test_the_arms_of_a_scale_have_equal_steps(scale, experiments):
+    """Rates may differ between arms, and what defines a method; how long they train may not."""
+    for paper, experiment in experiments.items():
+        if scale not in experiment.scales:
+            continue
+        trained = [s for s in make_plan(paper, scale).specs.values() if "terms" in s["method"]]
+        lengths = {
+            (s["training"].get("max_steps"), s["training"]["per_device_train_batch_size"]) for s in trained
+        }
+        assert len(lengths) <= 1, f"{paper}: {lengths}"

@@ -1,0 +1,111 @@
+"""What `kd check` says of recorded files: overtaken by code, named by nobody, not what their name says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalog.schema import load_catalog
+from reproductions.engine.plan.plan import make_plan
+from tools.checks import missing, results
+
+
+@pytest.fixture
+def folder(checkout) -> Path:
+    """Where the arms of the paper are recorded."""
+    return checkout / "reproductions" / "results" / "arithmetic"
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the JSON of a file."""
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def whole() -> list[tuple[str, str]]:
+    """Everything that is found."""
+    paths = results.files()
+    found = [*results.unreadable(paths), *results.stale(paths), *results.unnamed(["codi"])]
+    found += [item for plan in results.plans(["codi"]) for item in results.changed_claims(plan)]
+    return [*found, *results.old_sweeps(["codi"])]
+
+
+def test_what_is_committed_is_in_order(checkout):
+    catalog = load_catalog()
+    assert results.files() and whole() == []
+    kinds = {item.kind for item in missing.missing(catalog, catalog.papers["codi"])}
+    assert not kinds & {"results", "stale", "claims", "sweep", "verdicts"}
+
+
+def test_nothing_recorded_is_misnamed_unnamed_stale_or_swept_otherwise():
+    papers = load_catalog().papers
+    found = [*results.misnamed(results.files()), *results.unnamed(papers), *results.old_sweeps(papers)]
+    found += results.stale(
+        results.files()
+    )  # a component whose behaviour changes is recorded with results made anew
+    assert len(results.files()) > 100 and found == []
+
+
+def test_a_component_that_behaves_otherwise_makes_results_stale(folder, monkeypatch, tmp_path):
+    key = make_plan("codi").keys["codi"]
+    path = folder / f"{key}.json"
+    used = next(iter(json.loads(path.read_text())["made_with"].values()))["fingerprints"]
+    assert "trainer/latent-reasoning" in used, "runs say how their components behaved"
+
+    def before(data: dict[str, Any]) -> None:
+        for one in data["made_with"].values():
+            one["fingerprints"]["trainer/latent-reasoning"] = "00000000"
+
+    edit(path, before)
+    found = [item for item in results.stale(results.files()) if path.name in item[0]]
+    assert found == [
+        (
+            f"reproductions/results/arithmetic/{path.name}",
+            "seeds 0, 1, 2, 3, 4: made before trainer/latent-reasoning behaved as now; make them again",
+        )
+    ]
+    catalog = load_catalog()
+    stale = [item for item in missing.missing(catalog, catalog.papers["codi"]) if item.kind == "stale"]
+    assert [item.path for item in stale] == [found[0][0]]
+    said = "trainer/latent-reasoning:\n  '00000000': its thoughts were others; kept until the next run\n"
+    (folder.parent / "stale.yaml").write_text(said)
+    assert not [item for item in results.stale(results.files()) if path.name in item[0]]
+
+
+def test_a_file_that_no_arm_leads_to_is_named(folder):
+    first = next(iter(sorted(folder.glob("*.json"))))
+    shutil.copy(first, folder / "0123456789abcdef.json")
+    (folder / "fedcba9876543210.parquet").touch()
+    named = dict(results.unnamed(["codi"]))
+    assert named == {
+        "reproductions/results/arithmetic/0123456789abcdef.json": "no experiment names an arm of this key",
+        "reproductions/results/arithmetic/fedcba9876543210.parquet": "has no JSON beside it",
+    }
+
+
+def test_a_spec_that_is_not_that_of_its_name_is_found(folder):
+    path = next(iter(sorted(folder.glob("*.json"))))
+    edit(path, lambda data: data["spec"].update(start="pretrained"))
+    ((name, what),) = results.misnamed(results.files())
+    assert name.endswith(path.name) and what.startswith("its spec has the key ")
+    path.write_text("{")
+    ((_, what),) = results.misnamed(results.files())
+    assert "not JSON" in what
+
+
+def test_a_sweep_of_another_arm_is_named(checkout):
+    path = checkout / "reproductions" / "tuning" / "tiny" / "codi.json"
+    edit(path, lambda data: data["keys"].update(codi="0" * 16))
+    found = list(results.old_sweeps(["codi"]))
+    assert found == [
+        ("reproductions/tuning/tiny/codi.json", "was not made of today's codi: kd tune codi --scale tiny")
+    ]
+    edit(path, lambda data: data.pop("keys"))
+    ((_, what),) = results.old_sweeps(["codi"])
+    assert "codi" in what and "today's" in what

@@ -1,0 +1,123 @@
+"""`kd verify` on real results: whatever is taken out, edited or renamed is found, and named."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reproductions.engine.plan.plan import make_plan
+from tools import cli
+
+
+@pytest.fixture
+def kd(capsys):
+    """Runs `kd verify codi`: exit code, and everything it said on one line."""
+
+    def run(*words: str) -> tuple[int, str]:
+        code = cli.main(["verify", *(words or ("codi",))])
+        captured = capsys.readouterr()
+        return code, " ".join((captured.out + captured.err).split())
+
+    return run
+
+
+@pytest.fixture
+def arm(checkout) -> Path:
+    """The recorded results of the paper's method."""
+    key = make_plan("codi").keys["codi"]
+    return checkout / "reproductions" / "results" / "arithmetic" / f"{key}.json"
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the JSON of a file."""
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_what_follows_from_the_raw_figures_ends_with_0(checkout, kd):
+    code, told = kd()
+    assert code == 0 and "what is committed follows from the raw figures" in told
+    assert kd()[0] == 0  # and nothing was written
+    assert (checkout / "reproductions" / "verdicts" / "codi.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data["runs"].pop(3), r"incomplete: codi seed 3"),
+        (lambda data: data["runs"].clear(), r"no runs"),
+        (lambda data: data["runs"].append(data["runs"][0]), r"seed 0 stands twice"),
+        (
+            lambda data: data["runs"][1]["metrics"].update(exact_match=99.0),
+            r"metrics.exact_match is 99.0, its examples",
+        ),
+        (lambda data: data["runs"][1]["seconds"].update(train=0.1), r"do not give its digest"),
+        (lambda data: data["runs"][1]["tokens"].update(student=1), r"do not give its digest"),
+        (lambda data: data["spec"]["training"].update(max_steps=9), r"its spec has the key [0-9a-f]{16}"),
+        (lambda data: data.update(key="0" * 16), r"holds results of 0000"),
+    ],
+)
+def test_figures_taken_out_or_edited_are_named(kd, arm, change, message):
+    edit(arm, change)
+    code, told = kd()
+    assert code == 1 and re.search(message, told)
+    assert arm.name in told or "results of codi at scale tiny" in told
+
+
+def test_an_arm_that_is_gone_is_missed(kd, arm):
+    arm.unlink()
+    code, told = kd()
+    assert code == 1 and "incomplete: codi seeds 0, 1, 2, 3, 4" in told
+
+
+def test_results_that_are_all_gone_are_missed(kd, arm):
+    for path in arm.parent.iterdir():
+        path.unlink()
+    code, told = kd()
+    assert code == 1 and re.search(r"committed as reproduced; from the raw figures it is not run", told)
+
+
+def test_examples_of_another_run_are_found(kd, arm):
+    other = next(path for path in sorted(arm.parent.glob("*.parquet")) if path.stem != arm.stem)
+    arm.with_suffix(".parquet").write_bytes(other.read_bytes())
+    code, told = kd()
+    assert code == 1 and "its examples give" in told
+
+
+def test_a_claim_changed_after_its_first_run_is_named(checkout, kd):
+    path = checkout / "reproductions" / "papers" / "codi.yaml"
+    text = path.read_text()
+    assert "  metric: exact_match\n" in text
+    path.write_text(text.replace("  metric: exact_match\n", "  metric: exact_match\n  margin: 0.5\n", 1))
+    code, told = kd()
+    assert code == 1 and "hidden-states-matter asserts something else than when the first run" in told
+
+
+def test_every_broken_paper_is_told_not_the_first_alone(checkout, kd, monkeypatch):
+    from reproductions.engine.show import gather
+
+    monkeypatch.setattr(gather, "runnable", lambda papers: ["aaa", "codi"])
+    code, told = kd("--json")
+    plain = json.loads(told)
+    assert code == 1 and "no reproduction of a paper" in plain["aaa"]["differs"][0]
+    assert plain["codi"]["differs"] == [] and len(plain["codi"]["claims"]) == 4
+
+
+def test_a_file_that_no_experiment_names_has_to_hold_too(kd, arm):
+    stray = arm.with_name("0123456789abcdef.json")
+    stray.write_bytes(arm.read_bytes())
+    stray.with_suffix(".parquet").write_bytes(arm.with_suffix(".parquet").read_bytes())
+    code, told = kd("--json")
+    (line,) = json.loads(told)["elsewhere"]["differs"]
+    assert code == 1 and line.startswith(
+        f"reproductions/results/arithmetic/{stray.name}: holds results of {arm.stem}"
+    )
+    assert (
+        f"{stray.name}: holds results of" in kd("--json")[1] and kd()[0] == 0
+    )  # of no paper, so not of this one

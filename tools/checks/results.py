@@ -1,0 +1,134 @@
+"""Recorded results: is each file what its name says, does somebody name it, has what made it changed since?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from catalog.errors import CatalogError
+from reproductions.engine.errors import KDError
+from reproductions.engine.files import read_json
+from reproductions.engine.plan import rates
+from reproductions.engine.plan.experiment import load_experiment
+from reproductions.engine.plan.plan import Plan, make_plan
+from reproductions.engine.plan.spec import key_of, read_testbed_of
+from reproductions.engine.show import gather
+from reproductions.engine.store import stale as overtaken
+from reproductions.engine.store.pair import arm_path, read_arm
+from tools.paths import relative
+
+Found = tuple[str, str]  # a file, and what is wrong with it
+
+
+def files() -> list[Path]:
+    """The JSON of every recorded arm."""
+    return sorted(gather.RESULTS.glob("*/*.json"))
+
+
+def plans(papers: Iterable[str]) -> Iterator[Plan]:
+    """Every paper at each of its scales; those that cannot be planned are left to `missing`, which says why."""
+    for paper in gather.runnable(papers):
+        try:
+            experiment = load_experiment(paper, gather.PAPERS)
+        except (CatalogError, KDError):
+            continue
+        for scale in experiment.scales:
+            try:
+                yield make_plan(paper, scale, papers_root=gather.PAPERS)
+            except (CatalogError, KDError):
+                continue
+
+
+def paths_of(plan: Plan) -> list[Path]:
+    """Where the results of a plan's arms are, or would be."""
+    folder = gather.RESULTS / plan.scale.testbed
+    return list(dict.fromkeys(arm_path(folder, plan.keys[arm]) for arm in plan.arms))
+
+
+def misnamed(paths: Iterable[Path]) -> Iterator[Found]:
+    """Files whose spec, which says what was run, does not hash to their name."""
+    for path in paths:
+        try:
+            key = key_of(read_json(path)["spec"])
+        except (KDError, KeyError, TypeError) as error:
+            yield relative(path), str(error) if isinstance(error, KDError) else "holds no spec"
+            continue
+        if key != path.stem:
+            yield relative(path), f"its spec has the key {key}; results are never edited by hand"
+
+
+def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
+    """Files whose figures do not give their metrics or digests, or whose spec is not that of their name."""
+    for path in paths:
+        try:
+            read_arm(path)
+        except KDError as error:
+            yield relative(path), str(error).removeprefix(f"{path}: ")
+        else:
+            yield from misnamed([path])
+
+
+def unnamed(papers: Iterable[str]) -> Iterator[Found]:
+    """Result files that no experiment leads to: their arm has changed since, or is gone."""
+    named = {path for plan in plans(papers) for path in paths_of(plan)}
+    for path in files():
+        if path not in named:
+            yield relative(path), "no experiment names an arm of this key"
+    for path in sorted(gather.RESULTS.glob("*/*.parquet")):
+        if not path.with_suffix(".json").is_file():
+            yield relative(path), "has no JSON beside it"
+
+
+def stale(paths: Iterable[Path]) -> Iterator[Found]:
+    """Results of runs whose components behave otherwise now than when they were made, and of which nobody says why.
+
+    What is said in reproductions/results/stale.yaml stays, and stands on the paper's page.
+    """
+    reasons = overtaken.said(gather.RESULTS)
+    for path in paths:
+        try:
+            found = overtaken.stale_in(path)
+        except KDError:
+            continue  # reading it whole says why
+        for item in found:
+            unsaid = [name for name, then in item.components.items() if then not in reasons.get(name, {})]
+            if unsaid:
+                seeds = ", ".join(map(str, item.seeds))
+                yield relative(path), f"seeds {seeds}: made before {', '.join(unsaid)} behaved as now; make them again"
+
+
+def changed_claims(plan: Plan) -> Iterator[Found]:
+    """Claims of a paper that assert something else than when the first run was made for them."""
+    claims, name = gather.claims_of(plan.experiment), f"{plan.paper}/{plan.scale.name}"
+    frozen: dict[str, str] = {}
+    for path in paths_of(plan):
+        if path.is_file():
+            frozen |= read_json(path).get("claims", {}).get(name, {})
+    for claim in claims.changed(plan.scale.name, frozen):
+        what = f"claim {claim} asserts something else than when the first run at scale {plan.scale.name} was made"
+        yield relative(gather.claims_file(plan.paper)), what
+
+
+def old_sweeps(papers: Iterable[str]) -> Iterator[Found]:
+    """Recorded sweeps of arms that are others now, or that lack an arm whose rate is to come from them."""
+    from reproductions.engine.work.sessions.sweep import sweep_keys
+
+    for paper in gather.runnable(papers):
+        try:
+            experiment = load_experiment(paper, gather.PAPERS)
+        except (CatalogError, KDError):
+            continue
+        for scale in experiment.scales:
+            path = rates.tuning_path(paper, scale, gather.TUNING)
+            if not path.is_file():
+                continue
+            try:
+                now = sweep_keys(experiment, scale, read_testbed_of(experiment, experiment.scale(scale)))
+                then = read_json(path).get("keys", {})
+            except (CatalogError, KDError) as error:
+                yield relative(path), str(error)
+                continue
+            others = sorted(arm for arm in {*now, *then} if now.get(arm) != then.get(arm))
+            if others:
+                what = f"was not made of today's {', '.join(others)}: kd tune {paper} --scale {scale}"
+                yield relative(path), what
