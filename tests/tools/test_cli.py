@@ -418,6 +418,7 @@ def test_verify_finds_a_committed_file_that_was_edited(kd, verified):
 
 
 def test_verify_of_a_paper_without_results_says_how_to_make_them(kd, monkeypatch, tmp_path):
+    (tmp_path / "stale.yaml").write_text("{}\n")
     monkeypatch.setattr(files.gather, "RESULTS", tmp_path)
     monkeypatch.setattr(files, "FOLDER", tmp_path)
     code, _, err = kd("verify", "gkd")
