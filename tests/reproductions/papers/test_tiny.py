@@ -5,6 +5,7 @@ before it was deleted. Another processor may draw another token here and there, 
 """
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from reproductions.testbeds import changed
 from tests.reproductions.papers.shortened import cases, check
 
 SEED, ROWS, TEST_ROWS = 3, 256, 24
-EQUAL = 20  # of the TEST_ROWS examples; two arms that differ have 16 in common at the most
+EQUAL = 22  # of the TEST_ROWS examples: see the last test
 FIRST_EDITION = json.loads(Path(__file__).with_name("first_edition_figures.json").read_text())
 PHASE = {"max_steps": 6, "per_device_train_batch_size": 8}
 TEACHERS = {"six": (4, 2), "twelve": (4, 2), "imperfect": (6, 2)}  # steps and warm-up; the others: 4, 0
@@ -67,7 +68,7 @@ def same_as_before(before, record):
             now = [record["tokens"][who] for who in ("student", "teacher", "generated")]
             assert now == pytest.approx(column, rel=0.05), name
         else:
-            equal = sum(a == b for a, b in zip(record["examples"][name], column, strict=True))
+            equal = common(record["examples"][name], column)
             assert equal >= EQUAL, f"{name}: {equal} of {len(column)} examples are as they were"
 
 
@@ -76,10 +77,21 @@ def test_every_arm_of_the_first_edition_is_still_here():
 
 
 def test_figures_of_arms_that_differ_would_be_told_apart():
-    """What EQUAL rests on: a column of two arms is either equal throughout or differs in more than the slack."""
-    columns = {arm: tuple(figures.get("confidence", ())) for arm, figures in FIRST_EDITION.items()}
-    different = {columns[arm] for arm in ("akl/fkl", "akl/rkl", "akl/akl", "gkd/jsd-mixed", "taid/taid")}
-    assert len(different) == 5
-    for one in different:
-        for other in different - {one}:
-            assert sum(a == b for a, b in zip(one, other, strict=True)) < EQUAL
+    """What EQUAL rests on: figures of two arms are either the same or differ in more than the slack."""
+    columns = {
+        arm: {name: column for name, column in figures.items() if name != "tokens"}
+        for arm, figures in FIRST_EDITION.items()
+    }
+    alike = {
+        (one, other)
+        for one, other in combinations(columns, 2)
+        if columns[one] != columns[other]
+        and set(columns[one]) == set(columns[other])
+        and min(common(columns[one][name], columns[other][name]) for name in columns[one]) >= EQUAL
+    }
+    assert alike == {("dac-kl/dac", "dac-kl/dac-fixed")}  # a learned band begins as the fixed one
+
+
+def common(one, other):
+    """How many of their examples are equal."""
+    return sum(a == b for a, b in zip(one, other, strict=True))
