@@ -157,4 +157,5 @@ def _evidence(outcome: Outcome) -> str:
     if outcome.better_mean is not None and outcome.worse_mean is not None:
         means = f": {number(outcome.better_mean)}, {number(outcome.worse_mean)}"
     interval = bounds(outcome.interval)
-    return f"{outcome.verdict}, {signed(outcome.difference)} ({interval}){means}; {outcome.seeds} seeds"
+    seeds = f"{outcome.seeds} seed{'s'[: outcome.seeds != 1]}"
+    return f"{outcome.verdict}, {signed(outcome.difference)} ({interval}){means}; {seeds}"
