@@ -83,7 +83,8 @@ class Distiller(RowsTrainer):
         if not terms:
             raise MethodError("a distillation needs at least one term")
         given = as_teachers(teacher)
-        who = readers(given, terms, core_model(model), processing_class)
+        along = getattr(sampler, "teacher_reads_along", False)
+        who = readers(given, terms, core_model(model), processing_class, along=along)
         pair_of: tuple[Any, ...] = ()
         if who.pair is not None:
             pair_of = (processing_class, who.pair.tokenizer or processing_class)

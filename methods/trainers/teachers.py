@@ -55,9 +55,12 @@ def as_teachers(given: Teachers | Sequence[Teachers] | None) -> list[Teacher]:
     return [one if isinstance(one, Teacher) else Teacher(one) for one in some]
 
 
-def readers(teachers: Sequence[Teacher], terms: Sequence[Term], student: Any, tokenizer: Any) -> Readers:
+def readers(
+    teachers: Sequence[Teacher], terms: Sequence[Term], student: Any, tokenizer: Any, *, along: bool = False
+) -> Readers:
     """Who reads what, as the terms ask for it; every teacher's tokenizer is held against the student's.
 
+    `along`: those of the student's tokens read its ids even where no term asks.
     Raises MethodError where a term needs a teacher that is not there, or one of the student's tokens where all have
     others, or where one has other tokens and the terms are about the student's.
     """
@@ -81,9 +84,8 @@ def readers(teachers: Sequence[Teacher], terms: Sequence[Term], student: Any, to
     pair = None if not by_pairs else others[0] if others else teachers[0]
     if pair is not None and isinstance(pair.model, TeacherStore):
         raise MethodError("a teacher store holds one tokenisation: a term about two needs the teacher itself")
-    # A teacher that no term asks reads all the same: an ablation at weight 0 costs what the whole method costs.
-    unasked = not asked & {IDS, PAIR, FIRST}
-    read_ids = IDS in asked or unasked or (FIRST in asked and not first_is_paired)
+    read_ids = IDS in asked or (FIRST in asked and not first_is_paired)
+    read_ids = read_ids or (along and not asked & {IDS, PAIR, FIRST})
     read_pair = PAIR in asked or (FIRST in asked and first_is_paired)
     return Readers(same, pair, read_ids, read_pair, first_is_paired)
 

@@ -55,6 +55,9 @@ class DomainSampler:
     Source: DDK, arXiv 2407.16154 (`every` is K, 1000 of 30,000 steps there; `smoothing` is alpha).
     """
 
+    # Though no term may ask it: without the KL a step costs what it costs with it, as in the ablation of gamma.
+    teacher_reads_along = True
+
     def __init__(
         self, *, every: int, smoothing: float = 0.5, column: str = "domain", sampler: Sampler | None = None
     ):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from methods.registry import load
+from methods.slots.term import NOTHING
 from reproductions.engine.plan.experiment import list_papers, load_experiment
 from reproductions.engine.plan.spec import key_of, read_testbed_of, spec_of
 from reproductions.engine.show.gather import claims_of
@@ -80,13 +82,22 @@ def check(case, record):
     kinds = {item["kind"] for item in record["shared"].values()}
     assert ("sft-start" in kinds) == (trained and spec["start"] == "sft")
     assert (record["tokens"]["student"] > 0) == trained
-    asked = trained and method["trainer"]["name"] in ("distillation", "minillm") and bool(method["teachers"])
-    assert (record["tokens"]["teacher"] > 0) == asked
+    assert (record["tokens"]["teacher"] > 0) == asks_a_teacher(method)
     samples = method["trainer"]["name"] == "minillm" or "sampler" in method
     if not samples:
         assert record["rollouts"]["completions"] == 0
     if method["trainer"]["name"] == "minillm" or method.get("sampler", {}).get("name") in ALWAYS_SAMPLE:
         assert record["rollouts"]["completions"] > 0
+
+
+def asks_a_teacher(method):
+    """Whether a teacher reads along in each step."""
+    if method["trainer"]["name"] != "distillation":
+        return method["trainer"]["name"] == "minillm"
+    terms = [load("term", term["term"]).reads for term in method["terms"] if "term" in term]
+    divergences = [term["divergence"] for term in method["terms"] if "divergence" in term]
+    weighed = method.get("sampler", {}).get("name") == "domains"
+    return weighed or set(terms) - {NOTHING} != set() or set(divergences) - {"cross-entropy"} != set()
 
 
 ALWAYS_SAMPLE = ("half-student", "with-student", "paired-student", "teacher-mixed", "corrected")
