@@ -110,6 +110,10 @@ def component(slot: str, name: str) -> Callable[[Decorated], Decorated]:
         raise MethodError(f'no slot "{slot}"{near(slot, SLOTS)}')
 
     def register(made: Decorated) -> Decorated:
+        own = made.__module__.startswith(f"{__package__}.")
+        if not own and (slot, name) in components():
+            where = components()[slot, name].module
+            raise MethodError(f'{slot} "{name}" is one of the library, {where}; name it otherwise')
         other = _made.get((slot, name), made)
         if other.__module__ != made.__module__:
             raise MethodError(f'two {slot}s are called "{name}": {other.__module__} and {made.__module__}')
@@ -166,14 +170,9 @@ def names(slot: str) -> list[str]:
     return sorted({name for where, name in [*components(), *_made] if where == slot})
 
 
-def registered_by(module: str) -> list[tuple[str, str]]:
-    """(slot, name) of what an imported module registered."""
-    return [key for key, made in _made.items() if made.__module__ == module]
-
-
 def forget(module: str) -> None:
     """Takes out what a module registered: it is imported again, or cannot be used."""
-    for key in registered_by(module):
+    for key in [key for key, made in _made.items() if made.__module__ == module]:
         del _made[key]
 
 

@@ -75,7 +75,7 @@ def _fingerprints(catalog: Catalog, *, write: bool) -> int:
     from methods.behaviour import measured
     from tools.checks import results
 
-    print("a few steps of training with each component, about a minute ...", file=sys.stderr)
+    print("a few steps of training with each component, about half a minute ...", file=sys.stderr)
     with contextlib.redirect_stdout(io.StringIO()):  # trainers print what they think of each
         now = measured()
     before = fingerprints.recorded()

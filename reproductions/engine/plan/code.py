@@ -13,7 +13,7 @@ from pathlib import Path
 
 from catalog.errors import CatalogError
 from methods.errors import MethodError
-from methods.registry import components, forget, registered_by
+from methods.registry import forget
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import content_digest
 
@@ -31,7 +31,6 @@ def load_code(path: Path) -> str:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-        _check(name)
     except Exception as error:
         del sys.modules[name]
         forget(name)
@@ -42,14 +41,6 @@ def load_code(path: Path) -> str:
         ) from error
     module.DIGEST = digest  # type: ignore[attr-defined]
     return digest
-
-
-def _check(name: str) -> None:
-    """A component that bears the name of one of the library would never be found."""
-    for slot, entry in registered_by(name):
-        if (slot, entry) in components():
-            where = components()[slot, entry].module
-            raise KDError(f'{slot} "{entry}" is one of the library, {where}; name it otherwise')
 
 
 def _line(error: Exception, path: Path) -> int:

@@ -127,6 +127,8 @@ def _files(root: Path | None) -> list[Path]:
 
 
 def _read(root: Path) -> tuple[dict[str, dict[str, str]], Lines]:
+    if not (root / SAID).is_file():  # results of somebody's own, of which nothing is said
+        return {}, Lines(root / SAID, {})
     data, lines = read_yaml_with_lines(root / SAID)
     known = set(fingerprints.recorded())
     for name, by_then in data.items():
