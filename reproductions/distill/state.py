@@ -8,13 +8,13 @@ import json
 import os
 import re
 import shutil
-import signal
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import sole_user
+from reproductions.engine.signals import terminable
 
 STATE, LOCK = ".kd-state", ".kd-lock"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
@@ -50,28 +50,6 @@ def working_on(output: Path, say: Callable[[str], None]) -> Iterator[None]:
     finally:
         if fresh and output.is_dir() and not any(output.iterdir()):
             output.rmdir()
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt inside; one that is ignored (nohup) stays ignored."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = {}
-    try:
-        for name in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(name) is signal.SIG_IGN:
-                continue
-            previous[name] = signal.signal(name, interrupt)
-    except ValueError:
-        previous.clear()  # not the main thread: the caller deals with signals
-    try:
-        yield
-    finally:
-        for name, handler in previous.items():
-            signal.signal(name, handler)
 
 
 @contextlib.contextmanager

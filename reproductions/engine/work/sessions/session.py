@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.files import check_disk, sole_user, write_atomic
 from reproductions.engine.plan.experiment import code_path
 from reproductions.engine.plan.plan import Plan, Task
+from reproductions.engine.signals import terminable
 from reproductions.engine.store.arm import RunResults
 from reproductions.engine.store.cache import forget_run, read_run
 from reproductions.engine.work.environment import decisive
@@ -64,7 +63,7 @@ def make_runs(plan: Plan, workers: int | None, reporter: Reporter, *, fresh: boo
     settings = plan.scale.settings
     gpu = settings.get("device", "auto") != "cpu" and has_gpu()
     device = "cuda" if gpu else "cpu"
-    with sole_user(plan.folder / "lock", f"{plan.paper} at scale {plan.scale.name}"), _terminable():
+    with sole_user(plan.folder / "lock", f"{plan.paper} at scale {plan.scale.name}"), terminable():
         if fresh:
             for key, seed in plan.runs:
                 forget_run(plan.cache, key, seed)
@@ -206,26 +205,6 @@ def _shown(
         minutes=plan.scale.minutes,
         to_make=to_make(plan, missing),
     )
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a reproduction the way Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = {}
-    try:
-        for name in (signal.SIGTERM, signal.SIGHUP):
-            previous[name] = signal.signal(name, interrupt)
-    except ValueError:
-        previous.clear()  # not the main thread: the caller deals with signals
-    try:
-        yield
-    finally:
-        for name, handler in previous.items():
-            signal.signal(name, handler)
 
 
 def _ignore_interrupts(action: Any) -> None:
