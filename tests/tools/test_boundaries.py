@@ -118,6 +118,21 @@ def test_writing_every_page_does_not_import_torch():
     assert done.returncode == 0, done.stderr
 
 
+def last_word(script, cache):
+    """The last line on stderr of a script that is run a second time, its caches warm."""
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env={**os.environ, "KD_CACHE": str(cache)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+    return done.stderr.splitlines()[-1]
+
+
 def test_browsing_again_parses_and_judges_nothing(tmp_path):
     """From the caches, `kd browse` needs neither the YAML parser nor numpy."""
     script = (
@@ -126,17 +141,7 @@ def test_browsing_again_parses_and_judges_nothing(tmp_path):
         "needless = {'yaml', 'numpy', 'difflib', 'jinja2', 'rich'} & set(sys.modules);"
         "print(sorted(needless), file=sys.stderr); sys.exit(code)"
     )
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=ROOT,
-            env={**os.environ, "KD_CACHE": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == "[]"
+    assert last_word(script, tmp_path) == "[]"
 
 
 def test_a_thousand_papers_are_parsed_once(tmp_path, monkeypatch):
@@ -181,14 +186,4 @@ def test_browse_imports_no_more_than_it_needs(tmp_path):
         "from tools.cli import main; code = main(['browse']);"
         "print(len(set(sys.modules) - before), file=sys.stderr); sys.exit(code)"
     )
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=ROOT,
-            env={**os.environ, "KD_CACHE": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-    assert int(done.stderr.splitlines()[-1]) < 150
+    assert int(last_word(script, tmp_path)) < 150
