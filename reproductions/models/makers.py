@@ -11,6 +11,7 @@
       other: {like: main, tokenizer: {merges: 40, tokens: 48, completion: 26}}
       published: {model: openai-community/gpt2-xl, training: {...}}
 
+A teacher with `draws: 5` is made five times, with the seeds 0 to 4; the run of seed s learns from draw s mod 5.
 A published model without `training` is as it was published.
 """
 
@@ -134,6 +135,14 @@ class Models:
             model = model.to(torch.bfloat16)
         return on_device(model, run).eval().requires_grad_(False)
 
+    def draw(self, name: str, run: Run) -> int:
+        """Which of a teacher's draws a run learns from; 0 where there is only one."""
+        return run.drawn_for % int(self._teacher(name).get("draws", 1))
+
+    def draws(self, run: Run) -> dict[str, int]:
+        """The draws that a run learns from, by teacher; {} where every teacher is made once."""
+        return {name: self.draw(name, run) for name, tree in self.teachers.items() if "draws" in tree}
+
     def teacher_key(self, run: Run, name: str = MAIN) -> dict[str, Any]:
         """What makes a teacher, as plain data: for the key of what it writes."""
         tree = self._teacher(name)
@@ -219,7 +228,7 @@ class Models:
         key |= self._training_key(tree, training, run, self.data.teacher_rows)
         if "answers" in tree:
             key["answers"] = {**tree["answers"], "of": self.teacher_key(run, tree["answers"]["of"])}
-        return {**key, "seed": tree.get("seed", 0)}
+        return {**key, "seed": self.draw(name, run) if "draws" in tree else tree.get("seed", 0)}
 
     @staticmethod
     def _model_key(tree: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:

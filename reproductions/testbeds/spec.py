@@ -47,7 +47,7 @@ DECODING = ("batch", "samples", "keep", "prompt", "completion")
 TOKENIZER = ("of", "pad", "eos", "trimmed", "merges", "tokens", "completion")
 SHAPE = ("layers", "hidden", "heads", "intermediate")
 STUDENT = ("like", "shape", "model", "layers", "rows", "tokens")
-TEACHER = (*STUDENT, "training", "first", "answers", "seed", "tokenizer")
+TEACHER = (*STUDENT, "training", "first", "answers", "seed", "draws", "tokenizer")
 DEFAULTS = (
     "sft_start", "training", "label", "tuning", "curve", "precision", "test_examples", "download", "start",
 )  # fmt: skip
@@ -231,6 +231,18 @@ def _check_models(tree: Mapping[str, Any], where: _Where) -> None:
                 raise where.error(f"a shape is {', '.join(SHAPE)}", kind, name, "shape")
             if "shape" in model and kind == "teachers" and "training" not in model:
                 raise where.error('a teacher from scratch needs a "training"', kind, name)
+            if "draws" in model:
+                if type(model["draws"]) is not int or model["draws"] < 1:
+                    raise where.error(
+                        '"draws" is how often a teacher is made: a whole number', kind, name, "draws"
+                    )
+                if "training" not in model or "seed" in model:
+                    raise where.error(
+                        '"draws" are of a teacher trained here; they take the place of its "seed"',
+                        kind,
+                        name,
+                        "draws",
+                    )
             if "tokenizer" in model:
                 _known(model["tokenizer"], TOKENIZER, '"tokenizer"', where, kind, name, "tokenizer")
             source = model.get("answers", {}).get("of", MAIN) if "answers" in model else None

@@ -45,8 +45,11 @@ class Run:
         scratch: Path | None = None,
         events: Events | None = None,
         building: bool = False,
+        drawn_for: int | None = None,
     ) -> None:
         self.spec, self.seed, self.arm = spec, seed, arm
+        # Whose draw of a teacher is asked: the run's own seed, also while something is made for it with another one.
+        self.drawn_for = seed if drawn_for is None else drawn_for
         self.testbed, self.device = testbed, device
         self.scratch = scratch if scratch is not None else Path(tempfile.mkdtemp(prefix="kd-atlas-"))
         self.building = building
@@ -74,6 +77,7 @@ class Run:
             scratch=self.scratch,
             events=self._events,
             building=True,
+            drawn_for=self.drawn_for,
         )
 
     def train(self, trainer: transformers.Trainer, *, phase: str = "student") -> Any:

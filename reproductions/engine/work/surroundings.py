@@ -68,7 +68,7 @@ class RunSurroundings:
         return self._run.arguments(config_class, **more)
 
     def keep(self, kind: str, key: Mapping[str, Any], make: Callable[[RunSurroundings], Any]) -> Any:
-        return self._run.shared.data(kind, key, lambda apart: make(RunSurroundings(apart)))
+        return self._run.shared.data(kind, self._drawn(key), lambda apart: make(RunSurroundings(apart)))
 
     def keep_module(
         self,
@@ -77,7 +77,14 @@ class RunSurroundings:
         make: Callable[[RunSurroundings], Any],
         read: Callable[..., Any],
     ) -> Any:
-        return self._run.shared.model(kind, key, lambda apart: make(RunSurroundings(apart)), read)
+        return self._run.shared.model(
+            kind, self._drawn(key), lambda apart: make(RunSurroundings(apart)), read
+        )
+
+    def _drawn(self, key: Mapping[str, Any]) -> dict[str, Any]:
+        """A key that tells the draws of teachers apart, where there are several."""
+        draws = self._bed.models.draws(self._run)
+        return {**key, **({"draws": draws} if draws else {})}
 
     def train(self, trainer: Trainer, phase: str) -> Any:
         return self._run.train(trainer, phase=phase)

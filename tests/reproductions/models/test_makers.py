@@ -5,6 +5,7 @@ import torch
 
 from reproductions.engine.errors import KDError
 from reproductions.testbeds import changed, load_testbed, read_testbed
+from reproductions.testbeds import testbed as testbeds
 from tests.reproductions.short import SHORT, load_short, short
 
 SHORTER = {"max_steps": 1, "per_device_train_batch_size": 2}
@@ -161,3 +162,45 @@ def test_a_published_teacher_without_training_is_as_it_was_published(mirrors, tr
     assert testbed.teacher_key(run) == {"model": "stabilityai/stablelm-zephyr-3b"}
     trained = load_testbed(short("ultrachat", {"teachers": {"main": {"training": SHORT}}}))
     assert trained.teacher_key(run)["training"] == SHORT
+
+
+def drawn(**own):
+    spec = read_testbed("pronunciation")
+    return changed(spec, {"teachers": {"main": {"draws": 3, **own}}})
+
+
+def test_a_run_learns_from_the_draw_of_its_seed(trial):
+    testbed = testbeds.Testbed(drawn())
+    folders = []
+    for seed in range(4):
+        run = trial(testbed, seed=seed)
+        assert testbed.teacher_key(run)["seed"] == seed % 3
+        # What is made on the way, with a seed of its own, is made from the draw of the run that asks for it.
+        assert testbed.teacher_key(run.apart(0)) == testbed.teacher_key(run)
+        folders.append(testbed.models.draws(run))
+    assert folders == [{"main": 0}, {"main": 1}, {"main": 2}, {"main": 0}]
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"draws": 0}, "whole number"),
+        ({"draws": "five"}, "whole number"),
+        ({"draws": 2, "seed": 1}, "take the place"),
+    ],
+)
+def test_draws_are_checked(own, message, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "about: x\ntask: {name: pronunciation}\ndecoding: {batch: 8}\n"
+        "students: {main: {shape: {layers: 1, hidden: 8, heads: 1, intermediate: 8}}}\n"
+        "metrics: {answers: {greedy: [exact_match]}}\nteachers:\n  main: "
+        + str(
+            {
+                "shape": {"layers": 1, "hidden": 8, "heads": 1, "intermediate": 8},
+                "training": {"max_steps": 1},
+                **own,
+            }
+        )
+    )
+    with pytest.raises(KDError, match=rf"mine.yaml:\d+.*{message}"):
+        read_testbed("mine", tmp_path)

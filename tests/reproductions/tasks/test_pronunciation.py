@@ -123,3 +123,50 @@ def test_strangers_keep_every_answer_and_give_it_to_another_word(testbed):
     assert list(rows["prompt"]) == list(train["prompt"])
     same = [a == b for a, b in zip(rows["completion"], train["completion"], strict=True)]
     assert not any(same)
+
+
+@pytest.fixture(scope="module")
+def several():
+    return pronunciation.Pronunciation(several=True, train_words=300, validation_words=None, test_words=None)
+
+
+RAW = json.loads(gzip.decompress(pronunciation.lexicon_path().read_bytes()))
+
+
+def spoken(word, raw=RAW):
+    """By hand, from the raw file: every entry of a word."""
+    return [raw[word], *(raw[f"{word}({n})"] for n in range(2, 6) if f"{word}({n})" in raw)]
+
+
+def test_several_pronunciations_are_rows_in_training_and_references_when_held_out(several):
+    train, test = several.rows("train"), several.rows("test")
+    asked = [prompt.removesuffix(" |").replace(" ", "") for prompt in train["prompt"]]
+    assert len(dict.fromkeys(asked)) == 300 < len(asked)
+    for word in dict.fromkeys(asked):
+        rows = [said for known, said in zip(asked, train["completion"], strict=True) if known == word]
+        assert rows == [" " + said for said in spoken(word)]
+    prompts, references = list(test["prompt"]), several.references("test")
+    assert len(set(prompts)) == len(prompts) == len(references) > 4000
+    assert sum(len(known) > 1 for known in references) > 200
+    for prompt, known in list(zip(prompts, references, strict=True))[:300]:
+        word = prompt.removesuffix(" |").replace(" ", "")
+        assert known == several.own(spoken(word))["input_ids"]
+
+
+def test_no_family_of_several_stands_in_two_splits(several):
+    families = [
+        {pronunciation.family(p.removesuffix(" |").replace(" ", "")) for p in several.rows(name)["prompt"]}
+        for name in ("all_words", "validation", "test")
+    ]
+    assert not families[0] & families[1] and not families[0] & families[2] and not families[1] & families[2]
+
+
+def test_what_is_spelled_may_be_any_word_that_sounds_so():
+    task = pronunciation.Pronunciation(domains=True, several=True, train_words=40, test_words=None)
+    rows, references = task.rows("test"), task.references("test")
+    for row, known in zip(rows, references, strict=True):
+        assert task.own([row["completion"]])["input_ids"][0] in known
+    by_name = {name: [] for name in DOMAINS}
+    for row, known in zip(rows, references, strict=True):
+        by_name[row["domain"]].append(len(known))
+    assert max(by_name["spell"]) > 2 and max(by_name["say"]) > 1 and set(by_name["spell-backwards"]) == {1}
