@@ -4,7 +4,7 @@
 PYTHON ?= python3
 # What was typed reaches the recipes through the environment and is never part of a command's text, so that nothing in
 # it is run: not $(...), not `...`, not a quote. ARGS is split at blanks; for `make test` quotes keep words together.
-TYPED := PYTHON PAPER CONFIG SCALE SEEDS ARMS ELICITATION ALGORITHM SKILL VERTICAL SEARCH STATUS YEAR SCOPE HAS_CODE \
+TYPED := PYTHON PAPER CONFIG SCALE SEEDS ARMS ELICITATION ALGORITHM SKILL VERTICAL SEARCH STATUS YEAR SCOPE HAS_CODE EXTERNAL \
 	HAS_REPRODUCTION ARXIV REPRODUCTION OUT ARGS
 $(foreach word,$(TYPED),$(eval override $(word) := $$(value $(word))))
 export $(TYPED)
@@ -35,8 +35,8 @@ distill: .venv/ready ## CONFIG=my-run.yaml: your own student from your own data
 tune: .venv/ready ## PAPER=gkd [SCALE=tiny]: the same sweep of learning rates for every arm, on validation data
 	@$(KD) tune $${PAPER:+"$$PAPER"} $${SCALE:+--scale "$$SCALE"} $$ARGS
 
-browse: .venv/ready ## [ELICITATION= ALGORITHM= SKILL= VERTICAL= SEARCH= STATUS= YEAR= SCOPE= HAS_CODE=1 HAS_REPRODUCTION=1]: the catalog in the terminal
-	@$(KD) browse $${ELICITATION:+--elicitation "$$ELICITATION"} $${ALGORITHM:+--algorithm "$$ALGORITHM"} $${SKILL:+--skill "$$SKILL"} $${VERTICAL:+--vertical "$$VERTICAL"} $${SEARCH:+--search "$$SEARCH"} $${STATUS:+--status "$$STATUS"} $${YEAR:+--year "$$YEAR"} $${SCOPE:+--scope "$$SCOPE"} $${HAS_CODE:+--has-code} $${HAS_REPRODUCTION:+--has-reproduction} $$ARGS
+browse: .venv/ready ## [ELICITATION= ALGORITHM= SKILL= VERTICAL= SEARCH= STATUS= YEAR= SCOPE= HAS_CODE=1 EXTERNAL=1 HAS_REPRODUCTION=1]: the catalog in the terminal
+	@$(KD) browse $${ELICITATION:+--elicitation "$$ELICITATION"} $${ALGORITHM:+--algorithm "$$ALGORITHM"} $${SKILL:+--skill "$$SKILL"} $${VERTICAL:+--vertical "$$VERTICAL"} $${SEARCH:+--search "$$SEARCH"} $${STATUS:+--status "$$STATUS"} $${YEAR:+--year "$$YEAR"} $${SCOPE:+--scope "$$SCOPE"} $${HAS_CODE:+--has-code} $${EXTERNAL:+--external} $${HAS_REPRODUCTION:+--has-reproduction} $$ARGS
 
 show: .venv/ready ## PAPER=minillm: one paper, its claims and verdicts, and how to run it
 	@$(KD) show $${PAPER:+"$$PAPER"} $$ARGS

@@ -172,6 +172,11 @@ def _pattern(pattern: re.Pattern[str], what: str) -> Callable[[Any], str]:
     return convert
 
 
+def month_or_day(value: Any) -> str:
+    """A month, or a day of the calendar."""
+    return month(value) if isinstance(value, str) and len(value) <= len("2023-06") else day(value)
+
+
 identifier = _pattern(_ID, 'a name like "self-instruct": lower-case letters, digits, single hyphens')
 month = _pattern(_MONTH, 'a month like "2023-06"')
 _well_formed_day = _pattern(_DAY, 'a day like "2026-11-22"')

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from catalog import cache
 from catalog.errors import CatalogError
 from catalog.fields import one_of
-from catalog.model import Axis, Catalog, Formula, Paper, Teacher, Value
+from catalog.model import Axis, Catalog, External, Formula, Paper, Teacher, Value
 from catalog.records import load_paper, load_taxonomy, load_teachers
 
 if TYPE_CHECKING:
@@ -152,4 +152,5 @@ def _axis(plain: dict[str, Any]) -> Axis:
 
 
 def _paper(plain: dict[str, Any]) -> Paper:
-    return Paper(**{**plain, **{name: tuple(plain[name]) for name in _TUPLES}})
+    external = tuple(External(**entry) for entry in plain["external"])
+    return Paper(**{**plain, **{name: tuple(plain[name]) for name in _TUPLES}, "external": external})

@@ -18,6 +18,8 @@ BASES = (
 )  # where teacher, student and seed come from
 UNVERIFIED_BASES = ("secondary", "recalled")
 OWES = ("authors", "basis", "claims", "method")  # what a valid record may still lack, if it says so
+# What people who are not us have written about a paper's results.
+EXTERNAL_KINDS = ("independent run", "author's statement", "erratum", "challenge logbook", "issue")
 ALLOWS_TRAINING = ("yes", "with-naming", "no", "unclear")
 SCOPES = (
     "llm",
@@ -67,12 +69,36 @@ class Teacher:
 
 
 @dataclass(frozen=True)
+class External:
+    """What somebody else found about a paper: where it stands, what it says in our words, whether it agrees.
+
+    `agrees` is about the paper's headline: True where it supports it, False where it speaks against it, None where it
+    does neither. `date` is when it was written (a month or a day), `seen` the day on which one of us read it.
+    """
+
+    url: str
+    date: str
+    kind: str
+    says: str
+    agrees: bool | None
+    seen: str
+
+    @property
+    def stance(self) -> str:
+        """`agrees` in words."""
+        if self.agrees is None:
+            return "neither for nor against"
+        return "for the headline" if self.agrees else "against the headline"
+
+
+@dataclass(frozen=True)
 class Paper:
     """One paper; `taxonomy[axis][value]` is the confidence with which the value was given.
 
     `distils` is False where no knowledge passes from a teacher (or the model itself) into a student: the list names
     the paper, its pieces would not be a distillation method. `sources` are where the record's facts were seen;
     `corrections` say where it departs from the list it was taken from; `owes` is what it still lacks.
+    `external` is what others found when they ran it or looked closely; it decides no verdict of ours.
     `method` is the id of a recipe, methods/recipes/<id>.yaml.
     """
 
@@ -101,6 +127,7 @@ class Paper:
     note: str | None
     corrections: tuple[str, ...]
     sources: tuple[str, ...]
+    external: tuple[External, ...]
     owes: tuple[str, ...]
 
     @property

@@ -33,6 +33,7 @@ def select(
     years: Sequence[str] = (),
     scopes: Sequence[str] = (),
     has_code: bool = False,
+    external: bool = False,
     among: Collection[str] | None = None,
     search: str = "",
     judged: Collection[str] = (),
@@ -40,7 +41,8 @@ def select(
     """Papers with any of the wanted values on every axis named, newest first; CatalogError on a wrong name.
 
     A skill may also be a group ("agent"), which stands for all its values. `years` are "2025", "2023-2025" or "2024-";
-    `has_code`: the authors' code is linked; `among`: only these ids. With `search` the best match comes first.
+    `has_code`: the authors' code is linked; `external`: others have run it or written about its results; `among`: only
+    these ids. With `search` the best match comes first.
     """
     papers = list(catalog.papers.values())
     if statuses:
@@ -54,6 +56,8 @@ def select(
         papers = [p for p in papers if any(first <= int(p.date[:4]) <= last for first, last in spans)]
     if has_code:
         papers = [paper for paper in papers if paper.code]
+    if external:
+        papers = [paper for paper in papers if paper.external]
     if among is not None:
         papers = [paper for paper in papers if paper.id in among]
     for axis_id, values in (wanted or {}).items():

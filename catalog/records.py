@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 
 from catalog import fields
 from catalog.fields import Fields
-from catalog.model import ALLOWS_TRAINING, AXES, BASES, OWES, SCOPES, Axis, Formula, Paper, Teacher, Value
+from catalog.model import (
+    ALLOWS_TRAINING,
+    AXES,
+    BASES,
+    EXTERNAL_KINDS,
+    OWES,
+    SCOPES,
+    Axis,
+    External,
+    Formula,
+    Paper,
+    Teacher,
+    Value,
+)
 
 if TYPE_CHECKING:
     from catalog.reader import Lines
@@ -111,12 +124,35 @@ def load_paper(
         note=record.take("note", fields.one_line, required=False),
         corrections=record.many("corrections", fields.one_line),
         sources=record.many("sources", fields.link),
+        external=_external(record),
         owes=record.many("owes", lambda value: fields.member(value, OWES, "debt")),
     )
     record.done()
     if paper.basis is None and (paper.teacher or paper.student or paper.seed_knowledge):
         raise record.error("teacher, student and seed_knowledge need a basis: where seen", "teacher")
     return paper, record.lines
+
+
+def _external(record: Fields) -> tuple[External, ...]:
+    """What others found, in the order of the file; an address may tell two kinds of things, each once."""
+    found: list[External] = []
+    for entry in record.items("external"):
+        made = External(
+            url=entry.take("url", fields.link),
+            date=entry.take("date", fields.month_or_day),
+            kind=entry.choice("kind", EXTERNAL_KINDS),
+            says=entry.text("says"),
+            # null is an answer here, a line that is not there is none
+            agrees=entry.take("agrees", fields.true_or_false, required="agrees" not in entry.data),
+            seen=entry.take("seen", fields.day),
+        )
+        entry.done()
+        if made.date > made.seen[: len(made.date)]:
+            raise entry.error(f'"seen": {made.seen} is before "date", {made.date}', "seen")
+        if (made.url, made.kind) in [(other.url, other.kind) for other in found]:
+            raise entry.error(f'"url": this {made.kind} stands twice', "url")
+        found.append(made)
+    return tuple(found)
 
 
 def _read(path: Path) -> Fields:

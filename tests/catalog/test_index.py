@@ -222,3 +222,14 @@ def test_nothing_is_left_beside_the_cache_file(root):
     assert [item.name for item in path.parent.iterdir()] == [path.name]
     head, _, body = path.read_bytes().partition(b"\n")
     assert head.startswith(b"kd-atlas 1 ") and "papers/one.yaml" in json.loads(body)
+
+
+def test_what_others_found_comes_back_from_the_cache_as_it_was_read(root, parsed):
+    found = (
+        'external:\n  - {url: "https://x.org/1", date: "2026-04", kind: issue, says: A., agrees: null, '
+        'seen: "2026-11-28"}\n'
+    )
+    write(root, "one", RECORD.format(name="one", number=0) + found)
+    first = load(root).papers["one"].external
+    assert load(root).papers["one"].external == first and parsed.count("one") == 1
+    assert first[0].agrees is None and first[0].stance == "neither for nor against"

@@ -8,7 +8,7 @@ import pytest
 
 from catalog.errors import CatalogError
 from catalog.queries import axis_name, by_leaf, crosstab, find, select, status, year_span
-from catalog.schema import Catalog, load_catalog
+from catalog.schema import Catalog, External, load_catalog
 
 CATALOG = load_catalog()
 
@@ -51,6 +51,7 @@ def small():
             title=title,
             date=date,
             adds="something",
+            external=(),
             method=None,
             taxonomy={"elicitation": elicitation, "algorithm": algorithm, "skill": skill, "vertical": {}},
         )
@@ -133,6 +134,15 @@ def test_years_scopes_code_and_ids_narrow(small):
     other = Catalog(small.taxonomy, small.teachers, {**bare, "one": small.papers["one"]})
     assert ids(select(other, has_code=True)) == ids(select(other, scopes=["llm"])) == ["one"]
     assert ids(select(other, scopes=["survey", "beyond-llm"])) == ["two", "three"]
+
+
+def test_papers_that_others_ran_or_wrote_about(small):
+    assert ids(select(small, external=True)) == []
+    found = External("https://x.org/1", "2026-04", "issue", "It is so.", None, "2026-11-28")
+    told = {**small.papers, "three": replace(small.papers["three"], external=(found,))}
+    told = Catalog(small.taxonomy, small.teachers, told)
+    assert ids(select(told, external=True)) == ["three"]
+    assert ids(select(told, external=True, years=["2023-"])) == []
 
 
 @pytest.mark.parametrize("text", ["23", "2023-06", "2023-2024-2025", "", "20230", "x" * 10_000])

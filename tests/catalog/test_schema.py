@@ -30,6 +30,22 @@ objective: "-log p_S(y|x)"
 method: sft
 """
 
+EXTERNAL = """\
+external:
+  - url: https://github.com/someone/something/issues/5
+    date: "2026-04-07"
+    kind: author's statement
+    says: "It was the other direction, 1 point instead of 6."
+    agrees: null
+    seen: "2026-11-28"
+  - url: https://github.com/someone/something/issues/5
+    date: "2026-04"
+    kind: independent run
+    says: "The same, again."
+    agrees: false
+    seen: "2026-11-28"
+"""
+
 
 @pytest.fixture
 def catalog_with(tmp_path: Path):
@@ -211,3 +227,46 @@ def test_what_lies_among_the_records_and_is_none_is_said(catalog_with, tmp_path)
     (tmp_path / "papers" / "gone.yaml").symlink_to(tmp_path / "nowhere")
     with pytest.raises(CatalogError, match=r"gone\.yaml: no such file"):
         catalog_with()
+
+
+def test_what_others_found_is_read(catalog_with):
+    paper = catalog_with(some_paper=GOOD + EXTERNAL).paper("some-paper")
+    said, run = paper.external
+    assert said.kind == "author's statement" and said.agrees is None and run.agrees is False
+    assert said.date == "2026-04-07" and run.date == "2026-04" and run.seen == "2026-11-28"
+    assert [entry.stance for entry in paper.external] == ["neither for nor against", "against the headline"]
+    assert catalog_with(some_paper=GOOD).paper("some-paper").external == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "what"),
+    [
+        ("  - url: https", "  - url: http", 19, "https link"),
+        ('date: "2026-04-07"', 'date: "2026-02-30"', 20, "not a day of the calendar"),
+        ('date: "2026-04-07"', 'date: "2026-13"', 20, 'not a month like "2023-06"'),
+        ('date: "2026-04-07"', 'date: "2026"', 20, "not a month"),
+        ('date: "2026-04-07"', 'date: "2026-12-01"', 24, '"seen": 2026-11-28 is before "date", 2026-12-01'),
+        ('date: "2026-04"\n', 'date: "2026-12"\n', 30, '"seen": 2026-11-28 is before "date", 2026-12'),
+        ("kind: independent run", "kind: independant run", 27, 'did you mean "independent run"'),
+        ("kind: independent run", "kind: author's statement", 25, "this author's statement stands twice"),
+        ("agrees: null", 'agrees: "no"', 23, "must be true or false, not text"),
+        ("    agrees: null\n", "", 19, '"agrees" is missing'),
+        ("    says: ", "    say: ", 19, '"says" is missing (is it spelled "say"?)'),
+        ("    seen: ", "    sen: ", 19, '"seen" is missing (is it spelled "sen"?)'),
+        ("agrees: null", "agrees: null\n    reviewer: me", 24, 'unknown field "reviewer"'),
+        ("point instead of 6", f"{'x' * 500}", 22, "longer than 500"),
+    ],
+)
+def test_every_mistake_in_what_others_found_has_its_line(catalog_with, old, new, line, what):
+    assert old in EXTERNAL
+    with pytest.raises(CatalogError) as raised:
+        catalog_with(some_paper=GOOD + EXTERNAL.replace(old, new, 1))
+    assert what in str(raised.value) and "some-paper.yaml:" in str(raised.value)
+    assert raised.value.line == line
+
+
+def test_what_others_found_is_a_list(catalog_with):
+    with pytest.raises(CatalogError, match="must be a list, not text"):
+        catalog_with(some_paper=GOOD + "external: https://x.org/a\n")
+    with pytest.raises(CatalogError, match="must be a mapping"):
+        catalog_with(some_paper=GOOD + "external: [https://x.org/a]\n")

@@ -216,6 +216,10 @@ def test_browse_lists_what_was_asked_for(kd):
     assert found and all(paper["date"][:4] in ("2023", "2024") and paper["code"] for paper in found)
     runnable = json.loads(kd("browse", "--has-reproduction", "--json")[1])
     assert "minillm" in [paper["id"] for paper in runnable] and len(runnable) < len(catalog.papers)
+    found = json.loads(kd("browse", "--external", "--json")[1])
+    assert "sdft" in [paper["id"] for paper in found] and all(paper["external"] for paper in found)
+    assert len(found) == sum(bool(paper.external) for paper in catalog.papers.values()) > 0
+    assert f"\n{len(found)} papers" in kd("browse", "--external")[1]
     others = json.loads(kd("browse", "--scope", "beyond-llm", "--json")[1])
     assert {paper["scope"] for paper in others} <= {"beyond-llm"}
     first = kd("browse", "--search", "minillmm")[1].splitlines()[1]

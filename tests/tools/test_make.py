@@ -110,9 +110,10 @@ def test_hostile_values_of_the_other_targets(make, typed, tmp_path):
 
 
 def test_flags_and_both_ways_of_asking(make):
-    assert make("browse", "HAS_CODE=1", "HAS_REPRODUCTION=1") == [
+    assert make("browse", "HAS_CODE=1", "EXTERNAL=1", "HAS_REPRODUCTION=1") == [
         "browse",
         "--has-code",
+        "--external",
         "--has-reproduction",
     ]
     assert make("show", "PAPER=gkd", environment={"PAPER": "minillm"}) == ["show", "gkd"]

@@ -25,7 +25,7 @@ TESTS = ROOT / "tests" / "methods"
 # Fields in the order of a record: what is missing goes after the last of its predecessors that is there.
 ORDER = (
     "id title arxiv url authors venue date scope distils code code_licence data taxonomy teacher student "
-    "seed_knowledge basis teacher_terms adds objective method superseded_by note corrections sources owes"
+    "seed_knowledge basis teacher_terms adds objective method superseded_by note corrections sources external owes"
 )
 FORMULAS = {"divergence-similarity", "reinforcement-learning", "rank-optimization"}
 

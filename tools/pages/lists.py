@@ -137,4 +137,12 @@ def entry(atlas: Atlas, paper: Paper) -> Iterator[str]:
     idle = "" if paper.distils else " †"
     after = f" Superseded by {code(paper.superseded_by)}." if paper.superseded_by else ""
     yield f"- **[{md(paper.title)}]({link(paper.url)})**{idle} {' · '.join(filter(None, parts))}<br>"
-    yield f"  {code(paper.id)} {md(paper.adds)}{after}"
+    yield f"  {code(paper.id)} {md(paper.adds)}{after}{_external(paper)}"
+
+
+def _external(paper: Paper) -> str:
+    """Where others wrote what they found, each with its kind and date."""
+    found = [
+        f"[{md(entry.kind)} {md(entry.date)}]({link(entry.url)}) ({entry.stance})" for entry in paper.external
+    ]
+    return f"<br>\n  ‡ {' · '.join(found)}" if found else ""

@@ -39,6 +39,7 @@ def page(atlas: Atlas, paper: Paper, view: PaperView) -> str:
         lines += [f"![Differences with their intervals](figures/{paper.id}.svg)", ""]
     lines += ["## Claims", "", *_claims(view), ""]
     lines += _values(view)
+    lines += _external(paper)
     for scale in view.scales:
         lines += [f"## Scale {md(scale.name)}", "", *_scale(scale), ""]
     lines += ["## Run it", "", "```sh", *commands(paper.id, view), "```", ""]
@@ -177,6 +178,19 @@ def _values(view: PaperView) -> list[str]:
     ]
     head = ("value", "the paper", "ours", "seeds", "verdict")
     return ["## The paper's own numbers", "", *table(head, rows), ""]
+
+
+def _external(paper: Paper) -> list[str]:
+    """What others found; it stands beside our verdicts and decides none."""
+    if not paper.external:
+        return []
+    about = "Runs and statements that are not ours, in our words. They decide no verdict here."
+    found = [
+        f"- **[{md(entry.kind)}, {md(entry.date)}]({link(entry.url)})**, {entry.stance}: {md(entry.says)} "
+        f"<sub>seen {md(entry.seen)}</sub>"
+        for entry in paper.external
+    ]
+    return ["## What others found", "", about, "", *found, ""]
 
 
 def _scale(scale: ScaleRow) -> Iterator[str]:

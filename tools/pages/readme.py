@@ -197,8 +197,8 @@ def bar(found: Coverage) -> str:
 
 
 def _title(atlas: Atlas, paper: Paper, length: Length) -> str:
-    idle = "" if paper.distils else " †"
-    return f"[{md(cut(paper.title, length.title))}]({link(paper.url)}){idle}"
+    marks = ("" if paper.distils else " †") + (" ‡" if paper.external else "")
+    return f"[{md(cut(paper.title, length.title))}]({link(paper.url)}){marks}"
 
 
 def _elsewhere(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 from catalog.errors import CatalogError
 from catalog.model import AXES, Axis, Catalog, Paper
@@ -27,7 +28,17 @@ SCOPES = {
 }
 COLUMNS = (
     *("id", "title", "date", "venue", "scope", "distils", "status", "arxiv", "url", *AXES, "adds", "teacher"),
-    *("student", "seed_knowledge", "basis", "code", "code_licence", "data", "method", "superseded_by"),
+    *(
+        "student",
+        "seed_knowledge",
+        "basis",
+        "code",
+        "code_licence",
+        "data",
+        "method",
+        "superseded_by",
+        "external",
+    ),
 )
 JUDGED = ("reproduced", "inconclusive", "not reproduced")
 
@@ -42,6 +53,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--year", type=names, default=[], help="2025, 2023-2025 or 2024-; several: a,b")
     parser.add_argument("--scope", type=names, default=[], help="llm, beyond-llm or survey")
     parser.add_argument("--has-code", action="store_true", help="only papers whose authors' code is linked")
+    parser.add_argument(
+        "--external",
+        action="store_true",
+        help="only papers that others ran or wrote about: kd show says what",
+    )
     parser.add_argument("--has-reproduction", action="store_true", help="only papers that can be run here")
     parser.add_argument("--list", action="store_true", help="list the papers where no filter is given too")
     parser.add_argument("--status", type=names, default=[], help="catalogued, implemented or judged")
@@ -62,6 +78,7 @@ def main(args: argparse.Namespace) -> int:
         years=args.year,
         scopes=args.scope,
         has_code=args.has_code,
+        external=args.external,
         among=runnable(catalog.papers) if args.has_reproduction else None,
         search=args.search,
         judged=judged,
@@ -105,6 +122,7 @@ def record(paper: Paper, state: str) -> dict[str, object]:
         "data": list(paper.data),
         "method": paper.method,
         "superseded_by": paper.superseded_by,
+        "external": [asdict(entry) for entry in paper.external],
     }
 
 
@@ -191,7 +209,7 @@ def _apart(papers: Sequence[Paper]) -> list[str]:
 
 def _filtered(args: argparse.Namespace) -> bool:
     asked = [*(getattr(args, axis) for axis in AXES), args.status, args.year, args.scope, args.search.strip()]
-    return any(asked) or args.has_code or args.has_reproduction or args.list
+    return any(asked) or args.has_code or args.external or args.has_reproduction or args.list
 
 
 def _listing(papers: Sequence[Paper], judged: Sequence[str], *, sections: bool) -> list[str]:
@@ -250,6 +268,7 @@ def _as_csv(papers: Sequence[Paper], judged: Sequence[str], axes: tuple[str, ...
     for paper in papers:
         plain = record(paper, status(paper, judged))
         plain |= {axis: list(values) for axis, values in paper.taxonomy.items()}
+        plain |= {"external": [entry.url for entry in paper.external]}
         writer.writerow([cell(plain[name]) for name in COLUMNS])
     return text.getvalue()
 

@@ -79,6 +79,7 @@ def _page(catalog: Catalog, paper: Paper, view: PaperView | None) -> list[str]:
         lines += _arms(view)
     if view and view.claims:
         lines += ["", style("claims", "bold"), *_claims(view)]
+    lines += _external(paper)
     lines += ["", style("run it", "bold"), *_commands(paper, view)]
     return [*lines, "", style("cite it", "bold"), *_cite(paper)]
 
@@ -181,6 +182,17 @@ def _claims(view: PaperView) -> list[str]:
                 lines.append(wrap(outcome.explanation, "      "))
         if not claim.outcomes:
             lines.append("    " + verdict("not run"))
+    return lines
+
+
+def _external(paper: Paper) -> list[str]:
+    """What others found when they ran the paper or looked closely."""
+    lines = (
+        ["", style("what others found", "bold") + "  (it decides no verdict here)"] if paper.external else []
+    )
+    for entry in paper.external:
+        lines.append(wrap(f"{entry.kind}, {entry.date}, {entry.stance}:", "  ", "  "))
+        lines += [wrap(entry.says, "      "), wrap(f"{entry.url} (seen {entry.seen})", "      ")]
     return lines
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from catalog.errors import CatalogError
 from catalog.schema import load_catalog
 from tests.tools.conftest import claim, outcome, view_of
 from tools import cli
@@ -208,3 +209,14 @@ def test_the_exit_code_says_whether_something_is_missing(kd, monkeypatch):
 def test_an_unknown_paper_gets_the_nearest(capsys):
     assert cli.main(["check", "minillmm"]) == 2
     assert 'did you mean "minillm"' in capsys.readouterr().err
+
+
+def test_a_field_that_an_external_entry_lacks_is_said_with_its_line(look, tmp_path, monkeypatch, capsys):
+    entry = 'external:\n  - {url: "https://x.org/1", date: "2026-04", kind: issue, says: A., agrees: null, SEEN}\n'
+    whole = entry.replace("SEEN", 'seen: "2026-11-28"')
+    assert look("sources: [", f"{whole}sources: [") == []
+    with pytest.raises(CatalogError, match='"seen" is missing'):
+        look("sources: [", f"{entry.replace(', SEEN', '')}sources: [")
+    monkeypatch.setattr(verb, "load_catalog", lambda: load_catalog(tmp_path))
+    assert cli.main(["check", "minillm"]) == 2
+    assert 'minillm.yaml:20: "seen" is missing' in " ".join(capsys.readouterr().err.split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from catalog.schema import AXES, Catalog, Paper, load_catalog
+from catalog.schema import AXES, Catalog, External, Paper, load_catalog
 from tests.tools.conftest import claim, outcome, view_of
 from tools.pages.atlas import Atlas
 
@@ -42,6 +42,7 @@ def hostile_atlas() -> Atlas:
         note=HOSTILE,
         corrections=(HOSTILE,),
         sources=(LINK,),
+        external=(External(LINK, HOSTILE, HOSTILE, HOSTILE, None, HOSTILE),),
         taxonomy=taxonomy,
         distils=False,
     )

@@ -52,3 +52,14 @@ def test_links_between_documents_lead_somewhere():
                 parts = parts[:-1] if part == ".." else [*parts, part]
             path = "/".join(parts)
             assert path in made or path in ("CONTRIBUTING.md", "CHANGELOG.md"), f"{name}: {target}"
+
+
+def test_a_list_leads_to_what_others_found():
+    shown = atlas()
+    text = lists.pages(shown)["elicitation-self-knowledge.md"]
+    entry = text.split("**[Self-Distillation Enables Continual Learning]")[1].split("\n- ")[0]
+    for found in shown.catalog.papers["sdft"].external:
+        assert f"[{found.kind} {found.date}]({found.url}) ({found.stance})" in entry
+    assert sum(line.startswith("  ‡ ") for line in text.splitlines()) == sum(
+        bool(paper.external) for paper in shown.leaves["elicitation"]["self-knowledge"]
+    )

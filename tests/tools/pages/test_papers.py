@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from catalog.schema import load_catalog
+from catalog.schema import External, load_catalog
 from reproductions.engine.show.view import ValueRow
 from tests.tools.conftest import claim, outcome, view_of
 from tools.pages import papers
@@ -125,3 +125,25 @@ def test_hostile_names_stay_text_in_the_picture():
     row = claim("</text><script>alert(1)</script>", outcome("reproduced"))
     assert "<script>" not in forest(view_of("minillm", row))
     ElementTree.fromstring(forest(view_of("minillm", row)))
+
+
+def test_what_others_found_stands_beside_our_verdicts(judged):
+    catalog = load_catalog()
+    found = External(
+        "https://x.org/issues/5",
+        "2026-04-07",
+        "author's statement",
+        "KL(p||q), *not* [it](x).",
+        None,
+        "2026-11-28",
+    )
+    paper = replace(catalog.papers["minillm"], external=(found, replace(found, kind="issue", agrees=True)))
+    text = papers.page(Atlas(catalog, {"minillm": judged}), paper, judged)
+    told = (
+        "- **[author's statement, 2026-04-07](https://x.org/issues/5)**, neither for nor against: "
+        r"KL(p\|\|q), \*not\* \[it\](x). <sub>seen 2026-11-28</sub>"
+    )
+    part = text.split("\n## What others found\n")[1].split("\n## ")[0]
+    assert told in part and "**, for the headline: " in part and "They decide no verdict here." in part
+    bare = papers.page(Atlas(catalog, {"minillm": judged}), replace(paper, external=()), judged)
+    assert "What others found" not in bare

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from catalog.schema import AXES, Catalog, load_catalog
+from catalog.schema import AXES, Catalog, External, load_catalog
 from reproductions.engine.show import files
 from tests.tools.conftest import claim, outcome, view_of
 from tools.bench.catalog import JUDGED, PAPERS, large_atlas
@@ -78,6 +78,15 @@ def test_every_paper_stands_once(text):
             assert sum(described in sections[leaf] for leaf in leaves) == 1
         else:
             assert not any(f"{described} " in section for section in sections.values())
+
+
+def test_a_small_sign_marks_what_others_ran_or_wrote_about(text, large):
+    papers = load_catalog().papers.values()
+    for shown, times in ((text, [1]), (large, [1, 2])):  # a thousand papers are these, some of them twice
+        marked = [line for line in papers_part(shown).splitlines() if re.match(r"- .*\) (?:† )?‡ ", line)]
+        told = sum(bool(paper.external) for paper in papers)
+        assert told * times[0] <= len(marked) <= told * times[-1] and marked
+    assert "‡ others have run it or written about its results" in text
 
 
 def test_every_link_inside_leads_somewhere(text):
@@ -151,6 +160,7 @@ def test_hostile_text_stays_text_in_every_document():
         venue=HOSTILE,
         objective=HOSTILE,
         authors=(HOSTILE,),
+        external=(External(f"https://x.org/{HOSTILE}", HOSTILE, HOSTILE, HOSTILE, None, HOSTILE),),
     )
     rows = [claim("x", outcome("not reproduced", explanation=HOSTILE), statement=HOSTILE)]
     hostile = Catalog(catalog.taxonomy, catalog.teachers, {**catalog.papers, "minillm": paper})

@@ -178,6 +178,20 @@ def test_results_show_paper_ours_interval_verdict_and_reason(site):
     assert "forest" in site["papers/minillm.html"].values("class", "svg")
 
 
+def test_what_others_found_stands_on_the_page_and_is_a_facet(site):
+    catalog = atlas().catalog
+    page = site["papers/sdft.html"]
+    text = " ".join(page.text.split())
+    for entry in catalog.papers["sdft"].external:
+        assert entry.says in text and entry.stance in text and entry.url in page.values("href", "a")
+        assert entry.date in page.values("datetime", "time")
+    assert "What others found" not in site["papers/orca.html"].text
+    assert "what others found: 7" in " ".join(site["leaves/elicitation-self-knowledge.html"].text.split())
+    has = next(facet for facet in facets(atlas()) if facet.id == "has")
+    told = sum(bool(paper.external) for paper in catalog.papers.values())
+    assert {value.id: value.papers for value in has.values}["external"] == told
+
+
 def test_hostile_text_stays_text(hostile):
     shown = " ".join(SHOWN.split())
     for name in ("papers/evil.html", "search.html", "index.html", "leaves/skill-code.html"):

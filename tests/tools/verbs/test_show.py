@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
 
-from catalog.schema import load_catalog
+from catalog.schema import External, load_catalog
 from tools import cli
 from tools.paths import ROOT
 from tools.verbs import show
@@ -61,3 +62,24 @@ def test_json_holds_recipe_and_what_each_arm_computes(kd):
         arm["recipe"] and len(arm["key"]) == 16 for arm in tiny["arms"]
     )
     assert json.loads(kd("orca", "--json"))["recipe"] is None
+
+
+def test_what_others_found_is_told_and_fits(kd):
+    paper = load_catalog().papers["sdft"]
+    out = kd("sdft")
+    part = out.split("\nwhat others found  (it decides no verdict here)\n")[1].split("\n\n")[0]
+    told = " ".join(part.split())
+    for entry in paper.external:
+        assert f"{entry.kind}, {entry.date}, {entry.stance}:" in told
+        assert f"{entry.says} {entry.url} (seen {entry.seen})" in told
+    assert all(len(line) <= 80 for line in out.splitlines() if "https://" not in line)
+    assert [entry["agrees"] for entry in json.loads(kd("sdft", "--json"))["external"]] == [
+        entry.agrees for entry in paper.external
+    ]
+    assert "what others found" not in kd("orca")
+
+
+def test_what_others_found_cannot_steer_a_terminal(monkeypatch):
+    evil = External("https://x.org/\x1b[2J", "2026-04", "issue", "a\x1b[31m\u202eb", None, "2026-11-28")
+    lines = show._external(replace(load_catalog().papers["sdft"], external=(evil,)))
+    assert not set("\x1b\u202e") & set("".join(lines)) and "<U+202E>" in "".join(lines)

@@ -62,6 +62,7 @@ def facets(atlas: Atlas) -> list[Facet]:
         ("code", "Code published", ""),
         ("data", "Data published", ""),
         ("method", "Method in this repository", ""),
+        ("external", "What others found", ""),
     ]
     scopes = [
         ("llm", "Language models", ""),
@@ -104,7 +105,7 @@ def _verdicts(atlas: Atlas, paper: Paper) -> list[str]:
 
 
 def _links(paper: Paper) -> list[str]:
-    has = {"code": paper.code, "data": paper.data, "method": paper.method}
+    has = {"code": paper.code, "data": paper.data, "method": paper.method, "external": paper.external}
     return [name for name, value in has.items() if value]
 
 
