@@ -13,8 +13,11 @@ from reproductions.testbeds.spec import ROOT as ROOT
 from reproductions.testbeds.spec import changed as changed
 from reproductions.testbeds.spec import identity as identity
 from reproductions.testbeds.spec import list_testbeds as list_testbeds
+from reproductions.testbeds.spec import measured_by as measured_by
+from reproductions.testbeds.spec import measuring as measuring
 from reproductions.testbeds.spec import metrics_of as metrics_of
 from reproductions.testbeds.spec import read_testbed as read_testbed
+from reproductions.testbeds.spec import teachers_measured_with as teachers_measured_with
 
 if TYPE_CHECKING:
     from reproductions.testbeds.testbed import Testbed

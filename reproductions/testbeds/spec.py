@@ -27,6 +27,7 @@ from typing import Any
 from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from reproductions.engine.errors import KDError
+from reproductions.engine.files import digest
 from reproductions.engine.metrics import Metric
 from reproductions.engine.show.view import STANDS_IN
 from reproductions.metrics.base import MEASUREMENTS, make_measurements
@@ -52,13 +53,16 @@ DEFAULTS = (
     "sft_start", "training", "label", "tuning", "curve", "precision", "test_examples", "download", "start",
 )  # fmt: skip
 CURVE = ("points", "examples")
-TUNING = ("seed", "learning_rates", "metric")
+TUNING = ("seed", "seeds", "learning_rates", "metric", "widen")
 NOT_IDENTITY = (
     "name",
     "about",
     "stands_in",
     "defaults",
-)  # what a run's figures do not follow from, or get from its own settings
+    "metrics",
+    "gate",
+)  # what a student does not follow from, or gets from its run's own settings
+ONLY_MEASURES = ("batch", "samples")  # of "decoding"
 
 
 def list_testbeds(root: Path = ROOT) -> list[str]:
@@ -114,18 +118,58 @@ def metrics_of(spec: Mapping[str, Any]) -> dict[str, Metric]:
 def identity(
     spec: Mapping[str, Any], *, teachers: Collection[str] = (MAIN,), student: str = MAIN
 ) -> dict[str, Any]:
-    """What the figures of a run with these teachers and this student follow from, as plain data.
+    """What a student that these teachers teach follows from, as plain data: not what is measured on it.
 
-    A teacher that neither the run nor a measurement asks is left out: to add one makes no run another.
+    A teacher that the run does not ask is left out, and so are metrics: to add one makes no run another.
     """
     named = spec.get("teachers", {})
-    wanted = {name for one in make_measurements(spec["metrics"]) for name in one.teachers} | set(teachers)
-    for _ in named:  # a teacher may have learnt from another
-        wanted |= {named[name]["answers"]["of"] for name in wanted & set(named) if "answers" in named[name]}
+    wanted = _with_sources(named, teachers)
     kept = {key: value for key, value in spec.items() if key not in NOT_IDENTITY}
     kept["teachers"] = {name: tree for name, tree in named.items() if name in wanted}
     kept["students"] = {student: spec["students"][student]} if student in spec["students"] else {}
+    if "decoding" in kept:
+        kept["decoding"] = {k: value for k, value in kept["decoding"].items() if k not in ONLY_MEASURES}
     return copy.deepcopy(kept)
+
+
+def measured_by(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The measurement that gives each metric of a testbed."""
+    kind = TASKS.find(spec["task"]["name"])
+    made = zip(spec["metrics"], make_measurements(spec["metrics"]), strict=True)
+    return {metric: name for name, one in made for metric in one.metrics(kind)}
+
+
+def measuring(spec: Mapping[str, Any]) -> dict[str, str]:
+    """How each metric is measured, as 8 hex digits: over its measurement, how it decodes, the teachers that it asks.
+
+    A figure measured in another way is another figure of the same student.
+    """
+    named, found = spec.get("teachers", {}), {}
+    by = dict(zip(spec["metrics"], make_measurements(spec["metrics"]), strict=True))
+    for metric, name in measured_by(spec).items():
+        asked = _with_sources(named, by[name].teachers)
+        how = {
+            "measurement": [name, spec["metrics"][name] or {}],
+            "decoding": {k: value for k, value in spec.get("decoding", {}).items() if k != "batch"},
+            "teachers": {teacher: named[teacher] for teacher in sorted(asked & set(named))},
+        }
+        found[metric] = digest(how, 8)
+    return found
+
+
+def teachers_measured_with(spec: Mapping[str, Any], wanted: Collection[str]) -> set[str]:
+    """The teachers that these metrics ask."""
+    by = dict(zip(spec["metrics"], make_measurements(spec["metrics"]), strict=True))
+    names = {name for metric, name in measured_by(spec).items() if metric in wanted}
+    return _with_sources(spec.get("teachers", {}), [t for name in names for t in by[name].teachers])
+
+
+def _with_sources(named: Mapping[str, Any], teachers: Collection[str]) -> set[str]:
+    """Those teachers, and those that they learnt from."""
+    wanted = set(teachers)
+    for _ in named:
+        wanted |= {named[name]["answers"]["of"] for name in wanted & set(named) if "answers" in named[name]}
+    return wanted
 
 
 class _Where:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +130,29 @@ class Testbed:
 
     def callbacks(self, run: Run) -> list[Any]:
         """What the measurements do in the middle of a student's training: every arm's trainer takes them."""
-        return [item for one in self.measurements if hasattr(one, "callbacks") for item in one.callbacks(run)]
+        return [
+            item
+            for one in self.measurements
+            if hasattr(one, "callbacks") and self._asked(one, run.wanted)
+            for item in one.callbacks(run)
+        ]
+
+    @cached_property
+    def cheap(self) -> set[str]:
+        """Metrics that a learning curve may have: they ask no teacher and watch no training."""
+        return {
+            name
+            for one in self.measurements
+            if not one.teachers and not hasattr(one, "callbacks")
+            for name in one.metrics(type(self.task))
+        }
+
+    def watches_training(self, wanted: Collection[str] | None) -> bool:
+        """Whether one of these metrics watches training: it cannot be measured on a student kept from then."""
+        return any(hasattr(one, "callbacks") and self._asked(one, wanted) for one in self.measurements)
+
+    def _asked(self, one: Any, wanted: Collection[str] | None) -> bool:
+        return wanted is None or not set(wanted).isdisjoint(one.metrics(type(self.task)))
 
     def evaluate(
         self,
@@ -140,15 +162,18 @@ class Testbed:
         split: str = "test",
         limit: int | None = None,
         reader: str | None = None,
+        wanted: Collection[str] | None = None,
     ) -> dict[str, list[float]]:
         """Per-example columns of the first `limit` rows; the same for the same `run.seed`.
 
-        `reader`: a teacher's name, for a model that reads its tokens and prompts: that teacher itself.
+        `reader`: a teacher's name, for a model that reads its tokens and prompts: that teacher itself. `wanted`: the
+        metrics that somebody asks for (None: all); a measurement that gives none of them is left out.
         """
         evaluation = Evaluation(self, model, run, split=split, limit=limit, reader=reader)
         columns: dict[str, list[float]] = {}
         for one in self.measurements:
-            columns |= rounded(one.columns(evaluation))
+            if self._asked(one, wanted):
+                columns |= rounded(one.columns(evaluation))
         return columns
 
     @cached_property

@@ -11,7 +11,7 @@ from reproductions.engine.files import read_json
 from reproductions.engine.plan import rates
 from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.plan import Plan, make_plan
-from reproductions.engine.plan.spec import key_of, read_testbed_of
+from reproductions.engine.plan.spec import SPEC_VERSION, key_of, read_testbed_of
 from reproductions.engine.show import gather
 from reproductions.engine.store import stale as overtaken
 from reproductions.engine.store.pair import arm_path, read_arm
@@ -69,14 +69,33 @@ def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
 
 
 def unnamed(papers: Iterable[str]) -> Iterator[Found]:
-    """Result files that no experiment leads to: their arm has changed since, or is gone."""
-    named = {path for plan in plans(papers) for path in paths_of(plan)}
+    """Result files that no experiment leads to, nor an earlier attempt: their arm has changed since, or is gone."""
+    named = {path for plan in plans(papers) for path in paths_of(plan)} | attempted()
     for path in files():
-        if path not in named:
+        if path not in named and not _earlier(path):
             yield relative(path), "no experiment names an arm of this key"
     for path in sorted(gather.RESULTS.glob("*/*.parquet")):
         if not path.with_suffix(".json").is_file():
             yield relative(path), "has no JSON beside it"
+
+
+def _earlier(path: Path) -> bool:
+    """Whether a file is of an earlier form of specs: no arm of today can have its key, and its verdicts are frozen."""
+    try:
+        return int(read_json(path)["spec"]["version"]) < SPEC_VERSION
+    except (KDError, KeyError, TypeError, ValueError):
+        return False
+
+
+def attempted() -> set[Path]:
+    """The results that verdicts of earlier attempts were made from: reproductions/attempts says which."""
+    found = set()
+    for path in sorted((gather.ROOT / "reproductions" / "attempts").glob("*.json")):
+        attempt = read_json(path)
+        folder = gather.RESULTS / str(attempt.get("testbed", ""))
+        named = [attempt.get("keys", {}), *(claim.get("keys", {}) for claim in attempt.get("claims", ()))]
+        found |= {arm_path(folder, key) for keys in named for key in keys.values()}
+    return found
 
 
 def stale(paths: Iterable[Path]) -> Iterator[Found]:
@@ -125,7 +144,10 @@ def old_sweeps(papers: Iterable[str]) -> Iterator[Found]:
                 continue
             try:
                 now = sweep_keys(experiment, scale, read_testbed_of(experiment, experiment.scale(scale)))
-                then = read_json(path).get("keys", {})
+                record = read_json(path)
+                then = (
+                    record.get("keys", {}) if "version" in record else now
+                )  # made before metrics left the keys
             except (CatalogError, KDError) as error:
                 yield relative(path), str(error)
                 continue

@@ -95,16 +95,9 @@ def _stale(results: Sequence[str]) -> list[str]:
 
 def claims_of(experiment: Any) -> ClaimSet:
     """The claims of an experiment. Raises KDError with file, line and the nearest valid name."""
-    from reproductions.engine.verdicts.reading import read_claims
+    from reproductions.engine.plan import measures
 
-    return read_claims(
-        experiment.data,
-        experiment.lines,
-        arms=experiment.titles,
-        sweep=experiment.sweep,
-        scales=list(experiment.scales),
-        metrics=(*experiment.headline, *experiment.metrics) if experiment.data.get("headline") else None,
-    )
+    return measures.claims_of(experiment)
 
 
 def recorded(plan: Plan, root: Path | None = None) -> Results | None:
@@ -112,7 +105,8 @@ def recorded(plan: Plan, root: Path | None = None) -> Results | None:
     from reproductions.engine.store.results import recorded_results
 
     folder = (root or RESULTS) / plan.scale.testbed
-    return recorded_results(plan.paper, plan.scale.name, plan.keys, plan.scale.seeds, folder)
+    asked = {"looks": plan.scale.looks, "measures": plan.measures, "how": plan.how}
+    return recorded_results(plan.paper, plan.scale.name, plan.keys, plan.scale.seeds, folder, **asked)
 
 
 def gather(paper_id: str) -> PaperView:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.reader import nearest
 from reproductions.engine.errors import KDError
+from reproductions.engine.metrics import Metric
 from reproductions.engine.work.artifacts import Artifacts
 from reproductions.engine.work.budget import Budget
 from reproductions.engine.work.clock import Clock
@@ -30,7 +31,8 @@ class Run:
     """What everybody who works on a run is handed: its spec and seed, and four things that keep what becomes of it.
 
     `budget` counts tokens and seconds, `clock` tells training from the rest, `shared` makes and finds what runs have in
-    common, `measure` evaluates. `settings` is the spec: training, sft_start, precision, curve and so on.
+    common, `measure` evaluates. `settings` is the spec: training, sft_start, precision, curve and so on. `wanted`: the
+    metrics that are measured, all of the testbed's where nobody says.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Run:
         events: Events | None = None,
         building: bool = False,
         drawn_for: int | None = None,
+        wanted: Collection[str] | None = None,
     ) -> None:
         self.spec, self.seed, self.arm = spec, seed, arm
+        self.wanted = None if wanted is None else tuple(wanted)
         # Whose draw of a teacher is asked: the run's own seed, also while something is made for it with another one.
         self.drawn_for = seed if drawn_for is None else drawn_for
         self.testbed, self.device = testbed, device
@@ -63,6 +67,12 @@ class Run:
     def settings(self) -> Mapping[str, Any]:
         """The spec, under the name that testbeds read it by."""
         return self.spec
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that are measured, by name, in the testbed's order."""
+        known = self.testbed.metrics
+        return {name: known[name] for name in known if self.wanted is None or name in self.wanted}
 
     def apart(self, seed: int) -> Run:
         """A run for making something shared: a seed, budget and clock of its own, no curve, nothing of the arm's."""

@@ -1,7 +1,8 @@
-"""A worker process: takes runs (spec and seed) on stdin, answers with events on stdout, one JSON value a line.
+"""A worker process: takes tasks (an arm with some of its seeds) on stdin, answers with events on stdout, as JSON lines.
 
 Started by the pool as `python -m reproductions.engine.work.sessions.worker <job as JSON>`. When whoever started it
-dies, however it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core.
+dies, however it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core. A worker may serve
+several papers: everything about a paper comes with its tasks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import queue
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,24 +22,45 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.files import write_atomic
 from reproductions.engine.plan.code import load_code
 
+Send = Callable[[dict[str, Any]], None]
+
 
 @dataclass(frozen=True)
 class Job:
-    """What all runs of a worker share."""
+    """What all tasks of a worker share."""
 
-    testbed: dict[
-        str, Any
-    ]  # as read_testbed gave it: more than a run's spec holds, and the same for all of them
     cache: str
-    failures: str  # folder for tracebacks
     device: str
     threads: int
     number: int
-    code: str | None = None  # a paper's own Python, whose components its arms name
-    code_digest: str | None = None
 
     def to_json(self) -> str:
         """For the command line of the worker."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task: seeds of one arm. `arm` is what events call it; `wanted` metrics are measured as `how` says.
+
+    `testbed` is as read_testbed gave it: more than the spec holds. `code`: a paper's own Python, whose components its
+    arms name. `failures`: the folder for tracebacks.
+    """
+
+    arm: str
+    seeds: list[int]
+    key: str
+    spec: dict[str, Any]
+    testbed: dict[str, Any]
+    curve: dict[str, Any]
+    wanted: list[str]
+    how: dict[str, str]
+    failures: str
+    code: str | None = None
+    code_digest: str | None = None
+
+    def to_json(self) -> str:
+        """A line for the worker."""
         return json.dumps(asdict(self))
 
 
@@ -60,18 +83,20 @@ def main(argument: str) -> None:
         import torch
 
         torch.set_num_threads(job.threads)
-        if job.code is not None and load_code(Path(job.code)) != job.code_digest:
-            raise KDError(f"{job.code} was changed after the runs were planned; start again")
-        from reproductions.testbeds import load_testbed
-
-        load_testbed(job.testbed)  # missing data or models end the session, not one run after the other
     except Exception as error:  # said to the runner, which says it to the user and stops
-        text = traceback.format_exc()
-        send({"event": "broken", "message": _one_line(error), "known": _is_known(error), "text": text})
+        send(_broken(error))
         return
     send({"event": "ready"})
     while True:
-        _run_task(job, tasks.get(), send)
+        work = Work(**tasks.get())
+        try:
+            _prepare(work)
+        except Exception as error:  # missing data or models end the paper, not one run after the other
+            send(_broken(error))
+            continue
+        for seed in work.seeds:
+            _run_one(job, work, seed, send)
+        send({"event": "done"})
 
 
 def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:
@@ -80,62 +105,115 @@ def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def _run_task(job: Job, task: dict[str, Any], send: Any) -> None:
+def _prepare(work: Work) -> None:
+    """The paper's own Python and the testbed; what was loaded for the last task is at hand."""
+    if work.code is not None and load_code(Path(work.code)) != work.code_digest:
+        raise KDError(f"{work.code} was changed after the runs were planned; start again")
+    from reproductions.testbeds import load_testbed
+
+    load_testbed(work.testbed)
+
+
+def _run_one(job: Job, work: Work, seed: int, send: Send) -> None:
     """One run; it is kept in the cache before it is said to be finished. One that fails stops no other."""
     import gc
 
     import torch
 
-    arm, seed = task["arm"], task["seed"]
-    send({"event": "started", "arm": arm, "seed": seed})
+    send({"event": "started", "arm": work.arm, "seed": seed})
     try:
-        metrics, seconds = _make(job, task, send)
+        metrics, seconds = make(job, work, seed, send)
     except Exception as error:  # the traceback is kept and its place is reported
-        path = Path(job.failures) / f"{arm}-seed{seed}.txt"
+        path = failure_path(work.failures, work.arm, seed)
         write_atomic(path, traceback.format_exc())
         message = {"message": _one_line(error), "known": _is_known(error), "file": str(path)}
-        send({"event": "failed", "arm": arm, "seed": seed, **message})
+        send({"event": "failed", "arm": work.arm, "seed": seed, **message})
     else:
-        send({"event": "finished", "arm": arm, "seed": seed, "seconds": seconds, "metrics": metrics})
+        send({"event": "finished", "arm": work.arm, "seed": seed, "seconds": seconds, "metrics": metrics})
     finally:
         gc.collect()
         if job.device == "cuda":
             torch.cuda.empty_cache()
 
 
-def _make(job: Job, task: dict[str, Any], send: Any) -> tuple[dict[str, float], float]:
+def failure_path(folder: str | Path, arm: str, seed: int) -> Path:
+    """Where the traceback of a run that fails is written."""
+    return Path(folder) / f"{arm.replace('/', '-')}-seed{seed}.txt"
+
+
+def make(job: Job, work: Work, seed: int, send: Send) -> tuple[dict[str, float], float]:
+    """One run with all metrics that are wanted, those that it has already left alone: its metrics and its seconds.
+
+    Where only metrics are missing, they are measured on the kept student; where none is kept, it is trained again.
+    """
     import torch
 
-    from reproductions.engine.store.cache import keep_run
+    from reproductions.engine.store.cache import add_measures, keep_run, read_run
     from reproductions.engine.work.artifacts import Artifacts
     from reproductions.engine.work.environment import environment_of, now
-    from reproductions.engine.work.execute import execute
+    from reproductions.engine.work.execute import execute, measure
     from reproductions.engine.work.run import Run
+    from reproductions.engine.work.sessions.students import keep_student, read_student, student_path
     from reproductions.testbeds import load_testbed
 
-    started, spec = now(), task["spec"]
-    testbed = load_testbed(job.testbed)
-    run = Run(
-        spec,
-        task["seed"],
-        testbed=testbed,
-        device=torch.device(job.device),
-        artifacts=Artifacts(Path(job.cache)),
-        arm=task["arm"],
-        events=send,
-    )
-    record = execute(run)
-    made_with = environment_of(job.device, job.threads, testbed.revision, spec["method"])
+    started, root, testbed = now(), Path(job.cache), load_testbed(work.testbed)
+    made_with = environment_of(job.device, job.threads, testbed.revision, work.spec["method"])
+    folder = student_path(root, work.key, seed, made_with)
+    about: dict[str, Any] = {"how": work.how, "testbed": testbed.name}
+    before = read_run(root, work.key, seed, made_with, **about)
+    lacking = [name for name in work.wanted if before is None or name not in before.metrics]
+
+    def run_of(wanted: list[str]) -> Run:
+        return Run(
+            {**work.spec, "curve": work.curve},
+            seed,
+            testbed=testbed,
+            device=torch.device(job.device),
+            artifacts=Artifacts(root),
+            arm=work.arm,
+            events=send,
+            wanted=wanted,
+        )
+
+    def add(record: dict[str, Any], again: bool) -> tuple[dict[str, float], float]:
+        add_measures(
+            root,
+            work.key,
+            record,
+            made_with=made_with,
+            metrics=testbed.metrics,
+            date=now(),
+            again=again,
+            **about,
+        )
+        return {**(before.metrics if before else {}), **record["metrics"]}, record["seconds"]["total"]
+
+    if before is not None and not lacking:  # somebody else was quicker
+        return dict(before.metrics), before.seconds["total"]
+    if before is not None and not testbed.watches_training(lacking):
+        student = read_student(folder, before.student)
+        if student is not None:
+            return add(measure(run_of(lacking), student), again=False)
+    wanted = list(dict.fromkeys([*(before.metrics if before else ()), *work.wanted]))
+    record = execute(run_of(wanted), keep=lambda model, digest: keep_student(folder, model, digest))
+    if before is not None and before.student is not None and before.student == record["student"]:
+        return add(record, again=True)
     keep_run(
-        Path(job.cache),
-        task["key"],
+        root,
+        work.key,
         record,
         made_with=made_with,
         metrics=testbed.metrics,
         started=started,
         finished=now(),
+        **about,
     )
     return record["metrics"], record["seconds"]["total"]
+
+
+def _broken(error: Exception) -> dict[str, Any]:
+    text = traceback.format_exc()
+    return {"event": "broken", "message": _one_line(error), "known": _is_known(error), "text": text}
 
 
 def _one_line(error: Exception) -> str:
