@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,26 @@ def without_metrics(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "version": SPEC_VERSION, "testbed": bed}
 
 
+@dataclass(frozen=True)
+class PassedGate:
+    """A gate that passed and measured every metric of the paper: with it, claims are judged."""
+
+    passed: bool = True
+    covers: frozenset[str] = frozenset({"headroom"})
+    figures: Mapping[str, Mapping[str, float]] = field(
+        default_factory=lambda: {
+            "exact_match": {"baseline": 47.0, "teacher": 98.0},
+            "decoding_steps": {"baseline": 10.0, "teacher": 3.0},
+            "right_per_step": {"baseline": 9.8, "teacher": 15.7},
+        }
+    )
+
+
 def copy_of_a_paper(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Experiment, recipe, testbed, sweep and results of `codi`; no verdict and no page of it is written yet."""
+    """Experiment, recipe, testbed, sweep and results of `codi`; no verdict and no page of it is written yet.
+
+    Its testbed has a gate that passed; no earlier attempt is known.
+    """
     for path in map(Path, FILES):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, folder / path)
@@ -60,6 +79,9 @@ def copy_of_a_paper(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         as_if_today(arm, folder / "reproductions" / "results" / BED)
     for name in ("papers", "results", "tuning", "testbeds"):
         monkeypatch.setattr(gather, name.upper(), folder / "reproductions" / name)
+    monkeypatch.setattr(gather, "ATTEMPTS", folder / "reproductions" / "attempts")
+    monkeypatch.setattr(gather, "GATES", folder / "reproductions" / "gates")
+    monkeypatch.setattr(gather, "gate_on", lambda testbed: PassedGate())
     monkeypatch.setattr(gather, "RECIPES", folder / "methods" / "recipes")
     monkeypatch.setattr(gather, "ROOT", folder)
     monkeypatch.setattr(files, "FOLDER", folder / "reproductions" / "verdicts")
