@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from methods.modeling.decoder import decoder_for, is_written_out
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Finished rows cost as much as live ones; copying the cache to drop them pays below this share of live rows.
 COMPACT_BELOW = 0.6
+# Answers that a written-out model writes together: the keys and values of a small one then stay in a CPU's cache.
+TOGETHER = 512
 # Rows of one forward pass over whole sequences: the activations of a small model then stay in a CPU's cache.
 FORWARD_ROWS = 64
 
@@ -77,56 +81,81 @@ def sample(
     eos_ids: Sequence[int],
     pad_id: int,
     uniforms: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> Samples:
-    """Continue left-padded prompts (B, P) at temperature 1, or greedily without `uniforms`, with a key-value cache.
+    """Continue left-padded prompts (B, P), or greedily without `uniforms`, with a key-value cache.
 
-    `uniforms` (B, max_new_tokens) in [0, 1) choose the tokens by inverting their cumulative distribution: a draw
-    does not depend on the device or on when other rows end, and two models given the same numbers are compared
-    with common random numbers.
+    `uniforms` (S B, max_new_tokens) in [0, 1) choose the tokens by inverting their cumulative distribution: S answers
+    to each prompt, the first to all of them, then the second. A draw does not depend on the device, on the other rows
+    or on when they end, and two models given the same numbers are compared with common random numbers. `logprobs` are
+    those of the distribution at `temperature` that was drawn from.
     """
-    from transformers import DynamicCache
-
-    was_training = model.training
-    model.eval()
-    device = model.device
-    rows = len(prompt_ids)
+    rows, device = len(prompt_ids), model.device
+    copies = 1 if uniforms is None else len(uniforms) // rows
+    shape = (copies * rows, max_new_tokens)
+    made = Samples(
+        torch.full(shape, pad_id, device=device),
+        torch.zeros(shape, dtype=torch.bool, device=device),
+        torch.zeros(shape, device=device),
+    )
     prompt_ids, attention = prompt_ids.to(device), attention_mask.to(device)
     uniforms = None if uniforms is None else uniforms.to(device)
-    ids = torch.full((rows, max_new_tokens), pad_id, device=device)
-    mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
-    logprobs = torch.zeros((rows, max_new_tokens), device=device)
-    cache = DynamicCache(config=model.config)
-    index = torch.arange(rows, device=device)  # the rows still being computed
-    alive = torch.ones(rows, dtype=torch.bool, device=device)
-    step_ids, place = prompt_ids, positions(attention)
-    for step in range(max_new_tokens):
-        logits = model(
-            input_ids=step_ids,
-            attention_mask=attention,
-            position_ids=place,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        logp = logits.float().log_softmax(-1)
+    # Prompts of one length stand together, so that hardly any of them is padded.
+    order = attention.sum(1).argsort(stable=True)
+    together = max(1, (TOGETHER if is_written_out(model) else shape[0]) // copies)
+    was_training = model.training
+    model.eval()
+    try:
+        for places in order.split(together):
+            width = int(attention[places].sum(1).max())
+            block = prompt_ids[places, -width:], attention[places, -width:]
+            where = (places[:, None] + rows * torch.arange(copies, device=device)).flatten()
+            _sample_block(model, *block, copies, where, made, eos_ids, uniforms, temperature)
+    finally:
+        model.train(was_training)
+    return made
+
+
+def _sample_block(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    attention: Tensor,
+    copies: int,
+    index: Tensor,
+    made: Samples,
+    eos_ids: Sequence[int],
+    uniforms: Tensor | None,
+    temperature: float,
+) -> None:
+    """Fills the rows `index` (b copies,) of `made` with the answers to b prompts, those to one prompt side by side."""
+    limit = made.ids.shape[1]
+    room = torch.cat([attention, attention.new_ones(len(attention), limit)], 1)
+    decode = decoder_for(model, room)
+    place = positions(attention)
+    logits = decode(prompt_ids, place)  # a prompt is read once, however often it is answered
+    place = place[:, -1:]
+    if copies > 1:
+        decode.repeat(copies)
+        logits, place = logits.repeat_interleave(copies, 0), place.repeat_interleave(copies, 0)
+    alive = torch.ones(len(index), dtype=torch.bool, device=index.device)
+    for step in range(limit):
+        logp = (logits.float() / temperature).log_softmax(-1)
         uniform = None if uniforms is None else uniforms[index, step, None]
         chosen = logp.argmax(-1, keepdim=True) if uniform is None else invert(logp, uniform)
-        mask[index, step] = alive
-        ids[index, step] = torch.where(alive, chosen[:, 0], pad_id)
-        logprobs[index, step] = logp.gather(1, chosen)[:, 0] * alive
+        said = index[alive]
+        made.mask[said, step] = True
+        made.ids[said, step] = chosen[alive, 0]
+        made.logprobs[said, step] = logp.gather(1, chosen)[alive, 0]
         alive = alive & ~is_any(chosen[:, 0], eos_ids)
         going = int(alive.sum())
-        if going == 0:
-            break
-        step_ids, place = chosen, place[:, -1:] + 1
-        attention = torch.cat([attention, attention.new_ones(len(attention), 1)], 1)
+        if going == 0 or step + 1 == limit:
+            return
+        place = place + 1
         if going < COMPACT_BELOW * len(index):
             kept = alive.nonzero()[:, 0]
-            cache.batch_select_indices(kept)
-            index, alive, attention = index[kept], alive[kept], attention[kept]
-            step_ids, place = step_ids[kept], place[kept]
-    model.train(was_training)
-    return Samples(ids, mask, logprobs)
+            decode.keep(kept)
+            index, alive, chosen, place = index[kept], alive[kept], chosen[kept], place[kept]
+        logits = decode(chosen, place)
 
 
 def invert(logp: Tensor, uniform: Tensor) -> Tensor:
