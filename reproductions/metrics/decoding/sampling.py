@@ -14,8 +14,6 @@ from methods.modeling.decoder import decoder_for, is_written_out
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Finished rows cost as much as live ones; copying the cache to drop them pays below this share of live rows.
-COMPACT_BELOW = 0.6
 # Answers that a written-out model writes together: the keys and values of a small one then stay in a CPU's cache.
 TOGETHER = 512
 # Rows of one forward pass over whole sequences: the activations of a small model then stay in a CPU's cache.
@@ -127,35 +125,35 @@ def _sample_block(
     uniforms: Tensor | None,
     temperature: float,
 ) -> None:
-    """Fills the rows `index` (b copies,) of `made` with the answers to b prompts, those to one prompt side by side."""
-    limit = made.ids.shape[1]
-    room = torch.cat([attention, attention.new_ones(len(attention), limit)], 1)
-    decode = decoder_for(model, room)
+    """Fills the rows `index` (b copies,) of `made` with the answers to b prompts, those to one prompt side by side.
+
+    Answers to one prompt that have begun with the same tokens are one row of the decoder until they part.
+    """
+    limit, vocabulary = made.ids.shape[1], model.config.vocab_size
+    decode = decoder_for(model, torch.cat([attention, attention.new_ones(len(attention), limit)], 1))
     place = positions(attention)
     logits = decode(prompt_ids, place)  # a prompt is read once, however often it is answered
     place = place[:, -1:]
-    if copies > 1:
-        decode.repeat(copies)
-        logits, place = logits.repeat_interleave(copies, 0), place.repeat_interleave(copies, 0)
-    alive = torch.ones(len(index), dtype=torch.bool, device=index.device)
+    row = torch.arange(len(attention), device=index.device).repeat_interleave(copies)  # of each answer
     for step in range(limit):
         logp = (logits.float() / temperature).log_softmax(-1)
-        uniform = None if uniforms is None else uniforms[index, step, None]
-        chosen = logp.argmax(-1, keepdim=True) if uniform is None else invert(logp, uniform)
-        said = index[alive]
-        made.mask[said, step] = True
-        made.ids[said, step] = chosen[alive, 0]
-        made.logprobs[said, step] = logp.gather(1, chosen)[alive, 0]
-        alive = alive & ~is_any(chosen[:, 0], eos_ids)
-        going = int(alive.sum())
-        if going == 0 or step + 1 == limit:
+        each = logp if copies == 1 else logp[row]
+        chosen = each.argmax(-1, keepdim=True) if uniforms is None else invert(each, uniforms[index, step, None])
+        token = chosen[:, 0]
+        made.mask[index, step] = True
+        made.ids[index, step] = token
+        made.logprobs[index, step] = each.gather(1, chosen)[:, 0]
+        going = ~is_any(token, eos_ids)
+        if step + 1 == limit or not going.any():
             return
-        place = place + 1
-        if going < COMPACT_BELOW * len(index):
-            kept = alive.nonzero()[:, 0]
+        index, row, token = index[going], row[going], token[going]
+        begun, row = (row * vocabulary + token).unique(return_inverse=True)
+        kept = begun // vocabulary
+        if len(kept) != len(logits) or not torch.equal(kept, torch.arange(len(kept), device=kept.device)):
             decode.keep(kept)
-            index, alive, chosen, place = index[kept], alive[kept], chosen[kept], place[kept]
-        logits = decode(chosen, place)
+            place = place[kept]
+        place = place + 1
+        logits = decode((begun % vocabulary)[:, None], place)
 
 
 def invert(logp: Tensor, uniform: Tensor) -> Tensor:
