@@ -24,8 +24,8 @@ LARGEST = 50_000_000
 ROPES = ("default", "linear", "llama3")  # whose angles depend on the position alone
 PARTS = frozenset(
     {
-        nn.Embedding, nn.Linear, nn.ModuleList, SiLUActivation, llama.LlamaAttention, llama.LlamaDecoderLayer, llama.LlamaMLP,
-        llama.LlamaModel, llama.LlamaRMSNorm, llama.LlamaRotaryEmbedding,
+        nn.Embedding, nn.Linear, nn.ModuleList, SiLUActivation, llama.LlamaAttention, llama.LlamaDecoderLayer,
+        llama.LlamaMLP, llama.LlamaModel, llama.LlamaRMSNorm, llama.LlamaRotaryEmbedding,
     }
 )  # fmt: skip
 NORMS = ("input_layernorm", "post_attention_layernorm")

@@ -42,8 +42,8 @@ class Samples:
 
     def answers(self, eos_ids: Sequence[int]) -> list[list[int]]:
         """Token ids of each row without its EOS."""
-        keep = self.mask & ~is_any(self.ids, eos_ids)
-        return [row[k].tolist() for row, k in zip(self.ids.cpu(), keep.cpu(), strict=True)]
+        lengths = (self.mask & ~is_any(self.ids, eos_ids)).sum(1).tolist()
+        return [row[:length] for row, length in zip(self.ids.tolist(), lengths, strict=True)]
 
 
 def is_any(ids: Tensor, values: Sequence[int]) -> Tensor:
@@ -138,7 +138,9 @@ def _sample_block(
     for step in range(limit):
         logp = (logits.float() / temperature).log_softmax(-1)
         each = logp if copies == 1 else logp[row]
-        chosen = each.argmax(-1, keepdim=True) if uniforms is None else invert(each, uniforms[index, step, None])
+        chosen = (
+            each.argmax(-1, keepdim=True) if uniforms is None else invert(each, uniforms[index, step, None])
+        )
         token = chosen[:, 0]
         made.mask[index, step] = True
         made.ids[index, step] = token
@@ -182,6 +184,34 @@ def completion_logprobs(
     ).logits[:, :-1]
     model.train(was_training)
     return logits.float().log_softmax(-1)
+
+
+def answer_logprobs(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    attention_mask: Tensor,
+    answers: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+) -> Tensor:
+    """(N,) nats in fp32: log of the probability that a sample at temperature 1 is this answer to its prompt.
+
+    Answers are ids without EOS. One that fills the token limit is said without EOS, one beyond it never.
+    """
+    said = [[*answer, eos_id][:max_new_tokens] for answer in answers]
+    width = max(map(len, said))
+    ids = torch.tensor([row + [eos_id] * (width - len(row)) for row in said])
+    lengths = torch.tensor([len(row) for row in said])
+    samples = Samples(ids, torch.arange(width) < lengths[:, None], torch.zeros(ids.shape))
+    found = []
+    for start in range(0, len(ids), FORWARD_ROWS):
+        span = slice(start, start + FORWARD_ROWS)
+        some = samples.rows(span)
+        logp = completion_logprobs(model, prompt_ids[span], attention_mask[span], some)
+        found.append(-token_nll(logp, some).cpu() * some.mask.sum(1))
+    possible = torch.tensor([len(answer) <= max_new_tokens for answer in answers])
+    return torch.cat(found).masked_fill(~possible, -torch.inf)
 
 
 def accumulated_kl(teacher_logp: Tensor, student_logp: Tensor, mask: Tensor) -> Tensor:

@@ -138,7 +138,9 @@ def test_a_llama_that_computes_something_else_is_left_to_itself(change):
 
 def test_other_models_are_left_to_themselves():
     assert not is_written_out(make_model("gpt2"))
-    assert not is_written_out(make_model(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}))
+    assert not is_written_out(
+        make_model(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
+    )
     assert not is_written_out(make_model(attention_bias=True))
     assert not is_written_out(make_model(hidden_act="gelu"))
     with torch.autocast("cpu", torch.bfloat16):

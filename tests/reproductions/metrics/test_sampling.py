@@ -157,7 +157,7 @@ def test_a_draw_belongs_to_its_seed_copy_row_and_place():
     drawn = uniforms(3, 50, 4, 7)
     assert drawn.shape == (4, 50, 7) and drawn.dtype == torch.float32
     assert torch.equal(uniforms(3, 20, 2, 7), drawn[:2, :20])
-    assert 0 <= float(drawn.min()) and float(drawn.max()) < 1
+    assert float(drawn.min()) >= 0 and float(drawn.max()) < 1
     others = torch.stack([drawn, uniforms(4, 50, 4, 7), uniforms(2**40 + 3, 50, 4, 7)])
     assert len(others.unique()) > 0.999 * others.numel()
     assert float(others.mean()) == pytest.approx(0.5, abs=0.02)
