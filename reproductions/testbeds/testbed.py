@@ -45,6 +45,7 @@ class Testbed:
         self.models = Models(spec, self.task, published)
         decoding = spec["decoding"]
         self.samples = int(decoding.get("samples", 1))
+        self.temperatures: tuple[float, ...] = tuple(map(float, decoding.get("temperatures", ())))
         self.measurements = make_measurements(spec["metrics"])
         self.metrics: Mapping[str, Metric] = metrics_of(self.measurements, type(self.task))
         self._sides: tuple[Run, dict[str, TeacherSide]] | None = None
@@ -167,13 +168,16 @@ class Testbed:
         """Per-example columns of the first `limit` rows; the same for the same `run.seed`.
 
         `reader`: a teacher's name, for a model that reads its tokens and prompts: that teacher itself. `wanted`: the
-        metrics that somebody asks for (None: all); a measurement that gives none of them is left out.
+        metrics whose columns are made, None for all.
         """
-        evaluation = Evaluation(self, model, run, split=split, limit=limit, reader=reader)
+        evaluation = Evaluation(self, model, run, split=split, limit=limit, reader=reader, wanted=wanted)
         columns: dict[str, list[float]] = {}
         for one in self.measurements:
-            if self._asked(one, wanted):
-                columns |= rounded(one.columns(evaluation))
+            own = one.metrics(type(self.task))
+            if evaluation.wants(*own):
+                read = {c for name, metric in own.items() if evaluation.wants(name) for c in metric.columns}
+                found = rounded(one.columns(evaluation))
+                columns |= {name: column for name, column in found.items() if name in read}
         return columns
 
     @cached_property
