@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from methods.errors import MethodError
 from methods.modeling.core import attached, core_model
@@ -58,6 +58,9 @@ class Cohort(SFTTrainer):
         # Random numbers that a member draws from the global state, from where it would have begun.
         self._states = list(states) if states is not None else [torch.get_rng_state() for _ in members]
         self._windows: list[Any] = []
+        self._callbacks = _OfMembers()
+        self.add_callback(self._callbacks)
+        self.remove_callback(PrinterCallback)
         self._stack.seat(self.cores)
         fixed = all(member.sampling is None for member in members)
         self.teachers = CohortTeachers(members, fixed=fixed)
@@ -80,8 +83,8 @@ class Cohort(SFTTrainer):
         self._states[place] = torch.get_rng_state()
 
     def add_callback_of(self, place: int, callback: TrainerCallback) -> None:
-        """A callback for one member: it sees that member's model."""
-        self.add_callback(_OfMember(callback, self.members[place]))
+        """A callback for one member: it sees that member's model and arguments."""
+        self._callbacks.told.append((self.members[place], callback))
 
     # TRL's loop.
 
@@ -224,22 +227,22 @@ class _Windows:
             epoch += 1
 
 
-class _OfMember(TrainerCallback):
-    """A callback that is told of a member's training."""
+class _OfMembers(TrainerCallback):
+    """Callbacks that are told of one member's training each."""
 
-    def __init__(self, inner: TrainerCallback, member: Distiller):
-        self._inner, self._member = inner, member
+    def __init__(self) -> None:
+        self.told: list[tuple[Distiller, TrainerCallback]] = []
 
     def __getattribute__(self, name: str) -> Any:
         if not name.startswith("on_"):
             return super().__getattribute__(name)
-        inner, member = self._inner, self._member
-        event = getattr(inner, name)
+        told = self.told
 
-        def told(args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-            return event(member.args, state, control, **{**kwargs, "model": member.model})
+        def event(args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            for member, callback in told:
+                getattr(callback, name)(member.args, state, control, **{**kwargs, "model": member.model})
 
-        return told
+        return event
 
 
 def unfit(members: Sequence[Any]) -> str | None:
