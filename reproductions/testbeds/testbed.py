@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,6 @@ class Testbed:
         self.temperatures: tuple[float, ...] = tuple(map(float, decoding.get("temperatures", ())))
         self.measurements = make_measurements(spec["metrics"])
         self.metrics: Mapping[str, Metric] = metrics_of(self.measurements, type(self.task))
-        self._sides: tuple[Run, dict[str, TeacherSide]] | None = None
 
     @property
     def shelf(self) -> str:
@@ -129,6 +128,11 @@ class Testbed:
         """The student after `settings["sft_start"]`, the common start of all arms; cached per seed."""
         return self.models.sft_start(run, size or MAIN)
 
+    def prepare_starts(self, runs: Sequence[Run]) -> None:
+        """Makes what starts are missing of runs that differ in their seed, together."""
+        if runs[0].spec.get("start", "sft") == "sft":
+            self.models.prepare_starts(runs, runs[0].spec.get("student") or MAIN)
+
     def callbacks(self, run: Run) -> list[Any]:
         """What the measurements do in the middle of a student's training: every arm's trainer takes them."""
         return [
@@ -192,13 +196,10 @@ class Testbed:
         return self._decoder(self.teacher_tokenizer(teacher), self.teacher_completion_tokens(teacher))
 
     def teacher_side(self, run: Run, name: str) -> TeacherSide:
-        """A teacher with what it answers in a run; kept until another run asks."""
-        if self._sides is None or self._sides[0] is not run:
-            self._sides = run, {}
-        sides = self._sides[1]
-        if name not in sides:
-            sides[name] = TeacherSide(self.decoder_of(name), run, self.teacher(run, name))
-        return sides[name]
+        """A teacher with what it answers in a run; kept as long as the run."""
+        if name not in run.sides:
+            run.sides[name] = TeacherSide(self.decoder_of(name), run, self.teacher(run, name))
+        return run.sides[name]
 
     def _decoder(self, tokenizer: PreTrainedTokenizerBase, completion: int | None = None) -> Decoder:
         chosen = self.spec["decoding"]

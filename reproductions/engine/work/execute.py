@@ -22,7 +22,7 @@ def execute(run: Run, keep: Callable[[Any, str], object] | None = None) -> dict[
     """
     from reproductions.engine.work.surroundings import train
 
-    started = time.perf_counter()
+    started, making = time.perf_counter(), run.shared.seconds
     try:
         seed_everything(run.seed)
         model = train(run)
@@ -77,7 +77,7 @@ def _record(run: Run, examples: dict[str, Any], student: str | None, started: fl
             "train": round(budget.train_seconds, 3),
             "train_cpu": round(budget.train_cpu_seconds, 3),
             "evaluate": round(budget.evaluate_seconds, 3),
-            "total": round(time.perf_counter() - started - run.shared.seconds, 3),
+            "total": round(run.ahead + time.perf_counter() - started - (run.shared.seconds - making), 3),
         },
         "tokens": budget.tokens(),
         "rollouts": budget.rollouts(),

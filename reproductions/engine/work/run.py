@@ -62,6 +62,10 @@ class Run:
         self.clock = Clock(device, self.budget)
         self.shared = Shared(artifacts, self)
         self.measure = Measure(self)
+        self.sides: dict[str, Any] = {}  # teachers with what they answer in this run, kept by the testbed
+        # Where others of its arm were trained with it: the student, the seconds until it was there, how many they were.
+        self.trained: Any = None
+        self.ahead, self.cohort = 0.0, 1
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -97,7 +101,8 @@ class Run:
         seconds are not training seconds. A paper's own trainer that takes no callbacks has neither progress nor curve.
         """
         if hasattr(trainer, "add_callback"):
-            self._watch(trainer, phase)
+            for callback in self.callbacks(trainer, phase):
+                trainer.add_callback(callback)
         with self.clock.training():
             trainer.train()
         self.budget.add_tokens(getattr(trainer, "token_counts", {}))
@@ -105,17 +110,17 @@ class Run:
         wrapped = getattr(trainer, "accelerator", None)
         return trainer.model if wrapped is None else wrapped.unwrap_model(trainer.model)
 
-    def _watch(self, trainer: transformers.Trainer, phase: str) -> None:
+    def callbacks(self, trainer: transformers.Trainer, phase: str) -> list[transformers.TrainerCallback]:
         """Progress, and for the arm's own training what the testbed looks at and the curve."""
         from reproductions.engine.work.callbacks import CurveCallback, ProgressCallback
 
-        trainer.add_callback(ProgressCallback(self.report_step, phase))
+        found: list[Any] = [ProgressCallback(self.report_step, phase)]
         points = int(self.spec.get("curve", CURVE).get("points", CURVE["points"]))
         if not self.building:
-            for callback in self.testbed.callbacks(self):
-                trainer.add_callback(callback)
+            found += self.testbed.callbacks(self)
             if points > 0:
-                trainer.add_callback(CurveCallback(self.measure, trainer, points))
+                found.append(CurveCallback(self.measure, trainer, points))
+        return found
 
     def arguments(self, config_class: type, **overrides: Any) -> Any:
         """A TrainingArguments subclass: the engine's defaults, then the spec's training, then `overrides`.
