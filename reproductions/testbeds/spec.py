@@ -12,8 +12,10 @@
     teachers: {main: <model>, large: <model>}      # models: see reproductions/models/makers.py
     metrics: {answers: {sampled: [rouge_l], greedy: [exact_match]}, excess-error: {}}
     defaults: {sft_start: ..., training: ..., label: ..., tuning: ..., curve: {points: 2, examples: 120}, ...}
+    gate: {metric: ..., seeds: 5, baseline: {...}, checks: {...}, covers: {...}}   # see engine/gate/spec.py
 
-`defaults` are what runs here have where an experiment says nothing else. Source comments stand beside the numbers.
+`defaults` are what runs here have where an experiment says nothing else. Source comments stand beside the numbers. A
+gate changes no run: it is no part of what a run's figures follow from.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ MAIN = "main"
 
 KEYS = (
     "about", "stands_in", "like", "task", "revision", "tokenizer", "limits", "decoding", "students", "teachers",
-    "metrics", "defaults",
+    "metrics", "defaults", "gate",
 )  # fmt: skip
 NEEDED = ("about", "task", "decoding", "students", "metrics")
 LIMITS = ("prompt", "completion", "whole", "pairs")
@@ -58,6 +60,7 @@ NOT_IDENTITY = (
     "about",
     "stands_in",
     "defaults",
+    "gate",
 )  # what a run's figures do not follow from, or get from its own settings
 
 
@@ -76,7 +79,7 @@ def read_testbed(name: str, root: Path = ROOT) -> dict[str, Any]:
     for tree, _ in reversed(files):
         own = {key: value for key, value in tree.items() if key != "like"}
         merged = changed(merged, own, keep_null=True)
-    where = _Where(files)
+    where = Where(files)
     models = {
         kind: merged.pop(kind, None) for kind in ("students", "teachers")
     }  # null: of the model that one is like
@@ -88,6 +91,11 @@ def read_testbed(name: str, root: Path = ROOT) -> dict[str, Any]:
     _check_models(merged, where)
     _check_parts(merged, where)
     return {"name": name, **merged}
+
+
+def where_of(name: str, root: Path = ROOT) -> Where:
+    """Where the values of a testbed stand: in its own file, or in those that it is like."""
+    return Where(_chain(name, root))
 
 
 def changed(
@@ -111,6 +119,12 @@ def metrics_of(spec: Mapping[str, Any]) -> dict[str, Metric]:
     return metrics_of_measurements(make_measurements(spec["metrics"]), TASKS.find(spec["task"]["name"]))
 
 
+def gate_identity(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a gate's outcome follows from: task, models, defaults, the gate itself; not what else is measured."""
+    left_out = ("name", "about", "stands_in", "metrics")
+    return copy.deepcopy({key: value for key, value in spec.items() if key not in left_out})
+
+
 def identity(
     spec: Mapping[str, Any], *, teachers: Collection[str] = (MAIN,), student: str = MAIN
 ) -> dict[str, Any]:
@@ -128,21 +142,39 @@ def identity(
     return copy.deepcopy(kept)
 
 
-class _Where:
+class Where:
     """The files that a testbed was merged from, the file itself first: to say where something stands."""
 
     def __init__(self, files: list[tuple[dict[str, Any], Lines]]) -> None:
         self.files = files
 
-    def error(self, message: str, *path: str) -> KDError:
+    def error(self, message: str, *path: str | int) -> KDError:
         """An error about the value at `path`, in the first file that has it."""
-        for tree, lines in self.files:
-            here: Any = tree
-            for step in path:
-                here = here.get(step, _Where) if isinstance(here, Mapping) else _Where
-            if here is not _Where:
-                return KDError(str(lines.error(message, *path)))
-        return KDError(str(self.files[0][1].error(message, *path[:-1])))
+        return KDError(str(self._lines(*path).error(message, *path)))
+
+    def place(self, *path: str | int) -> tuple[Path, int]:
+        """The file and the line of the value at `path`."""
+        lines = self._lines(*path)
+        return lines.path, lines.at(*path)
+
+    def _lines(self, *path: str | int) -> Lines:
+        """Those of the first file that has `path`, or as much of it as any file has."""
+        while path:
+            for tree, lines in self.files:
+                if _has(tree, path):
+                    return lines
+            path = path[:-1]
+        return self.files[0][1]
+
+
+def _has(tree: Any, path: tuple[str | int, ...]) -> bool:
+    """Whether there is a value at `path`."""
+    for step in path:
+        inside = isinstance(tree, Mapping) and step in tree
+        if not inside and not (isinstance(tree, list) and isinstance(step, int) and step < len(tree)):
+            return False
+        tree = tree[step]
+    return True
 
 
 def _chain(name: str, root: Path) -> list[tuple[dict[str, Any], Lines]]:
@@ -170,7 +202,7 @@ def _chain(name: str, root: Path) -> list[tuple[dict[str, Any], Lines]]:
     return files
 
 
-def _check(tree: Mapping[str, Any], where: _Where) -> None:
+def _check(tree: Mapping[str, Any], where: Where) -> None:
     """Names of keys, kinds of values."""
     _known(tree, KEYS, "a testbed", where)
     for key in NEEDED:
@@ -180,7 +212,17 @@ def _check(tree: Mapping[str, Any], where: _Where) -> None:
     if teacher is not None and teacher not in STANDS_IN:
         what = f'nothing stands in as "{teacher}"{nearest(str(teacher), STANDS_IN)}; known: {", ".join(STANDS_IN)}'
         raise where.error(what, "stands_in")
-    for key in ("task", "limits", "decoding", "tokenizer", "students", "teachers", "metrics", "defaults"):
+    for key in (
+        "task",
+        "limits",
+        "decoding",
+        "tokenizer",
+        "students",
+        "teachers",
+        "metrics",
+        "defaults",
+        "gate",
+    ):
         if key in tree and not isinstance(tree[key], Mapping):
             raise where.error(f'"{key}" is a mapping', key)
     for key, known in {
@@ -202,7 +244,7 @@ def _check(tree: Mapping[str, Any], where: _Where) -> None:
 
 
 def _likeness(
-    trees: Mapping[str, Any], name: str, kind: str, where: _Where, seen: tuple[str, ...] = ()
+    trees: Mapping[str, Any], name: str, kind: str, where: Where, seen: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """A model with what it has of the one that it is like."""
     tree = trees[name]
@@ -219,7 +261,7 @@ def _likeness(
     return changed(_likeness(trees, other, kind, where, (*seen, name)), own)
 
 
-def _check_models(tree: Mapping[str, Any], where: _Where) -> None:
+def _check_models(tree: Mapping[str, Any], where: Where) -> None:
     for kind, known in {"students": STUDENT, "teachers": TEACHER}.items():
         for name, model in tree[kind].items():
             _known(model, known, f'"{name}"', where, kind, name)
@@ -244,7 +286,7 @@ def _check_models(tree: Mapping[str, Any], where: _Where) -> None:
                 )
 
 
-def _check_parts(tree: dict[str, Any], where: _Where) -> None:
+def _check_parts(tree: dict[str, Any], where: Where) -> None:
     """Task, measurements and their settings; those at their defaults are left out of `tree`."""
     task = tree["task"]
     if "name" not in task:
@@ -275,7 +317,7 @@ def _check_parts(tree: dict[str, Any], where: _Where) -> None:
                 )
 
 
-def _part(parts: Any, name: str, tree: Mapping[str, Any], where: _Where, *path: str) -> dict[str, Any]:
+def _part(parts: Any, name: str, tree: Mapping[str, Any], where: Where, *path: str) -> dict[str, Any]:
     """The settings of a part, checked, those at their defaults left out."""
     try:
         return parts.settings(name, {key: value for key, value in tree.items() if key != "name"})
@@ -284,7 +326,7 @@ def _part(parts: Any, name: str, tree: Mapping[str, Any], where: _Where, *path: 
         raise where.error(str(error), *path, *inside) from None
 
 
-def _known(tree: Mapping[str, Any], known: Collection[str], what: str, where: _Where, *path: str) -> None:
+def _known(tree: Mapping[str, Any], known: Collection[str], what: str, where: Where, *path: str) -> None:
     if not isinstance(tree, Mapping):
         raise where.error(f"{what} is a mapping", *path)
     for key in tree:
