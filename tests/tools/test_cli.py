@@ -435,7 +435,7 @@ def test_the_version_is_told_without_a_verb(kd):
 
 
 def test_every_verb_has_a_file_of_its_own():
-    written = {path.stem for path in (ROOT / "tools" / "verbs").glob("*.py")} - {"__init__"}
+    written = {path.stem for path in (ROOT / "tools" / "verbs").rglob("*.py")} - {"__init__"}
     assert written == {name.replace("-", "_") for name in commands.NAMES}
     for name in commands.NAMES:
         assert commands.load(name).SUMMARY and commands.parser_of(name).prog == f"kd {name}"
