@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ DEFAULTS = (
 )  # fmt: skip
 CURVE = ("points", "examples")
 TUNING = ("seed", "learning_rates", "metric")
+GATE_SECTIONS = ("checks", "covers", "data")  # of which a testbed that is like another changes single members
 NOT_IDENTITY = (
     "name",
     "about",
@@ -77,13 +78,15 @@ def read_testbed(name: str, root: Path = ROOT) -> dict[str, Any]:
     files = _chain(name, root)
     merged: dict[str, Any] = {}
     for tree, _ in reversed(files):
-        own = {key: value for key, value in tree.items() if key != "like"}
+        own = {key: value for key, value in tree.items() if key not in ("like", "gate")}
         merged = changed(merged, own, keep_null=True)
     where = Where(files)
     models = {
         kind: merged.pop(kind, None) for kind in ("students", "teachers")
     }  # null: of the model that one is like
     merged = changed({}, merged)
+    gate = _gate(tree for tree, _ in reversed(files))
+    merged |= {} if gate is None else {"gate": gate}
     _check(merged | {kind: trees for kind, trees in models.items() if trees is not None}, where)
     for kind, found in models.items():
         trees = {model: tree for model, tree in (found or {}).items() if tree is not None}
@@ -241,6 +244,32 @@ def _check(tree: Mapping[str, Any], where: Where) -> None:
         raise where.error('"keep" is the part of a prompt that is too long: start or end', "decoding", "keep")
     if MAIN not in tree["students"]:
         raise where.error(f'"students" needs "{MAIN}"', "students")
+
+
+def _gate(trees: Iterable[Mapping[str, Any]]) -> Any:
+    """The gate of a testbed whose files are these, the first one first: None where it has none.
+
+    Keys, single checks and single properties are taken whole from the last file that has them, null takes one away:
+    a null further in means something, as in the arm {teacher: null}.
+    """
+    made: Any = None
+    for own in (tree["gate"] for tree in trees if "gate" in tree):
+        if not isinstance(own, Mapping) or not isinstance(made, Mapping):
+            made = copy.deepcopy(own)
+            continue
+        made = _over(made, {key: value for key, value in own.items() if key not in GATE_SECTIONS})
+        for key in GATE_SECTIONS:
+            if key in own:
+                old, new = made.get(key), own[key]
+                both = isinstance(old, Mapping) and isinstance(new, Mapping)
+                made = _over(made, {key: _over(old, new) if both else new})
+    return made
+
+
+def _over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """`new` over `old`, where null takes away what is there."""
+    gone = {key for key, value in new.items() if value is None and key in old}
+    return copy.deepcopy({key: value for key, value in {**old, **new}.items() if key not in gone})
 
 
 def _likeness(

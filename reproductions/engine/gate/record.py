@@ -43,7 +43,7 @@ class GateRecord:
     `figures`: metric -> {"baseline": mean, "teacher": mean}, from which the default smallest effect of a claim follows
     (no "teacher" where the testbed has none). `properties`: property -> the checks that show it, as declared. `arms`:
     arm -> {"key", "seeds"}: the raw figures are in <testbed>/<key>.json beside the record. `swept`: the sweep of the
-    learning rate, {} where it was written down.
+    learning rate, {} where it was written down. `earlier`: gates recorded for earlier states of the testbed, in short.
     """
 
     testbed: str
@@ -60,6 +60,7 @@ class GateRecord:
     identity: str
     swept: Mapping[str, Any] = field(default_factory=dict)
     commit: str | None = None
+    earlier: tuple[Mapping[str, Any], ...] = ()
     current: bool = True  # whether the testbed is still the one that it was recorded for
 
     @property
@@ -157,6 +158,7 @@ def read_record(path: Path, identity: str) -> GateRecord:
             **{
                 **data,
                 "seeds": tuple(data["seeds"]),
+                "earlier": tuple(data["earlier"]),
                 "checks": tuple(Check(**item) for item in data["checks"]),
                 "properties": {name: tuple(checks) for name, checks in data["properties"].items()},
             },
