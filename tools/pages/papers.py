@@ -244,7 +244,7 @@ def _attempts(view: PaperView) -> list[str]:
 
 
 def _scale(scale: ScaleRow) -> Iterator[str]:
-    bed = f"[{code(scale.testbed)}]({UP}reproductions/testbeds/{link(scale.testbed)}.yaml)"
+    bed = f"[{code(scale.testbed)}]({UP}reproductions/testbeds/{link(scale.testbed)}.md)"
     stands = f", teacher: {code(scale.stands_in)}" if scale.stands_in else ""
     yield f"Testbed {bed}{stands}, {scale.seeds} seeds.{'' if scale.recorded else ' Not run yet.'}"
     if scale.made:

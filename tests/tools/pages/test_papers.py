@@ -42,7 +42,9 @@ def test_claims_stand_beside_the_papers_numbers_and_name_their_scale(page):
 
 
 def test_arms_figures_budgets_and_what_stood_in_are_told(page):
-    bed = "Testbed [`pronunciation`](../../reproductions/testbeds/pronunciation.yaml), teacher: `world`, 5 seeds."
+    bed = (
+        "Testbed [`pronunciation`](../../reproductions/testbeds/pronunciation.md), teacher: `world`, 5 seeds."
+    )
     assert bed in page and "The teacher (`world`) is a small model taught a task from scratch" in page
     raw = "../../reproductions/results/pronunciation/0123456789abcdef.json"
     assert f"- **[minillm]({raw})** (method): MiniLLM<br>`terms: [reverse-kl]`\n" in page
