@@ -35,19 +35,19 @@ def execute(run: Run, keep: Callable[[Any, str], object] | None = None) -> dict[
         examples = run.measure.examples(model)
     finally:
         shutil.rmtree(run.scratch, ignore_errors=True)
-    return _record(run, examples, student, started)
+    return _record(run, examples, student, started, making)
 
 
 def measure(run: Run, model: Any) -> dict[str, Any]:
     """What `run.wanted` gives of a student that was trained before; the record of `execute`, with no training in it."""
-    started = time.perf_counter()
+    started, making = time.perf_counter(), run.shared.seconds
     try:
         model = model.to(run.device)
         run.report_step("evaluation", 0, 0)
         examples = run.measure.examples(model)
     finally:
         shutil.rmtree(run.scratch, ignore_errors=True)
-    return _record(run, examples, weights_digest(model), started)
+    return _record(run, examples, weights_digest(model), started, making)
 
 
 def weights_digest(model: Any) -> str | None:
@@ -65,7 +65,9 @@ def weights_digest(model: Any) -> str | None:
     return hashed.hexdigest()
 
 
-def _record(run: Run, examples: dict[str, Any], student: str | None, started: float) -> dict[str, Any]:
+def _record(
+    run: Run, examples: dict[str, Any], student: str | None, started: float, making: float
+) -> dict[str, Any]:
     budget = run.budget
     return {
         "seed": run.seed,
