@@ -231,7 +231,7 @@ class Pronunciation(Task):
     def _first(self, split: str, count: int) -> Dataset:
         return self.rows_of(self._words[split][:count], every=split == "train")
 
-    def _hash(self, train_words: int) -> str:
+    def _hash(self, train_words: int | None) -> str:
         """Of every row of every split."""
         if not self.domains:
             return revision(self.several)

@@ -47,6 +47,11 @@ class Pool:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
+    @property
+    def device(self) -> str:
+        """The kind of device that the workers run on."""
+        return self._job.device
+
     def start_worker(self) -> None:
         """Starts one process in a session of its own: Ctrl-C reaches the runner, and the runner decides."""
         number = self._count

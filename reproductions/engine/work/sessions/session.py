@@ -315,8 +315,17 @@ class _Session:
         self.pool.give(number, first.work(seeds))
 
     def seeds_with(self, order: Order) -> list[int]:
-        """The seeds of a task: those of the order's arm that are made together. One by one, so far."""
-        return [order.seed]
+        """The seeds of a task: those of the order's arm that are trained together, or its own alone."""
+        from reproductions.engine.work.cohort import LARGEST, can_cohort
+
+        spec = order.plan.specs[order.arm]
+        if self.pool.device != "cpu" or can_cohort(spec["method"], spec) is not None:
+            return [order.seed]
+        others = [one.seed for one in self.pending if one.label == order.label and one.wanted == order.wanted]
+        places = order.plan.scale.seeds
+        return sorted({order.seed, *others}, key=lambda seed: (seed != order.seed, places.index(seed)))[
+            :LARGEST
+        ]
 
     def exited(self, number: int) -> None:
         """A worker is gone: its run failed, another worker takes its place."""

@@ -16,11 +16,14 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import write_atomic
 from reproductions.engine.plan.code import load_code
+
+if TYPE_CHECKING:
+    from reproductions.engine.work.run import Run
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -94,8 +97,9 @@ def main(argument: str) -> None:
         except Exception as error:  # missing data or models end the paper, not one run after the other
             send(_broken(error))
             continue
+        ahead = _trained_together(job, work, send)
         for seed in work.seeds:
-            _run_one(job, work, seed, send)
+            _run_one(job, work, seed, send, ahead.pop(seed, None))
         send({"event": "done"})
 
 
@@ -114,15 +118,38 @@ def _prepare(work: Work) -> None:
     load_testbed(work.testbed)
 
 
-def _run_one(job: Job, work: Work, seed: int, send: Send) -> None:
+def _trained_together(job: Job, work: Work, send: Send) -> dict[int, Run]:
+    """The runs of the task's seeds that have no student yet, trained as one; {} where each is to be trained alone.
+
+    What cannot be trained together is said nowhere: the runs are then made one by one, and say what is wrong.
+    """
+    if len(work.seeds) < 2:
+        return {}
+    from reproductions.engine.work.cohort import can_cohort, train_together
+
+    lacking = [seed for seed in work.seeds if _Making(job, work, seed, send).before is None]
+    if len(lacking) < 2 or can_cohort(work.spec["method"], work.spec) is not None:
+        return {}
+    for seed in lacking:
+        send({"event": "started", "arm": work.arm, "seed": seed})
+    runs = [_Making(job, work, seed, send).run(work.wanted) for seed in lacking]
+    try:
+        train_together(runs)
+    except Exception:
+        return {}
+    return dict(zip(lacking, runs, strict=True))
+
+
+def _run_one(job: Job, work: Work, seed: int, send: Send, ahead: Run | None = None) -> None:
     """One run; it is kept in the cache before it is said to be finished. One that fails stops no other."""
     import gc
 
     import torch
 
-    send({"event": "started", "arm": work.arm, "seed": seed})
+    if ahead is None:
+        send({"event": "started", "arm": work.arm, "seed": seed})
     try:
-        metrics, seconds = make(job, work, seed, send)
+        metrics, seconds = make(job, work, seed, send, ahead)
     except Exception as error:  # the traceback is kept and its place is reported
         path = failure_path(work.failures, work.arm, seed)
         write_atomic(path, traceback.format_exc())
@@ -141,74 +168,97 @@ def failure_path(folder: str | Path, arm: str, seed: int) -> Path:
     return Path(folder) / f"{arm.replace('/', '-')}-seed{seed}.txt"
 
 
-def make(job: Job, work: Work, seed: int, send: Send) -> tuple[dict[str, float], float]:
+def make(
+    job: Job, work: Work, seed: int, send: Send, ahead: Run | None = None
+) -> tuple[dict[str, float], float]:
     """One run with all metrics that are wanted, those that it has already left alone: its metrics and its seconds.
 
     Where only metrics are missing, they are measured on the kept student; where none is kept, it is trained again.
+    `ahead`: the run, its student trained with others of its arm.
     """
-    import torch
-
-    from reproductions.engine.store.cache import add_measures, keep_run, read_run
-    from reproductions.engine.work.artifacts import Artifacts
-    from reproductions.engine.work.environment import environment_of, now
+    from reproductions.engine.store.cache import keep_run
+    from reproductions.engine.work.environment import now
     from reproductions.engine.work.execute import execute, measure
-    from reproductions.engine.work.run import Run
-    from reproductions.engine.work.sessions.students import keep_student, read_student, student_path
-    from reproductions.testbeds import load_testbed
+    from reproductions.engine.work.sessions.students import keep_student, read_student
 
-    started, root, testbed = now(), Path(job.cache), load_testbed(work.testbed)
-    made_with = environment_of(job.device, job.threads, testbed.revision, work.spec["method"])
-    folder = student_path(root, work.key, seed, made_with)
-    about: dict[str, Any] = {"how": work.how, "testbed": testbed.name}
-    before = read_run(root, work.key, seed, made_with, **about)
-    lacking = [name for name in work.wanted if before is None or name not in before.metrics]
+    started, this = now(), _Making(job, work, seed, send)
+    before, lacking, folder = this.before, this.lacking, this.folder
+    if before is not None and not lacking:  # somebody else was quicker
+        return dict(before.metrics), before.seconds["total"]
+    if before is not None and not this.testbed.watches_training(lacking):
+        student = read_student(folder, before.student)
+        if student is not None:
+            return this.add(measure(this.run(lacking), student), again=False)
+    wanted = list(dict.fromkeys([*(before.metrics if before else ()), *work.wanted]))
+    run = ahead if ahead is not None and before is None else this.run(wanted)
+    record = execute(run, keep=lambda model, digest: keep_student(folder, model, digest))
+    if before is not None and before.student is not None and before.student == record["student"]:
+        return this.add(record, again=True)
+    keep_run(
+        this.root,
+        work.key,
+        record,
+        made_with=this.made_with | ({"cohort": run.cohort} if run.cohort > 1 else {}),
+        metrics=this.testbed.metrics,
+        started=started,
+        finished=now(),
+        **this.about,
+    )
+    return record["metrics"], record["seconds"]["total"]
 
-    def run_of(wanted: list[str]) -> Run:
+
+class _Making:
+    """What there is of a run, and what is needed to make the rest."""
+
+    def __init__(self, job: Job, work: Work, seed: int, send: Send) -> None:
+        from reproductions.engine.store.cache import read_run
+        from reproductions.engine.work.environment import environment_of
+        from reproductions.engine.work.sessions.students import student_path
+        from reproductions.testbeds import load_testbed
+
+        self._job, self._work, self._seed, self._send = job, work, seed, send
+        self.root, self.testbed = Path(job.cache), load_testbed(work.testbed)
+        self.made_with = environment_of(job.device, job.threads, self.testbed.revision, work.spec["method"])
+        self.folder = student_path(self.root, work.key, seed, self.made_with)
+        self.about: dict[str, Any] = {"how": work.how, "testbed": self.testbed.name}
+        self.before = read_run(self.root, work.key, seed, self.made_with, **self.about)
+        self.lacking = [n for n in work.wanted if self.before is None or n not in self.before.metrics]
+
+    def run(self, wanted: list[str]) -> Run:
+        """The run, of which these metrics are wanted."""
+        import torch
+
+        from reproductions.engine.work.artifacts import Artifacts
+        from reproductions.engine.work.run import Run
+
         return Run(
-            {**work.spec, "curve": work.curve},
-            seed,
-            testbed=testbed,
-            device=torch.device(job.device),
-            artifacts=Artifacts(root),
-            arm=work.arm,
-            events=send,
+            {**self._work.spec, "curve": self._work.curve},
+            self._seed,
+            testbed=self.testbed,
+            device=torch.device(self._job.device),
+            artifacts=Artifacts(self.root),
+            arm=self._work.arm,
+            events=self._send,
             wanted=wanted,
         )
 
-    def add(record: dict[str, Any], again: bool) -> tuple[dict[str, float], float]:
+    def add(self, record: dict[str, Any], again: bool) -> tuple[dict[str, float], float]:
+        """Adds metrics to what there is."""
+        from reproductions.engine.store.cache import add_measures
+        from reproductions.engine.work.environment import now
+
         add_measures(
-            root,
-            work.key,
+            self.root,
+            self._work.key,
             record,
-            made_with=made_with,
-            metrics=testbed.metrics,
+            made_with=self.made_with,
+            metrics=self.testbed.metrics,
             date=now(),
             again=again,
-            **about,
+            **self.about,
         )
-        return {**(before.metrics if before else {}), **record["metrics"]}, record["seconds"]["total"]
-
-    if before is not None and not lacking:  # somebody else was quicker
-        return dict(before.metrics), before.seconds["total"]
-    if before is not None and not testbed.watches_training(lacking):
-        student = read_student(folder, before.student)
-        if student is not None:
-            return add(measure(run_of(lacking), student), again=False)
-    wanted = list(dict.fromkeys([*(before.metrics if before else ()), *work.wanted]))
-    record = execute(run_of(wanted), keep=lambda model, digest: keep_student(folder, model, digest))
-    if before is not None and before.student is not None and before.student == record["student"]:
-        return add(record, again=True)
-    keep_run(
-        root,
-        work.key,
-        record,
-        made_with=made_with,
-        metrics=testbed.metrics,
-        started=started,
-        finished=now(),
-        **about,
-    )
-    return record["metrics"], record["seconds"]["total"]
+        before = self.before.metrics if self.before else {}
+        return {**before, **record["metrics"]}, record["seconds"]["total"]
 
 
 def _broken(error: Exception) -> dict[str, Any]:
