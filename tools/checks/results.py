@@ -15,6 +15,7 @@ from reproductions.engine.plan.spec import key_of, read_testbed_of
 from reproductions.engine.show import gather
 from reproductions.engine.store import stale as overtaken
 from reproductions.engine.store.pair import arm_path, read_arm
+from reproductions.engine.verdicts.attempts import read_attempts
 from tools.paths import relative
 
 Found = tuple[str, str]  # a file, and what is wrong with it
@@ -57,6 +58,14 @@ def misnamed(paths: Iterable[Path]) -> Iterator[Found]:
             yield relative(path), f"its spec has the key {key}; results are never edited by hand"
 
 
+def attempted(papers: Iterable[str]) -> Iterator[Path]:
+    """Where the raw figures of earlier attempts are: they stay, whatever arms there are now."""
+    for paper in papers:
+        for attempt in read_attempts(paper, gather.ATTEMPTS):
+            for judged in attempt.claims:
+                yield from (arm_path(gather.RESULTS / attempt.testbed, key) for key in judged.keys.values())
+
+
 def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
     """Files whose figures do not give their metrics or digests, or whose spec is not that of their name."""
     for path in paths:
@@ -69,8 +78,9 @@ def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
 
 
 def unnamed(papers: Iterable[str]) -> Iterator[Found]:
-    """Result files that no experiment leads to: their arm has changed since, or is gone."""
-    named = {path for plan in plans(papers) for path in paths_of(plan)}
+    """Result files that no experiment and no earlier attempt leads to: their arm has changed since, or is gone."""
+    papers = list(papers)
+    named = {path for plan in plans(papers) for path in paths_of(plan)} | set(attempted(papers))
     for path in files():
         if path not in named:
             yield relative(path), "no experiment names an arm of this key"

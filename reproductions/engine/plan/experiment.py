@@ -33,6 +33,7 @@ PAPERS_ROOT = Path(__file__).resolve().parents[2] / "papers"
 KEYS = (
     "paper",
     "about",
+    "attempt",
     "claims",
     "arms",
     "data",
