@@ -169,7 +169,11 @@ def code_path(experiment: Path) -> Path:
 def load_experiment(paper: str, root: Path | None = None) -> Experiment:
     """The experiment of a paper; imports its own Python. Raises CatalogError with file, line and nearest valid name."""
     path = experiment_path(paper, root)
-    data, lines = read_yaml_with_lines(path)
+    return read_experiment(paper, path, *read_yaml_with_lines(path))
+
+
+def read_experiment(paper: str, path: Path, data: Mapping[str, Any], lines: Lines) -> Experiment:
+    """An experiment from what its file holds, and the lines of that; see `load_experiment`."""
     return _Reader(path, data, lines).read(paper)
 
 

@@ -150,10 +150,13 @@ def gather(paper_id: str) -> PaperView:
 
 def view_of(plans: Mapping[str, Plan], results: Mapping[str, Results | None]) -> PaperView:
     """The view of a paper from its plans and what there is of results, by scale."""
+    from reproductions.engine.gate.contrasts import check_plan
     from reproductions.engine.verdicts.decide import decide, decide_values
 
     experiment = next(iter(plans.values())).experiment
     claims = claims_of(experiment)
+    for scale, plan in plans.items():
+        check_plan(plan, claims.at(scale))  # what a gate is built on is judged nowhere
     outcomes: dict[str, list[Outcome]] = {claim.id: [] for claim in claims.claims}
     for scale in sorted(plans, key=scale_order):
         if results[scale] is not None:
