@@ -208,3 +208,17 @@ def test_the_exit_code_says_whether_something_is_missing(kd, monkeypatch):
 def test_an_unknown_paper_gets_the_nearest(capsys):
     assert cli.main(["check", "minillmm"]) == 2
     assert 'did you mean "minillm"' in capsys.readouterr().err
+
+
+def test_a_claim_without_any_smallest_effect_is_named_by_its_line(look, monkeypatch):
+    lacking = replace(outcome("needs a smallest effect"), testbed="words", effect=None)
+    monkeypatch.setattr(
+        check.files, "view", lambda paper: view_of("minillm", claim("beats-word-kd", lacking))
+    )
+    found = [item for item in look() if item[0] == "smallest effect"]
+    ((_, place, what),) = found
+    assert what.startswith(
+        "beats-word-kd has no smallest effect at tiny: the gate of words has no figure of rouge_l"
+    )
+    written = check.gather.experiment_file("minillm").read_text().splitlines()
+    assert written[int(place.split(":")[1]) - 1].strip().startswith("beats-word-kd:")
