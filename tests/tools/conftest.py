@@ -125,5 +125,5 @@ def checkout(tmp_path, monkeypatch) -> Path:
     files.write(view)
     texts, differing = documents.own(Atlas(load_catalog(), {"codi": view})), documents.differing
     documents.write(texts, tmp_path)
-    monkeypatch.setattr(documents, "differing", lambda texts: differing(texts, tmp_path))
+    monkeypatch.setattr(documents, "differing", lambda texts, root=tmp_path: differing(texts, root))
     return tmp_path

@@ -220,3 +220,17 @@ def test_a_field_that_an_external_entry_lacks_is_said_with_its_line(look, tmp_pa
     monkeypatch.setattr(verb, "load_catalog", lambda: load_catalog(tmp_path))
     assert cli.main(["check", "minillm"]) == 2
     assert 'minillm.yaml:20: "seen" is missing' in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_claim_without_any_smallest_effect_is_named_by_its_line(look, monkeypatch):
+    lacking = replace(outcome("needs a smallest effect"), testbed="words", effect=None)
+    monkeypatch.setattr(
+        check.files, "view", lambda paper: view_of("minillm", claim("beats-word-kd", lacking))
+    )
+    found = [item for item in look() if item[0] == "smallest effect"]
+    ((_, place, what),) = found
+    assert what.startswith(
+        "beats-word-kd has no smallest effect at tiny: the gate of words has no figure of rouge_l"
+    )
+    written = check.gather.experiment_file("minillm").read_text().splitlines()
+    assert written[int(place.split(":")[1]) - 1].strip().startswith("beats-word-kd:")
