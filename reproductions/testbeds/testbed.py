@@ -49,6 +49,7 @@ class Testbed:
         self.measurements = make_measurements(spec["metrics"])
         self.metrics: Mapping[str, Metric] = metrics_of(self.measurements, type(self.task))
         self._sides: tuple[Run, dict[str, TeacherSide]] | None = None
+        self._known: dict[str, Any] = {}  # of teachers on their own answers, over runs
 
     @property
     def shelf(self) -> str:
@@ -175,7 +176,8 @@ class Testbed:
             self._sides = run, {}
         sides = self._sides[1]
         if name not in sides:
-            sides[name] = TeacherSide(self.decoder_of(name), run, self.teacher(run, name))
+            key = self.teacher_key(run, name)
+            sides[name] = TeacherSide(self.decoder_of(name), run, self.teacher(run, name), key, self._known)
         return sides[name]
 
     def _decoder(self, tokenizer: PreTrainedTokenizerBase, completion: int | None = None) -> Decoder:
