@@ -304,7 +304,9 @@ class Distiller(RowsTrainer):
         inner = self.accelerator.unwrap_model(model)
         core = core_model(inner)
         factors = self.factors_of(inputs, num_items_in_batch)
-        total = through_wrapper(model, inner, lambda: self.sum_of_terms(self.models.rows(core, inputs), factors))
+        total = through_wrapper(
+            model, inner, lambda: self.sum_of_terms(self.models.rows(core, inputs), factors)
+        )
         return self.share_of_window(total, inputs, num_items_in_batch)
 
     def factors_of(self, inputs: dict[str, Any], window: Any) -> Sequence[Tensor | float]:

@@ -24,7 +24,9 @@ from methods.tokenizers.text_pairs import eos_of
 from methods.trainers.teachers import Readers, Said, Teacher
 
 ROWS = 10_000  # looked at together
-States = tuple[Tensor, Mapping[int, Tensor]]  # last hidden states (N, H), and the outputs (N, H) of some blocks
+States = tuple[
+    Tensor, Mapping[int, Tensor]
+]  # last hidden states (N, H), and the outputs (N, H) of some blocks
 SAID = "said_by_teachers"  # the key of a batch whose teachers were asked already
 
 

@@ -76,9 +76,7 @@ def fine_tune_cohort(
         seed_everything(run.seed)
         args = run.arguments(SFTConfig, **settings, **SKIP_PREPARATION)
         members.append(
-            Distiller(
-                model, terms=[NextToken()], args=args, train_dataset=rows, processing_class=tokenizer
-            )
+            Distiller(model, terms=[NextToken()], args=args, train_dataset=rows, processing_class=tokenizer)
         )
     train_members(runs, Cohort(members), phase=phase)
     return [member.accelerator.unwrap_model(member.model).eval() for member in members]

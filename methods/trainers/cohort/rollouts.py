@@ -220,7 +220,11 @@ def stacked_rollouts(
     hidden[:, 0, 0, :width] = (mask == 0) * HIDDEN
     causal = torch.full((width, width), HIDDEN, dtype=stacked.dtype, device=device).triu(1)
     bias = hidden[..., :width] + causal
-    positions, new, stop = position_ids(mask), ids.view(count, batch, width), torch.tensor(eos_ids, device=device)
+    positions, new, stop = (
+        position_ids(mask),
+        ids.view(count, batch, width),
+        torch.tensor(eos_ids, device=device),
+    )
     alive = torch.ones(count, batch, dtype=torch.bool, device=device)
     for row, size in enumerate(sizes):
         alive[row, size:] = False

@@ -14,7 +14,12 @@ from methods.errors import MethodError
 from methods.modeling.core import core_model, snapshot
 
 # Of a configuration: what the pass below takes for granted, and the value for which it holds.
-_TAKEN_FOR_GRANTED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0}
+_TAKEN_FOR_GRANTED = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "attention_dropout": 0.0,
+}
 
 
 def cannot_stack(models: Sequence[Any]) -> str | None:

@@ -133,7 +133,10 @@ class Cohort(SFTTrainer):
         losses = []
         for place, (batch, said) in enumerate(zip(inputs, self.teachers.said(inputs, where), strict=True)):
             with self._as_member(place) as member:
-                window, states = self._windows[place], (taken[place], {b: s[place] for b, s in blocks.items()})
+                window, states = (
+                    self._windows[place],
+                    (taken[place], {b: s[place] for b, s in blocks.items()}),
+                )
                 rows = member.models.rows(self.cores[place], {**batch, SAID: said}, states)
                 total = member.sum_of_terms(rows, member.factors_of(batch, window))
                 losses.append(member.share_of_window(total, batch, window))
@@ -164,7 +167,9 @@ class Cohort(SFTTrainer):
     def _asks(self, place: int) -> Any:
         """What stands in for `rollout` at a member."""
 
-        def rollout(model: Any, prompts: list[list[int]], *, generator: Any = None, **settings: Any) -> Rollouts:
+        def rollout(
+            model: Any, prompts: list[list[int]], *, generator: Any = None, **settings: Any
+        ) -> Rollouts:
             return self._meeting.ask(place, Request(prompts, generator, settings))
 
         return rollout
@@ -200,7 +205,9 @@ class _Windows:
         lengths = {len(loader) for loader in self._loaders}
         steps = cohort.args.max_steps
         if steps <= 0 and len(lengths) > 1:
-            raise MethodError(f"epochs of {', '.join(map(str, sorted(lengths)))} steps cannot be one training")
+            raise MethodError(
+                f"epochs of {', '.join(map(str, sorted(lengths)))} steps cannot be one training"
+            )
         self._length = steps if steps > 0 else lengths.pop()
         self._streams = [self._stream(loader) for loader in self._loaders]
 
@@ -262,7 +269,8 @@ def unfit(members: Sequence[Any]) -> str | None:
     if why is not None:
         return why
     shared = [
-        {name: value for name, value in member.args.to_dict().items() if name not in _OWN} for member in members
+        {name: value for name, value in member.args.to_dict().items() if name not in _OWN}
+        for member in members
     ]
     for name in shared[0]:
         if any(other[name] != shared[0][name] for other in shared[1:]):

@@ -63,9 +63,7 @@ class Shared:
         """Whether there is such a thing already, whole or not."""
         return self._artifacts.path(kind, self._full(key)).exists()
 
-    def made_ahead(
-        self, kind: str, key: Mapping[str, Any], model: Any, apart: Run, seconds: float
-    ) -> None:
+    def made_ahead(self, kind: str, key: Mapping[str, Any], model: Any, apart: Run, seconds: float) -> None:
         """Keeps a model that `apart` made with others, its share `seconds`; one that is there already stays."""
 
         def write(folder: Path, run: Run) -> None:
