@@ -34,7 +34,7 @@ class CohortTeachers:
         for one in zip(*(member.models.same for member in members), strict=True):
             if any(isinstance(model, TeacherStore) for model in one):
                 return
-            cores = [core_model(model) for model in one]
+            cores: list[Any] = [core_model(model) for model in one]
             if cannot_stack(cores) is not None:
                 return
             equal = all(same_weights(cores[0], core) for core in cores[1:])

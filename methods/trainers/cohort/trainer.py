@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,7 +49,7 @@ class Cohort(SFTTrainer):
         args = copy.copy(first.args)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         super().__init__(
-            StackedModel(self.cores),  # type: ignore[arg-type]
+            StackedModel(self.cores),
             args=args,
             train_dataset=first.train_dataset,
             processing_class=first.processing_class,
@@ -89,8 +90,8 @@ class Cohort(SFTTrainer):
     # TRL's loop.
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        modules = nn.ModuleList(member._learning for member in self.members)
-        with attached(self._stack, **({LEARNING: modules} if any(map(len, modules)) else {})):
+        modules: Any = nn.ModuleList(member._learning for member in self.members)
+        with attached(self._stack, **({LEARNING: modules} if any(len(own) for own in modules) else {})):
             result = super().train(*args, **kwargs)
         for core in self.cores:
             for parameter in core.parameters():
@@ -119,7 +120,7 @@ class Cohort(SFTTrainer):
         if self.members[0].sampling is None:
             made = [window(place) for place in places]
         else:
-            made = self._meeting.hold([lambda place=place: window(place) for place in places])
+            made = self._meeting.hold([functools.partial(window, place) for place in places])
         self._windows = [tokens for _, tokens in made]
         return [[own[0] for own, _ in made]], None
 
@@ -174,9 +175,10 @@ class Cohort(SFTTrainer):
 
         return rollout
 
-    def _serve(self, requests: dict[int, Request]) -> dict[int, Rollouts]:
+    def _serve(self, requests: Mapping[int, Request]) -> dict[int, Rollouts]:
         """Rollouts for those who ask for the same, apart from their prompts, together."""
-        left, made = dict(requests), {}
+        left = dict(requests)
+        made: dict[int, Rollouts] = {}
         while left:
             settings = dict(next(iter(left.values())).settings)
             teacher = settings.pop("teacher", None)
@@ -228,7 +230,7 @@ class _Windows:
         while True:
             # As transformers' loop does at the start of an epoch.
             for part in (loader, getattr(getattr(loader, "batch_sampler", None), "batch_sampler", None)):
-                if hasattr(part, "set_epoch"):
+                if part is not None and hasattr(part, "set_epoch"):
                     part.set_epoch(epoch)
             yield from loader
             epoch += 1
