@@ -5,14 +5,14 @@ PYTHON ?= python3
 # What was typed reaches the recipes through the environment and is never part of a command's text, so that nothing in
 # it is run: not $(...), not `...`, not a quote. ARGS is split at blanks; for `make test` quotes keep words together.
 TYPED := PYTHON PAPER CONFIG SCALE SEEDS ARMS ELICITATION ALGORITHM SKILL VERTICAL SEARCH STATUS YEAR SCOPE HAS_CODE EXTERNAL \
-	HAS_REPRODUCTION ARXIV REPRODUCTION OUT ARGS
+	HAS_REPRODUCTION ARXIV REPRODUCTION TESTBED OUT ARGS
 $(foreach word,$(TYPED),$(eval override $(word) := $$(value $(word))))
 export $(TYPED)
 KD := set -f; exec .venv/bin/kd
 CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce distill tune browse show readme site verify new check check-links bench test lint clean
+.PHONY: help reproduce distill tune gate browse show readme site verify new check check-links bench test lint clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ distill: .venv/ready ## CONFIG=my-run.yaml: your own student from your own data
 
 tune: .venv/ready ## PAPER=gkd [SCALE=tiny]: the same sweep of learning rates for every arm, on validation data
 	@$(KD) tune $${PAPER:+"$$PAPER"} $${SCALE:+--scale "$$SCALE"} $$ARGS
+
+gate: .venv/ready ## TESTBED=pronunciation: what a testbed must show before a claim is judged on it
+	@$(KD) gate $${TESTBED:+"$$TESTBED"} $$ARGS
 
 browse: .venv/ready ## [ELICITATION= ALGORITHM= SKILL= VERTICAL= SEARCH= STATUS= YEAR= SCOPE= HAS_CODE=1 EXTERNAL=1 HAS_REPRODUCTION=1]: the catalog in the terminal
 	@$(KD) browse $${ELICITATION:+--elicitation "$$ELICITATION"} $${ALGORITHM:+--algorithm "$$ALGORITHM"} $${SKILL:+--skill "$$SKILL"} $${VERTICAL:+--vertical "$$VERTICAL"} $${SEARCH:+--search "$$SEARCH"} $${STATUS:+--status "$$STATUS"} $${YEAR:+--year "$$YEAR"} $${SCOPE:+--scope "$$SCOPE"} $${HAS_CODE:+--has-code} $${EXTERNAL:+--external} $${HAS_REPRODUCTION:+--has-reproduction} $$ARGS

@@ -1,7 +1,8 @@
 """The `kd` command: finds the verb, runs it, and turns whatever goes wrong into an exit code and one line.
 
 Exit codes: 0 done, every verdict agrees with the recorded one; 1 one differs, or something is missing; 2 bad usage or
-input; 130 interrupted. What a verb understands and does stands in its own file, tools/verbs/<verb>.py.
+input; 130 interrupted. What a verb understands and does stands in its own file, tools/verbs/<verb>.py
+(those that make evidence in tools/verbs/evidence).
 """
 
 from __future__ import annotations

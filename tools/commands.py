@@ -15,8 +15,9 @@ from catalog.errors import nearest
 
 NAMES = (
     *("reproduce", "distill", "tune", "browse", "show", "verify", "readme", "site", "new", "check"),
-    *("check-links", "bench"),
+    *("check-links", "bench", "gate"),
 )
+EVIDENCE = ("reproduce", "tune", "verify", "gate")  # their files stand in a room of their own, verbs/evidence
 
 
 class UsageError(ValueError):
@@ -39,7 +40,8 @@ def load(name: str) -> Verb:
     """The file of a verb; UsageError with the nearest name."""
     if name not in NAMES:
         raise UsageError(f'no verb "{name}"{nearest(name, NAMES)}; `kd --help` lists them')
-    return cast(Verb, importlib.import_module(f"tools.verbs.{name.replace('-', '_')}"))
+    room = "tools.verbs.evidence" if name in EVIDENCE else "tools.verbs"
+    return cast(Verb, importlib.import_module(f"{room}.{name.replace('-', '_')}"))
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:

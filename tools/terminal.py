@@ -7,11 +7,29 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 
+from reproductions.engine.verdicts.words import kind_of
+
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 # Control characters (escape sequences begin with one), and those that change the order in which text is read.
 _UNPRINTED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-MARKS = {"reproduced": "✓", "not reproduced": "✗", "inconclusive": "~", "not run": "·"}
-VERDICT_STYLES = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow", "not run": "dim"}
+MARKS = {
+    "reproduced": "✓",
+    "weaker": "<",
+    "no difference": "=",
+    "reversed": "✗",
+    "open": "?",
+    "needs": "!",
+    "not run": "·",
+}
+VERDICT_STYLES = {
+    "reproduced": "green",
+    "weaker": "green",
+    "no difference": "bold",
+    "reversed": "red",
+    "open": "yellow",
+    "needs": "dim",
+    "not run": "dim",
+}
 
 
 def width() -> int:
@@ -37,7 +55,7 @@ def style(text: str, *names: str) -> str:
 
 def verdict(name: str, text: str | None = None) -> str:
     """A verdict, or a text about it, in the verdict's colour."""
-    return style(name if text is None else text, VERDICT_STYLES.get(name, "bold"))
+    return style(name if text is None else text, VERDICT_STYLES.get(kind_of(name), "bold"))
 
 
 def visible(text: str) -> str:

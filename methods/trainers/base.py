@@ -66,7 +66,8 @@ class RowsTrainer(Remembers, SFTTrainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         # Loading and evaluation leave a model in evaluation mode, and what samplers do for the window is training too.
         assert self.model is not None
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def count_tokens(self, who: str, tokens: Tensor) -> None:

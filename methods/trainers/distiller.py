@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from methods.errors import MethodError
 from methods.modeling.core import core_model, snapshot
 from methods.modeling.normalise import window_mean, window_tokens
 from methods.slots.features import LayerFilters
+from methods.slots.rows import Rows
 from methods.slots.samplers import Example, Sampler
 from methods.slots.term import Term, Window, weight_at
 from methods.slots.terms.hidden import TaskFilters
@@ -169,15 +170,7 @@ class Distiller(RowsTrainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(*args, **kwargs)
-        for term in self._learning:
-            factor: Any = getattr(term, "learning_rate_factor", None)
-            if factor is None:
-                continue
-            own = {id(p) for p in term.parameters()}
-            for group in optimizer.param_groups:
-                group["params"] = [p for p in group["params"] if id(p) not in own]
-            rate = self.args.learning_rate * float(factor)
-            optimizer.add_param_group({"params": list(term.parameters()), "lr": rate})
+        set_apart(optimizer, self._learning, self.args.learning_rate)
         return optimizer
 
     # What is remembered.
@@ -310,32 +303,53 @@ class Distiller(RowsTrainer):
             raise MethodError("the fused loss makes no logits to return")
         inner = self.accelerator.unwrap_model(model)
         core = core_model(inner)
-        tokens = (inputs["labels"][:, 1:] != -100).sum()
-        factors = self._factors
-        if num_items_in_batch is None:  # evaluation: each term's mean over this batch, without balance
+        factors = self.factors_of(inputs, num_items_in_batch)
+        total = through_wrapper(
+            model, inner, lambda: self.sum_of_terms(self.models.rows(core, inputs), factors)
+        )
+        return self.share_of_window(total, inputs, num_items_in_batch)
+
+    def factors_of(self, inputs: dict[str, Any], window: Any) -> Sequence[Tensor | float]:
+        """What each term's sum over a batch is multiplied by; `window` is its window's tokens, None in evaluation."""
+        if window is None:  # each term's mean over this batch, without balance
+            tokens = (inputs["labels"][:, 1:] != -100).sum()
             counts = [term.count(inputs) for term in self.terms]
             weights = [weight_at(term.weight, self.progress) for term in self.terms]
             pairs = zip(weights, counts, strict=True)
-            factors = [w if c is None else w * tokens / c.to(tokens.device).clamp(min=1) for w, c in pairs]
-        elif factors is None:  # no step has begun: the batch is the window
-            factors = self._window_factors([inputs], num_items_in_batch)
+            return [w if c is None else w * tokens / c.to(tokens.device).clamp(min=1) for w, c in pairs]
+        if self._factors is None:  # no step has begun: the batch is the window
+            return self._window_factors([inputs], window)
+        return self._factors
 
-        def total() -> Tensor:
-            rows = self.models.rows(core, inputs)
-            total = rows.hidden.sum() * 0  # a graph even where no term has items
-            for factor, term in zip(factors, self.terms, strict=True):
-                total = total + factor * term.total(rows)
-            return total
+    def sum_of_terms(self, rows: Rows, factors: Sequence[Tensor | float]) -> Tensor:
+        """The terms' sums over a batch, each times its factor."""
+        total = rows.hidden.sum() * 0  # a graph even where no term has items
+        for factor, term in zip(factors, self.terms, strict=True):
+            total = total + factor * term.total(rows)
+        return total
 
-        loss = through_wrapper(model, inner, total)
+    def share_of_window(self, total: Tensor, inputs: dict[str, Any], window: Any) -> Tensor:
+        """The batch's share of the loss by its `sum_of_terms`; counts what the student has read."""
         self.count_tokens("student", inputs["attention_mask"].sum())
-        if num_items_in_batch is None:
-            return loss / tokens.clamp(min=1)
-        loss = window_mean(loss, num_items_in_batch, self.accelerator)
-        if model.training:
+        if window is None:
+            return total / (inputs["labels"][:, 1:] != -100).sum().clamp(min=1)
+        loss = window_mean(total, window, self.accelerator)
+        if self.model.training:  # type: ignore[union-attr]
             seen = loss.detach()
             self._window_loss = seen if self._window_loss is None else self._window_loss + seen
         return loss
+
+
+def set_apart(optimizer: torch.optim.Optimizer, terms: Iterable[Any], rate: float) -> None:
+    """Terms with a `learning_rate_factor` learn at that times the rate, in groups of their own."""
+    for term in terms:
+        factor: Any = getattr(term, "learning_rate_factor", None)
+        if factor is None:
+            continue
+        own = {id(p) for p in term.parameters()}
+        for group in optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in own]
+        optimizer.add_param_group({"params": list(term.parameters()), "lr": rate * float(factor)})
 
 
 def _pad_of(tokenizer: PreTrainedTokenizerBase) -> int:

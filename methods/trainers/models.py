@@ -24,6 +24,9 @@ from methods.tokenizers.text_pairs import eos_of
 from methods.trainers.teachers import Readers, Said, Teacher
 
 ROWS = 10_000  # looked at together
+States = tuple[
+    Tensor, Mapping[int, Tensor]
+]  # last hidden states (N, H), and the outputs (N, H) of some blocks
 SAID = "said_by_teachers"  # the key of a batch whose teachers were asked already
 
 
@@ -106,7 +109,7 @@ class Models:
             return min(size, teacher.vocabulary)
         return min(size, len(head_of(core_model(self._unwrapped(teacher))).weight))
 
-    def student_states(self, core: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[int, Tensor]]:
+    def student_states(self, core: Any, batch: Mapping[str, Any]) -> States:
         """Last hidden states (N, H) at the completion tokens, and the outputs (N, H) of the blocks asked for."""
         return _states(core, batch, "", self.student_blocks)
 
@@ -143,9 +146,12 @@ class Models:
             said.tokens = said.tokens + batch["teacher_attention_mask"].sum()
         return said
 
-    def rows(self, core: Any, batch: Mapping[str, Any]) -> Rows:
-        """The completion tokens of a batch, as terms see them; counts what the teachers have read for it."""
-        hidden, blocks = self.student_states(core, batch)
+    def rows(self, core: Any, batch: Mapping[str, Any], states: States | None = None) -> Rows:
+        """The completion tokens of a batch, as terms see them; counts what the teachers have read for it.
+
+        `states`: what `student_states` would give, for whoever has it already.
+        """
+        hidden, blocks = self.student_states(core, batch) if states is None else states
         where = batch["labels"][:, 1:] != -100
         labels, said = batch["labels"][:, 1:][where], batch.get(SAID)
         if said is None:

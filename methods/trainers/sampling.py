@@ -36,6 +36,7 @@ class Sampling:
         self.counts = {"completions": 0, "truncated": 0, "empty": 0}
         self.stop_ids = eos_ids(core_model(self._student), trainer.processing_class)
         self._teacher_perplexities: dict[str, float] | None = None
+        self.rollout: Callable[..., Any] | None = None  # a cohort's, which puts the members' together
 
     @property
     def _student(self) -> Any:
@@ -103,7 +104,7 @@ class Sampling:
         if not asked:
             return completions
         with self.trainer.accelerator.autocast():
-            made = rollout(
+            made = (self.rollout or rollout)(
                 student,
                 [prompts[n] + completions[n] for n in asked],
                 max_new_tokens=limit - min(len(completions[n]) for n in asked),

@@ -1,7 +1,7 @@
-"""Metrics as functionals of per-example columns, so that the bootstrap can recompute them.
+"""Metrics as functionals of per-example columns, so that an interval can say what each example contributes.
 
-Every kind is a function of *means of per-example features*. So a resample of the
-examples is one row of counts, and ten thousand resamples of all runs are one matrix product.
+Every kind is a smooth function of *means of per-example features* (nearly everywhere): its gradient there times an
+example's features is, to first order, what that example adds to the figure.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ ECE_BINS = 10
 
 @dataclass(frozen=True)
 class Kind:
-    """`features`: (columns, examples) -> (examples, F); `finish`: their means (..., F) -> metric (...)."""
+    """`features`: (columns, examples) -> (examples, F); `finish`: their means (..., F) -> metric (...).
+
+    `gradient`: means (..., F) -> derivatives of the metric by them (..., F); zero where `finish` is a constant.
+    """
 
     columns: int
     features: Callable[[Array], Array]
     finish: Callable[[Array], Array]
+    gradient: Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -104,16 +108,31 @@ def _ece_finish(means: Array) -> Array:
     return np.abs(means).sum(axis=-1)
 
 
+def _ece_gradient(means: Array) -> Array:
+    return np.sign(means)
+
+
 def _ratio_finish(means: Array) -> Array:
-    """sum a / sum b; a resample whose b is all zero counts as zero."""
+    """sum a / sum b; zero where b is all zero."""
     a, b = means[..., 0], means[..., 1]
     return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
 
 
+def _ratio_gradient(means: Array) -> Array:
+    """d(a/b) = da / b - a db / b^2 (the delta method)."""
+    a, b = means[..., 0], means[..., 1]
+    by_a = np.divide(1.0, b, out=np.zeros_like(b), where=b != 0)
+    return np.stack([by_a, -a * by_a * by_a], axis=-1)
+
+
 def _excess_ratio_finish(means: Array) -> Array:
-    """100 * (sum a - sum b) / sum b; a resample whose b is all zero counts as zero excess."""
+    """100 * (sum a - sum b) / sum b; zero excess where b is all zero."""
     a, b = means[..., 0], means[..., 1]
     return 100.0 * np.divide(a - b, b, out=np.zeros_like(a), where=b != 0)
+
+
+def _excess_ratio_gradient(means: Array) -> Array:
+    return 100.0 * _ratio_gradient(means)
 
 
 # mean: of one column.
@@ -121,8 +140,8 @@ def _excess_ratio_finish(means: Array) -> Array:
 # ratio: sum a / sum b, e.g. accepted of proposed tokens.
 # excess_ratio: 100 (sum a - sum b) / sum b, the ExAccErr of MiniLLM (arXiv 2306.08543, section 3.3).
 KINDS: dict[str, Kind] = {
-    "mean": Kind(1, _mean_features, _mean_finish),
-    "ece": Kind(2, _ece_features, _ece_finish),
-    "ratio": Kind(2, _mean_features, _ratio_finish),
-    "excess_ratio": Kind(2, _mean_features, _excess_ratio_finish),
+    "mean": Kind(1, _mean_features, _mean_finish, np.ones_like),
+    "ece": Kind(2, _ece_features, _ece_finish, _ece_gradient),
+    "ratio": Kind(2, _mean_features, _ratio_finish, _ratio_gradient),
+    "excess_ratio": Kind(2, _mean_features, _excess_ratio_finish, _excess_ratio_gradient),
 }

@@ -122,7 +122,14 @@ def _outcome(plan: Plan, made: Made, before: PaperView | None, lacking: str) -> 
 
 def results_of_runs(plan: Plan, made: Made) -> Results:
     """What was made, as the results of the plan's arms."""
-    return gathered(dict(_arms(plan, made)), plan.arms, plan.seeds)
+    return gathered(
+        dict(_arms(plan, made)),
+        plan.arms,
+        plan.all_seeds,
+        looks=[look for look in plan.scale.looks if look <= len(plan.all_seeds)],
+        measures=plan.measures,
+        how=plan.how,
+    )
 
 
 def _arms(plan: Plan, made: Made, claims: Any = None) -> list[tuple[str, ArmResults]]:

@@ -17,7 +17,8 @@ A published model without `training` is as it was published.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +27,7 @@ from reproductions.engine.errors import KDError
 from reproductions.models.scratch import scratch_llama
 from reproductions.models.sources import load_pretrained
 from reproductions.models.tokenizers import Vocabulary, merged, published_tokenizer, trimmed
-from reproductions.models.training import fine_tune, on_device
+from reproductions.models.training import fine_tune, fine_tune_cohort, on_device
 from reproductions.models.trimming import keep_layers, trim_vocabulary
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from reproductions.engine.work.run import Run
 
 MAIN = "main"
+START = "sft-start"  # the kind of artifact
 
 
 class Data(Protocol):
@@ -183,8 +185,40 @@ class Models:
                 student, rows, self.tokenizer, run, training, max_tokens=limit, phase="sft_start"
             )
 
-        key = {**self.student_key(size), **self._training_key(tree, training, run, self.data.student_rows)}
-        return on_device(run.shared.model("sft-start", {**key, "seed": run.seed}, build), run)
+        key = self._start_key(tree, training, run, size)
+        return on_device(run.shared.model(START, {**key, "seed": run.seed}, build), run)
+
+    def _start_key(
+        self, tree: Mapping[str, Any], training: Mapping[str, Any], run: Run, size: str
+    ) -> dict[str, Any]:
+        """What makes a start, its seed aside."""
+        return {**self.student_key(size), **self._training_key(tree, training, run, self.data.student_rows)}
+
+    def prepare_starts(self, runs: Sequence[Run], size: str = MAIN) -> None:
+        """Makes the starts that runs of several seeds lack, as one training where that can be."""
+        tree, chosen = self._student(size), runs[0].settings.get("sft_start")
+        if chosen is None or "shape" not in tree:
+            return
+        training = dict(chosen)
+        key = self._start_key(tree, training, runs[0], size)
+        missing = [run for run in runs if not run.shared.has(START, {**key, "seed": run.seed})]
+        if len(missing) < 2:
+            return
+        made_by = [run.apart(run.seed) for run in missing]
+        began = time.perf_counter()
+        rows, limit = self._rows(tree, self.data.student_rows, made_by[0]), self._limit(tree)
+        models = fine_tune_cohort(
+            [self.student(apart, size) for apart in made_by],
+            rows,
+            self.tokenizer,
+            made_by,
+            training,
+            max_tokens=limit,
+            phase="sft_start",
+        )
+        seconds = (time.perf_counter() - began) / len(missing)
+        for run, apart, model in zip(missing, made_by, models, strict=True):
+            run.shared.made_ahead(START, {**key, "seed": run.seed}, model, apart, seconds)
 
     def size_of(self, model: PreTrainedModel) -> str:
         """The size of student that a model from scratch has; "main" for anything else, such as a teacher."""

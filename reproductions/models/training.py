@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from methods.tokenizers.encoding import SKIP_PREPARATION, encode
@@ -43,3 +43,40 @@ def fine_tune(
         processing_class=tokenizer,
     )
     return run.train(trainer, phase=phase).eval()
+
+
+def fine_tune_cohort(
+    models: Sequence[PreTrainedModel],
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    runs: Sequence[Run],
+    settings: Mapping[str, Any],
+    *,
+    max_tokens: int,
+    phase: str,
+) -> list[PreTrainedModel]:
+    """`fine_tune` of several models on the same rows, each with its run's seed, as one batched model where they can.
+
+    Seconds are shared out equally among the runs' budgets.
+    """
+    from methods.slots.terms import NextToken
+    from methods.trainers import Distiller, SFTConfig
+    from methods.trainers.cohort import Cohort, cannot_stack
+    from reproductions.engine.work.cohort import train_members
+    from reproductions.engine.work.seeding import seed_everything
+
+    def alone(model: PreTrainedModel, run: Run) -> PreTrainedModel:
+        seed_everything(run.seed)
+        return fine_tune(model, dataset, tokenizer, run, settings, max_tokens=max_tokens, phase=phase)
+
+    if len(models) == 1 or cannot_stack(models) is not None:
+        return [alone(model, run) for model, run in zip(models, runs, strict=True)]
+    rows, members = encode(dataset, tokenizer, max_tokens), []
+    for model, run in zip(models, runs, strict=True):
+        seed_everything(run.seed)
+        args = run.arguments(SFTConfig, **settings, **SKIP_PREPARATION)
+        members.append(
+            Distiller(model, terms=[NextToken()], args=args, train_dataset=rows, processing_class=tokenizer)
+        )
+    train_members(runs, Cohort(members), phase=phase)
+    return [member.accelerator.unwrap_model(member.model).eval() for member in members]

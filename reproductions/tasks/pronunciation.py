@@ -184,6 +184,7 @@ class Pronunciation(Task):
         "exact_match": Score(percent_right, "exact match"),
         "phoneme_error_rate": Score(error_rate, "phoneme error rate", 1, higher_is_better=False),
     }
+    expected = ("exact_match",)
     teacher_rows = "all_words"
     named_by = ("domains", "train_words", "several")
 
@@ -230,7 +231,7 @@ class Pronunciation(Task):
     def _first(self, split: str, count: int) -> Dataset:
         return self.rows_of(self._words[split][:count], every=split == "train")
 
-    def _hash(self, train_words: int) -> str:
+    def _hash(self, train_words: int | None) -> str:
         """Of every row of every split."""
         if not self.domains:
             return revision(self.several)

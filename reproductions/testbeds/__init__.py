@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 from reproductions.engine.files import canonical_json
 from reproductions.testbeds.spec import ROOT as ROOT
 from reproductions.testbeds.spec import changed as changed
+from reproductions.testbeds.spec import gate_identity as gate_identity
 from reproductions.testbeds.spec import identity as identity
 from reproductions.testbeds.spec import list_testbeds as list_testbeds
+from reproductions.testbeds.spec import measured_by as measured_by
+from reproductions.testbeds.spec import measuring as measuring
 from reproductions.testbeds.spec import metrics_of as metrics_of
 from reproductions.testbeds.spec import read_testbed as read_testbed
+from reproductions.testbeds.spec import teachers_measured_with as teachers_measured_with
+from reproductions.testbeds.spec import where_of as where_of
 
 if TYPE_CHECKING:
     from reproductions.testbeds.testbed import Testbed

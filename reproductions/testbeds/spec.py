@@ -7,26 +7,30 @@
     revision: 16 hex digits          # of the data; checked when they are read, as far as they are known
     tokenizer: {of: <hub id>, pad: ..., eos: ..., trimmed: true}     # where the task has none of its own
     limits: {prompt: 96, completion: 80, whole: ..., pairs: [.., ..]} # tokens in training, likewise
-    decoding: {batch: 100, samples: 1, keep: end, prompt: ..., completion: ...}   # how answers are measured
+    decoding: {batch: 100, samples: 1, keep: end, prompt: ..., completion: ..., temperatures: [0.5, 1.0]}
+                                      # how answers are measured; temperatures: the grid of matched decoding
     students: {main: <model>, large: <model>}
     teachers: {main: <model>, large: <model>}      # models: see reproductions/models/makers.py
     metrics: {answers: {sampled: [rouge_l], greedy: [exact_match]}, excess-error: {}}
     defaults: {sft_start: ..., training: ..., label: ..., tuning: ..., curve: {points: 2, examples: 120}, ...}
+    gate: {metric: ..., seeds: 5, baseline: {...}, checks: {...}, covers: {...}}   # see engine/gate/spec.py
 
-`defaults` are what runs here have where an experiment says nothing else. Source comments stand beside the numbers.
+`defaults` are what runs here have where an experiment says nothing else. Source comments stand beside the numbers. A
+gate changes no run: it is no part of what a run's figures follow from.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from reproductions.engine.errors import KDError
+from reproductions.engine.files import digest
 from reproductions.engine.metrics import Metric
 from reproductions.engine.show.view import STANDS_IN
 from reproductions.metrics.base import MEASUREMENTS, make_measurements
@@ -39,11 +43,11 @@ MAIN = "main"
 
 KEYS = (
     "about", "stands_in", "like", "task", "revision", "tokenizer", "limits", "decoding", "students", "teachers",
-    "metrics", "defaults",
+    "metrics", "defaults", "gate",
 )  # fmt: skip
 NEEDED = ("about", "task", "decoding", "students", "metrics")
 LIMITS = ("prompt", "completion", "whole", "pairs")
-DECODING = ("batch", "samples", "keep", "prompt", "completion")
+DECODING = ("batch", "samples", "keep", "prompt", "completion", "temperatures")
 TOKENIZER = ("of", "pad", "eos", "trimmed", "merges", "tokens", "completion")
 SHAPE = ("layers", "hidden", "heads", "intermediate")
 STUDENT = ("like", "shape", "model", "layers", "rows", "tokens")
@@ -52,13 +56,17 @@ DEFAULTS = (
     "sft_start", "training", "label", "tuning", "curve", "precision", "test_examples", "download", "start",
 )  # fmt: skip
 CURVE = ("points", "examples")
-TUNING = ("seed", "learning_rates", "metric")
+TUNING = ("seed", "seeds", "learning_rates", "metric", "widen")
+GATE_SECTIONS = ("checks", "covers", "data")  # of which a testbed that is like another changes single members
 NOT_IDENTITY = (
     "name",
     "about",
     "stands_in",
     "defaults",
-)  # what a run's figures do not follow from, or get from its own settings
+    "metrics",
+    "gate",
+)  # what a student does not follow from, or gets from its run's own settings
+ONLY_MEASURES = ("batch", "samples", "temperatures")  # of "decoding"
 
 
 def list_testbeds(root: Path = ROOT) -> list[str]:
@@ -74,13 +82,15 @@ def read_testbed(name: str, root: Path = ROOT) -> dict[str, Any]:
     files = _chain(name, root)
     merged: dict[str, Any] = {}
     for tree, _ in reversed(files):
-        own = {key: value for key, value in tree.items() if key != "like"}
+        own = {key: value for key, value in tree.items() if key not in ("like", "gate")}
         merged = changed(merged, own, keep_null=True)
-    where = _Where(files)
+    where = Where(files)
     models = {
         kind: merged.pop(kind, None) for kind in ("students", "teachers")
     }  # null: of the model that one is like
     merged = changed({}, merged)
+    gate = _gate(tree for tree, _ in reversed(files))
+    merged |= {} if gate is None else {"gate": gate}
     _check(merged | {kind: trees for kind, trees in models.items() if trees is not None}, where)
     for kind, found in models.items():
         trees = {model: tree for model, tree in (found or {}).items() if tree is not None}
@@ -88,6 +98,11 @@ def read_testbed(name: str, root: Path = ROOT) -> dict[str, Any]:
     _check_models(merged, where)
     _check_parts(merged, where)
     return {"name": name, **merged}
+
+
+def where_of(name: str, root: Path = ROOT) -> Where:
+    """Where the values of a testbed stand: in its own file, or in those that it is like."""
+    return Where(_chain(name, root))
 
 
 def changed(
@@ -111,38 +126,102 @@ def metrics_of(spec: Mapping[str, Any]) -> dict[str, Metric]:
     return metrics_of_measurements(make_measurements(spec["metrics"]), TASKS.find(spec["task"]["name"]))
 
 
+def gate_identity(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a gate's outcome follows from: task, models, defaults, the gate itself; not what else is measured."""
+    left_out = ("name", "about", "stands_in", "metrics")
+    return copy.deepcopy({key: value for key, value in spec.items() if key not in left_out})
+
+
 def identity(
     spec: Mapping[str, Any], *, teachers: Collection[str] = (MAIN,), student: str = MAIN
 ) -> dict[str, Any]:
-    """What the figures of a run with these teachers and this student follow from, as plain data.
+    """What a student that these teachers teach follows from, as plain data: not what is measured on it.
 
-    A teacher that neither the run nor a measurement asks is left out: to add one makes no run another.
+    A teacher that the run does not ask is left out, and so are metrics: to add one makes no run another.
     """
     named = spec.get("teachers", {})
-    wanted = {name for one in make_measurements(spec["metrics"]) for name in one.teachers} | set(teachers)
-    for _ in named:  # a teacher may have learnt from another
-        wanted |= {named[name]["answers"]["of"] for name in wanted & set(named) if "answers" in named[name]}
+    wanted = _with_sources(named, teachers)
     kept = {key: value for key, value in spec.items() if key not in NOT_IDENTITY}
     kept["teachers"] = {name: tree for name, tree in named.items() if name in wanted}
     kept["students"] = {student: spec["students"][student]} if student in spec["students"] else {}
+    if "decoding" in kept:
+        kept["decoding"] = {k: value for k, value in kept["decoding"].items() if k not in ONLY_MEASURES}
     return copy.deepcopy(kept)
 
 
-class _Where:
+def measured_by(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The measurement that gives each metric of a testbed."""
+    kind = TASKS.find(spec["task"]["name"])
+    made = zip(spec["metrics"], make_measurements(spec["metrics"]), strict=True)
+    return {metric: name for name, one in made for metric in one.metrics(kind)}
+
+
+def measuring(spec: Mapping[str, Any]) -> dict[str, str]:
+    """How each metric is measured, as 8 hex digits: over its measurement, how it decodes, the teachers that it asks.
+
+    A figure measured in another way is another figure of the same student.
+    """
+    named, found = spec.get("teachers", {}), {}
+    by = dict(zip(spec["metrics"], make_measurements(spec["metrics"]), strict=True))
+    for metric, name in measured_by(spec).items():
+        asked = _with_sources(named, by[name].teachers)
+        how = {
+            "measurement": [name, spec["metrics"][name] or {}],
+            "decoding": {k: value for k, value in spec.get("decoding", {}).items() if k != "batch"},
+            "teachers": {teacher: named[teacher] for teacher in sorted(asked & set(named))},
+        }
+        found[metric] = digest(how, 8)
+    return found
+
+
+def teachers_measured_with(spec: Mapping[str, Any], wanted: Collection[str]) -> set[str]:
+    """The teachers that these metrics ask."""
+    by = dict(zip(spec["metrics"], make_measurements(spec["metrics"]), strict=True))
+    names = {name for metric, name in measured_by(spec).items() if metric in wanted}
+    return _with_sources(spec.get("teachers", {}), [t for name in names for t in by[name].teachers])
+
+
+def _with_sources(named: Mapping[str, Any], teachers: Collection[str]) -> set[str]:
+    """Those teachers, and those that they learnt from."""
+    wanted = set(teachers)
+    for _ in named:
+        wanted |= {named[name]["answers"]["of"] for name in wanted & set(named) if "answers" in named[name]}
+    return wanted
+
+
+class Where:
     """The files that a testbed was merged from, the file itself first: to say where something stands."""
 
     def __init__(self, files: list[tuple[dict[str, Any], Lines]]) -> None:
         self.files = files
 
-    def error(self, message: str, *path: str) -> KDError:
+    def error(self, message: str, *path: str | int) -> KDError:
         """An error about the value at `path`, in the first file that has it."""
-        for tree, lines in self.files:
-            here: Any = tree
-            for step in path:
-                here = here.get(step, _Where) if isinstance(here, Mapping) else _Where
-            if here is not _Where:
-                return KDError(str(lines.error(message, *path)))
-        return KDError(str(self.files[0][1].error(message, *path[:-1])))
+        return KDError(str(self._lines(*path).error(message, *path)))
+
+    def place(self, *path: str | int) -> tuple[Path, int]:
+        """The file and the line of the value at `path`."""
+        lines = self._lines(*path)
+        return lines.path, lines.at(*path)
+
+    def _lines(self, *path: str | int) -> Lines:
+        """Those of the first file that has `path`, or as much of it as any file has."""
+        while path:
+            for tree, lines in self.files:
+                if _has(tree, path):
+                    return lines
+            path = path[:-1]
+        return self.files[0][1]
+
+
+def _has(tree: Any, path: tuple[str | int, ...]) -> bool:
+    """Whether there is a value at `path`."""
+    for step in path:
+        inside = isinstance(tree, Mapping) and step in tree
+        if not inside and not (isinstance(tree, list) and isinstance(step, int) and step < len(tree)):
+            return False
+        tree = tree[step]
+    return True
 
 
 def _chain(name: str, root: Path) -> list[tuple[dict[str, Any], Lines]]:
@@ -170,7 +249,7 @@ def _chain(name: str, root: Path) -> list[tuple[dict[str, Any], Lines]]:
     return files
 
 
-def _check(tree: Mapping[str, Any], where: _Where) -> None:
+def _check(tree: Mapping[str, Any], where: Where) -> None:
     """Names of keys, kinds of values."""
     _known(tree, KEYS, "a testbed", where)
     for key in NEEDED:
@@ -180,7 +259,17 @@ def _check(tree: Mapping[str, Any], where: _Where) -> None:
     if teacher is not None and teacher not in STANDS_IN:
         what = f'nothing stands in as "{teacher}"{nearest(str(teacher), STANDS_IN)}; known: {", ".join(STANDS_IN)}'
         raise where.error(what, "stands_in")
-    for key in ("task", "limits", "decoding", "tokenizer", "students", "teachers", "metrics", "defaults"):
+    for key in (
+        "task",
+        "limits",
+        "decoding",
+        "tokenizer",
+        "students",
+        "teachers",
+        "metrics",
+        "defaults",
+        "gate",
+    ):
         if key in tree and not isinstance(tree[key], Mapping):
             raise where.error(f'"{key}" is a mapping', key)
     for key, known in {
@@ -197,12 +286,48 @@ def _check(tree: Mapping[str, Any], where: _Where) -> None:
         raise where.error('"decoding" needs "batch", the prompts that are answered together', "decoding")
     if tree["decoding"].get("keep", "end") not in ("start", "end"):
         raise where.error('"keep" is the part of a prompt that is too long: start or end', "decoding", "keep")
+    grid = tree["decoding"].get("temperatures", [1.0])
+    fits = isinstance(grid, list) and grid and all(type(t) in (int, float) and t > 0 for t in grid)
+    if not fits or len(set(grid)) != len(grid):
+        raise where.error(
+            '"temperatures" is a list of positive numbers, each once', "decoding", "temperatures"
+        )
+    if (tree["metrics"].get("answers") or {}).get("matched") and "temperatures" not in tree["decoding"]:
+        raise where.error(
+            'matched decoding needs "temperatures", a grid, in "decoding"', "metrics", "answers"
+        )
     if MAIN not in tree["students"]:
         raise where.error(f'"students" needs "{MAIN}"', "students")
 
 
+def _gate(trees: Iterable[Mapping[str, Any]]) -> Any:
+    """The gate of a testbed whose files are these, the first one first: None where it has none.
+
+    Keys, single checks and single properties are taken whole from the last file that has them, null takes one away:
+    a null further in means something, as in the arm {teacher: null}.
+    """
+    made: Any = None
+    for own in (tree["gate"] for tree in trees if "gate" in tree):
+        if not isinstance(own, Mapping) or not isinstance(made, Mapping):
+            made = copy.deepcopy(own)
+            continue
+        made = _over(made, {key: value for key, value in own.items() if key not in GATE_SECTIONS})
+        for key in GATE_SECTIONS:
+            if key in own:
+                old, new = made.get(key), own[key]
+                both = isinstance(old, Mapping) and isinstance(new, Mapping)
+                made = _over(made, {key: _over(old, new) if both else new})
+    return made
+
+
+def _over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """`new` over `old`, where null takes away what is there."""
+    gone = {key for key, value in new.items() if value is None and key in old}
+    return copy.deepcopy({key: value for key, value in {**old, **new}.items() if key not in gone})
+
+
 def _likeness(
-    trees: Mapping[str, Any], name: str, kind: str, where: _Where, seen: tuple[str, ...] = ()
+    trees: Mapping[str, Any], name: str, kind: str, where: Where, seen: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """A model with what it has of the one that it is like."""
     tree = trees[name]
@@ -219,7 +344,7 @@ def _likeness(
     return changed(_likeness(trees, other, kind, where, (*seen, name)), own)
 
 
-def _check_models(tree: Mapping[str, Any], where: _Where) -> None:
+def _check_models(tree: Mapping[str, Any], where: Where) -> None:
     for kind, known in {"students": STUDENT, "teachers": TEACHER}.items():
         for name, model in tree[kind].items():
             _known(model, known, f'"{name}"', where, kind, name)
@@ -256,7 +381,7 @@ def _check_models(tree: Mapping[str, Any], where: _Where) -> None:
                 )
 
 
-def _check_parts(tree: dict[str, Any], where: _Where) -> None:
+def _check_parts(tree: dict[str, Any], where: Where) -> None:
     """Task, measurements and their settings; those at their defaults are left out of `tree`."""
     task = tree["task"]
     if "name" not in task:
@@ -287,7 +412,7 @@ def _check_parts(tree: dict[str, Any], where: _Where) -> None:
                 )
 
 
-def _part(parts: Any, name: str, tree: Mapping[str, Any], where: _Where, *path: str) -> dict[str, Any]:
+def _part(parts: Any, name: str, tree: Mapping[str, Any], where: Where, *path: str) -> dict[str, Any]:
     """The settings of a part, checked, those at their defaults left out."""
     try:
         return parts.settings(name, {key: value for key, value in tree.items() if key != "name"})
@@ -296,7 +421,7 @@ def _part(parts: Any, name: str, tree: Mapping[str, Any], where: _Where, *path: 
         raise where.error(str(error), *path, *inside) from None
 
 
-def _known(tree: Mapping[str, Any], known: Collection[str], what: str, where: _Where, *path: str) -> None:
+def _known(tree: Mapping[str, Any], known: Collection[str], what: str, where: Where, *path: str) -> None:
     if not isinstance(tree, Mapping):
         raise where.error(f"{what} is a mapping", *path)
     for key in tree:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +45,9 @@ class Testbed:
         self.models = Models(spec, self.task, published)
         decoding = spec["decoding"]
         self.samples = int(decoding.get("samples", 1))
+        self.temperatures: tuple[float, ...] = tuple(map(float, decoding.get("temperatures", ())))
         self.measurements = make_measurements(spec["metrics"])
         self.metrics: Mapping[str, Metric] = metrics_of(self.measurements, type(self.task))
-        self._sides: tuple[Run, dict[str, TeacherSide]] | None = None
 
     @property
     def shelf(self) -> str:
@@ -128,9 +128,36 @@ class Testbed:
         """The student after `settings["sft_start"]`, the common start of all arms; cached per seed."""
         return self.models.sft_start(run, size or MAIN)
 
+    def prepare_starts(self, runs: Sequence[Run]) -> None:
+        """Makes what starts are missing of runs that differ in their seed, together."""
+        if runs[0].spec.get("start", "sft") == "sft":
+            self.models.prepare_starts(runs, runs[0].spec.get("student") or MAIN)
+
     def callbacks(self, run: Run) -> list[Any]:
         """What the measurements do in the middle of a student's training: every arm's trainer takes them."""
-        return [item for one in self.measurements if hasattr(one, "callbacks") for item in one.callbacks(run)]
+        return [
+            item
+            for one in self.measurements
+            if hasattr(one, "callbacks") and self._asked(one, run.wanted)
+            for item in one.callbacks(run)
+        ]
+
+    @cached_property
+    def cheap(self) -> set[str]:
+        """Metrics that a learning curve may have: they ask no teacher and watch no training."""
+        return {
+            name
+            for one in self.measurements
+            if not one.teachers and not hasattr(one, "callbacks")
+            for name in one.metrics(type(self.task))
+        }
+
+    def watches_training(self, wanted: Collection[str] | None) -> bool:
+        """Whether one of these metrics watches training: it cannot be measured on a student kept from then."""
+        return any(hasattr(one, "callbacks") and self._asked(one, wanted) for one in self.measurements)
+
+    def _asked(self, one: Any, wanted: Collection[str] | None) -> bool:
+        return wanted is None or not set(wanted).isdisjoint(one.metrics(type(self.task)))
 
     def evaluate(
         self,
@@ -140,15 +167,21 @@ class Testbed:
         split: str = "test",
         limit: int | None = None,
         reader: str | None = None,
+        wanted: Collection[str] | None = None,
     ) -> dict[str, list[float]]:
         """Per-example columns of the first `limit` rows; the same for the same `run.seed`.
 
-        `reader`: a teacher's name, for a model that reads its tokens and prompts: that teacher itself.
+        `reader`: a teacher's name, for a model that reads its tokens and prompts: that teacher itself. `wanted`: the
+        metrics whose columns are made, None for all.
         """
-        evaluation = Evaluation(self, model, run, split=split, limit=limit, reader=reader)
+        evaluation = Evaluation(self, model, run, split=split, limit=limit, reader=reader, wanted=wanted)
         columns: dict[str, list[float]] = {}
         for one in self.measurements:
-            columns |= rounded(one.columns(evaluation))
+            own = one.metrics(type(self.task))
+            if evaluation.wants(*own):
+                read = {c for name, metric in own.items() if evaluation.wants(name) for c in metric.columns}
+                found = rounded(one.columns(evaluation))
+                columns |= {name: column for name, column in found.items() if name in read}
         return columns
 
     @cached_property
@@ -163,13 +196,10 @@ class Testbed:
         return self._decoder(self.teacher_tokenizer(teacher), self.teacher_completion_tokens(teacher))
 
     def teacher_side(self, run: Run, name: str) -> TeacherSide:
-        """A teacher with what it answers in a run; kept until another run asks."""
-        if self._sides is None or self._sides[0] is not run:
-            self._sides = run, {}
-        sides = self._sides[1]
-        if name not in sides:
-            sides[name] = TeacherSide(self.decoder_of(name), run, self.teacher(run, name))
-        return sides[name]
+        """A teacher with what it answers in a run; kept as long as the run."""
+        if name not in run.sides:
+            run.sides[name] = TeacherSide(self.decoder_of(name), run, self.teacher(run, name))
+        return run.sides[name]
 
     def _decoder(self, tokenizer: PreTrainedTokenizerBase, completion: int | None = None) -> Decoder:
         chosen = self.spec["decoding"]

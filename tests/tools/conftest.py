@@ -30,10 +30,14 @@ def outcome(verdict: str, scale: str = "tiny", explanation: str = "") -> Outcome
         worse_mean=58.25,
         difference=3.25,
         interval=(1.5, 5.0),
-        p_holm=0.0123,
         seeds=5,
         equal_seconds=EqualSeconds(2.5, (-0.5, 5.5), 20.0),
         explanation=explanation,
+        look=5,
+        p=0.0012,
+        p_equal=0.9,
+        effect=1.25,
+        effect_from="10% of the headroom",
     )
 
 
@@ -100,8 +104,8 @@ def judged() -> PaperView:
     """One claim that held at one scale and not at another, one that was not run."""
     return view_of(
         "minillm",
-        claim("beats-sft", outcome("reproduced"), outcome("inconclusive", "small", "The gap is small here.")),
-        claim("beats-kd", outcome("not reproduced")),
+        claim("beats-sft", outcome("reproduced"), outcome("open", "small", "The gap is small here.")),
+        claim("beats-kd", outcome("reversed")),
         claim("beats-none"),
     )
 

@@ -174,9 +174,7 @@ def test_browse_is_a_tree_with_counts_and_verdicts(kd, monkeypatch):
     monkeypatch.setattr(
         browse,
         "tallies",
-        lambda papers: {
-            "minillm": {"tiny": {"reproduced": 7, "inconclusive": 1}, "small": {"inconclusive": 4}}
-        },
+        lambda papers: {"minillm": {"tiny": {"reproduced": 7, "open": 1}, "small": {"open": 4}}},
     )
     catalog = load_catalog()
     code, out, _ = kd("browse")
@@ -188,7 +186,7 @@ def test_browse_is_a_tree_with_counts_and_verdicts(kd, monkeypatch):
             count = sum(value.id in paper.taxonomy[axis.id] for paper in catalog.papers.values())
             row = next(line for line in lines if line.split()[:1] == [value.id])
             assert f" {count or '.'}" in row
-            assert ("tiny ✓7 ~1, small ~4" in row) == (
+            assert ("tiny ✓7 ?1, small ?4" in row) == (
                 value.id in catalog.papers["minillm"].taxonomy[axis.id]
             )
     assert "PAPERS BY ELICITATION AND ALGORITHM" in lines
@@ -287,8 +285,8 @@ def test_show_tells_where_everything_is(kd, monkeypatch, judged):
         "24.6 against 23.3",
         "61.5 against 58.25",
         "[1.5, 5]",
-        "tiny, world: not reproduced",
-        "small, world: inconclusive",
+        "tiny, world: reversed",
+        "small, world: open",
         "not run",
         "@misc{minillm_2023,",
         "The gap is small here.",
@@ -389,9 +387,7 @@ def verified(monkeypatch, tmp_path):
     return commit
 
 
-@pytest.mark.parametrize(
-    "verdicts", [["reproduced"], ["reproduced", "inconclusive"], ["not reproduced"], ["not run"]]
-)
+@pytest.mark.parametrize("verdicts", [["reproduced"], ["reproduced", "open"], ["reversed"], ["not run"]])
 def test_verify_is_content_where_what_is_committed_follows(kd, verified, monkeypatch, verdicts):
     monkeypatch.setenv("COLUMNS", "80")
     verified(verdicts, verdicts)
@@ -404,11 +400,11 @@ def test_verify_is_content_where_what_is_committed_follows(kd, verified, monkeyp
 
 
 def test_verify_says_which_committed_verdict_does_not_follow(kd, verified):
-    verified(["reproduced", "inconclusive"], ["not reproduced", "inconclusive"])
+    verified(["reproduced", "open"], ["reversed", "open"])
     found, out, _ = kd("verify", "minillm")
     told = " ".join(out.split())
     assert found == 1
-    assert "claim-0 at tiny is committed as reproduced; from the raw figures it is not reproduced" in told
+    assert "claim-0 at tiny is committed as reproduced; from the raw figures it is reversed" in told
     assert "claim-1-and-more" in out and "-and-more at tiny" not in told
     assert "reproductions/papers/minillm.md: differs" in told
 
@@ -425,6 +421,7 @@ def test_verify_of_a_paper_without_results_says_how_to_make_them(kd, monkeypatch
     (tmp_path / "stale.yaml").write_text("{}\n")
     monkeypatch.setattr(files.gather, "RESULTS", tmp_path)
     monkeypatch.setattr(files, "FOLDER", tmp_path)
+    monkeypatch.setattr(files.gather, "ATTEMPTS", tmp_path)
     code, _, err = kd("verify", "gkd")
     assert code == 2 and "make reproduce PAPER=gkd" in err
 
@@ -439,7 +436,7 @@ def test_the_version_is_told_without_a_verb(kd):
 
 
 def test_every_verb_has_a_file_of_its_own():
-    written = {path.stem for path in (ROOT / "tools" / "verbs").glob("*.py")} - {"__init__"}
+    written = {path.stem for path in (ROOT / "tools" / "verbs").rglob("*.py")} - {"__init__"}
     assert written == {name.replace("-", "_") for name in commands.NAMES}
     for name in commands.NAMES:
         assert commands.load(name).SUMMARY and commands.parser_of(name).prog == f"kd {name}"

@@ -32,6 +32,7 @@ OPTIONS = {
     "reproduce": {"PAPER": None, "SCALE": "--scale", "SEEDS": "--seeds", "ARMS": "--arms"},
     "distill": {"CONFIG": None},
     "tune": {"PAPER": None, "SCALE": "--scale"},
+    "gate": {"TESTBED": None},
     "browse": {
         name.upper(): f"--{name}"
         for name in ("elicitation", "algorithm", "skill", "vertical", "search", "status", "year", "scope")

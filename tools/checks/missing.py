@@ -16,6 +16,7 @@ from methods.recipe import canonical_method, components_of, read_recipe
 from methods.registry import Component, RegistryError, find
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView
+from reproductions.engine.verdicts.words import NEEDS_AN_EFFECT
 from tools.checks import owes, results
 from tools.checks.references import broken
 from tools.checks.scaffold import marked
@@ -27,6 +28,7 @@ ORDER = (
     "id title arxiv url authors venue date scope distils code code_licence data taxonomy teacher student "
     "seed_knowledge basis teacher_terms adds objective method superseded_by note corrections sources external owes"
 )
+UNLIKE = ("weaker", "no difference", "reversed")  # verdicts that a finding explains
 FORMULAS = {"divergence-similarity", "reinforcement-learning", "rank-optimization"}
 
 
@@ -164,9 +166,15 @@ def _reproduction(paper: Paper) -> Iterator[Missing]:
             yield Missing("results", relative(path), 1, what)
     for row in view.claims:
         for outcome in row.outcomes:
-            if outcome.verdict in ("not reproduced", "inconclusive") and not outcome.explanation:
+            if outcome.verdict in UNLIKE and not outcome.explanation:
                 what = f"{row.id} is {outcome.verdict} at {outcome.scale}: no explanation under findings"
                 yield Missing("findings", relative(path), _line_of_claim(path, row.id), what)
+            if outcome.verdict == NEEDS_AN_EFFECT:
+                what = (
+                    f"{row.id} has no smallest effect at {outcome.scale}: the gate of {outcome.testbed} has no figure "
+                    f"of {row.metric}; write smallest_effect: in the metric's unit"
+                )
+                yield Missing("smallest effect", relative(path), _line_of_claim(path, row.id), what)
     if files.stale([paper.id]):
         what = "was made of other claims or results than today's: make readme"
         yield Missing("verdicts", relative(files.path_of(paper.id)), 1, what)

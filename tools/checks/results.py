@@ -11,10 +11,11 @@ from reproductions.engine.files import read_json
 from reproductions.engine.plan import rates
 from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.plan import Plan, make_plan
-from reproductions.engine.plan.spec import key_of, read_testbed_of
+from reproductions.engine.plan.spec import SPEC_VERSION, key_of, read_testbed_of
 from reproductions.engine.show import gather
 from reproductions.engine.store import stale as overtaken
 from reproductions.engine.store.pair import arm_path, read_arm
+from reproductions.engine.verdicts.attempts import read_attempts
 from tools.paths import relative
 
 Found = tuple[str, str]  # a file, and what is wrong with it
@@ -57,6 +58,14 @@ def misnamed(paths: Iterable[Path]) -> Iterator[Found]:
             yield relative(path), f"its spec has the key {key}; results are never edited by hand"
 
 
+def attempted(papers: Iterable[str]) -> Iterator[Path]:
+    """Where the raw figures of earlier attempts are: they stay, whatever arms there are now."""
+    for paper in papers:
+        for attempt in read_attempts(paper, gather.ATTEMPTS):
+            for judged in attempt.claims:
+                yield from (arm_path(gather.RESULTS / attempt.testbed, key) for key in judged.keys.values())
+
+
 def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
     """Files whose figures do not give their metrics or digests, or whose spec is not that of their name."""
     for path in paths:
@@ -69,14 +78,23 @@ def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
 
 
 def unnamed(papers: Iterable[str]) -> Iterator[Found]:
-    """Result files that no experiment leads to: their arm has changed since, or is gone."""
-    named = {path for plan in plans(papers) for path in paths_of(plan)}
+    """Result files that no experiment and no earlier attempt leads to: their arm has changed since, or is gone."""
+    papers = list(papers)
+    named = {path for plan in plans(papers) for path in paths_of(plan)} | set(attempted(papers))
     for path in files():
-        if path not in named:
+        if path not in named and not _earlier(path):
             yield relative(path), "no experiment names an arm of this key"
     for path in sorted(gather.RESULTS.glob("*/*.parquet")):
         if not path.with_suffix(".json").is_file():
             yield relative(path), "has no JSON beside it"
+
+
+def _earlier(path: Path) -> bool:
+    """Whether a file is of an earlier form of specs: no arm of today can have its key, and its verdicts are frozen."""
+    try:
+        return int(read_json(path)["spec"]["version"]) < SPEC_VERSION
+    except (KDError, KeyError, TypeError, ValueError):
+        return False
 
 
 def stale(paths: Iterable[Path]) -> Iterator[Found]:
@@ -125,7 +143,10 @@ def old_sweeps(papers: Iterable[str]) -> Iterator[Found]:
                 continue
             try:
                 now = sweep_keys(experiment, scale, read_testbed_of(experiment, experiment.scale(scale)))
-                then = read_json(path).get("keys", {})
+                record = read_json(path)
+                then = (
+                    record.get("keys", {}) if "version" in record else now
+                )  # made before metrics left the keys
             except (CatalogError, KDError) as error:
                 yield relative(path), str(error)
                 continue

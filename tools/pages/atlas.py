@@ -8,9 +8,18 @@ from functools import cached_property
 
 from catalog.queries import status
 from catalog.schema import AXES, Catalog, Paper, load_catalog
+from reproductions.engine.show.summary import Evidence, evidence
 from reproductions.engine.show.view import PaperView, Tally
 
-MARKS = {"reproduced": "✅", "not reproduced": "❌", "inconclusive": "➖", "not run": "⬜"}
+MARKS = {
+    "reproduced": "✅",
+    "weaker": "🔸",
+    "no difference": "➖",
+    "reversed": "🔄",
+    "open": "❔",
+    "needs": "🚧",
+    "not run": "⬜",
+}
 NEWEST = 12
 BASIS = {
     "paper": "from the paper",
@@ -42,9 +51,19 @@ _JUDGING = (
         "out or edited.",
     ),
     (
+        "The testbed first.",
+        "A testbed earns the right to judge by a gate, recorded before any method runs on it: the teacher is better "
+        "than the baseline, the same arm twice comes out equal, a contrast that must exist is seen. A claim whose "
+        "testbed has no gate, or one that does not show what the claim is about, gets no verdict: {needs} needs.",
+    ),
+    (
         "A verdict is an interval.",
-        "Paired bootstrap over seeds and examples, 95 %, Holm-corrected over a paper's claims: above the margin is "
-        "{reproduced} reproduced, below it {not_reproduced} not reproduced, across it {inconclusive} inconclusive.",
+        "The paired difference over seeds and examples in closed form (Student's t, the examples' part counted once), "
+        "looked at when there are 5, 10, 20 and 40 seeds, at 98.75 % each, so 95 % for all looks together. What size "
+        "matters is declared beforehand. Wholly on the claimed side is {reproduced} reproduced, or {weaker} weaker "
+        "where it is smaller than what matters; wholly smaller than that is {no_difference} no difference; wholly on "
+        "the other side {reversed} reversed; else {open} open, and more seeds are run, up to 40. The first look that "
+        "decides counts.",
     ),
     (
         "A scale is not the paper.",
@@ -122,13 +141,18 @@ class Atlas:
 
     @cached_property
     def judged(self) -> frozenset[str]:
-        """Ids of papers with at least one recorded verdict."""
+        """Ids of papers with at least one recorded verdict, be it an earlier attempt's."""
         return frozenset(name for name, view in self.views.items() if view.judged)
 
     @cached_property
     def tallies(self) -> dict[str, Tally]:
         """Scale -> verdict -> count of every judged paper."""
         return {name: self.views[name].tally() for name in sorted(self.judged)}
+
+    @cached_property
+    def evidence(self) -> dict[str, Evidence]:
+        """All verdicts of a scale together, with how many are expected to be wrong; scales are never pooled."""
+        return evidence(self.views.values())
 
     def status(self, paper: Paper) -> str:
         """catalogued, implemented or judged."""
@@ -140,8 +164,21 @@ class Atlas:
         return Coverage(len(states), states.count("implemented"), states.count("judged"))
 
     def badge(self, paper: Paper) -> str:
-        """A paper's state in a few signs: 'tiny: ✅ 7 ❌ 1' of its judged claims, '⚙' where there is only code."""
+        """A paper's state in a few signs: 'tiny: ✅ 7 🔄 1' of its judged claims, '⚙' where there is only code."""
         return badge(self.tallies.get(paper.id, {})) or ("⚙" if paper.method else "")
+
+
+def told(found: Evidence, marks: Mapping[str, str] = MARKS) -> str:
+    """A line on all verdicts of a scale: '**tiny**: 128 claims of 21 papers, ✅ 50 reproduced, ...; of the 110 ...'."""
+    counts = ", ".join(f"{marks[word]} {count} {word}" for word, count in found.verdicts.items())
+    line = f"**{found.scale}**: {found.claims} claims of {found.papers} papers: {counts}."
+    if not found.decided:
+        return line
+    largest = max(found.q.values())
+    return (
+        f"{line} Of the {found.decided} decided at most {found.wrong:.1f} are expected to be wrong "
+        f"(Benjamini-Hochberg over all claims and looks; largest q {largest:.2g})."
+    )
 
 
 def places(paper: Paper, view: PaperView | None) -> list[tuple[str, str]]:
@@ -157,7 +194,7 @@ def places(paper: Paper, view: PaperView | None) -> list[tuple[str, str]]:
 
 
 def badge(tally: Tally, marks: Mapping[str, str] = MARKS, *, words: Mapping[str, str] | None = None) -> str:
-    """'tiny: ✅ 7 ❌ 1 · small: ➖ 7': each scale by its name, because one says nothing about another.
+    """'tiny: ✅ 7 🔄 1 · small: ➖ 7': each scale by its name, because one says nothing about another.
 
     `words`, by scale, say what played the teacher: 'tiny (world): ✅ 7'.
     """

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.pages import benchmarks, gallery, lists, papers, readme
+from reproductions.testbeds.spec import list_testbeds
+from tools.pages import benchmarks, gallery, lists, papers, readme, testbeds
 from tools.pages.atlas import Atlas
 from tools.pages.figure import forest
 from tools.pages.markdown import sealed
@@ -20,12 +21,13 @@ OWNED = (
     ("catalog/lists", ".md"),
     ("reproductions/papers", ".md"),
     ("reproductions/papers/figures", ".svg"),
+    ("reproductions/testbeds", ".md"),
 )
 
 
 def documents(atlas: Atlas) -> dict[str, str]:
     """Path from the root -> text, of every generated file."""
-    return {**merged(atlas), **own(atlas)}
+    return {**merged(atlas), **own(atlas), **beds()}
 
 
 def merged(atlas: Atlas) -> dict[str, str]:
@@ -50,6 +52,11 @@ def own(atlas: Atlas) -> dict[str, str]:
         if picture:
             found[f"reproductions/papers/figures/{paper_id}.svg"] = picture
     return found
+
+
+def beds() -> dict[str, str]:
+    """What is made of one testbed: its page, from its file and the record of its gate."""
+    return {f"reproductions/testbeds/{name}.md": testbeds.page(name) for name in list_testbeds()}
 
 
 def differing(texts: Mapping[str, str], root: Path = ROOT) -> list[str]:

@@ -1,20 +1,21 @@
-"""A forest plot as SVG text: every judged claim of a paper with its 95 % interval, against what it has to exceed."""
+"""A forest plot as SVG text: every judged claim of a paper with its interval, against what it has to exceed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
 
-from reproductions.engine.show.view import ClaimRow, Outcome, PaperView, scale_order
+from reproductions.engine.show.view import PERCENT, ClaimRow, Outcome, PaperView, scale_order
 from tools.terminal import number
 
 WIDTH, ROW, LEFT, RIGHT, TOP = 760, 22, 250, 470, 14
-SIGNS = {"reproduced": "✓", "not reproduced": "✕", "inconclusive": "≈", "not run": "–"}
+SIGNS = {"reproduced": "✓", "weaker": "<", "no difference": "=", "reversed": "✕", "open": "?", "needs": "!"}
 # Mid tones that can be read on white and on black; a reader's dark mode reaches an SVG only in part.
 STYLE = (
     "<style>text{font:12px system-ui,sans-serif;fill:#768390}.head{font-weight:600}line{stroke-width:2.5}"
     "line.axis{stroke:#768390;stroke-width:1}.reproduced{stroke:#2da44e;fill:#2da44e}"
-    ".not-reproduced{stroke:#e5534b;fill:#e5534b}.inconclusive{stroke:#b08800;fill:#b08800}"
+    ".weaker{stroke:#6cae7c;fill:#6cae7c}.no-difference{stroke:#539bf5;fill:#539bf5}"
+    ".reversed{stroke:#e5534b;fill:#e5534b}.open{stroke:#b08800;fill:#b08800}.needs{stroke:#768390;fill:#768390}"
     "text.mark{stroke:none}</style>"
 )
 
@@ -38,7 +39,7 @@ def forest(view: PaperView, *, standalone: bool = True) -> str:
             top += ROW
         parts.append(_text(LEFT, top - 4, number(low)) + _text(RIGHT, top - 4, number(high), anchor="end"))
         top += ROW
-    title = f"Differences with 95 % intervals of {len(view.claims)} claims of {view.paper}"
+    title = f"Differences with {PERCENT} intervals of {len(view.claims)} claims of {view.paper}"
     style, name = (STYLE, "") if standalone else ("", ' class="forest"')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top - ROW + 8}" role="img"{name}>'
@@ -71,7 +72,7 @@ def _row(claim: ClaimRow, outcome: Outcome, top: int, low: float, high: float) -
         return round(LEFT + (value - low) / (high - low) * (RIGHT - LEFT), 1)
 
     assert outcome.interval is not None and outcome.difference is not None  # noqa: S101 - as above
-    kind, middle = outcome.verdict.replace(" ", "-"), top - 4
+    kind, middle = outcome.kind.replace(" ", "-"), top - 4
     bounds = [claim.margin] if claim.within is None else [-claim.within, claim.within]
     first, last = outcome.interval
     told = f"{number(outcome.difference)}  [{number(first)}, {number(last)}]"
@@ -83,7 +84,7 @@ def _row(claim: ClaimRow, outcome: Outcome, top: int, low: float, high: float) -
         ),
         f'<line class="{kind}" x1="{x(first)}" x2="{x(last)}" y1="{middle}" y2="{middle}"/>',
         f'<circle class="{kind}" cx="{x(outcome.difference)}" cy="{middle}" r="4"/>',
-        _text(RIGHT + 14, top, SIGNS.get(outcome.verdict, ""), f"mark {kind}"),
+        _text(RIGHT + 14, top, SIGNS.get(outcome.kind, ""), f"mark {kind}"),
         _text(RIGHT + 34, top, told),
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from catalog.schema import Paper
 from reproductions.engine.show.view import (
+    PERCENT,
     STANDS_IN,
     ArmRow,
     ClaimRow,
@@ -22,7 +23,10 @@ from tools.terminal import interval, number, thousands
 
 HARD = "\u00a0"  # a space at which no line ends
 UP = "../../"  # from reproductions/papers/ to the root
-HEAD = ("verdict", "claim", "the paper", "ours", "difference, 95 %", "at equal seconds", "seeds")
+HEAD = (
+    *("verdict", "claim", "the paper", "ours", f"difference, {PERCENT}", "matters from", "matched decoding"),
+    *("at equal seconds", "seeds"),
+)
 
 
 def page(atlas: Atlas, paper: Paper, view: PaperView) -> str:
@@ -40,6 +44,7 @@ def page(atlas: Atlas, paper: Paper, view: PaperView) -> str:
     lines += ["## Claims", "", *_claims(view), ""]
     lines += _values(view)
     lines += _external(paper)
+    lines += _attempts(view)
     for scale in view.scales:
         lines += [f"## Scale {md(scale.name)}", "", *_scale(scale), ""]
     lines += ["## Run it", "", "```sh", *commands(paper.id, view), "```", ""]
@@ -141,16 +146,20 @@ def _teacher(word: str) -> str:
 
 
 def _outcome(view: PaperView, claim: ClaimRow, outcome: Outcome) -> list[str]:
-    equal, word = outcome.equal_seconds, view.stands_in(outcome.scale)
+    equal, matched, word = outcome.equal_seconds, outcome.matched, view.stands_in(outcome.scale)
     where = f"{md(outcome.scale)}, {md(word)}" if word else md(outcome.scale)
     return [
-        f"{MARKS[outcome.verdict]} {where}: {outcome.verdict}".replace(" ", HARD),
+        f"{MARKS[outcome.kind]} {where}: {outcome.told}".replace(" ", HARD),
         md(claim.id),
         "ordering only" if claim.paper_better is None else _pair(claim.paper_better, claim.paper_worse),
         "" if outcome.better_mean is None else _pair(outcome.better_mean, outcome.worse_mean),
         f"{number(outcome.difference)} {_bounds(outcome.interval)}",
+        number(outcome.effect),
+        ""
+        if matched is None
+        else f"{matched.verdict} {number(matched.difference)} {_bounds(matched.interval)}",
         "" if equal is None else f"{number(equal.difference)} {_bounds(equal.interval)}",
-        str(outcome.seeds),
+        str(outcome.seeds) + (f", {outcome.groups} teachers" if outcome.groups else ""),
     ]
 
 
@@ -193,8 +202,49 @@ def _external(paper: Paper) -> list[str]:
     return ["## What others found", "", about, "", *found, ""]
 
 
+def _attempts(view: PaperView) -> list[str]:
+    """Every configuration under which the paper was judged before, with what came out; then claim by claim."""
+    if not view.attempts:
+        return []
+    number_now, changed = view.attempt
+    rows = []
+    for attempt in view.attempts:
+        counts = ", ".join(f"{count} {word}" for word, count in attempt.verdicts)
+        raw = f"<br>raw figures: {code(attempt.raw)} at {code(attempt.commit)}" if attempt.raw else ""
+        where = f"{md(attempt.scale)}, {code(attempt.testbed)}"
+        rows.append([str(attempt.number), attempt.date, where, f"{md(attempt.changed)}{raw}", counts])
+    lines = [
+        "## Attempts",
+        "",
+        "Every configuration under which this paper was judged before; none is ever dropped.",
+    ]
+    if number_now:
+        lines.append(f"What is judged above is attempt {number_now}: {md(changed)}.")
+    lines += ["", *table(("attempt", "date", "testbed", "what changed", "verdicts then"), rows)]
+    lines += ["", "<details><summary>Claim by claim</summary>", ""]
+    lines += [
+        "Verdict and 95 % interval are those of the engine that judged (1: the first edition's bootstrap, whose "
+        f"intervals are about one and a half times too wide); beside them today's {PERCENT} interval over the same "
+        "figures, with its word where a smallest effect is known.",
+        "",
+    ]
+    details = [
+        [
+            str(attempt.number),
+            md(claim.claim),
+            f"{claim.verdict} (engine {attempt.engine})",
+            f"{number(claim.difference)} {_bounds(claim.interval)}",
+            f"{_bounds(claim.now)} {claim.now_verdict}".strip() if claim.now else "",
+        ]
+        for attempt in view.attempts
+        for claim in attempt.claims
+    ]
+    lines += table(("attempt", "claim", "verdict then", "difference, 95 % then", f"{PERCENT} now"), details)
+    return [*lines, "", "</details>", ""]
+
+
 def _scale(scale: ScaleRow) -> Iterator[str]:
-    bed = f"[{code(scale.testbed)}]({UP}reproductions/testbeds/{link(scale.testbed)}.yaml)"
+    bed = f"[{code(scale.testbed)}]({UP}reproductions/testbeds/{link(scale.testbed)}.md)"
     stands = f", teacher: {code(scale.stands_in)}" if scale.stands_in else ""
     yield f"Testbed {bed}{stands}, {scale.seeds} seeds.{'' if scale.recorded else ' Not run yet.'}"
     if scale.made:

@@ -20,7 +20,7 @@ from catalog.schema import Paper
 from methods.recipe import recipe_ids
 from reproductions.engine.show.view import STANDS_IN
 from tools.pages import lists
-from tools.pages.atlas import MARKS, NEWEST, Atlas, Coverage, badge, judging
+from tools.pages.atlas import MARKS, NEWEST, Atlas, Coverage, badge, judging, told
 from tools.pages.markdown import cut, link, links, md, table
 
 LIMIT = 150_000  # bytes
@@ -64,6 +64,7 @@ def _render(atlas: Atlas, length: Length) -> str:
         matrix="\n".join(matrix(atlas)),
         coverage="\n".join(coverage(atlas)),
         wall="\n".join(wall(atlas)),
+        evidence="\n\n".join(map(told, atlas.evidence.values())),
         awesome="\n".join(awesome(atlas, length)),
         newest="\n".join(f"- {paper.date} {_title(atlas, paper, length)}" for paper in atlas.papers[:NEWEST]),
         axes=[(md(axis.title), f"axis-{axis.id}") for axis in axes.values()],
@@ -127,7 +128,10 @@ def wall(atlas: Atlas) -> Iterator[str]:
     for paper_id in sorted(atlas.judged & atlas.catalog.papers.keys()):
         words = {scale: atlas.views[paper_id].stands_in(scale) for scale in atlas.tallies[paper_id]}
         signs = badge(atlas.tallies[paper_id], words=words)
-        yield f"- [{md(paper_id)}](reproductions/papers/{link(paper_id)}.md) {signs}"
+        earlier = len(atlas.views[paper_id].attempts)
+        more = f"{earlier} earlier attempt{'s'[: earlier != 1]}" if earlier else ""
+        about = " · ".join(filter(None, (signs, more)))
+        yield f"- [{md(paper_id)}](reproductions/papers/{link(paper_id)}.md) {about}"
 
 
 def awesome(atlas: Atlas, length: Length) -> Iterator[str]:

@@ -40,7 +40,7 @@ COLUMNS = (
         "external",
     ),
 )
-JUDGED = ("reproduced", "inconclusive", "not reproduced")
+JUDGED = tuple(name for name in MARKS if name != "not run")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +136,10 @@ def tree(catalog: Catalog, papers: Sequence[Paper], judged: Mapping[str, Tally])
     lines += _apart(papers)
     if judged:
         signs = ", ".join(f"{verdict(name, MARKS[name])} {name}" for name in JUDGED)
-        lines += [f"{len(judged)} papers judged: {signs}"]
+        plain = ", ".join(f"{MARKS[name]} {name}" for name in JUDGED)
+        told = f"{len(judged)} papers judged: "
+        fits = len(told) + len(plain) <= width()
+        lines += [told + signs] if fits else [told.rstrip(), f"  {signs}"]
     return [
         *lines,
         wrap("papers: kd browse --list, or filtered: --algorithm sft, --year 2025; see --help"),
@@ -164,7 +167,8 @@ def matrix(catalog: Catalog, papers: Sequence[Paper], rows: str, columns: str) -
 def _branch(axis: Axis, leaves: Mapping[str, Sequence[Paper]], judged: Mapping[str, Tally]) -> list[str]:
     """An axis and its leaves, under their groups where it has some."""
     name_width = max(len(value.id) + (4 if value.group else 2) for value in axis.values.values()) + 2
-    title_width = width() - name_width - 36
+    longest = max((len(_marks(found, judged, plain=True)) for found in leaves.values()), default=0)
+    title_width = width() - name_width - max(36, longest + 8)
     title_width = title_width if title_width >= 8 else 0
     lines = [style(axis.id.upper(), "bold") + style(f"  {axis.question}", "dim")]
     for group in axis.groups or ("",):
@@ -180,8 +184,8 @@ def _branch(axis: Axis, leaves: Mapping[str, Sequence[Paper]], judged: Mapping[s
     return lines
 
 
-def _marks(papers: Iterable[Paper], judged: Mapping[str, Tally]) -> str:
-    """'tiny ✓7 ~1 ✗2, small ~7' over all judged claims of the papers: scales are never counted together."""
+def _marks(papers: Iterable[Paper], judged: Mapping[str, Tally], *, plain: bool = False) -> str:
+    """'tiny ✓7 =1 ✗2, small ?7' over all judged claims of the papers: scales are never counted together."""
     counts: dict[str, dict[str, int]] = {}
     for paper in papers:
         for scale, found in judged.get(paper.id, {}).items():
@@ -189,7 +193,12 @@ def _marks(papers: Iterable[Paper], judged: Mapping[str, Tally]) -> str:
             for name, count in found.items():
                 at[name] = at.get(name, 0) + count
     return ", ".join(
-        f"{scale} " + " ".join(verdict(name, f"{MARKS[name]}{at[name]}") for name in JUDGED if at.get(name))
+        f"{scale} "
+        + " ".join(
+            f"{MARKS[name]}{at[name]}" if plain else verdict(name, f"{MARKS[name]}{at[name]}")
+            for name in JUDGED
+            if at.get(name)
+        )
         for scale, at in sorted(counts.items(), key=lambda item: scale_order(item[0]))
     )
 

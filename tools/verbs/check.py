@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
     from tools.checks.missing import missing
 
     found = [item for paper in papers for item in missing(catalog, paper)]
-    found += _pages(catalog, papers)
+    found += [*_pages(catalog, papers), *_gates(catalog, args.paper)]
     if not args.paper:
         found += [*_results(catalog), *_documents()]
     found = list(dict.fromkeys(found))  # what papers share is said once
@@ -130,6 +130,19 @@ def _pages(catalog: Catalog, papers: Sequence[Paper]) -> Iterator[Missing]:
     for path in documents.differing(texts):
         if len(papers) > 1 or path in texts:  # of one paper, what is not made here is another's
             yield Missing("pages", path, 1, "is not what the catalog and the results say now: make readme")
+
+
+def _gates(catalog: Catalog, paper: str | None) -> Iterator[Missing]:
+    """What is wrong with the gates of a paper's testbeds, or with any."""
+    from reproductions.testbeds.spec import list_testbeds
+    from tools.checks import gates
+    from tools.checks.missing import Missing
+
+    if paper:
+        found = list(gates.wrong(gates.of_papers([catalog.paper(paper).id])))
+    else:
+        found = [*gates.wrong(list_testbeds()), *gates.orphans()]
+    return (Missing("gate", path, 1, what) for path, what in found)
 
 
 def _results(catalog: Catalog) -> Iterator[Missing]:

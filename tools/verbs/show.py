@@ -80,6 +80,8 @@ def _page(catalog: Catalog, paper: Paper, view: PaperView | None) -> list[str]:
     if view and view.claims:
         lines += ["", style("claims", "bold"), *_claims(view)]
     lines += _external(paper)
+    if view and view.attempts:
+        lines += ["", style("earlier attempts", "bold"), *_attempts(view)]
     lines += ["", style("run it", "bold"), *_commands(paper, view)]
     return [*lines, "", style("cite it", "bold"), *_cite(paper)]
 
@@ -177,7 +179,12 @@ def _claims(view: PaperView) -> list[str]:
             lines.append(wrap(ours, "      ", "    "))
             word = view.stands_in(outcome.scale)
             where = f"{outcome.scale}, {word}" if word else outcome.scale
-            lines.append(f"      {verdict(outcome.verdict, f'{where}: {outcome.verdict}')}")
+            lines.append(f"      {verdict(outcome.verdict, f'{where}: {outcome.told}')}")
+            if outcome.effect is not None:
+                lines.append(f"      matters from {number(outcome.effect)} ({outcome.effect_from})")
+            if outcome.matched is not None:
+                matched = f"{number(outcome.matched.difference)} {interval(outcome.matched.interval)}"
+                lines.append(wrap(f"at matched decoding: {outcome.matched.verdict}, {matched}", "      "))
             if outcome.explanation:
                 lines.append(wrap(outcome.explanation, "      "))
         if not claim.outcomes:
@@ -193,6 +200,18 @@ def _external(paper: Paper) -> list[str]:
     for entry in paper.external:
         lines.append(wrap(f"{entry.kind}, {entry.date}, {entry.stance}:", "  ", "  "))
         lines += [wrap(entry.says, "      "), wrap(f"{entry.url} (seen {entry.seen})", "      ")]
+    return lines
+
+
+def _attempts(view: PaperView) -> list[str]:
+    """Every configuration under which the paper was judged before."""
+    lines = []
+    for attempt in view.attempts:
+        counts = ", ".join(f"{count} {word}" for word, count in attempt.verdicts)
+        which = f"{attempt.number}: {attempt.date}, {attempt.scale}, {attempt.testbed}: {attempt.changed}"
+        lines.append(wrap(f"{which}; then {counts} (engine {attempt.engine})", "     ", "  "))
+    if view.attempt[0]:
+        lines.append(wrap(f"{view.attempt[0]}: today's: {view.attempt[1]}", "     ", "  "))
     return lines
 
 
@@ -237,6 +256,6 @@ def _as_json(catalog: Catalog, paper: Paper, view: PaperView | None) -> dict[str
         "sources": list(paper.sources),
         "recipe": _recipe_text(paper) if paper.method else None,
         "places": [list(place) for place in _places(paper, view)],
-        **{name: plain.get(name, []) for name in ("scales", "claims", "values")},
+        **{name: plain.get(name, []) for name in ("scales", "claims", "values", "attempts")},
         "bibtex": bibtex(paper),
     }

@@ -6,7 +6,7 @@
       rkl: {title: reverse KL, terms: [{divergence: reverse-kl}]}
       akl-hard: {like: akl, settings: {head_mass: 0.9}}         # what differs from another arm
     scales:
-      tiny: {testbed: pronunciation, seeds: 5, learning_rate: swept}
+      tiny: {testbed: pronunciation, seeds: {looks: [5, 10, 20, 40]}, learning_rate: swept}
 
 An arm is a method: a recipe, its keys, or both (its own keys win). `$name` is looked up in the sweep's point, in the
 scale's `set` and in the arm's own teacher. A swept arm stands for one arm a point, `arm@share=0.5`; its bare name is
@@ -33,6 +33,7 @@ PAPERS_ROOT = Path(__file__).resolve().parents[2] / "papers"
 KEYS = (
     "paper",
     "about",
+    "attempt",
     "claims",
     "arms",
     "data",
@@ -81,7 +82,8 @@ class Scale:
 
     name: str
     testbed: str
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # all that there may be
+    looks: tuple[int, ...]  # how many of the first of them each look takes; the last look takes all
     minutes: float  # on two cores, 0 where unknown
     arms: tuple[str, ...]  # those that run here
     own: Mapping[str, Mapping[str, Any]]  # by arm, what it has of its own here
@@ -167,7 +169,11 @@ def code_path(experiment: Path) -> Path:
 def load_experiment(paper: str, root: Path | None = None) -> Experiment:
     """The experiment of a paper; imports its own Python. Raises CatalogError with file, line and nearest valid name."""
     path = experiment_path(paper, root)
-    data, lines = read_yaml_with_lines(path)
+    return read_experiment(paper, path, *read_yaml_with_lines(path))
+
+
+def read_experiment(paper: str, path: Path, data: Mapping[str, Any], lines: Lines) -> Experiment:
+    """An experiment from what its file holds, and the lines of that; see `load_experiment`."""
     return _Reader(path, data, lines).read(paper)
 
 
@@ -305,6 +311,7 @@ class _Reader:
             name=name,
             testbed=str(tree["testbed"]),
             seeds=self.seeds(tree["seeds"], *where, "seeds"),
+            looks=self.looks(tree["seeds"], *where, "seeds"),
             minutes=float(tree.get("minutes") or 0),
             arms=tuple(arm.name for arm in arms.values() if arm.declared in listed),
             own={arm: dict(item or {}) for arm, item in own.items()},
@@ -316,17 +323,33 @@ class _Reader:
         )
 
     def seeds(self, value: Any, *where: str | int) -> tuple[int, ...]:
-        """So many seeds from 0, or those listed."""
+        """So many seeds from 0, as many as the last look takes, or those listed."""
+        if isinstance(value, dict):
+            value = self.looks(value, *where)[-1]
         seeds = list(range(value)) if type(value) is int else value
         if (
             not isinstance(seeds, list)
             or not seeds
             or any(type(seed) is not int or seed < 0 for seed in seeds)
         ):
-            raise self.lines.error('"seeds" is how many, or a list of whole numbers of 0 or more', *where)
+            raise self.lines.error(
+                '"seeds" is how many, {looks: [5, 10, ...]}, or a list of whole numbers of 0 or more', *where
+            )
         if len(set(seeds)) != len(seeds):
             raise self.lines.error("the seeds must be all different", *where)
         return tuple(seeds)
+
+    def looks(self, value: Any, *where: str | int) -> tuple[int, ...]:
+        """Numbers of seeds at which a claim may be decided: one where nothing says more."""
+        if not isinstance(value, dict):
+            return (len(self.seeds(value, *where)),)
+        self.keys(value, ("looks",), '"seeds"', *where)
+        looks = value.get("looks")
+        if not isinstance(looks, list) or not looks or any(type(n) is not int or n < 1 for n in looks):
+            raise self.lines.error('"looks" are whole numbers of seeds, 1 or more', *where)
+        if sorted(set(looks)) != looks:
+            raise self.lines.error('"looks" must grow from one to the next', *where, "looks")
+        return tuple(looks)
 
     def names(self, key: str) -> tuple[str, ...]:
         found = self.kind(self.data.get(key) or [], list, "a list of names", key)

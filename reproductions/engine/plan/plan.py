@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,19 @@ from typing import Any
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import cache_root
 from reproductions.engine.plan.experiment import Experiment, Scale, load_experiment
-from reproductions.engine.plan.spec import key_of, read_testbed_of, specs_at
+from reproductions.engine.plan.measures import measures_of
+from reproductions.engine.plan.spec import curve_of, key_of, read_testbed_of, specs_at
 
 Task = tuple[str, int]  # an arm and a seed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A paper at a scale: which arms with which seeds, what each computes (spec) and what it is called (key)."""
+    """A paper at a scale: which arms with which seeds, what each computes (spec) and what it is called (key).
+
+    `seeds`: those of the arms that `more` does not name; `more`: how many seeds an arm has by now that open claims
+    need. `measures`: the metrics that are wanted of each arm; `how`: how each of them is measured, as a digest.
+    """
 
     experiment: Experiment
     scale: Scale
@@ -28,21 +33,37 @@ class Plan:
     keys: Mapping[str, str]
     testbed: Mapping[str, Any]
     cache: Path
+    measures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    how: Mapping[str, str] = field(default_factory=dict)
+    curve: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def paper(self) -> str:
         """The paper's id."""
         return self.experiment.paper
 
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """The seeds of an arm: those of the plan's look, or more where an open claim needs them."""
+        return self.scale.seeds[: self.more[arm]] if arm in self.more else self.seeds
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """Every seed that some arm has, in order."""
+        most = max((len(self.seeds_of(arm)) for arm in self.arms), default=0)
+        return self.scale.seeds[:most]
+
     @property
     def tasks(self) -> tuple[Task, ...]:
         """Every run, seed by seed."""
-        return tuple((arm, seed) for seed in self.seeds for arm in self.arms)
+        return tuple(
+            (arm, seed) for seed in self.all_seeds for arm in self.arms if seed in self.seeds_of(arm)
+        )
 
     @property
     def complete(self) -> bool:
-        """Whether it is all that the scale declares: only then may its results be recorded."""
-        return self.arms == self.scale.arms and self.seeds == self.scale.seeds
+        """Whether it is all arms of the scale at one of its looks: only then may its results be recorded."""
+        return self.arms == self.scale.arms and len(self.seeds) in self.scale.looks
 
     @cached_property
     def runs(self) -> dict[tuple[str, int], Task]:
@@ -51,6 +72,16 @@ class Plan:
         for arm, seed in self.tasks:
             found.setdefault((self.keys[arm], seed), (arm, seed))
         return found
+
+    def wanted(self, key: str) -> tuple[str, ...]:
+        """The metrics that are wanted of the arms of one key, together."""
+        arms = [arm for arm in self.arms if self.keys[arm] == key]
+        return tuple(dict.fromkeys(metric for arm in arms for metric in self.measures.get(arm, ())))
+
+    def with_more(self, arms: Collection[str], seeds: int) -> Plan:
+        """The plan with so many seeds for these arms, none of which loses one."""
+        grown = {arm: max(seeds, len(self.seeds_of(arm))) for arm in arms}
+        return replace(self, more={**self.more, **grown})
 
     @property
     def folder(self) -> Path:
@@ -67,7 +98,12 @@ def make_plan(
     papers_root: Path | None = None,
     cache: Path | None = None,
 ) -> Plan:
-    """`seeds`: only the first so many; `arms`: only these. Raises KDError or CatalogError on bad input."""
+    """All arms at the first look of the scale. Raises KDError or CatalogError on bad input.
+
+    `seeds`: only the first so many (one of the scale's looks: up to that look); `arms`: only these.
+    """
+    from reproductions.testbeds import measuring
+
     experiment = load_experiment(paper, papers_root)
     chosen = experiment.scale(scale)
     if seeds is not None and not 1 <= seeds <= len(chosen.seeds):
@@ -85,9 +121,14 @@ def make_plan(
         experiment=experiment,
         scale=chosen,
         arms=here,
-        seeds=chosen.seeds[:seeds],
+        seeds=chosen.seeds[: seeds or chosen.looks[0]],
         specs=specs,
         keys={arm: key_of(spec) for arm, spec in specs.items()},
         testbed=testbed,
         cache=cache if cache is not None else cache_root(),
+        measures={
+            arm: metrics for arm, metrics in measures_of(experiment, chosen, testbed).items() if arm in here
+        },
+        how=measuring(testbed),
+        curve=curve_of(chosen, testbed),
     )

@@ -1,8 +1,8 @@
 """What a run computes, as canonical data: the spec of an arm at a scale, and the key that is its hash.
 
-Whatever can change a figure stands in it: task and models, the method as a choice of components, training, start,
-precision. What cannot (a title, a device, a path, the seconds it may take) does not. So two papers with one arm have
-one key, and a changed loss has another. What is no plain data is refused.
+Whatever can change a student stands in it: task and models, the method as a choice of components, training, start,
+precision. What cannot (a title, a device, a path, the seconds it may take, what is measured on it) does not. So two
+papers with one arm have one key, and a changed loss has another. What is no plain data is refused.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from reproductions.engine.plan.experiment import SWEPT, Arm, Experiment, Scale
 from reproductions.engine.plan.rates import best_rate
 
 KEY_DIGITS = 16
-SPEC_VERSION = 2  # of the form of a spec; goes up where the same words come to mean something else
+SPEC_VERSION = (
+    3  # of the form of a spec; goes up where the same words come to mean something else. 2: metrics in it
+)
 STARTS = ("sft", "pretrained")
 # A testbed's defaults that a scale may change, and that every run has.
-SHARED = ("precision", "curve", "test_examples", "lora")
+SHARED = ("precision", "test_examples", "lora")
 
 
 def key_of(spec: Mapping[str, Any]) -> str:
@@ -115,6 +117,12 @@ def spec_of(
         raise experiment.error(f"arm {arm}: {error}", "arms", entry.declared) from None
 
 
+def curve_of(scale: Scale, testbed: Mapping[str, Any]) -> dict[str, Any]:
+    """The learning curve of the runs at a scale, none where nobody asks for one: it changes no student."""
+    asked = scale.settings.get("curve", testbed.get("defaults", {}).get("curve"))
+    return dict(asked) if asked else {"points": 0}
+
+
 def declared_rate(experiment: Experiment, scale: str, arm: str) -> Any:
     """The learning rate that the file gives an arm at a scale: a number, "swept", or None."""
     chosen, entry = experiment.scale(scale), experiment.arm(arm)
@@ -193,7 +201,7 @@ def _place(
 def _testbed(
     testbed: Mapping[str, Any], scale: Scale, method: Mapping[str, Any], student: str | None
 ) -> dict[str, Any]:
-    """What of a testbed decides a run's figures: its task, the student, the teachers that are asked, its metrics."""
+    """What of a testbed decides a student: its task, its shape, the teachers that are asked."""
     from reproductions.testbeds import identity
 
     for what, known, wanted in (

@@ -18,7 +18,7 @@ from reproductions.engine.show import gather
 from reproductions.engine.show.view import PaperView, Tally, from_dict
 
 FOLDER = gather.ROOT / "reproductions" / "verdicts"
-SCHEMA = 1
+SCHEMA = 2
 
 
 def view(paper_id: str) -> PaperView | None:
@@ -107,7 +107,7 @@ def tallies(paper_ids: Iterable[str]) -> dict[str, Tally]:
         entry = entries.get(paper_id)
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == signature):
             shown = read(paper_id)
-            entry = [signature, shown.tally() if shown else {}]
+            entry = [signature, shown.tally() if shown and shown.judged else {}]
             if cache.settled(status):
                 entries[paper_id], changed = entry, True
         if entry[1]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reproductions.engine.show.digits import pair, rounded, short
 from reproductions.engine.show.view import (
     ArmRow,
     Budget,
@@ -20,7 +21,7 @@ from reproductions.engine.show.view import (
     Curve,
     EqualSeconds,
     Figure,
-    Interval,
+    Matched,
     Metric,
     Outcome,
     PaperView,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from reproductions.engine.store.results import Results
     from reproductions.engine.verdicts.claims import Claim, ClaimSet
     from reproductions.engine.verdicts.decide import Decision
+    from reproductions.engine.verdicts.gates import Gate
 
 ROOT = Path(__file__).resolve().parents[3]
 PAPERS = ROOT / "reproductions" / "papers"
@@ -42,7 +44,8 @@ RESULTS = ROOT / "reproductions" / "results"
 RECIPES = ROOT / "methods" / "recipes"
 TESTBEDS = ROOT / "reproductions" / "testbeds"
 TUNING = ROOT / "reproductions" / "tuning"
-DIGITS = 6  # significant digits of a shown figure: fresh and committed views are then the same
+GATES = ROOT / "reproductions" / "gates"
+ATTEMPTS = ROOT / "reproductions" / "attempts"
 
 
 def experiment_file(paper_id: str) -> Path:
@@ -72,18 +75,26 @@ def runnable(paper_ids: Iterable[str]) -> list[str]:
 def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
     """Of what decides the claims and of the results: a view made under the same two is the same view.
 
-    The first is over the experiment, the Python beside it, the recipes and testbeds that it names and its sweeps; the
-    second over the files of raw figures (paths from the root) that a view was made from, and what is said of those that
-    are stale. Byte by byte, so that hundreds of papers take no time; `gather` and `kd verify` read them.
+    The first is over the experiment, the Python beside it, the recipes and testbeds that it names, the gates of these
+    and its sweeps; the second over the files of raw figures (paths from the root) that a view was made from, and what
+    is said of those that are stale. Byte by byte, so that hundreds of papers take no time; `gather` and `kd verify`
+    read them.
     """
     path = experiment_file(paper_id)
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     named = [RECIPES / f"{name}.yaml" for name in sorted(set(re.findall(r"\bmethod: ([\w-]+)", text)))]
-    named += [TESTBEDS / f"{name}.yaml" for name in sorted(set(re.findall(r"\btestbed: ([\w-]+)", text)))]
-    named += sorted(TUNING.glob(f"*/{paper_id}.json"))
+    for name in sorted(set(re.findall(r"\btestbed: ([\w-]+)", text))):
+        named += [TESTBEDS / f"{name}.yaml", *(gate for gate in [GATES / f"{name}.json"] if gate.is_file())]
+    named += [*sorted(TUNING.glob(f"*/{paper_id}.json")), *_attempt_paths(paper_id)]
     named += [code for code in [path.with_suffix(".py")] if code.is_file()]
     raw = [ROOT / name for name in results] + [(ROOT / name).with_suffix(".parquet") for name in results]
     return _digest([path, *named]), _digest(raw, *_stale(results))
+
+
+def _attempt_paths(paper_id: str) -> list[Path]:
+    from reproductions.engine.verdicts.attempts import paths
+
+    return paths(paper_id, ATTEMPTS)
 
 
 def _stale(results: Sequence[str]) -> list[str]:
@@ -95,16 +106,9 @@ def _stale(results: Sequence[str]) -> list[str]:
 
 def claims_of(experiment: Any) -> ClaimSet:
     """The claims of an experiment. Raises KDError with file, line and the nearest valid name."""
-    from reproductions.engine.verdicts.reading import read_claims
+    from reproductions.engine.plan import measures
 
-    return read_claims(
-        experiment.data,
-        experiment.lines,
-        arms=experiment.titles,
-        sweep=experiment.sweep,
-        scales=list(experiment.scales),
-        metrics=(*experiment.headline, *experiment.metrics) if experiment.data.get("headline") else None,
-    )
+    return measures.claims_of(experiment)
 
 
 def recorded(plan: Plan, root: Path | None = None) -> Results | None:
@@ -112,30 +116,54 @@ def recorded(plan: Plan, root: Path | None = None) -> Results | None:
     from reproductions.engine.store.results import recorded_results
 
     folder = (root or RESULTS) / plan.scale.testbed
-    return recorded_results(plan.paper, plan.scale.name, plan.keys, plan.scale.seeds, folder)
+    asked = {"looks": plan.scale.looks, "measures": plan.measures, "how": plan.how}
+    return recorded_results(plan.paper, plan.scale.name, plan.keys, plan.scale.seeds, folder, **asked)
+
+
+def gate_on(testbed: str) -> Gate | None:
+    """The record of a testbed's gate; None where there is none."""
+    try:
+        from reproductions.engine.gate.record import read_gate
+    except ImportError:
+        return None
+    found: Gate | None = read_gate(testbed, GATES)
+    return found
 
 
 def gather(paper_id: str) -> PaperView:
     """A paper's view, every claim decided again from the raw figures. Raises KDError where a file is broken."""
     from reproductions.engine.plan.experiment import load_experiment
     from reproductions.engine.plan.plan import make_plan
+    from reproductions.engine.show.former import attempt_row
+    from reproductions.engine.verdicts.attempts import current, read_attempts
 
     experiment = load_experiment(paper_id, PAPERS)
     plans = {name: make_plan(paper_id, name, papers_root=PAPERS) for name in experiment.scales}
-    return view_of(plans, {name: recorded(plan) for name, plan in plans.items()})
+    results = {name: recorded(plan) for name, plan in plans.items()}
+    read = read_attempts(paper_id, ATTEMPTS)
+    rows = tuple(
+        attempt_row(found, claims_of(experiment), results, RESULTS, gate_on(found.testbed)) for found in read
+    )
+    now = current(experiment.data, experiment.lines, read)
+    return replace(view_of(plans, results), attempts=rows, attempt=now)
 
 
 def view_of(plans: Mapping[str, Plan], results: Mapping[str, Results | None]) -> PaperView:
     """The view of a paper from its plans and what there is of results, by scale."""
+    from reproductions.engine.gate.contrasts import check_plan
     from reproductions.engine.verdicts.decide import decide, decide_values
 
     experiment = next(iter(plans.values())).experiment
     claims = claims_of(experiment)
+    for scale, plan in plans.items():
+        check_plan(plan, claims.at(scale))  # what a gate is built on is judged nowhere
     outcomes: dict[str, list[Outcome]] = {claim.id: [] for claim in claims.claims}
     for scale in sorted(plans, key=scale_order):
         if results[scale] is not None:
-            for found in decide(claims, scale, results[scale]):
-                outcomes[found.claim].append(_outcome(found, claims, plans[scale]))
+            plan = plans[scale]
+            gate, cap = gate_on(plan.scale.testbed), len(plan.scale.seeds)
+            for found in decide(claims, scale, results[scale], gate, cap=cap):
+                outcomes[found.claim].append(_outcome(found, claims, plan))
     files = {scale: _files(plans[scale]) if results[scale] is not None else () for scale in plans}
     about = digests(experiment.paper, [name for some in files.values() for name in some])
     values = decide_values(claims, "paper", results["paper"]) if results.get("paper") is not None else []
@@ -153,8 +181,8 @@ def view_of(plans: Mapping[str, Plan], results: Mapping[str, Results | None]) ->
                 by_id[found.value].metric,
                 found.paper,
                 found.tolerance,
-                _short(found.mean),
-                _pair(found.interval),
+                short(found.mean),
+                pair(found.interval),
                 found.seeds,
                 found.verdict,
             )
@@ -172,21 +200,35 @@ def _files(plan: Plan) -> tuple[str, ...]:
 
 
 def _outcome(found: Decision, claims: ClaimSet, plan: Plan) -> Outcome:
-    equal = found.equal_seconds
+    equal, matched = found.equal_seconds, found.matched
     return Outcome(
         scale=found.scale,
         verdict=found.verdict,
-        better_mean=_short(found.better_mean),
-        worse_mean=_short(found.worse_mean),
-        difference=_short(found.difference),
-        interval=_pair(found.interval),
-        p_holm=_short(found.p_holm),
+        better_mean=short(found.better_mean),
+        worse_mean=short(found.worse_mean),
+        difference=short(found.difference),
+        interval=pair(found.interval),
         seeds=found.seeds,
         equal_seconds=None
         if equal is None
-        else EqualSeconds(_rounded(equal["difference"]), _pair(equal["interval"]), equal["seconds"]),
+        else EqualSeconds(rounded(equal["difference"]), pair(equal["interval"]), equal["seconds"]),
         explanation=claims.explanation(found.claim, found.scale),
         testbed=plan.scale.testbed,
+        look=found.look,
+        next_look=found.next_look,
+        p=short(found.p),
+        p_equal=short(found.p_equal),
+        effect=short(found.effect),
+        effect_from=found.effect_from,
+        groups=found.groups,
+        matched=None
+        if matched is None
+        else Matched(
+            matched["verdict"],
+            rounded(matched["difference"]),
+            pair(matched["interval"]),
+            matched["seeds"],
+        ),
     )
 
 
@@ -264,7 +306,8 @@ def _arm(
     metrics: Sequence[Metric],
     headline: Sequence[str],
 ) -> ArmRow:
-    from reproductions.engine.verdicts.statistics import mean_over_seeds
+    from reproductions.engine.verdicts.statistics import over_seeds
+    from reproductions.engine.verdicts.words import DESCRIBED
 
     runs = list(results.runs(arm.name).values())
     figures = []
@@ -272,14 +315,14 @@ def _arm(
         values = [run.metrics[metric.name] for run in runs if metric.name in run.metrics]
         if not values:
             continue
-        summary = mean_over_seeds(values)
+        summary = over_seeds(values)
         figures.append(
             Figure(
                 metric.name,
-                _rounded(summary.difference),
-                _pair(summary.interval),
+                rounded(summary.difference),
+                pair(summary.interval(DESCRIBED)),
                 claims.paper_number(arm.name, metric.name),
-                tuple(map(_rounded, values)) if metric.name in headline else (),
+                tuple(map(rounded, values)) if metric.name in headline else (),
             )
         )
     return ArmRow(
@@ -303,13 +346,13 @@ def _budget(runs: Sequence[RunResults]) -> Budget | None:
 
     completions = mean("rollouts", "completions")
     return Budget(
-        _rounded(mean("tokens", "student")),
-        _rounded(mean("tokens", "teacher")),
-        _rounded(mean("tokens", "generated")),
-        _rounded(mean("seconds", "train")),
-        _rounded(mean("seconds", "evaluate")),
-        _rounded(mean("rollouts", "truncated") / completions) if completions else None,
-        _rounded(mean("rollouts", "empty") / completions) if completions else None,
+        rounded(mean("tokens", "student")),
+        rounded(mean("tokens", "teacher")),
+        rounded(mean("tokens", "generated")),
+        rounded(mean("seconds", "train")),
+        rounded(mean("seconds", "evaluate")),
+        rounded(mean("rollouts", "truncated") / completions) if completions else None,
+        rounded(mean("rollouts", "empty") / completions) if completions else None,
     )
 
 
@@ -325,8 +368,8 @@ def _curves(runs: Sequence[RunResults], metrics: Iterable[str]) -> Iterable[Curv
         points = tuple(
             (
                 float(column[0]["step"]),
-                _rounded(_mean(point["train_seconds"] for point in column)),
-                _rounded(_mean(point["metrics"][metric] for point in column)),
+                rounded(_mean(point["train_seconds"] for point in column)),
+                rounded(_mean(point["metrics"][metric] for point in column)),
             )
             for column in columns
         )
@@ -378,15 +421,3 @@ def _digest(paths: Iterable[Path], *said: str) -> str:
 def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return sum(found) / len(found)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else _rounded(value)
-
-
-def _pair(bounds: Interval | None) -> Interval | None:
-    return None if bounds is None else (_rounded(bounds[0]), _rounded(bounds[1]))

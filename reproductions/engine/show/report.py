@@ -15,7 +15,15 @@ from reproductions.engine.show.view import ArmRow, Budget, ClaimRow, Outcome, Pa
 if TYPE_CHECKING:
     from reproductions.engine.plan.plan import Plan
 
-STYLES = {"reproduced": "green", "not reproduced": "red", "inconclusive": "yellow", "not run": "dim"}
+STYLES = {
+    "reproduced": "green",
+    "weaker": "green",
+    "no difference": "bold",
+    "reversed": "red",
+    "open": "yellow",
+    "needs": "dim",
+    "not run": "dim",
+}
 AGREEMENT = {
     True: ("as recorded", "green"),
     False: ("differs from the recorded verdict", "red"),
@@ -130,9 +138,9 @@ def _thousands(count: float) -> str:
 
 
 def _claim(claim: ClaimRow, recorded: Outcome | None, agrees: bool | None) -> RenderableType:
-    """A claim: what the paper has, what was recorded, what this run gave, and whether the two agree."""
+    """A claim: what the paper has, what was recorded, what this run gave at PERCENT, and whether the two agree."""
     ours = claim.outcomes[0]
-    head = Text.assemble((f"{ours.verdict:<15}", STYLES[ours.verdict]), (f" {claim.id}", "bold"))
+    head = Text.assemble((f"{ours.told:<15}", STYLES[ours.kind]), (f" {claim.id}", "bold"))
     rows = Table.grid(padding=(0, 1, 0, 0))
     rows.add_column(width=9, no_wrap=True)
     rows.add_column(overflow="fold")
@@ -143,6 +151,13 @@ def _claim(claim: ClaimRow, recorded: Outcome | None, agrees: bool | None) -> Re
     if recorded is not None:
         rows.add_row("recorded", _evidence(recorded), style="dim")
     rows.add_row("this run", _evidence(ours), style="dim")
+    if ours.matched is not None:
+        matched = f"{signed(ours.matched.difference)} ({bounds(ours.matched.interval)})"
+        rows.add_row(
+            "matched", f"each arm at its own best temperature: {ours.matched.verdict}, {matched}", style="dim"
+        )
+    if ours.effect is not None:
+        rows.add_row("matters", f"from {number(ours.effect)} ({ours.effect_from})", style="dim")
     told, style = AGREEMENT[agrees]
     if told:
         rows.add_row("", told, style=style)
@@ -158,4 +173,4 @@ def _evidence(outcome: Outcome) -> str:
         means = f": {number(outcome.better_mean)}, {number(outcome.worse_mean)}"
     interval = bounds(outcome.interval)
     seeds = f"{outcome.seeds} seed{'s'[: outcome.seeds != 1]}"
-    return f"{outcome.verdict}, {signed(outcome.difference)} ({interval}){means}; {seeds}"
+    return f"{outcome.told}, {signed(outcome.difference)} ({interval}){means}; {seeds}"

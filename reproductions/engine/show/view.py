@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not run")
+from reproductions.engine.verdicts.words import LEVEL, NEEDS, NOT_RUN, VERDICTS, kind_of
+
+PERCENT = f"{100 * LEVEL:.4g} %"  # of every interval of a claim
 SCALES = ("tiny", "small", "paper")
 # What plays the teacher, by the word that a testbed has for it.
 STANDS_IN = {
@@ -36,11 +38,24 @@ class EqualSeconds:
 
 
 @dataclass(frozen=True)
+class Matched:
+    """The same claim where each arm is sampled at its own best temperature."""
+
+    verdict: str
+    difference: float
+    interval: Interval | None
+    seeds: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One claim at one scale, judged from recorded figures; a positive difference speaks for the claim.
 
     `better_mean` and `worse_mean` are None where the claim is no ordering of two arms. `testbed` is empty where a scale
-    has one testbed only.
+    has one testbed only. `interval` is at PERCENT, over the `seeds` of the `look` that decided (0: none is complete);
+    `next_look` is None where none is left or needed. `effect` is the smallest difference that matters, and
+    `effect_from` how it came about. `p` is of a difference equal to the claim's bound, `p_equal` of one as large as the
+    smallest effect. `groups`: how many draws of the teacher the seeds share, 0 where each stands for itself.
     """
 
     scale: str
@@ -49,11 +64,35 @@ class Outcome:
     worse_mean: float | None
     difference: float | None
     interval: Interval | None
-    p_holm: float | None
     seeds: int
     equal_seconds: EqualSeconds | None
     explanation: str
     testbed: str = ""
+    look: int = 0
+    next_look: int | None = None
+    p: float | None = None
+    p_equal: float | None = None
+    effect: float | None = None
+    effect_from: str = ""
+    groups: int = 0
+    matched: Matched | None = None
+
+    @property
+    def kind(self) -> str:
+        """The verdict's own word: "needs" of "needs a gate"."""
+        return kind_of(self.verdict)
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether the figures were judged, be it with `open`."""
+        return self.kind not in (NEEDS, NOT_RUN)
+
+    @property
+    def told(self) -> str:
+        """The verdict, and of an open one what is to come: "open, next look at 10 seeds" or "open at the cap"."""
+        if self.kind != "open":
+            return self.verdict
+        return f"open, next look at {self.next_look} seeds" if self.next_look else "open at the cap"
 
 
 @dataclass(frozen=True)
@@ -180,8 +219,49 @@ class ScaleRow:
 
 
 @dataclass(frozen=True)
+class FormerRow:
+    """A claim as an earlier attempt judged it, and beside it what today's interval says of the same figures.
+
+    `now` and `now_verdict` are None and '' where the raw figures stand in the history only; `now_verdict` is '' too
+    where no smallest effect is known. `agrees`: whether the raw figures give the difference.
+    """
+
+    claim: str
+    verdict: str
+    difference: float
+    interval: Interval | None
+    now: Interval | None
+    now_verdict: str
+    agrees: bool
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """An earlier configuration under which the paper was judged; `engine` 1 is the first edition's bootstrap.
+
+    `verdicts` are in the words of that engine. `raw`: where in the history the raw figures are, '' where they stand in
+    the results.
+    """
+
+    number: int
+    date: str
+    engine: int
+    scale: str
+    testbed: str
+    changed: str
+    commit: str
+    raw: str
+    verdicts: tuple[tuple[str, int], ...]
+    claims: tuple[FormerRow, ...]
+
+
+@dataclass(frozen=True)
 class PaperView:
-    """All that is shown of a reproduction. `places` are its files by name; the digests say what it was made of."""
+    """All that is shown of a reproduction. `places` are its files by name; the digests say what it was made of.
+
+    `attempts` are the configurations under which it was judged before; `attempt` says which one today's is and what
+    changed, (0, "") where its file does not say.
+    """
 
     paper: str
     scales: tuple[ScaleRow, ...]
@@ -190,11 +270,14 @@ class PaperView:
     places: tuple[tuple[str, str], ...]
     claims_digest: str
     results_digest: str
+    attempts: tuple[AttemptRow, ...] = ()
+    attempt: tuple[int, str] = (0, "")
 
     @property
     def judged(self) -> bool:
-        """Whether any claim has a verdict."""
-        return any(claim.outcomes for claim in self.claims)
+        """Whether any claim has a verdict, be it that of an earlier attempt."""
+        now = any(outcome.has_verdict for claim in self.claims for outcome in claim.outcomes)
+        return now or bool(self.attempts)
 
     @property
     def recorded(self) -> tuple[ScaleRow, ...]:
@@ -215,12 +298,12 @@ class PaperView:
 
 
 def tally(claims: Iterable[ClaimRow]) -> Tally:
-    """{'tiny': {'reproduced': 7, 'not reproduced': 1}}: smallest scale first, only what occurs."""
+    """{'tiny': {'reproduced': 7, 'reversed': 1}}: smallest scale first, only what occurs."""
     found: Tally = {}
     for claim in claims:
         for outcome in claim.outcomes:
             at = found.setdefault(outcome.scale, {})
-            at[outcome.verdict] = at.get(outcome.verdict, 0) + 1
+            at[outcome.kind] = at.get(outcome.kind, 0) + 1
     return {scale: ordered(found[scale]) for scale in sorted(found, key=scale_order)}
 
 
@@ -245,8 +328,19 @@ def from_dict(plain: Mapping[str, Any]) -> PaperView:
                 ValueRow(**{**value, "interval": _pair(value["interval"])}) for value in plain["values"]
             ),
             "places": tuple((name, path) for name, path in plain["places"]),
+            "attempts": tuple(map(_attempt, plain["attempts"])),
+            "attempt": (plain["attempt"][0], plain["attempt"][1]),
         }
     )
+
+
+def _attempt(plain: Mapping[str, Any]) -> AttemptRow:
+    claims = [
+        FormerRow(**{**claim, "interval": _pair(claim["interval"]), "now": _pair(claim["now"])})
+        for claim in plain["claims"]
+    ]
+    verdicts = tuple((word, count) for word, count in plain["verdicts"])
+    return AttemptRow(**{**plain, "verdicts": verdicts, "claims": tuple(claims)})
 
 
 def _claim(plain: Mapping[str, Any]) -> ClaimRow:
@@ -254,10 +348,13 @@ def _claim(plain: Mapping[str, Any]) -> ClaimRow:
 
 
 def _outcome(plain: Mapping[str, Any]) -> Outcome:
-    equal = plain["equal_seconds"]
+    equal, matched = plain["equal_seconds"], plain["matched"]
     if equal is not None:
         equal = EqualSeconds(**{**equal, "interval": _pair(equal["interval"])})
-    return Outcome(**{**plain, "interval": _pair(plain["interval"]), "equal_seconds": equal})
+    if matched is not None:
+        matched = Matched(**{**matched, "interval": _pair(matched["interval"])})
+    shown = {"interval": _pair(plain["interval"]), "equal_seconds": equal, "matched": matched}
+    return Outcome(**{**plain, **shown})
 
 
 def _scale(plain: Mapping[str, Any]) -> ScaleRow:

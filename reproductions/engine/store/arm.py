@@ -28,7 +28,9 @@ class RunResults:
     revision, packages, machine, fingerprints of the components. `shared`: the teachers and starts it used, by id.
     `made_for`: the paper and scale it was made for; `migrated`: the first-edition file it was taken from, if it was.
     `timed`: "<paper>/<scale>" -> {seconds, train_seconds of the curve}, where the first edition trained the very same
-    run again for another paper: seconds compare within one paper's session only.
+    run again for another paper: seconds compare within one paper's session only. `student`: the SHA-256 of the trained
+    weights; `made`: what was measured when, [{metrics: {name: how, as a digest}, environment, date, student}], where a
+    later entry added metrics to the same student (`again`: which was trained anew for it).
     """
 
     seed: int
@@ -47,6 +49,13 @@ class RunResults:
     made_for: Mapping[str, str] | None = None
     migrated: Mapping[str, str] | None = None
     timed: Mapping[str, Mapping[str, Any]] | None = None
+    student: str | None = None
+    made: Sequence[Mapping[str, Any]] | None = None
+
+    @property
+    def how(self) -> dict[str, str]:
+        """How each metric was measured, where the run says so."""
+        return {name: how for part in self.made or () for name, how in part["metrics"].items() if how}
 
     @property
     def fingerprints(self) -> Mapping[str, str]:
@@ -110,12 +119,13 @@ def run_digest(
     tokens: Mapping[str, int],
     rollouts: Mapping[str, int],
     timed: Mapping[str, Any] | None = None,
+    student: str | None = None,
 ) -> str:
     """The SHA-256, in hex, over everything that a run measured; made when the run ends, recomputed whenever it is read.
 
     Hashed: the canonical JSON (sorted keys, no spaces) of {curve, metrics, rollouts, seconds, seed, tokens} and of
-    `timed` where there is one; then for each column, by name: its name in UTF-8, a zero byte, its numbers as
-    little-endian float64 (no negative zero).
+    `timed` and `student` where there is one; then for each column, by name: its name in UTF-8, a zero byte, its
+    numbers as little-endian float64 (no negative zero).
     """
     rest = {
         "curve": [dict(point) for point in curve],
@@ -127,6 +137,8 @@ def run_digest(
     }
     if timed:
         rest["timed"] = timed
+    if student:
+        rest["student"] = student
     hashed = hashlib.sha256(canonical_json(rest).encode())
     for name in sorted(columns):
         hashed.update(name.encode() + b"\0" + (np.asarray(columns[name], dtype="<f8") + 0.0).tobytes())
@@ -136,7 +148,15 @@ def run_digest(
 def digest_of(run: RunResults) -> str:
     """The digest that a run's figures give now."""
     return run_digest(
-        run.seed, run.metrics, run.columns, run.curve, run.seconds, run.tokens, run.rollouts, run.timed
+        run.seed,
+        run.metrics,
+        run.columns,
+        run.curve,
+        run.seconds,
+        run.tokens,
+        run.rollouts,
+        run.timed,
+        run.student,
     )
 
 
@@ -163,17 +183,35 @@ def same_figures(one: RunResults, other: RunResults) -> bool:
 
 
 def same_training(one: RunResults, other: RunResults) -> bool:
-    """Whether two runs were the same training, as far as both measured it: tokens, rollouts, shared figures, curves."""
-    if (one.tokens, one.rollouts, len(one.curve)) != (other.tokens, other.rollouts, len(other.curve)):
+    """Whether two runs were the same training, as far as both measured it: student, tokens, shared figures, curves.
+
+    Runs that both say what their students' weights were need no figure in common, the others do. A curve that only one
+    of them has is no difference.
+    """
+    if (one.tokens, one.rollouts) != (other.tokens, other.rollouts):
         return False
-    for mine, theirs in zip(one.curve, other.curve, strict=True):
+    told = one.student is not None and other.student is not None
+    if told and one.student != other.student:
+        return False
+    if one.curve and other.curve and not _same_curve(one.curve, other.curve):
+        return False
+    columns = set(one.columns) & set(other.columns)
+    if not columns and not told:
+        return False
+    return all(np.array_equal(one.columns[name], other.columns[name]) for name in columns)
+
+
+def _same_curve(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what two curves have in common is the same."""
+    if len(one) != len(other):
+        return False
+    for mine, theirs in zip(one, other, strict=True):
         common = set(mine["metrics"]) & set(theirs["metrics"])
         if mine["step"] != theirs["step"] or any(
             mine["metrics"][name] != theirs["metrics"][name] for name in common
         ):
             return False
-    columns = set(one.columns) & set(other.columns)
-    return bool(columns) and all(np.array_equal(one.columns[name], other.columns[name]) for name in columns)
+    return True
 
 
 def same_measure(one: Metric, other: Metric) -> bool:

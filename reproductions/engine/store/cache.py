@@ -1,4 +1,4 @@
-"""Finished runs of this machine, $KD_CACHE/runs/<key>/seed<k>-<environment>.json: nothing is computed twice.
+"""Finished runs of this machine, $KD_CACHE/runs/<key>/seed<k>-<where>.json: nothing is computed twice.
 
 A file holds one run with everything it measured, what it was made with, and a digest over all of it. A run counts for
 another session only where all that can change its figures (DECISIVE) is the same; else it is made again, and both are
@@ -43,13 +43,77 @@ def keep_run(
     metrics: Mapping[str, Metric],
     started: str,
     finished: str,
+    how: Mapping[str, str] | None = None,
+    testbed: str = "",
 ) -> Path:
     """Keeps a finished run, whole or not at all; returns its file. `root`: the cache's root.
 
-    `record`: {seed, metrics, examples, curve, seconds, tokens, rollouts, shared}. Raises KDError where its metrics are
-    not those of its examples.
+    `record`: {seed, metrics, examples, curve, seconds, tokens, rollouts, shared}, and `student` where it is known.
+    `how` each metric was measured, on which testbed: one key may be measured on several, which share its students.
+    Raises KDError where its metrics are not those of its examples.
     """
+    entry = _entry(record, made_with, finished, how or {})
+    return _keep(root, key, record, [entry], made_with, metrics, started, finished, testbed)
+
+
+def add_measures(
+    root: Path,
+    key: str,
+    record: Mapping[str, Any],
+    *,
+    made_with: Mapping[str, Any],
+    metrics: Mapping[str, Metric],
+    date: str,
+    how: Mapping[str, str],
+    testbed: str,
+    again: bool = False,
+) -> Path:
+    """Adds metrics of `record` to the run that is kept there, none of whose figures change.
+
+    `again`: the student was trained once more for it. Raises KDError where no run is kept, or it had other weights.
+    """
+    for kept in _kept(root, key, record["seed"]):
+        if differences(kept["made_with"], made_with) or kept.get("testbed", "") != testbed:
+            continue
+        before = _still(kept["record"], kept["metrics"], how)
+        if before.get("student") != record.get("student"):
+            raise KDError(f"run {key}, seed {record['seed']}: metrics of another student cannot be added")
+        new = {name: value for name, value in record["metrics"].items() if name not in before["metrics"]}
+        entry = _entry({**record, "metrics": new}, made_with, date, how)
+        joined = {
+            **before,
+            "metrics": {**before["metrics"], **new},
+            "examples": {**record["examples"], **before["examples"]},
+            "shared": {**record["shared"], **before["shared"]},
+        }
+        known = {name: _metric(item) for name, item in kept["metrics"].items()} | dict(metrics)
+        made = [*before["made"], {**entry, "again": True} if again else entry]
+        about = (kept["made_with"], known, kept["started"], kept["finished"], testbed)
+        return _keep(root, key, joined, made, *about)
+    raise KDError(f"run {key}, seed {record['seed']}: nothing is kept that metrics could be added to")
+
+
+def _entry(
+    record: Mapping[str, Any], made_with: Mapping[str, Any], date: str, how: Mapping[str, str]
+) -> dict[str, Any]:
+    measured = {name: how.get(name, "") for name in record["metrics"]}
+    entry = {"metrics": measured, "environment": dict(made_with), "date": date}
+    return entry | ({"student": record["student"]} if record.get("student") else {})
+
+
+def _keep(
+    root: Path,
+    key: str,
+    record: Mapping[str, Any],
+    made: list[dict[str, Any]],
+    made_with: Mapping[str, Any],
+    metrics: Mapping[str, Metric],
+    started: str,
+    finished: str,
+    testbed: str,
+) -> Path:
     measured = {name: record[name] for name in _MEASURED}
+    student = record.get("student")
     kept = {
         "schema": SCHEMA,
         "key": key,
@@ -57,28 +121,65 @@ def keep_run(
             **measured,
             "examples": record["examples"],
             "shared": record["shared"],
-            "digest": run_digest(columns=record["examples"], **measured),
+            "student": student,
+            "made": made,
+            "digest": run_digest(columns=record["examples"], student=student, **measured),
         },
+        "testbed": testbed,
         "made_with": dict(made_with),
         "metrics": {name: metric.as_dict() for name, metric in metrics.items() if name in record["metrics"]},
         "started": started,
         "finished": finished,
     }
-    path = _folder(root, key) / f"seed{record['seed']}-{digest(_decisive(made_with), 8)}.json"
+    place = digest([_decisive(made_with), testbed] if testbed else _decisive(made_with), 8)
+    path = _folder(root, key) / f"seed{record['seed']}-{place}.json"
     _results(kept, f"run {key}, seed {record['seed']}")
     write_atomic(path, json.dumps({**kept, "file_digest": _file_digest(kept)}, allow_nan=False) + "\n")
     return path
 
 
-def read_run(root: Path, key: str, seed: int, made_with: Mapping[str, Any]) -> RunResults | None:
+def read_run(
+    root: Path,
+    key: str,
+    seed: int,
+    made_with: Mapping[str, Any],
+    *,
+    how: Mapping[str, str] | None = None,
+    testbed: str = "",
+) -> RunResults | None:
     """A finished run that was made with this; a field of DECISIVE that is None or absent may be anything.
 
-    Files that are not whole are set aside as .broken, and the run is made again.
+    Files that are not whole are set aside as .broken, and the run is made again. `how`: metrics that were measured in
+    another way are left out.
     """
     for kept in _kept(root, key, seed):
-        if not differences(kept["made_with"], made_with):
+        if not differences(kept["made_with"], made_with) and kept.get("testbed", "") == testbed:
+            if how is not None:
+                record = _still(kept["record"], kept["metrics"], how)
+                used = {name: kept["metrics"][name] for name in record["metrics"]}
+                measured = {name: record[name] for name in _MEASURED}
+                figures = {"columns": record["examples"], "student": record.get("student")}
+                record["digest"] = run_digest(**figures, **measured)
+                kept = {**kept, "record": record, "metrics": used}
             return _results(kept, f"run {key}, seed {seed}")
     return None
+
+
+def _still(record: Mapping[str, Any], metrics: Mapping[str, Any], how: Mapping[str, str]) -> dict[str, Any]:
+    """A kept record without what was measured otherwise than `how` says."""
+    made = list(record.get("made") or ())
+    then = {name: way for part in made for name, way in part["metrics"].items()}
+    good = [
+        name for name in record["metrics"] if not then.get(name) or then[name] == how.get(name, then[name])
+    ]
+    columns = {column for name in good for column in metrics[name]["columns"]}
+    kept = [{**p, "metrics": {n: way for n, way in p["metrics"].items() if n in good}} for p in made]
+    return {
+        **record,
+        "metrics": {name: record["metrics"][name] for name in good},
+        "examples": {name: record["examples"][name] for name in record["examples"] if name in columns},
+        "made": [part for part in kept if part["metrics"]],
+    }
 
 
 def why_not(root: Path, key: str, seed: int, made_with: Mapping[str, Any]) -> str | None:
@@ -137,9 +238,7 @@ def _folder(root: Path, key: str) -> Path:
 def _results(kept: Mapping[str, Any], where: str) -> RunResults:
     """The run in a file. Raises KDError where its figures do not belong together."""
     record = kept["record"]
-    metrics = {
-        name: Metric(**{**item, "columns": tuple(item["columns"])}) for name, item in kept["metrics"].items()
-    }
+    metrics = {name: _metric(item) for name, item in kept["metrics"].items()}
     run = RunResults(
         **{name: record[name] for name in (*_MEASURED, "digest", "shared")},
         columns={name: np.asarray(column, dtype=np.float64) for name, column in record["examples"].items()},
@@ -147,9 +246,15 @@ def _results(kept: Mapping[str, Any], where: str) -> RunResults:
         made_with=kept["made_with"],
         started=kept["started"],
         finished=kept["finished"],
+        student=record.get("student"),
+        made=record.get("made"),
     )
     check_run(where, run, metrics)
     return run
+
+
+def _metric(item: Mapping[str, Any]) -> Metric:
+    return Metric(**{**item, "columns": tuple(item["columns"])})
 
 
 def _decisive(made_with: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,17 @@ _RUN_FIELDS = {
     "made_with": str,
     "digest": str,
 }
-_RUN_MORE = {"started": str, "finished": str, "made_for": dict, "migrated": dict, "timed": dict}
+_RUN_MORE = {
+    "started": str,
+    "finished": str,
+    "made_for": dict,
+    "migrated": dict,
+    "timed": dict,
+    "student": str,
+    "made": list,
+}
+_PLAIN = ("seed", "metrics", "curve", "seconds", "tokens", "rollouts", "digest")
+_MADE = {"metrics": dict, "environment": str, "date": str}
 
 
 def arm_path(folder: Path, key: str) -> Path:
@@ -157,10 +167,13 @@ def merge(path: Path, arm: ArmResults, made: ArmResults) -> tuple[ArmResults, li
 
 def _with_more_measures(run: RunResults, other: RunResults) -> RunResults:
     """A recorded run with the figures that only the other one measured; its own times and figures stay."""
-    curve = [
-        {**mine, "metrics": {**theirs["metrics"], **mine["metrics"]}}
-        for mine, theirs in zip(run.curve, other.curve, strict=True)
-    ]
+    curve: Sequence[Mapping[str, Any]] = run.curve
+    if run.curve and other.curve:
+        curve = [
+            {**mine, "metrics": {**theirs["metrics"], **mine["metrics"]}}
+            for mine, theirs in zip(run.curve, other.curve, strict=True)
+        ]
+    added = [name for name in other.metrics if name not in run.metrics]
     more = replace(
         run,
         metrics={
@@ -170,10 +183,21 @@ def _with_more_measures(run: RunResults, other: RunResults) -> RunResults:
         columns={**other.columns, **run.columns},
         definitions={**other.definitions, **run.definitions},
         curve=curve,
+        made=_added(run, other, added),
     )
     if set(more.columns) == set(run.columns) and set(more.metrics) == set(run.metrics):
         return run
     return replace(more, digest=digest_of(more))
+
+
+def _added(run: RunResults, other: RunResults, added: list[str]) -> list[dict[str, Any]] | None:
+    """Who measured what of a run: what it said, and the other's entries for the metrics that it brings."""
+    entries = [dict(part) for part in run.made or ()]
+    for part in other.made or ():
+        metrics = {name: how for name, how in part["metrics"].items() if name in added}
+        if metrics:
+            entries.append({**part, "metrics": metrics})
+    return entries or None
 
 
 def _run(
@@ -198,17 +222,28 @@ def _run(
             )
     if item["made_with"] not in data["made_with"]:
         raise KDError(f'{path}: seed {seed}: made_with "{item["made_with"]}" stands nowhere')
+    plain: dict[str, Any] = {name: item[name] for name in (*_PLAIN, *more)}
+    if "made" in more:
+        plain["made"] = _made(f"{path}: seed {seed}", item["made"], data)
     return RunResults(
-        **{
-            name: item[name]
-            for name in ("seed", "metrics", "curve", "seconds", "tokens", "rollouts", "digest")
-        },
+        **plain,
         columns=columns[seed],
         definitions={name: metrics[name] for name in item["metrics"] if name in metrics},
         made_with=data["made_with"][item["made_with"]],
         shared={name: data["shared"][name] for name in item["shared"]},
-        **{name: item[name] for name in more},
     )
+
+
+def _made(where: str, entries: list[Any], data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who measured what, with the environments that the file names."""
+    found = []
+    for entry in entries:
+        if not isinstance(entry, dict) or any(not isinstance(entry.get(n), k) for n, k in _MADE.items()):
+            raise KDError(f"{where}: an entry of made holds {', '.join(_MADE)}")
+        if entry["environment"] not in data["made_with"]:
+            raise KDError(f'{where}: made with "{entry["environment"]}", which stands nowhere')
+        found.append({**entry, "environment": data["made_with"][entry["environment"]]})
+    return found
 
 
 def _dumps(arm: ArmResults) -> str:
@@ -231,7 +266,12 @@ def _dumps(arm: ArmResults) -> str:
             "made_with": name,
             "digest": run.digest,
         }
-        runs.append(line | {name: getattr(run, name) for name in _RUN_MORE if getattr(run, name) is not None})
+        more = {name: getattr(run, name) for name in _RUN_MORE if getattr(run, name) is not None}
+        if "made" in more:
+            for part in more["made"]:
+                made_with.setdefault(digest(part["environment"], 8), part["environment"])
+            more["made"] = [{**part, "environment": digest(part["environment"], 8)} for part in more["made"]]
+        runs.append(line | more)
     head = {
         "schema": SCHEMA,
         "key": arm.key,

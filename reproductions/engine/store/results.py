@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from catalog.reader import nearest
 from reproductions.engine.errors import KDError
@@ -21,12 +22,14 @@ class IncompleteError(KDError):
 class Results:
     """Runs by arm and seed, arms by the experiment's names ("arm@point=value" at a point of its sweep).
 
-    Only declared seeds count: what another paper added to a shared arm changes no verdict here.
+    Only declared seeds count, and only runs with every metric that this paper wants of the arm. `seeds`: all that there
+    may be; `looks`: how many of the first of them each look takes; `missing`: runs that the first look lacks.
     """
 
     arms: Mapping[str, ArmResults]
     seeds: tuple[int, ...]
     missing: tuple[tuple[str, int], ...] = ()
+    looks: tuple[int, ...] = ()
 
     def runs(self, arm: str) -> dict[int, RunResults]:
         """The runs of an arm by seed, in the order the seeds are declared in; empty where it has none."""
@@ -58,39 +61,66 @@ class Results:
         return chosen
 
 
-def gather(arms: Mapping[str, ArmResults], declared: Iterable[str], seeds: Iterable[int]) -> Results:
-    """The results of the declared arms and seeds from whatever there is of them, recorded or made just now."""
+def gather(
+    arms: Mapping[str, ArmResults],
+    declared: Iterable[str],
+    seeds: Iterable[int],
+    *,
+    looks: Iterable[int] = (),
+    measures: Mapping[str, Iterable[str]] | None = None,
+    how: Mapping[str, str] | None = None,
+) -> Results:
+    """The results of the declared arms and seeds from whatever there is of them, recorded or made just now.
+
+    `looks`: how many seeds each look takes, all of them in one where it is not given; `measures`: the metrics that are
+    wanted of each arm; `how`: how they are measured now (a figure measured in another way is another figure).
+    """
     declared, seeds = list(declared), tuple(seeds)
+    looks = tuple(looks) or (len(seeds),)
+    present = {}
+    for arm in declared:
+        if arm in arms:
+            wanted = tuple((measures or {}).get(arm, ()))
+            runs = arms[arm].runs
+            runs = {seed: run for seed, run in runs.items() if measured(run, wanted, how or {})}
+            if set(runs) & set(seeds):
+                present[arm] = replace(arms[arm], runs=runs)
+    first = seeds[: looks[0]]
     missing = [
-        (arm, seed) for arm in declared for seed in seeds if arm not in arms or seed not in arms[arm].runs
+        (a, seed) for a in declared for seed in first if a not in present or seed not in present[a].runs
     ]
-    present = {arm: arms[arm] for arm in declared if arm in arms and set(arms[arm].runs) & set(seeds)}
-    return Results(present, seeds, tuple(missing))
+    return Results(present, seeds, tuple(missing), looks)
 
 
-def results_of(declared: Mapping[str, str], seeds: Iterable[int], folder: Path) -> Results:
+def measured(run: RunResults, wanted: Iterable[str], how: Mapping[str, str]) -> bool:
+    """Whether a run has these metrics, measured in this way as far as it says."""
+    then = run.how
+    return all(name in run.metrics and then.get(name) in (None, how.get(name), "") for name in wanted)
+
+
+def results_of(declared: Mapping[str, str], seeds: Iterable[int], folder: Path, **options: Any) -> Results:
     """What the folder of a testbed holds of these arms (name -> key): see `missing` and `recorded_results`.
 
-    Raises KDError where a file is broken or belongs to another key.
+    `options` are those of `gather`. Raises KDError where a file is broken or belongs to another key.
     """
     found = {}
     for arm, key in declared.items():
         path = arm_path(folder, key)
         if path.exists():
             found[arm] = read_arm(path)
-    return gather(found, declared, seeds)
+    return gather(found, declared, seeds, **options)
 
 
 def recorded_results(
-    paper: str, scale: str, declared: Mapping[str, str], seeds: Iterable[int], folder: Path
+    paper: str, scale: str, declared: Mapping[str, str], seeds: Iterable[int], folder: Path, **options: Any
 ) -> Results | None:
-    """The recorded results of a paper at a scale, whole; None where it was never recorded.
+    """The recorded results of a paper at a scale, its first look whole; None where it was never recorded.
 
     Raises IncompleteError with every arm and seed that is missing where a run was made for this paper and scale (its
     file says so under `claims`): a verdict from a part of the runs is none. Arms that other papers brought are no such
     sign.
     """
-    results, name = results_of(declared, seeds, folder), f"{paper}/{scale}"
+    results, name = results_of(declared, seeds, folder, **options), f"{paper}/{scale}"
     if results.missing and not any(name in arm.claims for arm in results.arms.values()):
         return None
     if results.missing:

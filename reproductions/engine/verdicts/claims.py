@@ -71,7 +71,11 @@ class PaperNumbers:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of a paper, as a contrast on one metric that is decided at some scales."""
+    """A statement of a paper, as a contrast on one metric that is decided at some scales.
+
+    `smallest_effect`: what size matters, in the metric's unit, None where the rule for all says it (effects.py).
+    `needs`: properties that a testbed must have shown, beside headroom, before it may judge this.
+    """
 
     id: str
     statement: str
@@ -80,17 +84,25 @@ class Claim:
     contrast: Contrast
     scales: tuple[str, ...]
     paper: PaperNumbers | None
+    smallest_effect: float | None = None
+    needs: tuple[str, ...] = ()
 
     @property
     def asserts(self) -> dict[str, Any]:
         """What is claimed, without prose and provenance: plain data that the digest is made of."""
-        return {
+        found = {
             "metric": self.metric,
             "weights": {name: float(weight) for name, weight in self.contrast.weights.items()},
             "relation": self.contrast.relation,
             "bound": float(self.contrast.bound),
             "against": float(self.contrast.against),
         }
+        # Only where they are declared: a claim without them asserts what it did before there were any.
+        if self.smallest_effect is not None:
+            found["smallest_effect"] = float(self.smallest_effect)
+        if self.needs:
+            found["needs"] = sorted(self.needs)
+        return found
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,14 @@
-"""Verdicts, computed from recorded figures and claims; nothing here can be typed in."""
+"""Verdicts, computed from recorded figures, claims and the gate of the testbed; nothing here can be typed in.
+
+A claim is looked at when 5, 10, 20 and 40 seeds of all its arms are there, in the declared order of seeds, and decided
+at the first look whose interval has a word for it. Seeds that came later, for other claims, change nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -12,21 +17,33 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import Metric
 from reproductions.engine.store.arm import RunResults, features
 from reproductions.engine.store.results import Results
-from reproductions.engine.verdicts import statistics
+from reproductions.engine.verdicts import statistics, words
 from reproductions.engine.verdicts.claims import Claim, ClaimSet, Value
+from reproductions.engine.verdicts.effects import smallest_effect
+from reproductions.engine.verdicts.gates import Gate, lacks
+from reproductions.engine.verdicts.statistics import Estimate
+from reproductions.engine.verdicts.words import VERDICTS
+
+__all__ = ["PAPER_SCALE", "VERDICTS", "Decision", "ValueDecision", "decide", "decide_values"]
 
 PAPER_SCALE = "paper"
-VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not run")
+MATCHED = "matched_"  # before a metric's name: each arm sampled at its own best temperature
+
+Figures = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Decision:
     """A claim at a scale. The difference is the contrast's, turned so that + is what the paper claims.
 
-    `interval` is 95 %; `means`: each arm's own figure. `p` and `p_holm` are None for a claim of "within", which the
-    interval alone decides. `equal_seconds`: {difference, interval, seconds, seeds}: two arms compared when the slower
-    one is stopped at the seconds the faster one needed, from the learning curves, interval over seeds only; None where
-    no run allows it.
+    `interval` is at words.LEVEL and the one that decided, over the `seeds` of `look` (0: no look is complete yet);
+    `next_look` is None where there is none left or none is needed. `p`: two-sided, of a difference equal to the claim's
+    bound; for a claim of "within" that the difference is not within it. `p_equal`: that it is as large as the smallest
+    effect. `effect`: what size matters, in the metric's unit, and how it came about. `groups`: how many draws of the
+    teacher the seeds share, 0 where each seed stands for itself. `means`: each arm's own figure.
+    `matched`: {verdict, difference, interval} of the same claim where each arm is sampled at its own best temperature.
+    `equal_seconds`: {difference, interval, seconds, seeds}: two arms compared when the slower one is stopped at the
+    seconds the faster one needed, from the learning curves, interval over seeds only; None where no run allows it.
     """
 
     claim: str
@@ -34,10 +51,18 @@ class Decision:
     verdict: str
     difference: float | None = None
     interval: tuple[float, float] | None = None
+    standard_error: float | None = None
+    degrees: float | None = None
     p: float | None = None
-    p_holm: float | None = None
+    p_equal: float | None = None
     seeds: int = 0
+    look: int = 0
+    next_look: int | None = None
+    effect: float | None = None
+    effect_from: str = ""
+    groups: int = 0
     means: Mapping[str, float] = field(default_factory=dict)
+    matched: Mapping[str, Any] | None = None
     equal_seconds: Mapping[str, Any] | None = None
 
     @property
@@ -72,21 +97,16 @@ class ValueDecision:
         return asdict(self)
 
 
-def decide(claims: ClaimSet, scale: str, results: Results | None) -> list[Decision]:
-    """Every claim at this scale (`not run` without results); p values are Holm-corrected over those claims.
+def decide(
+    claims: ClaimSet, scale: str, results: Results | None, gate: Gate | None = None, *, cap: int | None = None
+) -> list[Decision]:
+    """Every claim at this scale, `not run` without results.
 
-    Raises KDError where the runs of a claim cannot be compared.
+    `gate`: the record of the testbed's gate, None where there is none: claims then need one, but at scale `paper`.
+    `cap`: how many seeds the scale declares, if more than `results` was asked for. Raises KDError where the runs of a
+    claim cannot be compared.
     """
-    compared = [(claim, _compare(claim, results)) for claim in claims.at(scale)]
-    tested = [found for _, found in compared if found is not None and found.comparison.p is not None]
-    corrected = statistics.holm([found.comparison.p for found in tested if found.comparison.p is not None])
-    p_holm = {id(found): p for found, p in zip(tested, corrected, strict=True)}
-    return [
-        Decision(claim.id, scale, "not run")
-        if found is None
-        else _decision(claim, scale, found, p_holm.get(id(found)))
-        for claim, found in compared
-    ]
+    return [_decide(claim, scale, results, gate, cap) for claim in claims.at(scale)]
 
 
 def decide_values(claims: ClaimSet, scale: str, results: Results | None) -> list[ValueDecision]:
@@ -97,73 +117,151 @@ def decide_values(claims: ClaimSet, scale: str, results: Results | None) -> list
 
 
 @dataclass(frozen=True)
-class _Compared:
-    comparison: statistics.Comparison
-    means: dict[str, float]
+class _Looked:
+    """What a look at the first `seeds` seeds gave."""
+
+    verdict: str
+    estimate: Estimate
     seeds: int
-    equal_seconds: dict[str, Any] | None
+    look: int
+    next_look: int | None
 
 
-def _decision(claim: Claim, scale: str, found: _Compared, p_holm: float | None) -> Decision:
-    comparison, contrast = found.comparison, claim.contrast
-    if contrast.relation == "within":
-        verdict = statistics.verdict_within(comparison, contrast.bound)
-    else:
-        verdict = statistics.verdict(comparison, p_holm, contrast.bound)
+def _decide(
+    claim: Claim, scale: str, results: Results | None, gate: Gate | None, cap: int | None
+) -> Decision:
+    contrast, what = claim.contrast, f"claim {claim.id}"
+    runs = _runs(claim, results, what)
+    if results is None or runs is None:
+        return Decision(claim.id, scale, words.NOT_RUN)
+    metric = results.metric(claim.metric, runs, what)
+    _check_measured(runs, claim.metric, what)
+    within = contrast.relation == "within"
+    effect = None if within else smallest_effect(claim, scale, gate.figures if gate is not None else {})
+    instead = lacks(gate, scale, claim.needs)
+    if not instead and not within and effect is None:
+        instead = words.NEEDS_AN_EFFECT
+    looks, draws = words.looks(cap or len(results.seeds)), _draws(results, runs)
+    bound, size = contrast.bound, effect.size if effect else None
+
+    def word(found: Estimate) -> str:
+        return statistics.decide_at(found, bound=bound, smallest=size, within=within)
+
+    def looked(metric: Metric) -> _Looked:
+        return _look(_estimates(claim, runs, metric, draws, what), word, looks, len(draws), instead)
+
+    found = looked(metric)
+    matched, estimate = MATCHED + claim.metric, found.estimate
+    has_matched = all(matched in run.metrics for chosen in runs.values() for run in chosen)
+    chosen = {arm: of_arm[: found.seeds] for arm, of_arm in runs.items()}
+    groups = len(set(draws[: found.seeds]))
     return Decision(
         claim=claim.id,
         scale=scale,
-        verdict=verdict,
-        difference=comparison.difference,
-        interval=comparison.interval,
-        p=comparison.p,
-        p_holm=p_holm,
+        verdict=found.verdict,
+        difference=estimate.difference,
+        interval=estimate.interval(),
+        standard_error=estimate.standard_error,
+        degrees=estimate.degrees,
+        p=estimate.p_outside(bound) if within else estimate.p(bound),
+        p_equal=estimate.p_outside(size, bound) if size else None,
         seeds=found.seeds,
-        means=found.means,
-        equal_seconds=found.equal_seconds,
+        look=found.look,
+        next_look=found.next_look,
+        effect=size,
+        effect_from=effect.how if effect else "",
+        groups=groups if 1 < groups < found.seeds else 0,
+        means={arm: _mean(of_arm, claim.metric) for arm, of_arm in chosen.items()},
+        matched=_plain(looked(results.metric(matched, runs, what))) if has_matched else None,
+        equal_seconds=None
+        if within or contrast.pair is None
+        else _equal_seconds(claim.metric, metric, *chosen.values()),
     )
 
 
-def _compare(claim: Claim, results: Results | None) -> _Compared | None:
-    """The contrast over the seeds that its arms share; None where an arm has no run or they share no seed."""
-    contrast, what = claim.contrast, f"claim {claim.id}"
-    arms = list(contrast.weights)
-    runs = {} if results is None else {arm: results.runs(arm) for arm in arms}
-    if results is None or not all(runs.values()):
+def _runs(claim: Claim, results: Results | None, what: str) -> dict[str, list[RunResults]] | None:
+    """Each arm's runs with the first seeds that all of the claim's arms have; None where there are none."""
+    arms = list(claim.contrast.weights)
+    found = {} if results is None else {arm: results.runs(arm) for arm in arms}
+    if results is None or not all(found.values()):
         return None
-    metric = results.metric(claim.metric, arms, what)
     revisions = {results.arms[arm].data_revision for arm in arms}
     if len(revisions) > 1:
         raise KDError(f"{what}: its arms were measured on different data: {', '.join(sorted(revisions))}")
-    seeds = _shared_seeds(runs, what)
-    if not seeds:
-        return None
-    chosen = {arm: [runs[arm][seed] for seed in seeds] for arm in arms}
-    _check_measured(chosen, claim.metric, what)
-    within = contrast.relation == "within"
-    found = statistics.contrast_bootstrap(
-        metric.kind,
-        _aligned([features(chosen[arm], metric, what) for arm in arms], metric, what),
-        list(contrast.weights.values()),
-        higher_is_better=metric.higher_is_better,
-        against=contrast.against,
-        margin=0.0 if within else contrast.bound,
-    )
-    return _Compared(
-        statistics.Comparison(found.difference, found.interval, None) if within else found,
-        {arm: float(np.mean([run.metrics[claim.metric] for run in chosen[arm]])) for arm in arms},
-        len(seeds),
-        None if within or contrast.pair is None else _equal_seconds(claim.metric, metric, *chosen.values()),
-    )
+    seeds = list(takewhile(lambda seed: all(seed in runs for runs in found.values()), results.seeds))
+    return {arm: [runs[seed] for seed in seeds] for arm, runs in found.items()} if seeds else None
 
 
-def _shared_seeds(runs: Mapping[str, Mapping[int, RunResults]], what: str) -> list[int]:
-    """The seeds of two arms that both have; more arms than two must all have the same, or the sum means nothing."""
-    first, *others = runs.values()
-    if len(runs) > 2 and any(set(other) != set(first) for other in others):
-        each = "; ".join(f"{arm}: {', '.join(map(str, sorted(seeds)))}" for arm, seeds in runs.items())
-        raise KDError(f"{what}: its arms must have the same seeds; they have {each}")
-    return [seed for seed in first if all(seed in other for other in others)]
+def _estimates(
+    claim: Claim,
+    runs: Mapping[str, Sequence[RunResults]],
+    metric: Metric,
+    draws: Sequence[Hashable],
+    what: str,
+) -> Callable[[int], Estimate]:
+    """The estimate over the first so many seeds."""
+    arrays = [features(chosen, metric, what) for chosen in runs.values()]
+    if len({array.shape for array in arrays}) != 1:
+        raise KDError(f'{what}: its runs were not measured on the same examples ("{metric.title}")')
+
+    def over(seeds: int) -> Estimate:
+        return statistics.estimate(
+            metric.kind,
+            [array[:seeds] for array in arrays],
+            list(claim.contrast.weights.values()),
+            higher_is_better=metric.higher_is_better,
+            against=claim.contrast.against,
+            groups=draws[:seeds],
+        )
+
+    return over
+
+
+def _look(
+    estimate: Callable[[int], Estimate],
+    word: Callable[[Estimate], str],
+    looks: Sequence[int],
+    there: int,
+    instead: str,
+) -> _Looked:
+    """The first look that decides, else the last that is complete; before the first one whatever seeds are there.
+
+    Where there is a reason why nothing may be decided, `instead`, the figures are those of all complete looks.
+    """
+    complete = [look for look in looks if look <= there]
+    for look in complete[-1:] if instead else complete:
+        found = estimate(look)
+        verdict = instead or word(found)
+        if verdict != words.OPEN or look == complete[-1]:
+            ahead = [other for other in looks if other > look]
+            return _Looked(verdict, found, look, look, ahead[0] if verdict == words.OPEN and ahead else None)
+    return _Looked(instead or words.OPEN, estimate(there), there, 0, None if instead else looks[0])
+
+
+def _draws(results: Results, runs: Mapping[str, Sequence[RunResults]]) -> list[Hashable]:
+    """For each seed, which draw of each teacher it learns from: of a teacher with n draws, seed s has draw s % n."""
+    counts = sorted({count for arm in runs for count in _drawn(results.arms[arm].spec)})
+    return [tuple(run.seed % count for count in counts) or run.seed for run in next(iter(runs.values()))]
+
+
+def _drawn(spec: Mapping[str, Any]) -> list[int]:
+    """The numbers of draws of an arm's teachers, those of more than one."""
+    teachers = spec.get("testbed", {}).get("teachers", {}) if isinstance(spec.get("testbed"), dict) else {}
+    found = [teacher.get("draws", 1) for teacher in teachers.values() if isinstance(teacher, dict)]
+    return [int(count) for count in found if count > 1]
+
+
+def _plain(found: _Looked) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict,
+        "difference": found.estimate.difference,
+        "interval": found.estimate.interval(),
+        "seeds": found.seeds,
+    }
+
+
+def _mean(runs: Sequence[RunResults], metric: str) -> float:
+    return float(np.mean([run.metrics[metric] for run in runs]))
 
 
 def _check_measured(chosen: Mapping[str, Sequence[RunResults]], metric: str, what: str) -> None:
@@ -171,12 +269,6 @@ def _check_measured(chosen: Mapping[str, Sequence[RunResults]], metric: str, wha
         for run in runs:
             if metric not in run.metrics:
                 raise KDError(f'{what}: metric "{metric}" was not measured for arm {arm}, seed {run.seed}')
-
-
-def _aligned(arrays: list[np.ndarray[Any, Any]], metric: Metric, what: str) -> list[np.ndarray[Any, Any]]:
-    if len({array.shape for array in arrays}) != 1:
-        raise KDError(f'{what}: its runs were not measured on the same examples ("{metric.title}")')
-    return arrays
 
 
 def _equal_seconds(
@@ -199,10 +291,10 @@ def _equal_seconds(
             budgets.append(budget)
     if not differences:
         return None
-    comparison = statistics.mean_over_seeds(differences)
+    found = statistics.over_seeds(differences)
     return {
-        "difference": comparison.difference,
-        "interval": comparison.interval,
+        "difference": found.difference,
+        "interval": found.interval(),
         "seconds": round(float(np.mean(budgets)), 3),
         "seeds": len(differences),
     }
@@ -219,18 +311,19 @@ def _value_at(curve: Sequence[Mapping[str, Any]], seconds: float, metric: str) -
 def _decide_value(value: Value, results: Results | None) -> ValueDecision:
     runs = results.runs(value.arm) if results is not None else {}
     if results is None or not runs:
-        return ValueDecision(value.id, value.value, value.tolerance, None, None, 0, "not run")
+        return ValueDecision(value.id, value.value, value.tolerance, None, None, 0, words.NOT_RUN)
     what = f"value {value.id}"
     results.metric(value.metric, [value.arm], what)
     _check_measured({value.arm: list(runs.values())}, value.metric, what)
-    summary = statistics.mean_over_seeds([run.metrics[value.metric] for run in runs.values()])
+    found = statistics.over_seeds([run.metrics[value.metric] for run in runs.values()])
+    interval = found.interval(words.DESCRIBED)
     low, high = value.value - value.tolerance, value.value + value.tolerance
-    verdict = "inconclusive"
-    if summary.interval is not None:
-        if low <= summary.difference <= high:
-            verdict = "reproduced"
-        elif summary.interval[1] < low or summary.interval[0] > high:
-            verdict = "not reproduced"
+    verdict = words.OPEN
+    if interval is not None:
+        if low <= found.difference <= high:
+            verdict = words.REPRODUCED
+        elif interval[1] < low or interval[0] > high:
+            verdict = words.REVERSED
     return ValueDecision(
-        value.id, value.value, value.tolerance, summary.difference, summary.interval, len(runs), verdict
+        value.id, value.value, value.tolerance, found.difference, interval, len(runs), verdict
     )

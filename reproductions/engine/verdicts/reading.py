@@ -1,8 +1,8 @@
 """The sections `claims` and `findings` of an experiment, read strictly.
 
     claims:
-      source: {arxiv: "2404.02657", version: 4, where: "Table 1"}   # source, metric, scales, setting and margin (0)
-      metric: rouge_l                                               # stand here for every claim that has none
+      source: {arxiv: "2404.02657", version: 4, where: "Table 1"}   # source, metric, scales, setting, margin (0),
+      metric: rouge_l                # smallest_effect and needs stand here for every claim that has none of its own
       scales: [tiny, paper]
       setting: "ROUGE-L, GPT-2 1.5B -> 120M, Dolly"                 # of the paper's numbers
       orderings:    {beats-sft: {says: "...", better: akl, worse: sft, paper: [23.88, 23.01]}}
@@ -18,11 +18,14 @@
     findings: {beats-sft: {tiny: "..."}}
 
 A claim's own `source` changes the fields that it names. `paper` holds the paper's numbers: a list in the order of the
-arms, or arm: number. Without `says`, a sentence is made from the arms' titles.
+arms, or arm: number. Without `says`, a sentence is made from the arms' titles. `smallest_effect` is what size matters,
+in the metric's unit (an equivalence has its bound instead); `needs: [long-answers]` are properties that a testbed must
+have shown before it may judge the claim.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -42,9 +45,10 @@ from reproductions.engine.verdicts.claims import (
 
 Place = tuple[str | int, ...]
 
-DEFAULTS = ("source", "metric", "scales", "setting", "margin")
+DEFAULTS = ("source", "metric", "scales", "setting", "margin", "smallest_effect", "needs")
 SECTIONS = ("orderings", "contrasts", "equivalences", "thresholds")
-_COMMON = {"says", "source", "metric", "scales", "setting", "paper"}
+_COMMON = {"says", "source", "metric", "scales", "setting", "paper", "needs"}
+_DIRECTED = {*_COMMON, "margin", "smallest_effect"}
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -97,6 +101,8 @@ class _Reader:
         self.defaults = {name: section[name] for name in DEFAULTS if name in section}
         if "margin" in self.defaults:
             self.number(section, ("claims",), "margin", least=0.0)
+        self.smallest_effect(section, ("claims",))
+        self.needs(section, ("claims",))
         claims: list[Claim] = []
         for kind in SECTIONS:
             for identifier, item in self.mapping(section, ("claims",), kind).items():
@@ -120,15 +126,19 @@ class _Reader:
             contrast=contrast,
             scales=self.scales_of(item, where),
             paper=self.paper(item, where, contrast),
+            smallest_effect=None
+            if contrast.relation == "within"
+            else self.smallest_effect(item if "smallest_effect" in item else self.defaults, where),
+            needs=self.needs(item if "needs" in item else self.defaults, where),
         )
 
     def _orderings(self, item: Any, where: Place) -> Contrast:
-        self.fields(item, where, {"better", "worse"}, {*_COMMON, "margin"})
+        self.fields(item, where, {"better", "worse"}, _DIRECTED)
         weights = self.weights([("better", item["better"], 1.0), ("worse", item["worse"], -1.0)], where)
         return Contrast(weights, "greater", self.margin(item, where))
 
     def _contrasts(self, item: Any, where: Place) -> Contrast:
-        self.fields(item, where, {"greater"}, {*_COMMON, "margin"})
+        self.fields(item, where, {"greater"}, _DIRECTED)
         named = self.mapping(item, where, "greater")
         for name in named:
             if named[name] is None:  # in {...} a comma ends a name that is not quoted
@@ -158,7 +168,7 @@ class _Reader:
         return Contrast(weights, "within", bound)
 
     def _thresholds(self, item: Any, where: Place) -> Contrast:
-        self.fields(item, where, {"arm", "better_than"}, {*_COMMON, "margin"})
+        self.fields(item, where, {"arm", "better_than"}, _DIRECTED)
         weights = self.weights([("arm", item["arm"], 1.0)], where)
         return Contrast(weights, "greater", self.margin(item, where), self.number(item, where, "better_than"))
 
@@ -224,6 +234,26 @@ class _Reader:
         if "margin" in item:
             return self.number(item, where, "margin", least=0.0)
         return float(self.defaults.get("margin", 0.0))
+
+    def smallest_effect(self, item: Mapping[str, Any], where: Place) -> float | None:
+        if "smallest_effect" not in item:
+            return None
+        found = self.number(item, where, "smallest_effect")
+        if not (found > 0 and math.isfinite(found)):
+            raise self.error('"smallest_effect" must be more than 0', *where, "smallest_effect")
+        return found
+
+    def needs(self, item: Mapping[str, Any], where: Place) -> tuple[str, ...]:
+        """Properties that a testbed has to have shown; `headroom` goes without saying."""
+        found = item.get("needs", [])
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise self.error('"needs" must be a list of properties, as in [long-answers]', *where, "needs")
+        for name in found:
+            if not _ID.fullmatch(name):
+                raise self.error(f'"{name}": a property has a-z, 0-9 and "-" only', *where, "needs")
+            if found.count(name) > 1:
+                raise self.error(f'property "{name}" stands twice', *where, "needs")
+        return tuple(found)
 
     def one_metric(self, item: Mapping[str, Any], where: Place) -> str:
         chosen, place = self.inherited("metric", item, where)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from reproductions.engine import metrics as metric_functions
 from reproductions.engine.files import significant
+from reproductions.engine.metrics import Metric
 from reproductions.engine.work.seeding import preserved_random_state, seed_everything
 
 if TYPE_CHECKING:
@@ -27,28 +29,45 @@ class Measure:
     def point(self, model: Any, step: int) -> None:
         """Adds a point to the learning curve; its seconds are not training seconds."""
         with self._run.clock.aside() as seconds:
-            columns = self._timed(
-                model, int(self._run.spec.get("curve", CURVE).get("examples", CURVE["examples"]))
-            )
-            values = metric_functions.values(self._run.testbed.metrics, columns)
+            limit = int(self._run.spec.get("curve", CURVE).get("examples", CURVE["examples"]))
+            metrics_here = self.curve_metrics()
+            columns = self._timed(model, limit, list(metrics_here))
+            values = metric_functions.values(metrics_here, columns)
             metrics = {name: significant(value, EXAMPLE_DIGITS) for name, value in values.items()}
             self.curve.append({"step": step, "train_seconds": round(seconds, 3), "metrics": metrics})
 
-    def examples(self, model: Any) -> dict[str, list[float | int]]:
-        """The columns that a results file keeps: all test examples, or the first `test_examples` of the spec."""
-        columns = self._timed(model, self._run.spec.get("test_examples"))
-        wanted = {column for metric in self._run.testbed.metrics.values() for column in metric.columns}
-        return {name: [_compact(n) for n in columns[name]] for name in sorted(wanted) if name in columns}
+    def curve_metrics(self) -> dict[str, Metric]:
+        """The metrics of a learning curve: the wanted ones that ask no teacher and nothing of the training."""
+        cheap = getattr(self._run.testbed, "cheap", None)
+        return {name: one for name, one in self._run.metrics.items() if cheap is None or name in cheap}
 
-    def _timed(self, model: Any, limit: int | None) -> dict[str, list[float]]:
+    def examples(self, model: Any, wanted: Collection[str] | None = None) -> dict[str, list[float | int]]:
+        """The columns that a results file keeps: all test examples, or the first `test_examples` of the spec.
+
+        `wanted`: the metrics to measure, where not the run's.
+        """
+        known = self._run.metrics if wanted is None else self._run.testbed.metrics
+        chosen = {name: known[name] for name in known if wanted is None or name in wanted}
+        columns = self._timed(model, self._run.spec.get("test_examples"), list(chosen))
+        needed = {column for metric in chosen.values() for column in metric.columns}
+        return {name: [_compact(n) for n in columns[name]] for name in sorted(needed) if name in columns}
+
+    def _timed(self, model: Any, limit: int | None, wanted: Collection[str]) -> dict[str, list[float]]:
         """Columns; the seconds count as evaluation, without those of a teacher that was made on the way."""
         run = self._run
         wall, making = time.perf_counter(), run.shared.seconds
-        found = self.columns(model, limit)
+        found = self.columns(model, limit, wanted=wanted)
         run.budget.evaluate_seconds += time.perf_counter() - wall - (run.shared.seconds - making)
         return found
 
-    def columns(self, model: Any, limit: int | None = None, *, split: str = "test") -> dict[str, list[float]]:
+    def columns(
+        self,
+        model: Any,
+        limit: int | None = None,
+        *,
+        split: str = "test",
+        wanted: Collection[str] | None = None,
+    ) -> dict[str, list[float]]:
         """`testbed.evaluate` with random numbers of its own and the modes of every module put back."""
         import torch
 
@@ -58,7 +77,7 @@ class Measure:
                 seed_everything(self._run.seed)
                 if hasattr(model, "eval"):
                     model.eval()
-                return self._run.testbed.evaluate(model, self._run, split=split, limit=limit)
+                return self._run.testbed.evaluate(model, self._run, split=split, limit=limit, wanted=wanted)
         finally:
             for module, training in modes:
                 module.training = training

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.reader import nearest
 from reproductions.engine.errors import KDError
+from reproductions.engine.metrics import Metric
 from reproductions.engine.work.artifacts import Artifacts
 from reproductions.engine.work.budget import Budget
 from reproductions.engine.work.clock import Clock
@@ -30,7 +31,8 @@ class Run:
     """What everybody who works on a run is handed: its spec and seed, and four things that keep what becomes of it.
 
     `budget` counts tokens and seconds, `clock` tells training from the rest, `shared` makes and finds what runs have in
-    common, `measure` evaluates. `settings` is the spec: training, sft_start, precision, curve and so on.
+    common, `measure` evaluates. `settings` is the spec: training, sft_start, precision, curve and so on. `wanted`: the
+    metrics that are measured, all of the testbed's where nobody says.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Run:
         events: Events | None = None,
         building: bool = False,
         drawn_for: int | None = None,
+        wanted: Collection[str] | None = None,
     ) -> None:
         self.spec, self.seed, self.arm = spec, seed, arm
+        self.wanted = None if wanted is None else tuple(wanted)
         # Whose draw of a teacher is asked: the run's own seed, also while something is made for it with another one.
         self.drawn_for = seed if drawn_for is None else drawn_for
         self.testbed, self.device = testbed, device
@@ -58,11 +62,21 @@ class Run:
         self.clock = Clock(device, self.budget)
         self.shared = Shared(artifacts, self)
         self.measure = Measure(self)
+        self.sides: dict[str, Any] = {}  # teachers with what they answer in this run, kept by the testbed
+        # Where others of its arm were trained with it: the student, the seconds until it was there, how many they were.
+        self.trained: Any = None
+        self.ahead, self.cohort = 0.0, 1
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """The spec, under the name that testbeds read it by."""
         return self.spec
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that are measured, by name, in the testbed's order."""
+        known = self.testbed.metrics
+        return {name: known[name] for name in known if self.wanted is None or name in self.wanted}
 
     def apart(self, seed: int) -> Run:
         """A run for making something shared: a seed, budget and clock of its own, no curve, nothing of the arm's."""
@@ -87,7 +101,8 @@ class Run:
         seconds are not training seconds. A paper's own trainer that takes no callbacks has neither progress nor curve.
         """
         if hasattr(trainer, "add_callback"):
-            self._watch(trainer, phase)
+            for callback in self.callbacks(trainer, phase):
+                trainer.add_callback(callback)
         with self.clock.training():
             trainer.train()
         self.budget.add_tokens(getattr(trainer, "token_counts", {}))
@@ -95,17 +110,17 @@ class Run:
         wrapped = getattr(trainer, "accelerator", None)
         return trainer.model if wrapped is None else wrapped.unwrap_model(trainer.model)
 
-    def _watch(self, trainer: transformers.Trainer, phase: str) -> None:
+    def callbacks(self, trainer: transformers.Trainer, phase: str) -> list[transformers.TrainerCallback]:
         """Progress, and for the arm's own training what the testbed looks at and the curve."""
         from reproductions.engine.work.callbacks import CurveCallback, ProgressCallback
 
-        trainer.add_callback(ProgressCallback(self.report_step, phase))
+        found: list[Any] = [ProgressCallback(self.report_step, phase)]
         points = int(self.spec.get("curve", CURVE).get("points", CURVE["points"]))
         if not self.building:
-            for callback in self.testbed.callbacks(self):
-                trainer.add_callback(callback)
+            found += self.testbed.callbacks(self)
             if points > 0:
-                trainer.add_callback(CurveCallback(self.measure, trainer, points))
+                found.append(CurveCallback(self.measure, trainer, points))
+        return found
 
     def arguments(self, config_class: type, **overrides: Any) -> Any:
         """A TrainingArguments subclass: the engine's defaults, then the spec's training, then `overrides`.

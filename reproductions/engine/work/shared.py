@@ -59,9 +59,27 @@ class Shared:
 
         return read_json(self._obtain(kind, key, write) / "data.json")
 
-    def _obtain(self, kind: str, key: Mapping[str, Any], write: Callable[[Path, Run], None]) -> Path:
+    def has(self, kind: str, key: Mapping[str, Any]) -> bool:
+        """Whether there is such a thing already, whole or not."""
+        return self._artifacts.path(kind, self._full(key)).exists()
+
+    def made_ahead(self, kind: str, key: Mapping[str, Any], model: Any, apart: Run, seconds: float) -> None:
+        """Keeps a model that `apart` made with others, its share `seconds`; one that is there already stays."""
+
+        def write(folder: Path, run: Run) -> None:
+            save_model(model, folder)
+            run.budget, run.ahead = apart.budget, seconds
+            run.shared.used.update(apart.shared.used)
+
+        self._obtain(kind, key, write)
+        self.seconds += seconds
+
+    def _full(self, key: Mapping[str, Any]) -> dict[str, Any]:
         bed = self._run.testbed
-        full_key = {**key, "testbed": bed.shelf, "data_revision": bed.revision}
+        return {**key, "testbed": bed.shelf, "data_revision": bed.revision}
+
+    def _obtain(self, kind: str, key: Mapping[str, Any], write: Callable[[Path, Run], None]) -> Path:
+        full_key = self._full(key)
         name, told = self._artifacts.path(kind, full_key).name, list[str]()
 
         def tell(event: str, **more: Any) -> None:
@@ -78,8 +96,9 @@ class Shared:
         if told:
             tell("shared", made="making" in told, seconds=meta["seconds"])
         budget = dict(meta["budget"])
+        seconds = round(meta["seconds"] + budget.pop("ahead", 0.0), 3)
         self.used.update(budget.pop("made_from"))
-        self.used[folder.name] = {"kind": kind, "key": meta["key"], "seconds": meta["seconds"], **budget}
+        self.used[folder.name] = {"kind": kind, "key": meta["key"], "seconds": seconds, **budget}
         return folder
 
     def _build(self, folder: Path, seed: int, write: Callable[[Path, Run], None]) -> dict[str, Any]:
@@ -91,4 +110,5 @@ class Shared:
         with preserved_random_state(), torch.enable_grad(), torch.autocast(device, enabled=False):
             seed_everything(seed)
             write(folder, apart)
-        return {**apart.budget.as_dict(), "made_from": apart.shared.used}
+        ahead = {"ahead": round(apart.ahead, 3)} if apart.ahead else {}
+        return {**apart.budget.as_dict(), "made_from": apart.shared.used, **ahead}

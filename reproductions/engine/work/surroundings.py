@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def train(run: Run) -> Any:
-    """The student of the run's method, trained; what an adapter learnt is in its own weights."""
+    """The student of the run's method, trained; what an adapter learnt is in its own weights.
+
+    Where the run was trained with others of its arm (`engine.work.cohort`), its student is there already.
+    """
+    if run.trained is not None:
+        return run.trained
     method, surroundings = run.spec["method"], RunSurroundings(run)
     if method["trainer"]["name"] == "teacher-alone":
         return surroundings.teacher(method["teachers"][0]).model

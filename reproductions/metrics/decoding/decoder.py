@@ -41,13 +41,20 @@ class Decoder:
         return [self.tokenizer.eos_token_id]
 
     def sampled(
-        self, model: PreTrainedModel, run: Run, prompts: Sequence[str], copies: int = 1
+        self,
+        model: PreTrainedModel,
+        run: Run,
+        prompts: Sequence[str],
+        copies: int = 1,
+        temperature: float = 1.0,
     ) -> sampling.Samples:
-        """Answers at temperature 1 to the prompts, then to the prompts again, `copies` times; by `run.seed`."""
+        """Answers to the prompts, then to the prompts again, `copies` times; by `run.seed`.
+
+        At whatever temperature and of whatever model: the same numbers choose the tokens.
+        """
         with autocast(run):
-            return self.decode(
-                model, self.encode(prompts), uniforms(self, run.seed, len(prompts) * copies), copies
-            )
+            drawn = uniforms(run.seed, len(prompts), copies, self.new_tokens)
+            return self.decode(model, self.encode(prompts), drawn, temperature)
 
     def greedy(self, model: PreTrainedModel, run: Run, prompts: Sequence[str]) -> sampling.Samples:
         """The most probable token at every step."""
@@ -59,27 +66,26 @@ class Decoder:
         return sampling.encode_prompts(self.tokenizer, prompts, self.prompt_tokens, keep=self.keep)
 
     def decode(
-        self, model: PreTrainedModel, prompts: Prompts, uniforms: Tensor | None, copies: int = 1
+        self, model: PreTrainedModel, prompts: Prompts, uniforms: Tensor | None, temperature: float = 1.0
     ) -> sampling.Samples:
-        """Answers to the prompts, then to the prompts again, `copies` times."""
-        ids, attention = (part.repeat(copies, 1) for part in prompts)
-        parts = []
-        for start in range(0, len(ids), self.batch):
-            span = slice(start, start + self.batch)
-            parts.append(
-                sampling.sample(
-                    model,
-                    ids[span],
-                    attention[span],
-                    max_new_tokens=self.new_tokens,
-                    eos_ids=self.eos_ids,
-                    pad_id=self.tokenizer.pad_token_id,
-                    uniforms=None if uniforms is None else uniforms[span],
-                )
+        """Answers to the N prompts, one by each of `uniforms` (S, N, T): first to all, then to all again; or greedy."""
+        ids, attention = prompts
+        copies = 1 if uniforms is None else len(uniforms)
+        step, parts = max(1, self.batch // copies), []
+        for start in range(0, len(ids), step):
+            span = slice(start, start + step)
+            made = sampling.sample(
+                model,
+                ids[span],
+                attention[span],
+                max_new_tokens=self.new_tokens,
+                eos_ids=self.eos_ids,
+                pad_id=self.tokenizer.pad_token_id,
+                uniforms=None if uniforms is None else uniforms[:, span].flatten(0, 1),
+                temperature=temperature,
             )
-        return sampling.Samples(
-            *(torch.cat(same) for same in zip(*(p.tensors() for p in parts), strict=True))
-        )
+            parts.append([part.view(copies, -1, self.new_tokens) for part in made.tensors()])
+        return sampling.Samples(*(torch.cat(same, 1).flatten(0, 1) for same in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class TeacherSide:
         """Its samples, and its log-probabilities there where they are few enough to keep."""
         if asked not in self._answers:
             prompts = self.decoder.encode(asked)
-            drawn = uniforms(self.decoder, TEACHER_SEED + self.run.seed, len(asked))
+            drawn = uniforms(TEACHER_SEED + self.run.seed, len(asked), 1, self.decoder.new_tokens)
             samples = self.decoder.decode(self.model, prompts, drawn)
             known = None
             if samples.ids.numel() * self.model.config.vocab_size <= KEPT_NUMBERS:
@@ -149,9 +155,17 @@ class TeacherSide:
         return self._answers[asked]
 
 
-def uniforms(decoder: Decoder, seed: int, rows: int) -> Tensor:
-    """Random numbers of an evaluation, (rows, new tokens): the same for the same seed, on every device."""
-    return torch.rand(rows, decoder.new_tokens, generator=torch.Generator().manual_seed(seed))
+def uniforms(seed: int, rows: int, copies: int, tokens: int) -> Tensor:
+    """Random numbers of an evaluation in [0, 1), (copies, rows, tokens): one for each seed, copy, row and place.
+
+    The same on every device, and for a row however many rows and copies there are: two arms of one seed, or one at two
+    temperatures, see the same lottery.
+    """
+    drawn = [
+        np.random.Generator(np.random.Philox(key=[seed, copy])).random((rows, tokens), dtype=np.float32)
+        for copy in range(copies)
+    ]
+    return torch.from_numpy(np.stack(drawn))
 
 
 def autocast(run: Run) -> AbstractContextManager[Any]:

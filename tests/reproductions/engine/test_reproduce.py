@@ -19,9 +19,11 @@ from reproductions.engine.store.arm import digest_of
 from reproductions.engine.store.pair import arm_path, read_arm, write_arm
 from reproductions.engine.work.sessions.progress import SilentReporter
 
+from ..recorded import PassedGate
 from .conftest import RUNS, Events
 
-VERDICTS = {"teacher-helps": "reproduced", "noise-helps": "not reproduced"}
+FIGURES = {"error": {"baseline": 0.4, "teacher": 0.1}}
+VERDICTS = {"teacher-helps": "reproduced", "noise-helps": "reversed"}
 
 
 @pytest.fixture
@@ -35,7 +37,9 @@ def checkout(finished, toy, monkeypatch):
         ("TESTBEDS", "testbeds"),
     ):
         monkeypatch.setattr(gather, name, toy.root / folder)
-    monkeypatch.setattr(gather, "TUNING", toy.root / "tuning")
+    for name in ("TUNING", "GATES", "ATTEMPTS"):
+        monkeypatch.setattr(gather, name, toy.root / name.lower())
+    monkeypatch.setattr(gather, "gate_on", lambda testbed: PassedGate(figures=FIGURES))
     monkeypatch.setattr(files, "FOLDER", toy.root / "verdicts")
     monkeypatch.setenv("KD_CACHE", str(toy.cache))
     return toy
@@ -231,10 +235,11 @@ def test_the_report_holds_paper_recorded_and_this_run_side_by_side_in_80_columns
     (place,) = [
         n for n, line in enumerate(lines) if line.startswith("reproduced ") and "teacher-helps" in line
     ]
-    about = [line.strip() for line in lines[place + 1 : place + 6]]
+    about = [line.strip() for line in lines[place + 1 : place + 7]]
     assert about[0] == "claim     error: method - baseline > 0"
     assert about[1] == "paper     0.1, 0.4 (Error, 48 dimensions)"
-    assert about[2].startswith("recorded  not reproduced, -") and about[2].endswith("; 3 seeds")
+    assert about[2].startswith("recorded  reversed, -") and about[2].endswith("; 3 seeds")
     assert about[3].startswith("this run  reproduced, +") and about[3].endswith("; 3 seeds")
-    assert about[4] == "differs from the recorded verdict"
+    assert about[4] == "matters   from 0.15 (half of the paper's relative effect)"
+    assert about[5] == "differs from the recorded verdict"
     assert lines[-1] == "2 of 2 verdicts differ from the recorded ones: teacher-helps, noise-helps"

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from reproductions.engine.errors import KDError
-from reproductions.testbeds import changed, identity, list_testbeds, load_testbed, metrics_of, read_testbed
+from reproductions.testbeds import (
+    changed,
+    identity,
+    list_testbeds,
+    load_testbed,
+    measured_by,
+    measuring,
+    metrics_of,
+    read_testbed,
+    teachers_measured_with,
+)
 
 PLAIN = """about: a testbed of a test
 task: {name: pronunciation}
@@ -118,9 +128,12 @@ def test_an_unknown_testbed_names_the_nearest_and_all():
 
 def test_a_run_follows_from_what_it_asks_of_a_testbed_and_no_more():
     spec = read_testbed("pronunciation-hacking")
-    whole = identity(spec)
-    assert set(whole["teachers"]) == {"main", "imperfect"}, "its distances ask both"
-    assert set(identity(read_testbed("pronunciation"), teachers=["large"])["teachers"]) == {"main", "large"}
+    whole = identity(spec, teachers=["imperfect"])
+    assert set(whole["teachers"]) == {"main", "imperfect"}, "one learnt from the other"
+    assert set(identity(spec, teachers=[])["teachers"]) == set(), (
+        "what its distances ask is no matter of a student's"
+    )
+    assert set(identity(read_testbed("pronunciation"), teachers=["large"])["teachers"]) == {"large"}
     for change, same in [
         ({"about": "other words"}, True),
         ({"defaults": {"training": {"max_steps": 1}}}, True),  # a run has its own
@@ -128,12 +141,32 @@ def test_a_run_follows_from_what_it_asks_of_a_testbed_and_no_more():
         ({"students": {"another": {"shape": {}}}}, True),
         ({"teachers": {"main": {"training": {"max_steps": 1}}}}, False),
         ({"teachers": {"imperfect": {"seed": 5}}}, False),
-        ({"decoding": {"samples": 3}}, False),
-        ({"metrics": {"distances": {"checkpoint": 0.5}}}, False),
+        ({"decoding": {"samples": 3, "batch": 2}}, True),  # what is measured, and with what
+        ({"metrics": {"distances": {"checkpoint": 0.5}}}, True),
+        ({"decoding": {"completion": 3}}, False),
         ({"task": {"train_words": 3}}, False),
         ({"revision": "0" * 16}, False),
     ]:
-        assert (identity(changed(spec, change)) == whole) is same, change
+        assert (identity(changed(spec, change), teachers=["imperfect"]) == whole) is same, change
+
+
+def test_how_a_metric_is_measured_follows_from_its_measurement_and_its_teachers():
+    spec = read_testbed("pronunciation-hacking")
+    before = measuring(spec)
+    assert before.keys() == metrics_of(spec).keys()
+    assert measured_by(spec)["golden"] == "distances" and measured_by(spec)["rouge_l"] == "answers"
+    for change, others in [
+        ({"decoding": {"batch": 3}}, set()),
+        ({"decoding": {"samples": 3}}, set(before)),
+        ({"metrics": {"distances": {"checkpoint": 0.5}}}, {"golden", "proxy", "golden_rise", "golden_seen"}),
+        ({"teachers": {"imperfect": {"seed": 5}}}, {"golden", "proxy", "golden_rise", "golden_seen"}),
+        ({"teachers": {"another": {"like": "main"}}}, set()),
+    ]:
+        now = measuring(changed(spec, change))
+        assert others <= {name for name in now if now[name] != before[name]}, change
+        assert bool(others) == (now != before), change
+    assert teachers_measured_with(spec, ["rouge_l"]) == set()
+    assert teachers_measured_with(spec, ["golden"]) == {"main", "imperfect"}
 
 
 def test_a_second_hand_teacher_brings_the_one_that_it_learnt_from():

@@ -130,10 +130,10 @@ def test_results_and_findings_are_looked_for(look, monkeypatch, tmp_path):
     ((kind, place, what),) = look()
     assert (kind, place) == ("results", "minillm.yaml:1")
     assert "make reproduce PAPER=minillm SCALE=huge ARGS=--record" in what
-    row = claim("beats-word-kd", outcome("not reproduced"), outcome("inconclusive", "small", "Because."))
+    row = claim("beats-word-kd", outcome("reversed"), outcome("open", "small", "Because."))
     monkeypatch.setattr(check.files, "view", lambda paper: view_of("minillm", row))
     ((kind, place, what),) = look()
-    assert kind == "findings" and "beats-word-kd is not reproduced at tiny" in what
+    assert kind == "findings" and "beats-word-kd is reversed at tiny" in what
     written = check.gather.experiment_file("minillm").read_text().splitlines()
     assert written[int(place.split(":")[1]) - 1].strip().startswith("beats-word-kd:")
     monkeypatch.setattr(check.files, "stale", lambda papers: papers)

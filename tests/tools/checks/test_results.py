@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from catalog.schema import load_catalog
+from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.plan import make_plan
+from reproductions.engine.plan.spec import read_testbed_of
+from reproductions.engine.work.sessions.sweep import sweep_keys
 from tools.checks import missing, results
 
 
@@ -90,6 +93,22 @@ def test_a_file_that_no_arm_leads_to_is_named(folder):
     }
 
 
+def test_results_of_earlier_attempts_are_named_by_them(folder):
+    """And those of an earlier form of specs, to which no arm of today leads."""
+    first = next(iter(sorted(folder.glob("*.json"))))
+    for key in ("0123456789abcdef", "89abcdef01234567"):
+        shutil.copy(first, folder / f"{key}.json")
+        shutil.copy(first.with_suffix(".parquet"), folder / f"{key}.parquet")
+    attempt = folder.parents[1] / "attempts" / "codi.1.json"
+    attempt.parent.mkdir()
+    claims = [{"claim": "c", "keys": {"codi": "0123456789abcdef"}}]
+    attempt.write_text(json.dumps({"paper": "codi", "testbed": folder.name, "claims": claims}))
+    named = dict(results.unnamed(["codi"]))
+    assert list(named) == ["reproductions/results/arithmetic/89abcdef01234567.json"]
+    edit(folder / "89abcdef01234567.json", lambda data: data["spec"].update(version=2))
+    assert dict(results.unnamed(["codi"])) == {}
+
+
 def test_a_spec_that_is_not_that_of_its_name_is_found(folder):
     path = next(iter(sorted(folder.glob("*.json"))))
     edit(path, lambda data: data["spec"].update(start="pretrained"))
@@ -102,7 +121,9 @@ def test_a_spec_that_is_not_that_of_its_name_is_found(folder):
 
 def test_a_sweep_of_another_arm_is_named(checkout):
     path = checkout / "reproductions" / "tuning" / "tiny" / "codi.json"
-    edit(path, lambda data: data["keys"].update(codi="0" * 16))
+    experiment = load_experiment("codi", results.gather.PAPERS)
+    now = sweep_keys(experiment, "tiny", read_testbed_of(experiment, experiment.scale("tiny")))
+    edit(path, lambda data: data.update(version=3, keys=now | {"codi": "0" * 16}))
     found = list(results.old_sweeps(["codi"]))
     assert found == [
         ("reproductions/tuning/tiny/codi.json", "was not made of today's codi: kd tune codi --scale tiny")

@@ -51,7 +51,7 @@ def hostile_atlas() -> Atlas:
         "plain": replace(plain, id="plain", superseded_by="evil", method=None),
     }
     rows = [
-        claim("c", outcome("not reproduced", explanation=HOSTILE), statement=HOSTILE),
+        claim("c", outcome("reversed", explanation=HOSTILE), statement=HOSTILE),
         claim("d", statement=HOSTILE),
     ]
     return Atlas(Catalog(base.taxonomy, base.teachers, papers), {"evil": view_of("evil", *rows)})

@@ -29,7 +29,7 @@ def test_every_paper_is_described_on_all_of_its_leaves_and_nowhere_else():
 
 def test_a_list_links_the_page_of_a_judged_paper(judged):
     text = lists.pages(Atlas(load_catalog(), {"minillm": judged}))["elicitation-feature.md"]
-    assert "[tiny: ✅ 1 ❌ 1 · small: ➖ 1](../../reproductions/papers/minillm.md)" in text
+    assert "[tiny: ✅ 1 🔄 1 · small: ❔ 1](../../reproductions/papers/minillm.md)" in text
 
 
 def test_terms_say_whether_somebody_read_them():

@@ -33,16 +33,18 @@ def test_claims_stand_beside_the_papers_numbers_and_name_their_scale(page):
     assert "24.6 vs 23.3" in page and "61.5 vs 58.25" in page and r"3.25 \[1.5, 5\]" in page
     assert (
         "✅ tiny, world: reproduced" in page
-        and "❌ tiny, world: not reproduced" in page
-        and "➖ small, world: inconclusive" in page
+        and "🔄 tiny, world: reversed" in page
+        and "❔ small, world: open at the cap" in page
     )
-    assert "**tiny: ✅ 1 ❌ 1 · small: ➖ 1**" in page
+    assert "**tiny: ✅ 1 🔄 1 · small: ❔ 1**" in page
     assert re.search(r"- \*\*beats-none\*\*: .* ⬜ not run\.", page)
-    assert "- **beats-sft**, small, inconclusive: The gap is small here." in page
+    assert "- **beats-sft**, small, open: The gap is small here." in page
 
 
 def test_arms_figures_budgets_and_what_stood_in_are_told(page):
-    bed = "Testbed [`pronunciation`](../../reproductions/testbeds/pronunciation.yaml), teacher: `world`, 5 seeds."
+    bed = (
+        "Testbed [`pronunciation`](../../reproductions/testbeds/pronunciation.md), teacher: `world`, 5 seeds."
+    )
     assert bed in page and "The teacher (`world`) is a small model taught a task from scratch" in page
     raw = "../../reproductions/results/pronunciation/0123456789abcdef.json"
     assert f"- **[minillm]({raw})** (method): MiniLLM<br>`terms: [reverse-kl]`\n" in page
@@ -97,7 +99,7 @@ def test_every_table_of_every_page_keeps_its_shape(name):
 def test_a_forest_plot_shows_every_outcome_against_what_it_must_exceed(judged):
     root = ElementTree.fromstring(forest(judged))
     lines = [line for line in root.iter("{http://www.w3.org/2000/svg}line") if line.get("class") != "axis"]
-    assert [line.get("class") for line in lines] == ["reproduced", "not-reproduced", "inconclusive"]
+    assert [line.get("class") for line in lines] == ["reproduced", "reversed", "open"]
     bound = next(
         line for line in root.iter("{http://www.w3.org/2000/svg}line") if line.get("class") == "axis"
     )

@@ -129,11 +129,11 @@ def test_the_coverage_bar_shows_a_share(papers, implemented, judged, drawn):
 
 
 def test_a_badge_names_each_scale_and_pools_none(judged):
-    assert badge(judged.tally()) == "tiny: ✅ 1 ❌ 1 · small: ➖ 1"
+    assert badge(judged.tally()) == "tiny: ✅ 1 🔄 1 · small: ❔ 1"
     text = readme.render(Atlas(load_catalog(), {"minillm": judged}))
-    told = "tiny (world): ✅ 1 ❌ 1 · small (world): ➖ 1"  # on the wall with what played the teacher
+    told = "tiny (world): ✅ 1 🔄 1 · small (world): ❔ 1"  # on the wall with what played the teacher
     assert f"- [minillm](reproductions/papers/minillm.md) {told}\n" in text
-    assert text.count("tiny: ✅ 1 ❌ 1 · small: ➖ 1") == 1  # in the list
+    assert text.count("tiny: ✅ 1 🔄 1 · small: ❔ 1") == 1  # in the list
 
 
 def test_tables_keep_their_shape(text):
@@ -162,7 +162,7 @@ def test_hostile_text_stays_text_in_every_document():
         authors=(HOSTILE,),
         external=(External(f"https://x.org/{HOSTILE}", HOSTILE, HOSTILE, HOSTILE, None, HOSTILE),),
     )
-    rows = [claim("x", outcome("not reproduced", explanation=HOSTILE), statement=HOSTILE)]
+    rows = [claim("x", outcome("reversed", explanation=HOSTILE), statement=HOSTILE)]
     hostile = Catalog(catalog.taxonomy, catalog.teachers, {**catalog.papers, "minillm": paper})
     made = documents(Atlas(hostile, {"minillm": view_of("minillm", *rows)}))
     assert sum("evil.example" in text for text in made.values()) > 5

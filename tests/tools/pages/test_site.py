@@ -17,7 +17,7 @@ from catalog.schema import Catalog, load_catalog
 from tests.tools.pages.hostile import HOSTILE, SHOWN, hostile_atlas
 from tools.pages.atlas import Atlas, atlas
 from tools.pages.site import pages
-from tools.pages.site.build import ASSETS, MARKER, breakable, build, safe_link
+from tools.pages.site.build import ASSETS, MARKER, MARKS, breakable, build, safe_link
 from tools.pages.site.facets import data_script, facets, script_json
 
 VOID = {"meta", "link", "input", "br", "img", "wbr"}
@@ -169,11 +169,12 @@ def test_results_show_paper_ours_interval_verdict_and_reason(site):
     row = next(row for row in atlas().views["minillm"].claims if row.outcomes and row.outcomes[0].explanation)
     assert row.statement in text and row.source in text
     assert row.outcomes[0].explanation in text
-    assert "24.6 vs 23.3" in text and "✓ tiny, world: reproduced" in text
-    assert "✕ tiny, world: not reproduced" in text and "The teacher (world) is a small model taught" in text
+    assert "24.6 vs 23.3" in text and f"tiny, world: {row.outcomes[0].told}" in text
+    assert "The teacher (world) is a small model taught" in text
     assert "make reproduce PAPER=minillm SCALE=tiny" in text and "methods/recipes/minillm.yaml" in text
     assert "@misc{minillm_2023," in text and "judged by us" in text
-    assert "tiny: ✓ 7 reproduced" in text and "small: ≈ 7 inconclusive" in text  # scales are never pooled
+    for scale, counts in atlas().views["minillm"].tally().items():  # scales are never pooled
+        assert all(f"{scale}: {MARKS[word]} {count} {word}" in text for word, count in counts.items())
     assert "tiny scale: testbed pronunciation, 5 seeds" in text and "MiniLLM w/o length normalisation" in text
     assert "forest" in site["papers/minillm.html"].values("class", "svg")
 

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from catalog.errors import CatalogError
-from reproductions.engine.show.view import STANDS_IN
+from reproductions.engine.show.view import PERCENT, STANDS_IN
+from reproductions.engine.verdicts.words import MEANING
 from tools.pages.atlas import Atlas, judging
 from tools.pages.atlas import atlas as read_atlas
 from tools.pages.site import pages
@@ -33,7 +34,15 @@ NAV = (
     ("about.html", "About"),
 )
 # Signs that every system font has, unlike the README's; a word stands beside each.
-MARKS = {"reproduced": "✓", "not reproduced": "✕", "inconclusive": "≈", "not run": "–"}
+MARKS = {
+    "reproduced": "✓",
+    "weaker": "<",
+    "no difference": "=",
+    "reversed": "✕",
+    "open": "?",
+    "needs": "!",
+    "not run": "–",
+}
 _LINK = re.compile(r"https://[^\s<>\"'`]+")
 
 
@@ -110,6 +119,8 @@ def _environment(atlas: Atlas, questions: list[Facet]) -> Environment:
         marks=MARKS,
         judging=judging(MARKS),
         stands_in=STANDS_IN,
+        percent=PERCENT,
+        meaning=MEANING,
         nav=NAV,
         licence=(ROOT / "LICENSE").is_file(),
         coverage=cache(lambda axis, value: atlas.coverage(atlas.leaves[axis][value])),

@@ -11,6 +11,7 @@ from typing import Any
 
 from catalog.queries import STATUSES
 from catalog.schema import AXES, Paper
+from reproductions.engine.show.view import VERDICTS
 from tools.pages.atlas import Atlas
 
 # What no page shows: control characters, and those that make text read differently from what it is. The catalog's
@@ -55,9 +56,7 @@ def facets(atlas: Atlas) -> list[Facet]:
         found.append(_facet(atlas, axis_id, axis.title, names, _axis(axis_id)))
     years = sorted({paper.date[:4] for paper in atlas.papers}, reverse=True)
     states = [(state, state.capitalize(), "") for state in STATUSES]
-    verdicts = [
-        (slug(name), name.capitalize(), "") for name in ("reproduced", "not reproduced", "inconclusive")
-    ]
+    verdicts = [(slug(name), name.capitalize(), "") for name in VERDICTS if name != "not run"]
     links = [
         ("code", "Code published", ""),
         ("data", "Data published", ""),
@@ -110,7 +109,7 @@ def _links(paper: Paper) -> list[str]:
 
 
 def slug(text: str) -> str:
-    """A verdict's name in an address or a class: 'not-reproduced'."""
+    """A verdict's name in an address or a class: 'no-difference'."""
     return text.replace(" ", "-")
 
 

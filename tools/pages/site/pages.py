@@ -19,7 +19,6 @@ WIDTH, EDGE = 144.0, 6.0  # of an interval's drawing, in its own units
 
 def home(atlas: Atlas) -> dict[str, Any]:
     """The front page."""
-    outcomes = [outcome for view in atlas.views.values() for row in view.claims for outcome in row.outcomes]
     whole = atlas.coverage(atlas.papers)
     return {
         "newest": atlas.papers[:NEWEST],
@@ -28,7 +27,7 @@ def home(atlas: Atlas) -> dict[str, Any]:
             (sum(len(values) for values in atlas.leaves.values()), "leaves on four axes"),
             (sum(bool(paper.code) for paper in atlas.papers), "with published code"),
             (whole.covered, "with a method here"),
-            (len(outcomes), "judged claims"),
+            *((found.claims, f"claims judged at {scale}") for scale, found in atlas.evidence.items()),
         ],
         "judged_papers": [paper for paper in atlas.papers if paper.id in atlas.judged],
     }

@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from reproductions.engine.work.sessions.worker import Job
+from reproductions.engine.work.sessions.worker import Job, Work
 
 ROOT = Path(__file__).resolve().parents[4]
 _LOG_TAIL = 2000
@@ -23,11 +23,13 @@ _LOG_TAIL = 2000
 
 @dataclass
 class Worker:
-    """A process and the task it is at."""
+    """A process and the task it is at: an arm with some of its seeds."""
 
     process: subprocess.Popen[str]
     log: Path
-    task: tuple[str, int] | None = None
+    task: Work | None = None
+    ended: set[int] = field(default_factory=set)  # the task's seeds that are finished or have failed
+    ready: bool = False
 
 
 class Pool:
@@ -44,6 +46,11 @@ class Pool:
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+
+    @property
+    def device(self) -> str:
+        """The kind of device that the workers run on."""
+        return self._job.device
 
     def start_worker(self) -> None:
         """Starts one process in a session of its own: Ctrl-C reaches the runner, and the runner decides."""
@@ -66,13 +73,13 @@ class Pool:
         self.workers[number] = Worker(process, log)
         threading.Thread(target=self._listen, args=(number, process), daemon=True).start()
 
-    def give(self, number: int, task: tuple[str, int], more: Mapping[str, Any]) -> None:
-        """Hands a task and what it is to a worker; a worker that died meanwhile says so by its own event."""
+    def give(self, number: int, task: Work) -> None:
+        """Hands a task to a worker; a worker that died meanwhile says so by its own event."""
         worker = self.workers[number]
-        worker.task = task
+        worker.task, worker.ended = task, set()
         assert worker.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            worker.process.stdin.write(json.dumps({"arm": task[0], "seed": task[1], **more}) + "\n")
+            worker.process.stdin.write(task.to_json() + "\n")
             worker.process.stdin.flush()
 
     def event(self, timeout: float) -> dict[str, Any] | None:
@@ -82,7 +89,7 @@ class Pool:
         except queue.Empty:
             return None
 
-    def running(self) -> Iterator[tuple[str, int]]:
+    def running(self) -> Iterator[Work]:
         """The tasks being worked on."""
         return (worker.task for worker in self.workers.values() if worker.task is not None)
 

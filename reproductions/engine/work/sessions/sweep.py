@@ -18,7 +18,7 @@ from reproductions.engine.files import read_json, significant, write_atomic
 from reproductions.engine.plan.code import load_code
 from reproductions.engine.plan.experiment import Experiment, code_path, load_experiment
 from reproductions.engine.plan.rates import rate_name, tuning_path
-from reproductions.engine.plan.spec import key_of, read_testbed_of, spec_of
+from reproductions.engine.plan.spec import SPEC_VERSION, key_of, read_testbed_of, spec_of
 
 Figures = dict[str, dict[str, float]]  # arm -> learning rate -> the metric
 
@@ -78,7 +78,7 @@ def tune(
         jobs = {}
         for arm, rate in tasks:
             spec = spec_of(experiment, scale, arm, testbed, learning_rate=rate)
-            spec["curve"] = {**spec.get("curve", {}), "points": 0}
+            spec["curve"] = {"points": 0}
             jobs[pool.submit(_measure, spec, testbed, tuning["seed"], tuning["metric"], code)] = (arm, rate)
         try:
             for job in as_completed(jobs):
@@ -91,7 +91,13 @@ def tune(
                 figures.setdefault(arm, {})[rate_name(rate)], higher = job.result()
                 say(f"  {arm} at {rate_name(rate)}: {tuning['metric']} {figures[arm][rate_name(rate)]:.4g}")
                 tuned = {**tuning, "higher_is_better": higher}
-                record = {"paper": paper, "scale": scale, "tuning": tuned, **_sorted(figures, keys)}
+                record = {
+                    "version": SPEC_VERSION,
+                    "paper": paper,
+                    "scale": scale,
+                    "tuning": tuned,
+                    **_sorted(figures, keys),
+                }
                 write_atomic(path, json.dumps(record, indent=1) + "\n")
         except BaseException:  # Ctrl-C: without this the pool would first make all that is left
             pool.shutdown(cancel_futures=True)
@@ -122,7 +128,8 @@ def _recorded(path: Path, tuning: Mapping[str, Any], keys: Mapping[str, str]) ->
     return {
         arm: dict(rates)
         for arm, rates in found["figures"].items()
-        if found.get("keys", {}).get(arm) == keys.get(arm)
+        if "version" not in found  # made before metrics left the keys
+        or found.get("keys", {}).get(arm) == keys.get(arm)
     }
 
 
@@ -143,10 +150,10 @@ def _measure(
     if code is not None:
         load_code(Path(code))
     testbed = load_testbed(bed)
-    run = Run(spec, seed, testbed=testbed, device=torch.device("cpu"), artifacts=Artifacts())
+    run = Run(spec, seed, testbed=testbed, device=torch.device("cpu"), artifacts=Artifacts(), wanted=[metric])
     seed_everything(seed)
     model = train(run)
     known = testbed.metrics[metric]
     return significant(
-        value(known, run.measure.columns(model, split="validation")), 5
+        value(known, run.measure.columns(model, split="validation", wanted=[metric])), 5
     ), known.higher_is_better

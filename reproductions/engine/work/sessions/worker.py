@@ -1,7 +1,8 @@
-"""A worker process: takes runs (spec and seed) on stdin, answers with events on stdout, one JSON value a line.
+"""A worker process: takes tasks (an arm with some of its seeds) on stdin, answers with events on stdout, as JSON lines.
 
 Started by the pool as `python -m reproductions.engine.work.sessions.worker <job as JSON>`. When whoever started it
-dies, however it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core.
+dies, however it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core. A worker may serve
+several papers: everything about a paper comes with its tasks.
 """
 
 from __future__ import annotations
@@ -12,32 +13,57 @@ import queue
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import write_atomic
 from reproductions.engine.plan.code import load_code
 
+if TYPE_CHECKING:
+    from reproductions.engine.work.run import Run
+
+Send = Callable[[dict[str, Any]], None]
+
 
 @dataclass(frozen=True)
 class Job:
-    """What all runs of a worker share."""
+    """What all tasks of a worker share."""
 
-    testbed: dict[
-        str, Any
-    ]  # as read_testbed gave it: more than a run's spec holds, and the same for all of them
     cache: str
-    failures: str  # folder for tracebacks
     device: str
     threads: int
     number: int
-    code: str | None = None  # a paper's own Python, whose components its arms name
-    code_digest: str | None = None
 
     def to_json(self) -> str:
         """For the command line of the worker."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task: seeds of one arm. `arm` is what events call it; `wanted` metrics are measured as `how` says.
+
+    `testbed` is as read_testbed gave it: more than the spec holds. `code`: a paper's own Python, whose components its
+    arms name. `failures`: the folder for tracebacks.
+    """
+
+    arm: str
+    seeds: list[int]
+    key: str
+    spec: dict[str, Any]
+    testbed: dict[str, Any]
+    curve: dict[str, Any]
+    wanted: list[str]
+    how: dict[str, str]
+    failures: str
+    code: str | None = None
+    code_digest: str | None = None
+
+    def to_json(self) -> str:
+        """A line for the worker."""
         return json.dumps(asdict(self))
 
 
@@ -60,18 +86,21 @@ def main(argument: str) -> None:
         import torch
 
         torch.set_num_threads(job.threads)
-        if job.code is not None and load_code(Path(job.code)) != job.code_digest:
-            raise KDError(f"{job.code} was changed after the runs were planned; start again")
-        from reproductions.testbeds import load_testbed
-
-        load_testbed(job.testbed)  # missing data or models end the session, not one run after the other
     except Exception as error:  # said to the runner, which says it to the user and stops
-        text = traceback.format_exc()
-        send({"event": "broken", "message": _one_line(error), "known": _is_known(error), "text": text})
+        send(_broken(error))
         return
     send({"event": "ready"})
     while True:
-        _run_task(job, tasks.get(), send)
+        work = Work(**tasks.get())
+        try:
+            _prepare(work)
+        except Exception as error:  # missing data or models end the paper, not one run after the other
+            send(_broken(error))
+            continue
+        ahead = _trained_together(job, work, send)
+        for seed in work.seeds:
+            _run_one(job, work, seed, send, ahead.pop(seed, None))
+        send({"event": "done"})
 
 
 def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:
@@ -80,62 +109,161 @@ def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def _run_task(job: Job, task: dict[str, Any], send: Any) -> None:
+def _prepare(work: Work) -> None:
+    """The paper's own Python and the testbed; what was loaded for the last task is at hand."""
+    if work.code is not None and load_code(Path(work.code)) != work.code_digest:
+        raise KDError(f"{work.code} was changed after the runs were planned; start again")
+    from reproductions.testbeds import load_testbed
+
+    load_testbed(work.testbed)
+
+
+def _trained_together(job: Job, work: Work, send: Send) -> dict[int, Run]:
+    """The runs of the task's seeds that have no student yet, trained as one; {} where each is to be trained alone.
+
+    What cannot be trained together is said nowhere: the runs are then made one by one, and say what is wrong.
+    """
+    if len(work.seeds) < 2:
+        return {}
+    from reproductions.engine.work.cohort import can_cohort, train_together
+
+    lacking = [seed for seed in work.seeds if _Making(job, work, seed, send).before is None]
+    if len(lacking) < 2 or can_cohort(work.spec["method"], work.spec) is not None:
+        return {}
+    for seed in lacking:
+        send({"event": "started", "arm": work.arm, "seed": seed})
+    runs = [_Making(job, work, seed, send).run(work.wanted) for seed in lacking]
+    try:
+        train_together(runs)
+    except Exception:
+        return {}
+    return dict(zip(lacking, runs, strict=True))
+
+
+def _run_one(job: Job, work: Work, seed: int, send: Send, ahead: Run | None = None) -> None:
     """One run; it is kept in the cache before it is said to be finished. One that fails stops no other."""
     import gc
 
     import torch
 
-    arm, seed = task["arm"], task["seed"]
-    send({"event": "started", "arm": arm, "seed": seed})
+    if ahead is None:
+        send({"event": "started", "arm": work.arm, "seed": seed})
     try:
-        metrics, seconds = _make(job, task, send)
+        metrics, seconds = make(job, work, seed, send, ahead)
     except Exception as error:  # the traceback is kept and its place is reported
-        path = Path(job.failures) / f"{arm}-seed{seed}.txt"
+        path = failure_path(work.failures, work.arm, seed)
         write_atomic(path, traceback.format_exc())
         message = {"message": _one_line(error), "known": _is_known(error), "file": str(path)}
-        send({"event": "failed", "arm": arm, "seed": seed, **message})
+        send({"event": "failed", "arm": work.arm, "seed": seed, **message})
     else:
-        send({"event": "finished", "arm": arm, "seed": seed, "seconds": seconds, "metrics": metrics})
+        send({"event": "finished", "arm": work.arm, "seed": seed, "seconds": seconds, "metrics": metrics})
     finally:
         gc.collect()
         if job.device == "cuda":
             torch.cuda.empty_cache()
 
 
-def _make(job: Job, task: dict[str, Any], send: Any) -> tuple[dict[str, float], float]:
-    import torch
+def failure_path(folder: str | Path, arm: str, seed: int) -> Path:
+    """Where the traceback of a run that fails is written."""
+    return Path(folder) / f"{arm.replace('/', '-')}-seed{seed}.txt"
 
+
+def make(
+    job: Job, work: Work, seed: int, send: Send, ahead: Run | None = None
+) -> tuple[dict[str, float], float]:
+    """One run with all metrics that are wanted, those that it has already left alone: its metrics and its seconds.
+
+    Where only metrics are missing, they are measured on the kept student; where none is kept, it is trained again.
+    `ahead`: the run, its student trained with others of its arm.
+    """
     from reproductions.engine.store.cache import keep_run
-    from reproductions.engine.work.artifacts import Artifacts
-    from reproductions.engine.work.environment import environment_of, now
-    from reproductions.engine.work.execute import execute
-    from reproductions.engine.work.run import Run
-    from reproductions.testbeds import load_testbed
+    from reproductions.engine.work.environment import now
+    from reproductions.engine.work.execute import execute, measure
+    from reproductions.engine.work.sessions.students import keep_student, read_student
 
-    started, spec = now(), task["spec"]
-    testbed = load_testbed(job.testbed)
-    run = Run(
-        spec,
-        task["seed"],
-        testbed=testbed,
-        device=torch.device(job.device),
-        artifacts=Artifacts(Path(job.cache)),
-        arm=task["arm"],
-        events=send,
-    )
-    record = execute(run)
-    made_with = environment_of(job.device, job.threads, testbed.revision, spec["method"])
+    started, this = now(), _Making(job, work, seed, send)
+    before, lacking, folder = this.before, this.lacking, this.folder
+    if before is not None and not lacking:  # somebody else was quicker
+        return dict(before.metrics), before.seconds["total"]
+    if before is not None and not this.testbed.watches_training(lacking):
+        student = read_student(folder, before.student)
+        if student is not None:
+            return this.add(measure(this.run(lacking), student), again=False)
+    wanted = list(dict.fromkeys([*(before.metrics if before else ()), *work.wanted]))
+    run = ahead if ahead is not None and before is None else this.run(wanted)
+    record = execute(run, keep=lambda model, digest: keep_student(folder, model, digest))
+    if before is not None and before.student is not None and before.student == record["student"]:
+        return this.add(record, again=True)
     keep_run(
-        Path(job.cache),
-        task["key"],
+        this.root,
+        work.key,
         record,
-        made_with=made_with,
-        metrics=testbed.metrics,
+        made_with=this.made_with | ({"cohort": run.cohort} if run.cohort > 1 else {}),
+        metrics=this.testbed.metrics,
         started=started,
         finished=now(),
+        **this.about,
     )
     return record["metrics"], record["seconds"]["total"]
+
+
+class _Making:
+    """What there is of a run, and what is needed to make the rest."""
+
+    def __init__(self, job: Job, work: Work, seed: int, send: Send) -> None:
+        from reproductions.engine.store.cache import read_run
+        from reproductions.engine.work.environment import environment_of
+        from reproductions.engine.work.sessions.students import student_path
+        from reproductions.testbeds import load_testbed
+
+        self._job, self._work, self._seed, self._send = job, work, seed, send
+        self.root, self.testbed = Path(job.cache), load_testbed(work.testbed)
+        self.made_with = environment_of(job.device, job.threads, self.testbed.revision, work.spec["method"])
+        self.folder = student_path(self.root, work.key, seed, self.made_with)
+        self.about: dict[str, Any] = {"how": work.how, "testbed": self.testbed.name}
+        self.before = read_run(self.root, work.key, seed, self.made_with, **self.about)
+        self.lacking = [n for n in work.wanted if self.before is None or n not in self.before.metrics]
+
+    def run(self, wanted: list[str]) -> Run:
+        """The run, of which these metrics are wanted."""
+        import torch
+
+        from reproductions.engine.work.artifacts import Artifacts
+        from reproductions.engine.work.run import Run
+
+        return Run(
+            {**self._work.spec, "curve": self._work.curve},
+            self._seed,
+            testbed=self.testbed,
+            device=torch.device(self._job.device),
+            artifacts=Artifacts(self.root),
+            arm=self._work.arm,
+            events=self._send,
+            wanted=wanted,
+        )
+
+    def add(self, record: dict[str, Any], again: bool) -> tuple[dict[str, float], float]:
+        """Adds metrics to what there is."""
+        from reproductions.engine.store.cache import add_measures
+        from reproductions.engine.work.environment import now
+
+        add_measures(
+            self.root,
+            self._work.key,
+            record,
+            made_with=self.made_with,
+            metrics=self.testbed.metrics,
+            date=now(),
+            again=again,
+            **self.about,
+        )
+        before = self.before.metrics if self.before else {}
+        return {**before, **record["metrics"]}, record["seconds"]["total"]
+
+
+def _broken(error: Exception) -> dict[str, Any]:
+    text = traceback.format_exc()
+    return {"event": "broken", "message": _one_line(error), "known": _is_known(error), "text": text}
 
 
 def _one_line(error: Exception) -> str:

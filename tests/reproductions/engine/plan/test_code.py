@@ -78,5 +78,5 @@ def test_keys_of_papers_without_python_are_those_of_before(papers):
     from .conftest import BED
 
     spec = specs_at(papers(), "tiny", BED)["sft"]
-    assert set(spec) == {"version", "testbed", "method", "start", "training", "sft_start", "curve"}
+    assert set(spec) == {"version", "testbed", "method", "start", "training", "sft_start"}
     assert len(key_of(spec)) == 16

@@ -9,6 +9,7 @@ import pytest
 from catalog.errors import CatalogError
 from reproductions.engine.errors import KDError
 from reproductions.engine.plan.experiment import list_papers, load_experiment
+from reproductions.engine.plan.measures import measures_of
 from reproductions.engine.plan.spec import key_of, spec_of, specs_at
 
 from .conftest import BED
@@ -70,17 +71,52 @@ def test_what_changes_figures_changes_every_key(papers, old, new):
     assert not set(before.values()) & set(after.values())
 
 
-def test_data_task_and_metrics_are_part_of_it(papers):
+def test_data_task_and_students_are_part_of_it(papers):
     before = keys(papers())
     for change in (
         {"revision": "f" * 16},
         {"task": {"name": "arithmetic"}},
-        {"metrics": {"answers": {"sampled": ["rouge_l"]}, "risks": {}}},
         {"students": {"main": {"shape": {"layers": 3}}}},
     ):
         assert not set(before.values()) & set(keys(papers(), BED | change).values()), change
     shown = BED | {"about": "x", "name": "another"}
     assert keys(papers(), shown) == before
+
+
+def test_what_is_measured_on_a_student_is_no_part_of_it(papers):
+    before = keys(papers())
+    for change in (
+        {"metrics": {"answers": {"sampled": ["rouge_l"]}, "excess-error": {}}},
+        {"decoding": {"batch": 7, "samples": 8}},
+        {"defaults": {**BED["defaults"], "curve": {"points": 4}}},
+    ):
+        assert keys(papers(), BED | {"decoding": {}} | change) == keys(papers(), BED | {"decoding": {}}), (
+            change
+        )
+    assert keys(papers("learning_rate: 4.0e-3", "learning_rate: 4.0e-3, curve: {points: 7}")) == before
+    assert keys(papers(), BED | {"decoding": {"completion": 8}}) != before
+
+
+def test_a_plan_measures_what_its_headline_and_claims_ask(papers):
+    bed = BED | {
+        "metrics": {"answers": {"sampled": ["rouge_l", "exact_match"], "greedy": ["exact_match"]}},
+    }
+    claim = "orderings: {beats-sft: {better: akl, worse: sft, metric: greedy_exact_match}}"
+    text = papers(
+        "orderings: {beats-sft: {better: akl, worse: sft}}",
+        claim,
+        "[rouge_l]",
+        "[rouge_l]\nmetrics: [greedy_exact_match]",
+    )
+    found = measures_of(text, text.scale("tiny"), bed)
+    both = ("rouge_l", "greedy_exact_match")
+    assert found == {
+        "sft": both,
+        "akl": both,
+        "akl-hard": ("rouge_l",),
+        "large": ("rouge_l",),
+        "told": ("rouge_l",),
+    }
 
 
 def test_how_a_teacher_is_asked_by_default_belongs_to_those_who_ask_it(papers):

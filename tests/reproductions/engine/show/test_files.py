@@ -15,7 +15,7 @@ from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView, from_dict
 from tests.reproductions.recorded import BED, PAPER, copy_of_a_paper
 
-EXPECTED = {PAPER: {"tiny": {"reproduced": 1, "not reproduced": 1, "inconclusive": 2}}}
+EXPECTED = {PAPER: {"tiny": {"reproduced": 1, "no difference": 1, "reversed": 1, "open": 1}}}
 
 
 @pytest.fixture
@@ -191,8 +191,8 @@ def test_results_that_are_gone_are_seen(judged):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("not reproduced", "reproduced"),
-        ('"schema": 1', '"schema": 0'),
+        ("reversed", "reproduced"),
+        ('"schema": 2', '"schema": 0'),
         (f'"paper": "{PAPER}"', '"paper": "another"'),
         ('"claims": [', '"claims": 7, "x": ['),
         (
@@ -227,7 +227,7 @@ def test_counts_follow_the_file(judged, experiment):
     change(experiment)
     assert files.tallies([PAPER]) == EXPECTED  # of the committed file, until it is written
     files.write(files.view(PAPER))
-    assert files.tallies([PAPER]) == {PAPER: {"tiny": {"not reproduced": 4}}}
+    assert files.tallies([PAPER]) == {PAPER: {"tiny": {"reversed": 4}}}
 
 
 def test_what_was_written_a_moment_ago_is_not_remembered(judged, monkeypatch):

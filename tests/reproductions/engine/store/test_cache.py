@@ -5,7 +5,7 @@ import pytest
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.store.arm import arm_of, digest_of, same_figures
-from reproductions.engine.store.cache import forget_run, keep_run, read_run, why_not
+from reproductions.engine.store.cache import add_measures, forget_run, keep_run, read_run, why_not
 
 from .made import METRICS, levels, made_run
 
@@ -53,6 +53,42 @@ def test_a_finished_run_comes_back_as_it_was(tmp_path):
     assert arm_of(KEY, {"spec": 1}, "line", [found]).data_revision == "revision-1"
     assert read_run(tmp_path, KEY, 1, MADE_WITH) is None and read_run(tmp_path, "other", 0, MADE_WITH) is None
     assert why_not(tmp_path, KEY, 0, MADE_WITH) is None
+
+
+HOW = {"error": "aaaa", "accuracy": "bbbb", "ece": "cccc"}
+STUDENT = "5" * 64
+
+
+def only(*names):
+    """A record of a run with these metrics alone."""
+    metrics = {name: METRICS[name] for name in names}
+    run = made_run(0, levels(0.98)[0], metrics=metrics)
+    record = {
+        name: getattr(run, name) for name in ("seed", "metrics", "curve", "seconds", "tokens", "rollouts")
+    }
+    examples = {name: column.tolist() for name, column in run.columns.items()}
+    return record | {"examples": examples, "shared": {}, "student": STUDENT}
+
+
+def test_metrics_are_added_to_a_kept_run_and_those_measured_otherwise_do_not_count(tmp_path):
+    about = {"made_with": MADE_WITH, "metrics": METRICS, "how": HOW, "testbed": "line"}
+    keep_run(tmp_path, KEY, only("error"), started="then", finished="later", **about)
+    add_measures(tmp_path, KEY, only("error", "accuracy"), date="much later", **about)
+    found = read_run(tmp_path, KEY, 0, MADE_WITH, how=HOW, testbed="line")
+    assert set(found.metrics) == {"error", "accuracy"} and found.digest == digest_of(found)
+    assert [(part["metrics"], part["date"]) for part in found.made] == [
+        ({"error": "aaaa"}, "later"),
+        ({"accuracy": "bbbb"}, "much later"),
+    ]
+    assert (found.started, found.finished) == ("then", "later")
+    otherwise = read_run(tmp_path, KEY, 0, MADE_WITH, how={**HOW, "error": "dddd"}, testbed="line")
+    assert set(otherwise.metrics) == set(otherwise.columns) - {"correct"} | {"accuracy"}
+    assert [part["metrics"] for part in otherwise.made] == [{"accuracy": "bbbb"}]
+    assert read_run(tmp_path, KEY, 0, MADE_WITH, how=HOW, testbed="another") is None
+    with pytest.raises(KDError, match="metrics of another student cannot be added"):
+        add_measures(tmp_path, KEY, {**only("ece"), "student": "6" * 64}, date="then", **about)
+    with pytest.raises(KDError, match="nothing is kept that metrics could be added to"):
+        add_measures(tmp_path, KEY, {**only("ece"), "seed": 1}, date="then", **about)
 
 
 @pytest.mark.parametrize(

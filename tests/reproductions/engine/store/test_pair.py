@@ -149,6 +149,76 @@ def test_rows_of_an_interrupted_write_do_not_count(recorded, monkeypatch):
     assert add_runs(recorded, more) == [2] and list(read_arm(recorded).runs) == [0, 1, 2]
 
 
+STUDENT = "5" * 64
+ELSEWHERE = {"data_revision": "revision-1", "python": "3.12"}
+
+
+def part(names, date, environment=ELSEWHERE):
+    return {
+        "metrics": dict.fromkeys(names, "ab12cd34"),
+        "environment": environment,
+        "date": date,
+        "student": STUDENT,
+    }
+
+
+def known(errors, names, date, student=STUDENT, **more):
+    """A run whose student is known, with these metrics of METRICS."""
+    metrics = {name: METRICS[name] for name in names}
+    run = made_run(0, errors, metrics=metrics, student=student, made=[part(names, date)], **more)
+    return replace(run, digest=digest_of(run))
+
+
+def arm_with(run):
+    return replace(made_arm({0: [1.0]}, metrics=run.definitions), runs={0: run})
+
+
+def test_a_metric_measured_later_is_added_with_who_measured_it(folder):
+    path, row = arm_path(folder, "0123456789abcdef"), levels(0.98)[0]
+    add_runs(path, arm_with(known(row, ["error"], "then", curve=CURVE)))
+    before = read_arm(path).runs[0]
+    assert add_runs(path, arm_with(known(row, ["accuracy"], "later"))) == []
+    after = read_arm(path).runs[0]
+    assert set(after.metrics) == {"error", "accuracy"} and after.student == STUDENT
+    assert after.made == [part(["error"], "then"), part(["accuracy"], "later")]
+    assert after.how == {"error": "ab12cd34", "accuracy": "ab12cd34"} and after.made_with == before.made_with
+    assert np.array_equal(after.columns["error"], before.columns["error"]) and after.curve == CURVE
+    bytes_before = path.read_bytes()
+    add_runs(path, arm_with(known(row, ["error"], "much later")))
+    assert path.read_bytes() == bytes_before, "what is there is not measured anew"
+
+
+def test_the_same_metric_with_other_figures_or_of_another_student_is_refused(folder):
+    path, row = arm_path(folder, "0123456789abcdef"), levels(0.98)[0]
+    add_runs(path, arm_with(known(row, ["error"], "then")))
+    before = path.read_bytes()
+    other = [row[0] + 0.5, *row[1:]]
+    for run in (
+        known(other, ["error"], "later"),
+        known(other, ["error", "accuracy"], "later"),
+        known(row, ["accuracy"], "later", student="6" * 64),
+        replace(known(row, ["accuracy"], "later"), student=None, made=None),
+    ):
+        with pytest.raises(KDError, match="seed 0 was recorded with other figures; a key is never rewritten"):
+            add_runs(path, arm_with(replace(run, digest=digest_of(run))))
+    assert path.read_bytes() == before
+
+
+def test_a_column_that_was_changed_and_a_student_that_was_changed_are_found(folder):
+    path = arm_path(folder, "0123456789abcdef")
+    add_runs(path, arm_with(known(levels(0.98)[0], ["error"], "then")))
+    made = json.loads(path.read_text())
+    made["runs"][0]["student"] = "7" * 64
+    path.write_text(json.dumps(made))
+    with pytest.raises(KDError, match="seed 0: its figures do not give its digest"):
+        read_arm(path)
+    made["runs"][0]["student"] = STUDENT
+    made["runs"][0]["made"][0]["environment"] = "nowhere"
+    path.write_text(json.dumps(made))
+    with pytest.raises(KDError, match='seed 0: made with "nowhere", which stands nowhere'):
+        read_arm(path)
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [

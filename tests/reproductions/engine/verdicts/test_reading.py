@@ -182,6 +182,32 @@ def test_the_digest_is_of_what_is_claimed_and_of_nothing_else(tmp_path):
     assert len(digests) == 1 + len(claimed)
 
 
+def test_the_smallest_effect_and_what_a_claim_needs_are_part_of_it(tmp_path):
+    plain = {claim.id: claim for claim in read(PAGE, tmp_path).claims}
+    assert {(claim.smallest_effect, claim.needs) for claim in plain.values()} == {(None, ())}
+    assert not {"smallest_effect", "needs"} & plain["usable"].asserts.keys(), "as before there were any"
+    both = PAGE.replace("  setting:", "  smallest_effect: 2\n  needs: [long-answers]\n  setting:")
+    both = both.replace("margin: 0.5", "margin: 0.5, smallest_effect: 0.5, needs: [b-c, a]")
+    found = {claim.id: claim for claim in read(both, tmp_path).claims}
+    assert {name: claim.smallest_effect for name, claim in found.items()} == {
+        "beats-labels": 2.0,
+        "less-effort": 0.5,
+        "gap-widens": 2.0,
+        "no-overhead": None,  # has its bound
+        "usable": 2.0,
+    }
+    assert found["less-effort"].needs == ("b-c", "a") and found["no-overhead"].needs == ("long-answers",)
+    assert found["less-effort"].asserts["needs"] == ["a", "b-c"]
+    digests = [read(text, tmp_path).digest("less-effort") for text in (PAGE, both)]
+    digests.append(
+        read(both.replace("smallest_effect: 0.5", "smallest_effect: 0.6"), tmp_path).digest("less-effort")
+    )
+    digests.append(read(both.replace("[b-c, a]", "[b-c]"), tmp_path).digest("less-effort"))
+    assert len(set(digests)) == 4
+    none = both.replace("needs: [b-c, a]", "needs: []")
+    assert {claim.id: claim.needs for claim in read(none, tmp_path).claims}["less-effort"] == ()
+
+
 def test_a_claim_changed_after_its_first_run_is_named(tmp_path):
     frozen = read(PAGE, tmp_path).digests("tiny")
     assert list(frozen) == ["beats-labels", "less-effort", "gap-widens", "no-overhead", "usable"]
@@ -218,6 +244,17 @@ def test_one_claim_is_found_by_its_name_or_the_nearest_is_offered(tmp_path):
         ("margin: 0.5", "margn: 0.5", ':9: unknown field "margn" (did you mean "margin"?)'),
         ("margin: 0.5", "margin: -1", ':9: "margin" must be 0 or more'),
         ("margin: 0.5", "margin: half", ':9: "margin" must be a number'),
+        ("margin: 0.5", "smallest_effect: 0", ':9: "smallest_effect" must be more than 0'),
+        ("margin: 0.5", "smallest_effect: -1", ':9: "smallest_effect" must be more than 0'),
+        ("margin: 0.5", "smallest_effect: .nan", ':9: "smallest_effect" must be a number'),
+        ("margin: 0.5", "smallest_effect: a lot", ':9: "smallest_effect" must be a number'),
+        ("margin: 0.5", "smallest_efect: 1", ':9: unknown field "smallest_efect" (did you mean "smallest_effect"?)'),
+        ("  setting:", "  smallest_effect: 0\n  setting:", ':6: "smallest_effect" must be more than 0'),
+        ("within: 1}", "within: 1, smallest_effect: 1}", ':17: unknown field "smallest_effect"'),
+        ("margin: 0.5", "needs: long-answers", ':9: "needs" must be a list of properties'),
+        ("margin: 0.5", "needs: [Long answers]", ':9: "Long answers": a property has a-z, 0-9 and "-" only'),
+        ("margin: 0.5", "needs: [a, a]", ':9: property "a" stands twice'),
+        ("  setting:", "  needs: [1]\n  setting:", ':6: "needs" must be a list of properties'),
         ("margin: 0.5", "verdict: reproduced", ':9: unknown field "verdict"'),
         ("paper: [70, 65.5]", "paper: [70]", ':8: "paper" must hold one number for each of step@share=1, labels'),
         ("paper: [70, 65.5]", "paper: {step@share=0.125: 70}", ':8: unknown arm of this claim "step@share=0.125"'),

@@ -38,7 +38,7 @@ class Words:
     def callbacks(self, run):
         return []
 
-    def evaluate(self, model, run, *, split="test", limit=None):
+    def evaluate(self, model, run, *, split="test", limit=None, wanted=None):
         self.calls.append((limit, model.training, torch.is_grad_enabled()))
         if self.on_the_way is not None:
             self.on_the_way(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,18 @@ Kept = tuple[
 ]  # kind, and the artifact's key: of something needed the part that a plan knows
 
 
-def to_make(plan: Plan, missing: Iterable[Task]) -> dict[str, int]:
-    """Kind -> how many the missing runs need that the cache does not hold; only for the estimate of what is left."""
+def to_make(missing: Iterable[tuple[Plan, Task, Collection[str]]]) -> dict[str, int]:
+    """Kind -> how many these runs need that the cache does not hold; only for the estimate of what is left.
+
+    A run is told by its plan, arm and seed, and the metrics that are measured: they may ask teachers too.
+    """
     wanted: dict[str, Kept] = {}
-    for arm, seed in missing:
-        for what, kind, key in _needs(plan.specs[arm], seed):
+    cache = None
+    for plan, (arm, seed), metrics in missing:
+        cache = plan.cache
+        for what, kind, key in _needs(plan.specs[arm], seed, _measuring(plan, metrics)):
             wanted[digest([what, kind, key], 16)] = kind, key
-    there = list(_kept(plan.cache / "artifacts"))
+    there = [] if cache is None else list(_kept(cache / "artifacts"))
     return dict(
         Counter(
             kind
@@ -32,11 +37,23 @@ def to_make(plan: Plan, missing: Iterable[Task]) -> dict[str, int]:
     )
 
 
-def _needs(spec: Mapping[str, Any], seed: int) -> Iterator[tuple[Any, str, dict[str, Any]]]:
-    """What as data, its kind and the known part of its key."""
+def _measuring(plan: Plan, metrics: Collection[str]) -> dict[str, Any]:
+    """The teachers that metrics ask."""
+    from reproductions.testbeds import teachers_measured_with
+
+    named = plan.testbed.get("teachers", {})
+    return {
+        name: named[name] for name in teachers_measured_with(plan.testbed, tuple(metrics)) if name in named
+    }
+
+
+def _needs(
+    spec: Mapping[str, Any], seed: int, more: Mapping[str, Any]
+) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+    """What as data, its kind and the known part of its key; `more`: teachers that no spec names."""
     bed = spec["testbed"]
     about = {"data_revision": bed["revision"]} if "revision" in bed else {}
-    for tree in bed["teachers"].values():
+    for tree in ({**bed["teachers"], **more}).values():
         if "training" in tree:
             own = {"training": tree["training"], "seed": tree.get("seed", 0)}
             kind = "teacher-other-tokens" if "merges" in tree.get("tokenizer", {}) else "teacher"

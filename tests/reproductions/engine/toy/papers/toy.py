@@ -58,6 +58,9 @@ class Errors:
 
     teachers = ()
 
+    def __init__(self, spread: float = 0.1) -> None:
+        self.spread = spread
+
     def metrics(self, task: type[Task]) -> dict[str, Metric]:
         return {
             "error": Metric("mean", ("error",), False, "Error"),
@@ -70,12 +73,29 @@ class Errors:
 
         inputs, truth = points(), line()
         error = (evaluation.model(inputs) - inputs @ truth).squeeze(1)[: len(evaluation.prompts)]
-        noisy = error + 0.1 * torch.randn_like(error)
+        noisy = error + self.spread * torch.randn_like(error)
         return {
             "error": (error.abs().numpy(), 6),
             "correct": ((noisy.abs() < 1.5).float().numpy(), 0),
             "sure": (torch.sigmoid(2 - error.abs()).numpy(), 6),
         }
+
+
+@measurement("toy-size")
+class Size:
+    """What no claim and no headline asks for."""
+
+    teachers = ()
+
+    def __init__(self, twice: bool = False) -> None:
+        self.factor = 2.0 if twice else 1.0
+
+    def metrics(self, task: type[Task]) -> dict[str, Metric]:
+        return {"size": Metric("mean", ("answer",), True, "Size of an answer")}
+
+    def columns(self, evaluation: Any) -> dict[str, Any]:
+        answers = self.factor * evaluation.model(points()).squeeze(1)[: len(evaluation.prompts)]
+        return {"answer": (answers.abs().numpy(), 6)}
 
 
 def line() -> Any:

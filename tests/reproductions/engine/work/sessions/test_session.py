@@ -10,19 +10,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reproductions.engine.errors import KDError
+from reproductions.engine.metrics import Metric, values
 from reproductions.engine.plan.plan import make_plan
+from reproductions.engine.store.arm import same_training
 from reproductions.engine.store.cache import keep_run
 from reproductions.engine.work.environment import decisive
 from reproductions.engine.work.sessions.progress import SilentReporter
 from reproductions.engine.work.sessions.session import finished_runs, make_runs
+from reproductions.testbeds import metrics_of
 
 from ...conftest import RUNS, Events, Toy
-from ...store.made import METRICS, levels, made_run
+from ...store.made import levels, made_run
 
 COMMAND = (
     "import sys; from pathlib import Path; from reproductions.engine.plan.plan import make_plan; "
@@ -136,7 +140,8 @@ def test_a_run_that_raises_or_kills_its_worker_stops_no_other(finished, toy, mon
 
 def other(toy: Toy, arm: str, seed: int, **made_with) -> Path:
     """The finished run of an arm as if something else had made it."""
-    key = toy.plan().keys[arm]
+    plan = toy.plan()
+    key = plan.keys[arm]
     (path,) = (toy.cache / "runs" / key).glob(f"seed{seed}-*.json")
     kept = json.loads(path.read_text())
     path.unlink()
@@ -145,8 +150,6 @@ def other(toy: Toy, arm: str, seed: int, **made_with) -> Path:
         run: kept["metrics"][run] | {"columns": tuple(kept["metrics"][run]["columns"])}
         for run in kept["metrics"]
     }
-    from reproductions.engine.metrics import Metric
-
     return keep_run(
         toy.cache,
         key,
@@ -155,6 +158,8 @@ def other(toy: Toy, arm: str, seed: int, **made_with) -> Path:
         metrics={name: Metric(**item) for name, item in metrics.items()},
         started=kept["started"],
         finished=kept["finished"],
+        how=plan.how,
+        testbed=plan.scale.testbed,
     )
 
 
@@ -202,18 +207,63 @@ def test_what_no_run_can_do_without_is_one_error(toy):
     assert not toy.runs()
 
 
+def test_a_metric_nobody_asks_for_is_not_measured_and_one_asked_for_later_is_added(finished, toy):
+    """The toy's students cannot be read back: they are trained again, to the same weights."""
+    shutil.copytree(finished[0].cache, toy.cache)
+    before, runs = toy.figures(), finished_runs(toy.plan(), "cpu")
+    assert all(set(run.metrics) == {"error", "accuracy", "ece"} for run in runs.values())
+    assert all(
+        run.student and [set(part["metrics"]) for part in run.made] == [set(run.metrics)]
+        for run in runs.values()
+    )
+    toy.change("headline: [error, accuracy, ece]", "headline: [error, accuracy, ece, size]")
+    assert toy.plan().keys == finished[0].plan().keys and finished_runs(toy.plan(), "cpu") == {}
+    events = Events()
+    made = make_runs(toy.plan(), 2, events)
+    assert len(events.of("finished")) == len(made.runs) == RUNS and not made.failures
+    for name, run in made.runs.items():
+        assert {**runs[name].metrics, "size": run.metrics["size"]} == run.metrics
+        assert run.student == runs[name].student and same_training(run, runs[name])
+        first, second = run.made
+        assert first == runs[name].made[0] and list(second["metrics"]) == ["size"] and second["again"]
+        assert second["student"] == run.student and second["environment"]["python"] and second["date"]
+    after = toy.figures()
+    for name, figures in before.items():
+        assert figures["examples"].items() <= after[name]["examples"].items()
+    toy.change("headline: [error, accuracy, ece, size]", "headline: [error, size]")
+    events = Events()
+    assert make_runs(toy.plan(), 2, events).runs.keys() == made.runs.keys() and events.heard == []
+
+
+def test_a_metric_measured_in_another_way_is_measured_again(finished, toy):
+    shutil.copytree(finished[0].cache, toy.cache)
+    toy.change("toy-size: {}", "toy-size: {twice: true}", "testbeds/line.yaml")
+    assert len(finished_runs(toy.plan(), "cpu")) == RUNS, "nobody asks for it"
+    toy.change("toy-errors: {}", "toy-errors: {spread: 0.2}", "testbeds/line.yaml")
+    assert toy.plan().keys == finished[0].plan().keys and finished_runs(toy.plan(), "cpu") == {}
+    made = make_runs(toy.plan(), 2, Events())
+    assert len(made.runs) == RUNS and len(toy.runs()) == RUNS
+    name = (toy.plan().keys["method"], 0)
+    assert made.runs[name].metrics["accuracy"] != finished[1].runs[name].metrics["accuracy"]
+    assert made.runs[name].student == finished[1].runs[name].student
+
+
 def test_papers_with_one_arm_have_its_runs_in_common(tmp_path):
     akl, gkd = (make_plan(paper, arms=["fkl"], cache=tmp_path) for paper in ("akl", "gkd"))
     made_with = decisive("cpu", akl.testbed["revision"], akl.specs["fkl"]["method"])
+    definitions = metrics_of(akl.testbed)
+    wanted = {name: definitions[name] for name in gkd.wanted(akl.keys["fkl"])}
     for seed in akl.seeds[:3]:
-        run = made_run(seed, levels(1.0)[0])
+        columns = {column: [1.0, 0.5] for metric in wanted.values() for column in metric.columns}
+        run = replace(made_run(seed, levels(1.0)[0]), metrics=values(wanted, columns))
         record = {
             name: getattr(run, name) for name in ("seed", "metrics", "curve", "seconds", "tokens", "rollouts")
         }
-        examples = {name: column.tolist() for name, column in run.columns.items()}
-        record |= {"examples": examples, "shared": {}}
-        about = {"made_with": made_with, "metrics": METRICS, "started": "then", "finished": "later"}
-        keep_run(tmp_path, akl.keys["fkl"], record, **about)
+        record |= {"examples": columns, "shared": {}}
+        about = {"made_with": made_with, "metrics": wanted, "started": "then", "finished": "later"}
+        keep_run(tmp_path, akl.keys["fkl"], record, **about, how=akl.how, testbed="pronunciation")
+    assert "excess_error" in wanted and "ece" not in wanted
+    assert finished_runs(akl, "cpu") == {}, "another headline: a metric is missing"
     assert finished_runs(gkd, "cpu").keys() == {(akl.keys["fkl"], seed) for seed in akl.seeds[:3]}
 
 

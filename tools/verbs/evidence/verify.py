@@ -10,7 +10,7 @@ from catalog.errors import CatalogError
 from catalog.schema import Catalog, load_catalog
 from reproductions.engine.errors import KDError
 from reproductions.engine.show import files, gather
-from reproductions.engine.show.view import PaperView, ValueRow
+from reproductions.engine.show.view import PERCENT, PaperView, ValueRow
 from tools.commands import json_option
 from tools.terminal import fit, grid, interval, number, style, verdict, width, wrap
 
@@ -69,7 +69,7 @@ def _verified(catalog: Catalog, paper: str) -> tuple[PaperView | None, list[str]
         return None, [str(error).replace(f"{gather.ROOT}/", "")]
     if not view.recorded and not (kept and kept.recorded):
         return None, []
-    found = [*_verdicts(view, kept), *_pages(catalog, view)]
+    found = [*_verdicts(view, kept), *_attempts(view), *_pages(catalog, view)]
     found += _lines(results.misnamed(gather.ROOT / name for row in view.recorded for name in row.results))
     recorded = {row.name for row in view.recorded}
     changed = [results.changed_claims(plan) for plan in results.plans([paper]) if plan.scale.name in recorded]
@@ -112,6 +112,16 @@ def _verdicts(view: PaperView, kept: PaperView | None) -> Iterator[str]:
         yield f"{path}: says else than the raw figures give now; `kd readme --fresh` writes it"
 
 
+def _attempts(view: PaperView) -> Iterator[str]:
+    """Differences of earlier attempts that their raw figures do not give (any more)."""
+    for attempt in view.attempts:
+        for claim in attempt.claims:
+            if not claim.agrees:
+                where = f"reproductions/attempts/{view.paper}.{attempt.number}.json"
+                what = "do not give its difference" if claim.now else "are gone"
+                yield f"{where}: the raw figures of {claim.claim} {what}"
+
+
 def _pages(catalog: Catalog, view: PaperView) -> Iterator[str]:
     """The paper's own pages that are not what its view says."""
     from tools.pages.atlas import Atlas
@@ -139,18 +149,33 @@ def _table(view: PaperView) -> list[str]:
             (claim, outcome) for claim in view.claims for outcome in claim.outcomes if outcome.scale == scale
         ]
         seeds = sorted({outcome.seeds for _, outcome in found})
-        rows = [(f"{scale} scale, {'-'.join(map(str, seeds))} seeds", "DIFF", "95 %", "P HOLM")]
+        rows = [(f"{scale} scale, {'-'.join(map(str, seeds))} seeds", "DIFF", PERCENT, "MATTERS")]
         rows += [
             (
                 f"  {claim.id}",
                 number(outcome.difference),
                 interval(outcome.interval),
-                "-" if outcome.p_holm is None else f"{outcome.p_holm:.2g}",
+                "-" if outcome.effect is None else f"{outcome.effect:.2g}",
             )
             for claim, outcome in found
         ]
         lines += _with_verdicts(rows, [outcome.verdict for _, outcome in found])
-    return [*lines, *_values(view.values)]
+    return [*lines, *_values(view.values), *_earlier(view)]
+
+
+def _earlier(view: PaperView) -> list[str]:
+    """A line an earlier attempt: its verdicts in its own words, and how many differences the raw figures give."""
+    lines = []
+    for attempt in view.attempts:
+        told = ", ".join(f"{count} {word}" for word, count in attempt.verdicts)
+        there = [claim for claim in attempt.claims if claim.now is not None]
+        again = (
+            f"{sum(claim.agrees for claim in there)} of {len(there)} differences follow from the raw figures"
+        )
+        kept = again if there else f"raw figures in the history at {attempt.commit}"
+        which = f"attempt {attempt.number}, {attempt.scale}, engine {attempt.engine}"
+        lines.append(style(wrap(f"{which}: {told}; {kept}", "    ", "  "), "dim"))
+    return lines
 
 
 def _values(values: Sequence[ValueRow]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from reproductions.engine.plan.rates import best_rate
 from reproductions.engine.work.sessions import sweep
 from tools import cli
-from tools.verbs import tune
+from tools.verbs.evidence import tune
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""What a gate can check, a registered class each; a testbed's `gate: checks:` names them with their settings."""

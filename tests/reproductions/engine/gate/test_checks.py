@@ -1,0 +1,213 @@
+"""Every check on figures that a hand can follow: what passes, what just fails, and what it says.
+
+Each seed has one value on all examples, so that an interval is Student's t over five seeds alone: the mean +- 2.776 s /
+sqrt(5), with s the standard deviation of the per-seed differences. For differences d + (0, 1, -1, 0, 0), s / sqrt(5) is
+.3162 and the half width .8780.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from reproductions.engine.gate.checks.base import AGAIN, BASELINE, CHECKS, Declared
+from reproductions.engine.gate.measured import Measured
+from reproductions.engine.metrics import Metric
+from reproductions.parts import PartError
+
+SPREAD = np.array([0.0, 1.0, -1.0, 0.0, 0.0])
+HALF = 0.8780
+RIGHT = Metric("mean", ("right",), True, "Right", "%")
+WRONG = Metric("mean", ("wrong",), False, "Wrong", "%")
+
+
+def arm(values) -> np.ndarray:
+    """(5 seeds, 4 examples, 1)."""
+    return np.repeat(np.asarray(values, float)[:, None, None], 4, axis=1)
+
+
+def measured(metric=RIGHT, smallest=1.0, draws=None, bed=None, **levels) -> Measured:
+    """Arms by name ("_" for "-"), as (level, spread) or values; the baseline is 50 everywhere."""
+    arms = {BASELINE: arm(50 + 0 * SPREAD), AGAIN: arm(50 + 0 * SPREAD)}
+    arms |= {name.replace("_", "-"): arm(values) for name, values in levels.items()}
+    seeds = {name: tuple(range(1000, 1005)) for name in arms}
+    return Measured(metric, smallest, "main", arms, seeds, draws or {}, load=lambda: bed)
+
+
+def decide(name, figures, **settings):
+    return CHECKS.find(name)(**settings).decide(figures)
+
+
+def test_every_check_has_a_case_here_and_says_what_it_does():
+    assert set(CHECKS.all) == {
+        *("teacher-better", "baseline-between", "same-arm-twice", "must-exist", "scarce-labels", "plateau"),
+        *("ladder", "long-answers", "several-modes"),
+    }
+    assert all(kind.__doc__ for kind in CHECKS.all.values())
+
+
+@pytest.mark.parametrize(
+    ("above", "passed"), [(5 + HALF + 0.01, True), (5 + HALF - 0.01, False), (-20, False), (20, True)]
+)
+def test_teacher_better_needs_the_whole_interval_above(above, passed):
+    found = decide("teacher-better", measured(teacher_main=50 + above + SPREAD), points=5)
+    assert found.passed is passed
+    if above == 20:
+        assert found.measured == (
+            "teacher 70, baseline 50: difference +20 [19.12, 20.88]; needed: all of it above 5"
+        )
+        assert found.figures["difference"] == 20 and found.figures["degrees"] == pytest.approx(4)
+        assert found.figures["standard_error"] == pytest.approx(0.3162, abs=1e-4)
+
+
+def test_teacher_better_turns_the_sign_where_less_is_better():
+    assert decide("teacher-better", measured(WRONG, teacher_main=30 + SPREAD)).passed
+    assert not decide("teacher-better", measured(WRONG, teacher_main=70 + SPREAD)).passed
+
+
+@pytest.mark.parametrize(
+    ("level", "passed"),
+    [
+        (30 + HALF + 0.01, True),
+        (30 + HALF - 0.01, False),
+        (85 - HALF - 0.01, True),
+        (85 - HALF + 0.01, False),
+    ],
+)
+def test_baseline_between_needs_the_whole_interval_inside(level, passed):
+    for metric in (RIGHT, WRONG):
+        assert decide("baseline-between", measured(metric, baseline=level + SPREAD)).passed is passed
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("apart", "passed"), [(0, True), (1 - HALF - 0.01, True), (1 - HALF + 0.01, False), (3, False)]
+)
+@pytest.mark.parametrize(
+    ("name", "other"), [("same-arm-twice", "baseline_again"), ("plateau", "baseline_doubled")]
+)
+def test_no_difference_needs_the_whole_interval_inside_the_smallest_effect(name, other, apart, passed, sign):
+    found = decide(name, measured(**{other: 50 + sign * apart + SPREAD}))
+    assert found.passed is passed
+    assert "needed: all of it within 1" in found.measured
+
+
+def test_noise_alone_fails_a_copy_however_near_its_mean_is():
+    assert not decide("same-arm-twice", measured(baseline_again=50 + 3 * SPREAD)).passed
+    assert decide("same-arm-twice", measured(smallest=3, baseline_again=50 + 3 * SPREAD)).passed
+
+
+@pytest.mark.parametrize("name", ["must-exist", "scarce-labels"])
+@pytest.mark.parametrize(("better", "passed"), [(0.96, True), (0.93, False), (-0.96, False), (0, False)])
+def test_what_must_exist_is_three_standard_errors_large(name, better, passed):
+    """3 x .3162 = .9487."""
+    stem = name.replace("-", "_")
+    figures = measured(**{f"{stem}_better": 50 + better + SPREAD, f"{stem}_worse": 50 + 0 * SPREAD})
+    found = decide(name, figures, better={"method": "sft"}, worse={}, because="it has more labels")
+    assert found.passed is passed and "(it has more labels)" in found.measured
+    assert decide(name, figures, better={"method": "sft"}, worse={}, because="b", times=1).passed is (
+        better > 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("large", "passed"), [(60 + 5 + HALF + 0.01, True), (60 + 5 + HALF - 0.01, False), (50, False)]
+)
+def test_each_step_of_the_ladder_lies_above(large, passed):
+    figures = measured(
+        teacher_small=52 + 0 * SPREAD, teacher_main=60 + SPREAD, teacher_large=large + 0 * SPREAD
+    )
+    found = decide("ladder", figures, teachers=["small", "main", "large"], points=5)
+    assert found.passed is passed
+    assert found.measured.startswith(
+        f"small 52, main 60, large {large:.4g}; main above small: difference +8 [7.122, 8.878]"
+    )
+    assert set(found.figures) == {"main - small", "large - main"}
+
+
+def test_a_ladder_fails_by_its_first_step_too():
+    figures = measured(teacher_small=58 + 0 * SPREAD, teacher_main=60 + 0 * SPREAD, teacher_large=80 + SPREAD)
+    assert not decide("ladder", figures, teachers=["small", "main", "large"], points=5).passed
+
+
+def test_seeds_that_share_a_teacher_are_groups():
+    """Two draws: the seeds' part is that between two means, with one degree of freedom."""
+    values = 60 + np.array([0.0, 1.0, 0.0, 1.0, 0.0])
+    alone = measured(teacher_main=values).contrast("teacher-main", BASELINE)
+    drawn = measured(draws={"teacher-main": 2}, teacher_main=values).contrast("teacher-main", BASELINE)
+    assert alone.degrees == pytest.approx(4) and drawn.degrees == pytest.approx(1)
+    assert drawn.standard_error > alone.standard_error
+
+
+class Bed:
+    """Rows whose answers are so many words long, and so many of them right."""
+
+    def __init__(self, answers):
+        self.test = {"completion": [first for first, *_ in answers]}
+        self.tokenizer = lambda rows, add_special_tokens: {"input_ids": [row.split() for row in rows]}
+        self.task = SimpleNamespace(right_answers=lambda split: answers if split == "test" else None)
+
+
+def test_long_answers_counts_tokens_of_held_out_references():
+    bed = Bed([["a b c"], ["a b c d e"]])
+    assert decide("long-answers", measured(bed=bed), tokens=4).passed
+    found = decide("long-answers", measured(bed=bed), tokens=4.1)
+    assert not found.passed and found.measured == "references of 4.0 tokens in the mean; needed: 4.1 or more"
+
+
+def test_several_modes_counts_different_right_answers():
+    bed = Bed([["a", "b"], ["a", "b", "c"], ["a"], ["a", "a"]])
+    figures = measured(bed=bed)
+    assert decide("several-modes", figures, references=1.75).passed
+    assert not decide("several-modes", figures, references=1.76).passed
+    assert decide("several-modes", figures, share=0.5).passed
+    assert not decide("several-modes", figures, share=0.51).passed
+    assert not decide("several-modes", figures, references=1.7, share=0.51).passed
+    assert decide("several-modes", figures, share=0.5).measured == (
+        "1.75 right answers a row, 50.0 % of the rows have two or more; needed: a share of 0.5"
+    )
+
+
+def test_one_seed_passes_nothing():
+    figures = measured(teacher_main=80 + SPREAD)
+    one = Measured(
+        RIGHT, 1.0, "main", {name: array[:1] for name, array in figures.arms.items()}, figures.seeds, {}
+    )
+    assert not any(
+        decide(name, one).passed for name in ("teacher-better", "baseline-between", "same-arm-twice")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("teacher-better", {"points": "5"}, '"points" is a number of 0 or more'),
+        ("baseline-between", {"low": 90}, '"low" must be less than "high"'),
+        ("must-exist", {"better": 1, "worse": {}, "because": "b"}, "an arm is a mapping"),
+        ("must-exist", {"better": {}, "worse": {}, "because": " "}, '"because" says in a sentence'),
+        (
+            "must-exist",
+            {"better": {}, "worse": {}, "because": "b", "times": 0.5},
+            '"times" is a number of 1 or more',
+        ),
+        ("ladder", {"teachers": ["main"]}, '"teachers" is a list of two or more'),
+        ("ladder", {"teachers": ["main", "main"]}, '"teachers" is a list of two or more'),
+        ("several-modes", {}, 'needs "references", "share" or both'),
+        ("several-modes", {"share": 1.2}, '"share" is at most 1'),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(name, settings, message):
+    with pytest.raises(PartError, match=message):
+        CHECKS.find(name)(**settings)
+
+
+def test_plateau_doubles_whatever_says_how_long_the_baseline_trains():
+    bed = {"defaults": {"training": {"max_steps": 240}}}
+    plateau = CHECKS.find("plateau")()
+    (made,) = plateau.arms(Declared({"method": "sft"}, None, bed)).values()
+    assert made.tree == {"method": "sft", "training": {"max_steps": 480}}
+    own = Declared({"method": "sft", "training": {"max_steps": 10, "weight_decay": 0.1}}, None, bed)
+    (made,) = plateau.arms(own).values()
+    assert made.tree["training"] == {"max_steps": 20, "weight_decay": 0.1}
+    with pytest.raises(PartError, match="nothing to double"):
+        plateau.arms(Declared({"method": "sft"}, None, {}))

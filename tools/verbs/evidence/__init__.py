@@ -1,0 +1,1 @@
+"""The verbs that make evidence and hold it against what is recorded."""
