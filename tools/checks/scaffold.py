@@ -91,6 +91,8 @@ def experiment(paper_id: str, arxiv: str | None) -> str:
         f"  source: {seen}  {MARK}: version, table and row that you saw",
         f"  metric: rouge_l  {MARK}: a metric of the testbed",
         "  scales: [tiny]",
+        "  # smallest_effect: 0.5       what size matters, in the metric's unit, where the common rule will not do",
+        "  # needs: [long-answers]      what a testbed must have shown before it may judge these, beside headroom",
         "  orderings:",
         f"    beats-sft:  {MARK}: a short name; then as many claims as the paper makes",
         f"      says: {UNFILLED}  {MARK}: the ordering in one sentence of your own",

@@ -171,7 +171,8 @@ class Atlas:
 def told(found: Evidence, marks: Mapping[str, str] = MARKS) -> str:
     """A line on all verdicts of a scale: '**tiny**: 128 claims of 21 papers, ✅ 50 reproduced, ...; of the 110 ...'."""
     counts = ", ".join(f"{marks[word]} {count} {word}" for word, count in found.verdicts.items())
-    line = f"**{found.scale}**: {found.claims} claims of {found.papers} papers: {counts}."
+    size = f"{_count(found.claims, 'claim')} of {_count(found.papers, 'paper')}"
+    line = f"**{found.scale}**: {size}: {counts}."
     if not found.decided:
         return line
     largest = max(found.q.values())
@@ -179,6 +180,10 @@ def told(found: Evidence, marks: Mapping[str, str] = MARKS) -> str:
         f"{line} Of the {found.decided} decided at most {found.wrong:.1f} are expected to be wrong "
         f"(Benjamini-Hochberg over all claims and looks; largest q {largest:.2g})."
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s'[: number != 1]}"
 
 
 def places(paper: Paper, view: PaperView | None) -> list[tuple[str, str]]:

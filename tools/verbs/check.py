@@ -32,6 +32,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="only whether components still behave as recorded (imports torch)",
     )
     parser.add_argument(
+        "--statistics",
+        action="store_true",
+        help="how the intervals and verdicts behave in simulated worlds whose truth is known (a few seconds)",
+    )
+    parser.add_argument(
         "--write",
         action="store_true",
         help="with --owes: the right flags into the records; with --fingerprints: the components' behaviour as it is",
@@ -43,8 +48,11 @@ def main(args: argparse.Namespace) -> int:
     """Print what is missing; 1 where something is, 0 where nothing is."""
     catalog = load_catalog()
     papers = [catalog.paper(args.paper)] if args.paper else list(catalog.papers.values())
-    if args.owes and args.fingerprints:
-        raise UsageError("kd check: --owes and --fingerprints are two questions; ask one at a time")
+    asked = [f"--{name}" for name in ("owes", "fingerprints", "statistics") if getattr(args, name)]
+    if len(asked) > 1:
+        raise UsageError(f"kd check: {' and '.join(asked)} are {len(asked)} questions; ask one at a time")
+    if args.statistics:
+        return _statistics(args)
     if args.write and not (args.owes or args.fingerprints):
         raise UsageError("kd check: --write goes with --owes or with --fingerprints")
     if args.fingerprints:
@@ -67,6 +75,17 @@ def main(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_summary(found)))
     return 1 if found else 0
+
+
+def _statistics(args: argparse.Namespace) -> int:
+    """One page on what the engine's verdicts are worth; nothing here depends on recorded results."""
+    from reproductions.engine.verdicts import characteristics
+
+    if args.paper or args.write or args.json:
+        raise UsageError("kd check --statistics stands alone: it is about the engine, not about a paper")
+    for line in characteristics.page():
+        print(line, flush=True)
+    return 0
 
 
 def _fingerprints(catalog: Catalog, *, write: bool) -> int:

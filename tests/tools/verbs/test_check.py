@@ -64,8 +64,22 @@ def test_a_change_of_behaviour_is_named_then_written_with_what_it_makes_stale(me
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--write"], "--write goes with"), (["--owes", "--fingerprints"], "ask one at a time")],
+    [
+        (["--write"], "--write goes with"),
+        (["--owes", "--fingerprints"], "--owes and --fingerprints are 2 questions; ask one at a time"),
+        (["--owes", "--statistics"], "ask one at a time"),
+        (["--statistics", "minillm"], "stands alone"),
+        (["--statistics", "--json"], "stands alone"),
+    ],
 )
 def test_questions_that_do_not_go_together_are_refused(capsys, words, message):
     assert cli.main(["check", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_engines_characteristics_are_told(monkeypatch, capsys):
+    from reproductions.engine.verdicts import characteristics
+
+    monkeypatch.setattr(characteristics, "page", lambda: iter(["coverage 95.0", "type I 2.5"]))
+    assert cli.main(["check", "--statistics"]) == 0
+    assert capsys.readouterr().out == "coverage 95.0\ntype I 2.5\n"
