@@ -1,0 +1,1 @@
+"""The atlas as a result: league tables, pooled statements, agreement with the papers' own order, sharpness."""
