@@ -11,7 +11,7 @@ from reproductions.engine.atlas import record as kept
 from reproductions.engine.atlas.entrants import Entrant, League
 from reproductions.engine.atlas.pairs import correlation, difference, shared
 from reproductions.engine.atlas.pooling import LEVEL, Pooled, pool
-from reproductions.engine.atlas.record import maybe, pair, short
+from reproductions.engine.atlas.record import pair, short
 from reproductions.engine.atlas.statements import Statement, contrasts
 from reproductions.engine.atlas.tables import column
 from reproductions.engine.verdicts.statistics import Estimate
