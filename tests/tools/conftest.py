@@ -37,7 +37,7 @@ def outcome(verdict: str, scale: str = "tiny", explanation: str = "") -> Outcome
         p=0.0012,
         p_equal=0.9,
         effect=1.25,
-        effect_from="10% of the headroom",
+        effect_from="10 % of the headroom",
     )
 
 
