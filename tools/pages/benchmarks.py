@@ -22,8 +22,8 @@ def page(folder: Path | None = None) -> str:
         "",
         "<!-- Written by `make readme` from the files of this folder; edit tools/pages/benchmarks.py. -->",
         "",
-        "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`;",
-        "`make bench` measures your machine. Times are of one thread unless a table says otherwise.",
+        "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`,",
+        "`--evidence`; `make bench` measures your machine. Times are of one thread unless a table says otherwise.",
         "[Back to the README](../README.md).",
         "",
     ]
@@ -74,6 +74,14 @@ def sections(folder: Path | None = None) -> list[tuple[str, str, list[dict[str, 
             "same teacher decoding alone. What is foretold takes every call of the teacher to cost the same. Teacher "
             "and drafts are tiny: a draft's token costs much of a teacher's. `make bench ARGS=--speculative`.",
             speculative_benchmarks(folder),
+        ),
+        (
+            "Evidence per CPU minute",
+            "Contrasts on the pronunciation testbed, trained and measured in the first edition's way (600 words, two "
+            "samples, every metric, the teacher asked anew) and in today's (all held-out words, eight samples, what "
+            "claims read, the teacher's states and answers kept), in turns in one process. Evidence is the inverse "
+            "variance of the mean over seeds and words. `make bench ARGS=--evidence`.",
+            evidence_benchmarks(folder),
         ),
     ]
 
@@ -177,6 +185,36 @@ def speculative_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
         columns = ["draft, decoding", "tokens/s, plain", "speculative", "speed-up (range)", "accepted"]
         columns += ["cost of a draft's token", "speed-up foretold"]
         about = f"{record['what']}; {record['words']} words, medians of {record['rounds']} rounds"
+        tables.append({"about": about, "columns": columns, "rows": rows})
+    return tables
+
+
+def evidence_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table for each recorded measurement of evidence: contrasts and metrics down, both ways across."""
+    tables = []
+    for record in _records("evidence-*.json", folder):
+        rows = [
+            (
+                f"{row['contrast']}, {row['metric']}",
+                [
+                    *(
+                        f"{row[way]['difference']:+.2f} ± {row[way]['standard_error']:.2f}"
+                        for way in ("first edition", "now")
+                    ),
+                    f"{row['ratio']:.1f}",
+                ],
+            )
+            for row in record["contrasts"]
+        ]
+        spent = "; ".join(
+            f"{way} " + ", ".join(f"{arm} {seconds:.1f}" for arm, seconds in arms.items())
+            for way, arms in record["cpu_seconds_a_run"].items()
+        )
+        about = (
+            f"{record['device']}, {record['seeds']} seeds, {record['ratio']:.1f} times as much evidence a minute "
+            f"in the geometric mean; CPU seconds a run: {spent}; difference ± standard error"
+        )
+        columns = ["contrast, metric", "first edition", "now", "evidence a CPU minute, times"]
         tables.append({"about": about, "columns": columns, "rows": rows})
     return tables
 

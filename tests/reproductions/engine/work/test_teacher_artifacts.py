@@ -92,5 +92,7 @@ def test_of_a_kind_the_oldest_go_first(tmp_path):
     other, _ = artifacts.obtain("model", {}, lambda folder: (folder / "data").write_bytes(b"x") and None)
     artifacts.prune("table", 2500, keep=folders[0])
     assert [folder.exists() for folder in folders] == [True, False, False, True] and other.exists()
-    again, _ = artifacts.obtain("table", {"n": 1}, lambda folder: (folder / "data").write_text("new") and None)
+    again, _ = artifacts.obtain(
+        "table", {"n": 1}, lambda folder: (folder / "data").write_text("new") and None
+    )
     assert (again / "data").read_text() == "new"
