@@ -150,7 +150,8 @@ class Bed:
     def __init__(self, answers):
         self.test = {"completion": [first for first, *_ in answers]}
         self.tokenizer = lambda rows, add_special_tokens: {"input_ids": [row.split() for row in rows]}
-        self.task = SimpleNamespace(right_answers=lambda split: answers if split == "test" else None)
+        known = [[[answer] for answer in row] for row in answers]
+        self.task = SimpleNamespace(references=lambda split: known if split == "test" else None)
 
 
 def test_long_answers_counts_tokens_of_held_out_references():
