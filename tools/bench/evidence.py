@@ -95,7 +95,7 @@ def compared(seeds: int, teacher_steps: int, console: Console, *, quick: bool = 
                     bed.sft_start(one), bed.teacher(one)
         measured: dict[str, Table] = {way: {} for way in WORDS}
         spent: dict[str, dict[tuple[str, int], float]] = {way: {} for way in WORDS}
-        for seed in range(-1, seeds):  # the first is a warm-up: imports, tokenised rows
+        for seed in range(-1, seeds):  # the first is a warm-up, for imports and tokenised rows
             for arm in ARMS:
                 for way, bed in beds.items():
                     with console.status(f"{arm}, seed {max(seed, 0)}, {way}"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class Decoder:
 
     def encode(self, prompts: Sequence[str]) -> Prompts:
         """Ids and mask, cut to the prompt's limit."""
-        return sampling.encode_prompts(self.tokenizer, prompts, self.prompt_tokens, keep=self.keep)
+        return _encoded(self.tokenizer, tuple(prompts), self.prompt_tokens, self.keep)
 
     def decode(
         self, model: PreTrainedModel, prompts: Prompts, uniforms: Tensor | None, temperature: float = 1.0
@@ -90,6 +91,11 @@ class Decoder:
             )
             parts.append([part.view(copies, -1, self.new_tokens) for part in made.tensors()])
         return sampling.Samples(*(torch.cat(same, 1).flatten(0, 1) for same in zip(*parts, strict=True)))
+
+
+@lru_cache(maxsize=4)  # an evaluation asks the same prompts in several ways
+def _encoded(tokenizer: Any, prompts: tuple[str, ...], tokens: int, keep: str) -> Prompts:
+    return sampling.encode_prompts(tokenizer, prompts, tokens, keep=keep)
 
 
 @dataclass(frozen=True)

@@ -59,3 +59,10 @@ def test_the_first_editions_way_leaves_nothing_behind():
     with evidence._first_edition():
         assert not decoder.is_written_out(model) and surroundings.LARGEST_TABLE == 0
     assert decoder.is_written_out(model) and limit == surroundings.LARGEST_TABLE
+
+
+def test_the_committed_record_has_its_table():
+    from tools.pages.benchmarks import evidence_benchmarks
+
+    (table,) = evidence_benchmarks()
+    assert len(table["rows"]) == len(evidence.CONTRASTS) * len(evidence.METRICS)
