@@ -1,9 +1,9 @@
-"""Answers scored by the task: sampled and greedy, and how well their probability says that they are right."""
+"""Answers scored by the task: sampled, greedy, expected, at matched decoding; and their calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,23 +28,45 @@ CALIBRATION = {
 class Answers:
     """The task's scores of sampled answers (mean over a prompt's samples) and of greedy ones (`greedy_<score>`).
 
+    `expected`: the expectation of a score over sampled answers, exactly (`expected_<score>`), where the task says that
+    it is the probability of the references; of a model that reads other tokens, which can spell one answer in many
+    ways, the mean over the samples in its place. `matched`: each sampled score at the model's own best temperature of
+    the testbed's grid (`matched_<score>`), chosen on the validation split, and that temperature
+    (`temperature_<score>`): a model that is only sharper gains nothing there (Caccia et al., arXiv 1811.02549).
     `calibration`: of the probability of the greedy "answer" with its EOS, or of its geometric mean per "token".
     """
 
     teachers: tuple[str, ...] = ()
 
     def __init__(
-        self, sampled: Sequence[str] = (), greedy: Sequence[str] = (), calibration: str | None = None
+        self,
+        sampled: Sequence[str] = (),
+        greedy: Sequence[str] = (),
+        calibration: str | None = None,
+        expected: Sequence[str] = (),
+        matched: bool = False,
     ) -> None:
         self.sampled, self.greedy, self.calibration = tuple(sampled), tuple(greedy), calibration
+        self.expected, self.matched = tuple(expected), matched
         if calibration is not None and calibration not in CALIBRATION:
             raise KDError(f'calibration is of "{calibration}"; it can be of {" or ".join(CALIBRATION)}')
 
     def metrics(self, task: type[Task]) -> dict[str, Metric]:
-        """`<score>`, `greedy_<score>`, `ece`."""
+        """`<score>`, `greedy_<score>`, `expected_<score>`, `matched_<score>`, `temperature_<score>`, `ece`."""
         found = {name: _metric(name, score_of(task, name), "sampled") for name in self.sampled}
         for name in self.greedy:
             found[f"greedy_{name}"] = _metric(f"greedy_{name}", score_of(task, name), "greedy")
+        for name in self.expected:
+            score = score_of(task, name)
+            if name not in task.expected:
+                known = ", ".join(task.expected) or "none"
+                raise KDError(f"{task.__name__} has no exact expectation of {name}; it has that of {known}")
+            found[f"expected_{name}"] = _metric(f"expected_{name}", score, "expected of a sample")
+        for name in self.sampled if self.matched else ():
+            how = "sampled at the best temperature"
+            found[f"matched_{name}"] = _metric(f"matched_{name}", score_of(task, name), how)
+            title = f"best temperature for {score_of(task, name).title}, on validation"
+            found[f"temperature_{name}"] = Metric("mean", (f"temperature_{name}",), False, title)
         if self.calibration:
             title = CALIBRATION[self.calibration]
             found["ece"] = Metric("ece", ("confidence", "correct"), False, title)
@@ -52,20 +74,44 @@ class Answers:
 
     def columns(self, evaluation: Evaluation) -> Columns:
         """Figures of every prompt."""
-        task, references = type(evaluation.task), evaluation.references
+        task, references, wants = type(evaluation.task), evaluation.references, evaluation.wants
         columns: Columns = {}
-        for name in self.sampled:
-            score = score_of(task, name)
-            each = [score.function(said, references) for said in evaluation.said_sampled()]
-            columns[name] = (np.mean(each, axis=0), score.digits)
-        greedy = evaluation.said(evaluation.greedy) if self.greedy or self.calibration else []
-        for name in self.greedy:
+        for name in filter(wants, self.sampled):
+            columns[name] = _mean_of(score_of(task, name), evaluation.said_sampled(), references)
+        for name in self.expected:
+            if wants(f"expected_{name}"):
+                columns[f"expected_{name}"] = _expected(evaluation, score_of(task, name))
+        for name in self.sampled if self.matched else ():
+            if wants(f"matched_{name}", f"temperature_{name}"):
+                score = score_of(task, name)
+                best = evaluation.best_temperature(score)
+                columns[f"temperature_{name}"] = (np.full(len(references), best), 3)
+                columns[f"matched_{name}"] = _mean_of(score, evaluation.said_at(best), references)
+        scored = [name for name in self.greedy if wants(f"greedy_{name}")]
+        calibrated = self.calibration if wants("ece") else None
+        greedy = evaluation.said(evaluation.greedy) if scored or calibrated else []
+        for name in scored:
             score = score_of(task, name)
             columns[f"greedy_{name}"] = (score.function(greedy, references), score.digits)
-        if self.calibration:
-            columns["confidence"] = (confidence(evaluation, self.calibration), 3)
+        if calibrated:
+            columns["confidence"] = (confidence(evaluation, calibrated), 3)
             columns["correct"] = (score_of(task, RIGHT).function(greedy, references) / 100, 0)
         return columns
+
+
+def _mean_of(
+    score: Score, said: Sequence[Sequence[Any]], references: Sequence[Any]
+) -> tuple[np.ndarray, int]:
+    """(N,) mean over the copies of sampled answers. A mean of eight needs more digits than each of them."""
+    each = [score.function(one, references) for one in said]
+    return np.mean(each, axis=0), score.digits if len(said) <= 2 else max(score.digits, 1)
+
+
+def _expected(evaluation: Evaluation, score: Score) -> tuple[np.ndarray, int]:
+    probabilities = evaluation.reference_probabilities
+    if probabilities is None:
+        return _mean_of(score, evaluation.said_sampled(), evaluation.references)
+    return 100 * np.array([row.sum() for row in probabilities]), 2
 
 
 def confidence(evaluation: Evaluation, of: str) -> np.ndarray:

@@ -17,11 +17,12 @@ class ExcessError:
     """How much further from the teacher a model is along its own answers than along the teacher's.
 
     KL(teacher || model) in nats, summed over an answer that the model sampled and over one that the teacher sampled.
+    On the first `examples` rows where given: both models read every answer.
     Source: ExAccErr of MiniLLM, arXiv 2306.08543, section 3.3.
     """
 
-    def __init__(self, teacher: str = "main") -> None:
-        self.teachers = (teacher,)
+    def __init__(self, teacher: str = "main", examples: int | None = None) -> None:
+        self.teachers, self.examples = (teacher,), examples
 
     def metrics(self, task: type[Task]) -> dict[str, Metric]:
         """`excess_error`."""
@@ -30,7 +31,7 @@ class ExcessError:
 
     def columns(self, evaluation: Evaluation) -> Columns:
         """The two sums of every prompt."""
-        own, theirs = evaluation.beside(self.teachers[0])
+        own, theirs = evaluation.beside(self.teachers[0], self.examples)
         return {"kl_student_contexts": (own.divergence, 2), "kl_teacher_contexts": (theirs.divergence, 2)}
 
 
@@ -42,8 +43,8 @@ class Risks:
     probability of the teacher's sample. Source: f-DISTILL, arXiv 2307.15190, section 4 (Table 3).
     """
 
-    def __init__(self, teacher: str = "main") -> None:
-        self.teachers = (teacher,)
+    def __init__(self, teacher: str = "main", examples: int | None = None) -> None:
+        self.teachers, self.examples = (teacher,), examples
 
     def metrics(self, task: type[Task]) -> dict[str, Metric]:
         """`likelihood_risk`, `coverage_risk`."""
@@ -54,5 +55,5 @@ class Risks:
 
     def columns(self, evaluation: Evaluation) -> Columns:
         """Both risks of every prompt."""
-        own, theirs = evaluation.beside(self.teachers[0])
+        own, theirs = evaluation.beside(self.teachers[0], self.examples)
         return {"likelihood_risk": (own.teacher_nll, 2), "coverage_risk": (theirs.model_nll, 2)}

@@ -32,11 +32,18 @@ class Distances:
 
     The same over as many prompts of the training data (`_seen`: the first ones, which fixed data hold); and what golden
     and proxy have risen by since the student that a run had after the share `checkpoint` of its steps, 0 where it kept
-    none. Hacking is a proxy that falls while golden rises. Source: arXiv 2502.02671.
+    none. On the first `examples` rows where given. Hacking is a proxy that falls while golden rises.
+    Source: arXiv 2502.02671.
     """
 
-    def __init__(self, checkpoint: float, golden: str = "main", proxy: str = "imperfect") -> None:
-        self.checkpoint, self.teachers = checkpoint, (golden, proxy)
+    def __init__(
+        self,
+        checkpoint: float,
+        golden: str = "main",
+        proxy: str = "imperfect",
+        examples: int | None = None,
+    ) -> None:
+        self.checkpoint, self.teachers, self.examples = checkpoint, (golden, proxy), examples
         self._kept: tuple[Run, PreTrainedModel] | None = None
 
     def metrics(self, task: type[Task]) -> dict[str, Metric]:
@@ -57,14 +64,17 @@ class Distances:
 
     def columns(self, evaluation: Evaluation) -> Columns:
         """All six of every prompt."""
-        asked = evaluation.prompts
+        asked, wants = evaluation.prompts[: self.examples], evaluation.wants
         seen = list(evaluation.task.rows("train")["prompt"])[: len(asked)]
         before = self._kept[1] if self._kept is not None and self._kept[0] is evaluation.run else None
         found: dict[str, np.ndarray] = {}
         for name, teacher in zip(("golden", "proxy"), self.teachers, strict=True):
             side = evaluation.teacher(teacher)
-            found[name] = side.compare(evaluation.model, asked).divergence
-            found[f"{name}_seen"] = np.resize(side.compare(evaluation.model, seen).divergence, len(asked))
-            then = found[name] if before is None else side.compare(before, asked).divergence
-            found[f"{name}_rise"] = found[name] - then
-        return {name: (found[name], 3) for name in TITLES}
+            if wants(name, f"{name}_rise"):
+                found[name] = side.compare(evaluation.model, asked).divergence
+            if wants(f"{name}_seen"):
+                found[f"{name}_seen"] = np.resize(side.compare(evaluation.model, seen).divergence, len(asked))
+            if wants(f"{name}_rise"):
+                then = found[name] if before is None else side.compare(before, asked).divergence
+                found[f"{name}_rise"] = found[name] - then
+        return {name: (found[name], 3) for name in TITLES if name in found}

@@ -23,12 +23,13 @@ class Drafting:
 
     Acceptance: proposals kept of those examined; block efficiency: tokens per call of the teacher; both over all
     prompts, sampling at temperature 1 (as often as the testbed samples) and greedily. The expected acceptance is the
-    mean of 1 - TVD over the tokens of the teacher's own sample, without any draw of the student's.
+    mean of 1 - TVD over the tokens of the teacher's own sample, without any draw of the student's. On the first
+    `examples` rows where given.
     Source: DistillSpec, arXiv 2310.08461, whose measures these are; arXiv 2211.17192.
     """
 
-    def __init__(self, block_length: int = 4, teacher: str = "main") -> None:
-        self.block_length, self.teachers = block_length, (teacher,)
+    def __init__(self, block_length: int = 4, teacher: str = "main", examples: int | None = None) -> None:
+        self.block_length, self.teachers, self.examples = block_length, (teacher,), examples
 
     def metrics(self, task: type[Task]) -> dict[str, Metric]:
         """`acceptance` and `block_efficiency`, each with `greedy_` too, and `expected_acceptance`."""
@@ -50,8 +51,11 @@ class Drafting:
         """Counts of every prompt, summed over its samples, and the expected acceptance."""
         columns: Columns = {}
         for prefix, how in MODES.items():
-            columns |= self._speculate(evaluation, prefix, greedy=how == "greedy")
-        return columns | {"expected_acceptance": (self._expected(evaluation), 3)}
+            if evaluation.wants(prefix + "acceptance", prefix + "block_efficiency"):
+                columns |= self._speculate(evaluation, prefix, greedy=how == "greedy")
+        if evaluation.wants("expected_acceptance"):
+            columns["expected_acceptance"] = (self._expected(evaluation), 3)
+        return columns
 
     def _speculate(self, evaluation: Evaluation, prefix: str, *, greedy: bool) -> Columns:
         import torch
@@ -63,7 +67,7 @@ class Drafting:
         found = speculate(
             teacher,
             evaluation.model,
-            testbed.tokenizer(evaluation.prompts)["input_ids"] * copies,
+            testbed.tokenizer(evaluation.prompts[: self.examples])["input_ids"] * copies,
             max_new_tokens=testbed.max_completion_tokens,
             eos_ids=[testbed.tokenizer.eos_token_id],
             pad_id=testbed.tokenizer.pad_token_id,
@@ -86,8 +90,9 @@ class Drafting:
         from reproductions.metrics.decoding import sampling
 
         side = evaluation.teacher(self.teachers[0])
-        ids, attention = evaluation.decoder.encode(evaluation.prompts)
-        samples = side.samples(evaluation.prompts)
+        prompts = evaluation.prompts[: self.examples]
+        ids, attention = evaluation.decoder.encode(prompts)
+        samples = side.samples(prompts)
         parts = []
         with torch.no_grad():
             for start in range(0, len(ids), sampling.FORWARD_ROWS):

@@ -65,6 +65,9 @@ class Task:
     """
 
     scores: Mapping[str, Score] = {}
+    # Scores of which the expectation over sampled answers is the probability of the reference's answers, in percent:
+    # those that compare token ids of the task's own tokenizer.
+    expected: tuple[str, ...] = ()
     set_titles: Mapping[str, str] = {}  # of evaluation sets
     teacher_rows = "train"  # what a teacher learns where the testbed says nothing else
     student_rows = "train"  # what students learn before any method: their common start
@@ -101,7 +104,7 @@ class Task:
         return self._made[name]
 
     def references(self, split: str) -> list[Any]:
-        """What the scores compare answers with, row by row."""
+        """What the scores compare answers with, row by row: one answer, or a list of those that are right."""
         return list(self.rows(split)["completion"])
 
     def said(self, ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[Any]:

@@ -163,6 +163,7 @@ class Pronunciation(Task):
         "exact_match": Score(percent_right, "exact match"),
         "phoneme_error_rate": Score(error_rate, "phoneme error rate", 1, higher_is_better=False),
     }
+    expected = ("exact_match",)
     teacher_rows = "all_words"
     named_by = ("domains", "train_words")
 

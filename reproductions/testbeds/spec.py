@@ -7,7 +7,8 @@
     revision: 16 hex digits          # of the data; checked when they are read, as far as they are known
     tokenizer: {of: <hub id>, pad: ..., eos: ..., trimmed: true}     # where the task has none of its own
     limits: {prompt: 96, completion: 80, whole: ..., pairs: [.., ..]} # tokens in training, likewise
-    decoding: {batch: 100, samples: 1, keep: end, prompt: ..., completion: ...}   # how answers are measured
+    decoding: {batch: 100, samples: 1, keep: end, prompt: ..., completion: ..., temperatures: [0.5, 1.0]}
+                                      # how answers are measured; temperatures: the grid of matched decoding
     students: {main: <model>, large: <model>}
     teachers: {main: <model>, large: <model>}      # models: see reproductions/models/makers.py
     metrics: {answers: {sampled: [rouge_l], greedy: [exact_match]}, excess-error: {}}
@@ -43,7 +44,7 @@ KEYS = (
 )  # fmt: skip
 NEEDED = ("about", "task", "decoding", "students", "metrics")
 LIMITS = ("prompt", "completion", "whole", "pairs")
-DECODING = ("batch", "samples", "keep", "prompt", "completion")
+DECODING = ("batch", "samples", "keep", "prompt", "completion", "temperatures")
 TOKENIZER = ("of", "pad", "eos", "trimmed", "merges", "tokens", "completion")
 SHAPE = ("layers", "hidden", "heads", "intermediate")
 STUDENT = ("like", "shape", "model", "layers", "rows", "tokens")
@@ -197,6 +198,16 @@ def _check(tree: Mapping[str, Any], where: _Where) -> None:
         raise where.error('"decoding" needs "batch", the prompts that are answered together', "decoding")
     if tree["decoding"].get("keep", "end") not in ("start", "end"):
         raise where.error('"keep" is the part of a prompt that is too long: start or end', "decoding", "keep")
+    grid = tree["decoding"].get("temperatures", [1.0])
+    fits = isinstance(grid, list) and grid and all(type(t) in (int, float) and t > 0 for t in grid)
+    if not fits or len(set(grid)) != len(grid):
+        raise where.error(
+            '"temperatures" is a list of positive numbers, each once', "decoding", "temperatures"
+        )
+    if (tree["metrics"].get("answers") or {}).get("matched") and "temperatures" not in tree["decoding"]:
+        raise where.error(
+            'matched decoding needs "temperatures", a grid, in "decoding"', "metrics", "answers"
+        )
     if MAIN not in tree["students"]:
         raise where.error(f'"students" needs "{MAIN}"', "students")
 

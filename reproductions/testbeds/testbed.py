@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,10 @@ class Testbed:
         self.models = Models(spec, self.task, published)
         decoding = spec["decoding"]
         self.samples = int(decoding.get("samples", 1))
+        self.temperatures: tuple[float, ...] = tuple(map(float, decoding.get("temperatures", ())))
         self.measurements = make_measurements(spec["metrics"])
         self.metrics: Mapping[str, Metric] = metrics_of(self.measurements, type(self.task))
+        self._known: dict[str, Any] = {}  # of teachers on their own answers, over runs
 
     @property
     def shelf(self) -> str:
@@ -144,15 +146,21 @@ class Testbed:
         split: str = "test",
         limit: int | None = None,
         reader: str | None = None,
+        wanted: Collection[str] | None = None,
     ) -> dict[str, list[float]]:
         """Per-example columns of the first `limit` rows; the same for the same `run.seed`.
 
-        `reader`: a teacher's name, for a model that reads its tokens and prompts: that teacher itself.
+        `reader`: a teacher's name, for a model that reads its tokens and prompts: that teacher itself. `wanted`: the
+        metrics whose columns are made, None for all.
         """
-        evaluation = Evaluation(self, model, run, split=split, limit=limit, reader=reader)
+        evaluation = Evaluation(self, model, run, split=split, limit=limit, reader=reader, wanted=wanted)
         columns: dict[str, list[float]] = {}
         for one in self.measurements:
-            columns |= rounded(one.columns(evaluation))
+            own = one.metrics(type(self.task))
+            if evaluation.wants(*own):
+                read = {c for name, metric in own.items() if evaluation.wants(name) for c in metric.columns}
+                found = rounded(one.columns(evaluation))
+                columns |= {name: column for name, column in found.items() if name in read}
         return columns
 
     @cached_property
@@ -169,7 +177,8 @@ class Testbed:
     def teacher_side(self, run: Run, name: str) -> TeacherSide:
         """A teacher with what it answers in a run; kept as long as the run."""
         if name not in run.sides:
-            run.sides[name] = TeacherSide(self.decoder_of(name), run, self.teacher(run, name))
+            key, model = self.teacher_key(run, name), self.teacher(run, name)
+            run.sides[name] = TeacherSide(self.decoder_of(name), run, model, key, self._known)
         return run.sides[name]
 
     def _decoder(self, tokenizer: PreTrainedTokenizerBase, completion: int | None = None) -> Decoder:

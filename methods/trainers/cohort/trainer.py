@@ -63,12 +63,11 @@ class Cohort(SFTTrainer):
         self.add_callback(self._callbacks)
         self.remove_callback(PrinterCallback)
         self._stack.seat(self.cores)
-        fixed = all(member.sampling is None for member in members)
-        self.teachers = CohortTeachers(members, fixed=fixed)
+        self.teachers = CohortTeachers(members)
         self._meeting = Meeting(self._serve)
-        if not fixed:
-            for place, member in enumerate(members):
-                member.sampling.rollout = self._asks(place)  # type: ignore[union-attr]
+        for place, member in enumerate(members):
+            if member.sampling is not None:
+                member.sampling.rollout = self._asks(place)
 
     @property
     def _stack(self) -> StackedModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reproductions.engine.files import digest
 from reproductions.metrics.decoding import sampling
+from reproductions.tasks.base import fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +24,8 @@ Prompts = tuple[Tensor, Tensor]  # left-padded ids and attention mask
 
 TEACHER_SEED = 1_000_000  # keeps the teacher's samples apart from every student's
 KEPT_NUMBERS = 2**24  # the teacher's log-probabilities are kept between evaluations up to this many (64 MiB)
+KEPT_TABLES = 4  # of those
+ALL_ANSWERS = 2**28  # bytes of all teachers' answers on disk
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,20 @@ class Decoder:
         return [self.tokenizer.eos_token_id]
 
     def sampled(
-        self, model: PreTrainedModel, run: Run, prompts: Sequence[str], copies: int = 1
+        self,
+        model: PreTrainedModel,
+        run: Run,
+        prompts: Sequence[str],
+        copies: int = 1,
+        temperature: float = 1.0,
     ) -> sampling.Samples:
-        """Answers at temperature 1 to the prompts, then to the prompts again, `copies` times; by `run.seed`."""
+        """Answers to the prompts, then to the prompts again, `copies` times; by `run.seed`.
+
+        At whatever temperature and of whatever model: the same numbers choose the tokens.
+        """
         with autocast(run):
-            return self.decode(
-                model, self.encode(prompts), uniforms(self, run.seed, len(prompts) * copies), copies
-            )
+            drawn = uniforms(run.seed, len(prompts), copies, self.new_tokens)
+            return self.decode(model, self.encode(prompts), drawn, temperature)
 
     def greedy(self, model: PreTrainedModel, run: Run, prompts: Sequence[str]) -> sampling.Samples:
         """The most probable token at every step."""
@@ -59,27 +70,26 @@ class Decoder:
         return sampling.encode_prompts(self.tokenizer, prompts, self.prompt_tokens, keep=self.keep)
 
     def decode(
-        self, model: PreTrainedModel, prompts: Prompts, uniforms: Tensor | None, copies: int = 1
+        self, model: PreTrainedModel, prompts: Prompts, uniforms: Tensor | None, temperature: float = 1.0
     ) -> sampling.Samples:
-        """Answers to the prompts, then to the prompts again, `copies` times."""
-        ids, attention = (part.repeat(copies, 1) for part in prompts)
-        parts = []
-        for start in range(0, len(ids), self.batch):
-            span = slice(start, start + self.batch)
-            parts.append(
-                sampling.sample(
-                    model,
-                    ids[span],
-                    attention[span],
-                    max_new_tokens=self.new_tokens,
-                    eos_ids=self.eos_ids,
-                    pad_id=self.tokenizer.pad_token_id,
-                    uniforms=None if uniforms is None else uniforms[span],
-                )
+        """Answers to the N prompts, one by each of `uniforms` (S, N, T): first to all, then to all again; or greedy."""
+        ids, attention = prompts
+        copies = 1 if uniforms is None else len(uniforms)
+        step, parts = max(1, self.batch // copies), []
+        for start in range(0, len(ids), step):
+            span = slice(start, start + step)
+            made = sampling.sample(
+                model,
+                ids[span],
+                attention[span],
+                max_new_tokens=self.new_tokens,
+                eos_ids=self.eos_ids,
+                pad_id=self.tokenizer.pad_token_id,
+                uniforms=None if uniforms is None else uniforms[:, span].flatten(0, 1),
+                temperature=temperature,
             )
-        return sampling.Samples(
-            *(torch.cat(same) for same in zip(*(p.tensors() for p in parts), strict=True))
-        )
+            parts.append([part.view(copies, -1, self.new_tokens) for part in made.tensors()])
+        return sampling.Samples(*(torch.cat(same, 1).flatten(0, 1) for same in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -96,13 +106,23 @@ class Comparison:
 
 
 class TeacherSide:
-    """A teacher's answers to prompts, which stay the same all through a run, and models beside it.
+    """A teacher's answers to prompts, which are the same in all runs of a seed, and models beside it.
 
-    `model` is a copy of its own: a trainer may wrap the forward of the teacher it was handed.
+    `model` is a copy of its own: a trainer may wrap the forward of the teacher it was handed. `key` says what made it;
+    the answers are an artifact (0.2 MB for 4,000 words), and `known` keeps the last log-probabilities on them for
+    whoever asks next in this process.
     """
 
-    def __init__(self, decoder: Decoder, run: Run, model: PreTrainedModel) -> None:
-        self.decoder, self.run, self.model = decoder, run, model
+    def __init__(
+        self,
+        decoder: Decoder,
+        run: Run,
+        model: PreTrainedModel,
+        key: Mapping[str, Any],
+        known: dict[str, Tensor],
+    ) -> None:
+        self.decoder, self.run, self.model, self.key = decoder, run, model, dict(key)
+        self._known_logprobs = known
         self._answers: dict[tuple[str, ...], tuple[sampling.Samples, Tensor | None]] = {}
 
     def samples(self, prompts: Sequence[str]) -> sampling.Samples:
@@ -136,22 +156,59 @@ class TeacherSide:
     def _known(self, asked: tuple[str, ...]) -> tuple[sampling.Samples, Tensor | None]:
         """Its samples, and its log-probabilities there where they are few enough to keep."""
         if asked not in self._answers:
-            prompts = self.decoder.encode(asked)
-            drawn = uniforms(self.decoder, TEACHER_SEED + self.run.seed, len(asked))
-            samples = self.decoder.decode(self.model, prompts, drawn)
+            key = self._answers_key(asked)
+            found = self.run.shared.tensors(
+                "teacher-answers", key, lambda run: self._draw(asked), ALL_ANSWERS
+            )
+            samples = sampling.Samples(found["ids"].long(), found["mask"], found["logprobs"])
+            samples = sampling.Samples(*(part.to(self.model.device) for part in samples.tensors()))
             known = None
             if samples.ids.numel() * self.model.config.vocab_size <= KEPT_NUMBERS:
-                step = sampling.FORWARD_ROWS
-                spans = [slice(i, i + step) for i in range(0, len(asked), step)]
-                parts = [(prompts[0][s], prompts[1][s], samples.rows(s)) for s in spans]
-                known = torch.cat([sampling.completion_logprobs(self.model, *part) for part in parts])
+                name = digest(key, 16)
+                if name not in self._known_logprobs:
+                    while len(self._known_logprobs) >= KEPT_TABLES:
+                        del self._known_logprobs[next(iter(self._known_logprobs))]
+                    self._known_logprobs[name] = self._logprobs(self.decoder.encode(asked), samples)
+                known = self._known_logprobs[name]
             self._answers[asked] = samples, known
         return self._answers[asked]
 
+    def _answers_key(self, asked: tuple[str, ...]) -> dict[str, Any]:
+        """Who answers what, by which random numbers and within which limits, in which arithmetic."""
+        decoder, run = self.decoder, self.run
+        return {
+            "teacher": self.key,
+            "prompts": fingerprint(list(asked)),
+            "draws": TEACHER_SEED + run.seed,
+            "temperature": 1.0,
+            "limits": [decoder.prompt_tokens, decoder.keep, decoder.new_tokens],
+            "arithmetic": [run.settings.get("precision", "fp32"), run.device.type],
+        }
 
-def uniforms(decoder: Decoder, seed: int, rows: int) -> Tensor:
-    """Random numbers of an evaluation, (rows, new tokens): the same for the same seed, on every device."""
-    return torch.rand(rows, decoder.new_tokens, generator=torch.Generator().manual_seed(seed))
+    def _draw(self, asked: tuple[str, ...]) -> dict[str, Tensor]:
+        with torch.no_grad(), autocast(self.run):
+            drawn = uniforms(TEACHER_SEED + self.run.seed, len(asked), 1, self.decoder.new_tokens)
+            made = self.decoder.decode(self.model, self.decoder.encode(asked), drawn)
+        return {"ids": made.ids.int().cpu(), "mask": made.mask.cpu(), "logprobs": made.logprobs.cpu()}
+
+    def _logprobs(self, prompts: Prompts, samples: sampling.Samples) -> Tensor:
+        step = sampling.FORWARD_ROWS
+        spans = [slice(i, i + step) for i in range(0, len(samples.ids), step)]
+        parts = [(prompts[0][s], prompts[1][s], samples.rows(s)) for s in spans]
+        return torch.cat([sampling.completion_logprobs(self.model, *part) for part in parts])
+
+
+def uniforms(seed: int, rows: int, copies: int, tokens: int) -> Tensor:
+    """Random numbers of an evaluation in [0, 1), (copies, rows, tokens): one for each seed, copy, row and place.
+
+    The same on every device, and for a row however many rows and copies there are: two arms of one seed, or one at two
+    temperatures, see the same lottery.
+    """
+    drawn = [
+        np.random.Generator(np.random.Philox(key=[seed, copy])).random((rows, tokens), dtype=np.float32)
+        for copy in range(copies)
+    ]
+    return torch.from_numpy(np.stack(drawn))
 
 
 def autocast(run: Run) -> AbstractContextManager[Any]:

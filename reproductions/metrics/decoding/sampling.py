@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from methods.modeling.decoder import decoder_for, is_written_out
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Finished rows cost as much as live ones; copying the cache to drop them pays below this share of live rows.
-COMPACT_BELOW = 0.6
+# Answers that a written-out model writes together: the keys and values of a small one then stay in a CPU's cache.
+TOGETHER = 512
 # Rows of one forward pass over whole sequences: the activations of a small model then stay in a CPU's cache.
 FORWARD_ROWS = 64
 
@@ -40,8 +42,8 @@ class Samples:
 
     def answers(self, eos_ids: Sequence[int]) -> list[list[int]]:
         """Token ids of each row without its EOS."""
-        keep = self.mask & ~is_any(self.ids, eos_ids)
-        return [row[k].tolist() for row, k in zip(self.ids.cpu(), keep.cpu(), strict=True)]
+        lengths = (self.mask & ~is_any(self.ids, eos_ids)).sum(1).tolist()
+        return [row[:length] for row, length in zip(self.ids.tolist(), lengths, strict=True)]
 
 
 def is_any(ids: Tensor, values: Sequence[int]) -> Tensor:
@@ -77,56 +79,83 @@ def sample(
     eos_ids: Sequence[int],
     pad_id: int,
     uniforms: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> Samples:
-    """Continue left-padded prompts (B, P) at temperature 1, or greedily without `uniforms`, with a key-value cache.
+    """Continue left-padded prompts (B, P), or greedily without `uniforms`, with a key-value cache.
 
-    `uniforms` (B, max_new_tokens) in [0, 1) choose the tokens by inverting their cumulative distribution: a draw
-    does not depend on the device or on when other rows end, and two models given the same numbers are compared
-    with common random numbers.
+    `uniforms` (S B, max_new_tokens) in [0, 1) choose the tokens by inverting their cumulative distribution: S answers
+    to each prompt, the first to all of them, then the second. A draw does not depend on the device, on the other rows
+    or on when they end, and two models given the same numbers are compared with common random numbers. `logprobs` are
+    those of the distribution at `temperature` that was drawn from.
     """
-    from transformers import DynamicCache
-
-    was_training = model.training
-    model.eval()
-    device = model.device
-    rows = len(prompt_ids)
+    rows, device = len(prompt_ids), model.device
+    copies = 1 if uniforms is None else len(uniforms) // rows
+    shape = (copies * rows, max_new_tokens)
+    made = Samples(
+        torch.full(shape, pad_id, device=device),
+        torch.zeros(shape, dtype=torch.bool, device=device),
+        torch.zeros(shape, device=device),
+    )
     prompt_ids, attention = prompt_ids.to(device), attention_mask.to(device)
     uniforms = None if uniforms is None else uniforms.to(device)
-    ids = torch.full((rows, max_new_tokens), pad_id, device=device)
-    mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
-    logprobs = torch.zeros((rows, max_new_tokens), device=device)
-    cache = DynamicCache(config=model.config)
-    index = torch.arange(rows, device=device)  # the rows still being computed
-    alive = torch.ones(rows, dtype=torch.bool, device=device)
-    step_ids, place = prompt_ids, positions(attention)
-    for step in range(max_new_tokens):
-        logits = model(
-            input_ids=step_ids,
-            attention_mask=attention,
-            position_ids=place,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        logp = logits.float().log_softmax(-1)
-        uniform = None if uniforms is None else uniforms[index, step, None]
-        chosen = logp.argmax(-1, keepdim=True) if uniform is None else invert(logp, uniform)
-        mask[index, step] = alive
-        ids[index, step] = torch.where(alive, chosen[:, 0], pad_id)
-        logprobs[index, step] = logp.gather(1, chosen)[:, 0] * alive
-        alive = alive & ~is_any(chosen[:, 0], eos_ids)
-        going = int(alive.sum())
-        if going == 0:
-            break
-        step_ids, place = chosen, place[:, -1:] + 1
-        attention = torch.cat([attention, attention.new_ones(len(attention), 1)], 1)
-        if going < COMPACT_BELOW * len(index):
-            kept = alive.nonzero()[:, 0]
-            cache.batch_select_indices(kept)
-            index, alive, attention = index[kept], alive[kept], attention[kept]
-            step_ids, place = step_ids[kept], place[kept]
-    model.train(was_training)
-    return Samples(ids, mask, logprobs)
+    # Prompts of one length stand together, so that hardly any of them is padded.
+    order = attention.sum(1).argsort(stable=True)
+    together = max(1, (TOGETHER if is_written_out(model) else shape[0]) // copies)
+    was_training = model.training
+    model.eval()
+    try:
+        for places in order.split(together):
+            width = int(attention[places].sum(1).max())
+            block = prompt_ids[places, -width:], attention[places, -width:]
+            where = (places[:, None] + rows * torch.arange(copies, device=device)).flatten()
+            _sample_block(model, *block, copies, where, made, eos_ids, uniforms, temperature)
+    finally:
+        model.train(was_training)
+    return made
+
+
+def _sample_block(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    attention: Tensor,
+    copies: int,
+    index: Tensor,
+    made: Samples,
+    eos_ids: Sequence[int],
+    uniforms: Tensor | None,
+    temperature: float,
+) -> None:
+    """Fills the rows `index` (b copies,) of `made` with the answers to b prompts, those to one prompt side by side.
+
+    Answers to one prompt that have begun with the same tokens are one row of the decoder until they part.
+    """
+    limit, vocabulary = made.ids.shape[1], model.config.vocab_size
+    decode = decoder_for(model, torch.cat([attention, attention.new_ones(len(attention), limit)], 1))
+    place = positions(attention)
+    logits = decode(prompt_ids, place)  # a prompt is read once, however often it is answered
+    place = place[:, -1:]
+    row = torch.arange(len(attention), device=index.device).repeat_interleave(copies)  # of each answer
+    for step in range(limit):
+        logp = (logits.float() / temperature).log_softmax(-1)
+        each = logp if copies == 1 else logp[row]
+        chosen = (
+            each.argmax(-1, keepdim=True) if uniforms is None else invert(each, uniforms[index, step, None])
+        )
+        token = chosen[:, 0]
+        made.mask[index, step] = True
+        made.ids[index, step] = token
+        made.logprobs[index, step] = each.gather(1, chosen)[:, 0]
+        going = ~is_any(token, eos_ids)
+        if step + 1 == limit or not going.any():
+            return
+        index, row, token = index[going], row[going], token[going]
+        begun, row = (row * vocabulary + token).unique(return_inverse=True)
+        kept = begun // vocabulary
+        if len(kept) != len(logits) or not torch.equal(kept, torch.arange(len(kept), device=kept.device)):
+            decode.keep(kept)
+            place = place[kept]
+        place = place + 1
+        logits = decode((begun % vocabulary)[:, None], place)
 
 
 def invert(logp: Tensor, uniform: Tensor) -> Tensor:
@@ -155,6 +184,34 @@ def completion_logprobs(
     ).logits[:, :-1]
     model.train(was_training)
     return logits.float().log_softmax(-1)
+
+
+def answer_logprobs(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    attention_mask: Tensor,
+    answers: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+) -> Tensor:
+    """(N,) nats in fp32: log of the probability that a sample at temperature 1 is this answer to its prompt.
+
+    Answers are ids without EOS. One that fills the token limit is said without EOS, one beyond it never.
+    """
+    said = [[*answer, eos_id][:max_new_tokens] for answer in answers]
+    width = max(map(len, said))
+    ids = torch.tensor([row + [eos_id] * (width - len(row)) for row in said])
+    lengths = torch.tensor([len(row) for row in said])
+    samples = Samples(ids, torch.arange(width) < lengths[:, None], torch.zeros(ids.shape))
+    found = []
+    for start in range(0, len(ids), FORWARD_ROWS):
+        span = slice(start, start + FORWARD_ROWS)
+        some = samples.rows(span)
+        logp = completion_logprobs(model, prompt_ids[span], attention_mask[span], some)
+        found.append(-token_nll(logp, some).cpu() * some.mask.sum(1))
+    possible = torch.tensor([len(answer) <= max_new_tokens for answer in answers])
+    return torch.cat(found).masked_fill(~possible, -torch.inf)
 
 
 def accumulated_kl(teacher_logp: Tensor, student_logp: Tensor, mask: Tensor) -> Tensor:

@@ -48,3 +48,16 @@ def test_both_sides_by_hand(testbed, trial):
             side = p if risk == "likelihood_risk" else q
             nll = -side.log_softmax(-1).gather(1, answer[:, None]).mean()
             assert columns[risk][place] == pytest.approx(float(nll), abs=1e-2)
+
+
+def test_on_the_first_rows_the_figures_are_those_of_all_rows(trial):
+    """`examples` leaves out rows and changes no other; the student then answers no more than those."""
+    whole, part = ({"excess-error": settings, "answers": None} for settings in ({}, {"examples": 5}))
+    columns = []
+    for metrics in (whole, part):
+        testbed = load_short("pronunciation", {"metrics": metrics}, test_words=12)
+        run = trial(testbed)
+        columns.append(testbed.evaluate(testbed.sft_start(run), run))
+    for name in ("kl_student_contexts", "kl_teacher_contexts"):
+        assert columns[1][name] == pytest.approx(columns[0][name][:5], abs=0.011)
+        assert len(columns[0][name]) == 12

@@ -7,6 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from reproductions.metrics.decoding import sampling as ev
+from reproductions.metrics.decoding.decoder import uniforms
 
 EOS, PAD, V = 1, 0, 23
 
@@ -78,14 +79,38 @@ def test_a_row_is_drawn_the_same_alone_and_in_a_batch(model):
         assert torch.equal(alone.ids[0], together.ids[row])
 
 
-def test_dropping_finished_rows_changes_nothing(model, monkeypatch):
-    uniforms = torch.rand(3, 12, generator=torch.Generator().manual_seed(1))
-    monkeypatch.setattr(ev, "COMPACT_BELOW", 0.0)
-    kept = draw(model, uniforms)
-    monkeypatch.setattr(ev, "COMPACT_BELOW", 1.1)
-    dropped = draw(model, uniforms)
-    assert torch.equal(kept.ids, dropped.ids)
-    assert torch.equal(kept.mask, dropped.mask)
+@pytest.mark.parametrize("together", [1, 5, 512])
+def test_answers_that_begin_alike_are_drawn_as_each_alone(model, monkeypatch, together):
+    """Six answers to each prompt, some of which share their first tokens, in blocks of any size."""
+    ids, mask = prompts()
+    common = {"max_new_tokens": 6, "eos_ids": [EOS, 4], "pad_id": PAD, "temperature": 0.7}
+    uniforms = torch.rand(18, 6, generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(ev, "TOGETHER", together)
+    found = ev.sample(model, ids, mask, uniforms=uniforms, **common)
+    firsts = found.ids[:, 0].view(6, 3)
+    assert any(len(set(column)) < 6 for column in firsts.T.tolist()), "none begin alike"
+    assert len(set(found.mask.sum(1).tolist())) > 1, "all end together"
+    for row in range(18):
+        one = slice(row % 3, row % 3 + 1)
+        alone = ev.sample(model, ids[one], mask[one], uniforms=uniforms[row : row + 1], **common)
+        assert torch.equal(alone.ids[0], found.ids[row])
+        assert torch.equal(alone.mask[0], found.mask[row])
+        assert torch.allclose(alone.logprobs[0], found.logprobs[row], atol=1e-4)
+
+
+def test_a_temperature_divides_the_logits(model):
+    uniforms = torch.rand(3, 1, generator=torch.Generator().manual_seed(5))
+    ids, mask = prompts()
+    found = ev.sample(
+        model, ids, mask, max_new_tokens=1, eos_ids=[EOS], pad_id=PAD, uniforms=uniforms, temperature=0.4
+    )
+    with torch.no_grad():
+        for row in range(3):
+            logits = model.eval()(ids[row][mask[row].bool()][None]).logits[0, -1]
+            p = (logits.double() / 0.4).softmax(-1)
+            token = int((p.cumsum(0) <= float(uniforms[row])).sum())
+            assert int(found.ids[row, 0]) == token
+            assert float(found.logprobs[row, 0]) == pytest.approx(float(p[token].log()), abs=1e-4)
 
 
 def test_sampling_leaves_the_training_mode_as_it_was(model):
@@ -125,3 +150,14 @@ def test_accumulated_kl_by_hand():
     by_hand = 0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75) + math.log(2)
     got = ev.accumulated_kl(p, q, torch.tensor([[True, True, False]]))
     assert float(got) == pytest.approx(by_hand)
+
+
+def test_a_draw_belongs_to_its_seed_copy_row_and_place():
+    """However many rows, copies and tokens there are; and every number is another."""
+    drawn = uniforms(3, 50, 4, 7)
+    assert drawn.shape == (4, 50, 7) and drawn.dtype == torch.float32
+    assert torch.equal(uniforms(3, 20, 2, 7), drawn[:2, :20])
+    assert float(drawn.min()) >= 0 and float(drawn.max()) < 1
+    others = torch.stack([drawn, uniforms(4, 50, 4, 7), uniforms(2**40 + 3, 50, 4, 7)])
+    assert len(others.unique()) > 0.999 * others.numel()
+    assert float(others.mean()) == pytest.approx(0.5, abs=0.02)

@@ -75,6 +75,9 @@ def test_a_right_answer_counts_fully(testbed):
         task, references = testbed.task, testbed.task.references("test")
         sampled = greedy = None
 
+        def wants(self, *metrics):
+            return True
+
         def said(self, samples):
             ids = testbed.tokenizer(list(testbed.test["completion"]))["input_ids"]
             return testbed.task.said(ids, testbed.tokenizer)

@@ -44,3 +44,27 @@ def test_rouge_l_agrees_with_the_package():
 def test_an_empty_answer_scores_zero():
     assert scores.rouge_l([[], [3]], [[3], [3]]).tolist() == [0, 100]
     assert scores.error_rate([[]], [[3, 4]]).tolist() == [100]
+
+
+def test_of_several_right_answers_the_best_counts():
+    """Each row's figure is the best of those over its answers alone; a row of one answer may be a list of it."""
+    generator = np.random.default_rng(1)
+    row = lambda: generator.integers(0, 4, generator.integers(1, 6)).tolist()  # noqa: E731
+    said = [row() for _ in range(80)]
+    known = [[row() for _ in range(generator.integers(1, 4))] for _ in said]
+    for score, best in (
+        (scores.rouge_l, max),
+        (scores.exact_match, max),
+        (scores.percent_right, max),
+        (scores.error_rate, min),
+        (scores.edit_distance, min),
+    ):
+        each = [
+            [float(score([one], [answer])[0]) for answer in answers]
+            for one, answers in zip(said, known, strict=True)
+        ]
+        assert score(said, known).tolist() == [best(figures) for figures in each]
+        assert any(best(figures) != figures[0] for figures in each), "the first answer is always the best"
+    alone = [answers[0] for answers in known]
+    mixed = [[answer] if n % 2 else answer for n, answer in enumerate(alone)]
+    assert scores.rouge_l(said, mixed).tolist() == scores.rouge_l(said, alone).tolist()

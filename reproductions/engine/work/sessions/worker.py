@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,18 @@ def main(argument: str) -> None:
         send({"event": "broken", "message": _one_line(error), "known": _is_known(error), "text": text})
         return
     send({"event": "ready"})
-    while True:
+    for number in count():
         _run_task(job, tasks.get(), send)
+        if number == 0:  # by now everything is imported
+            _freeze()
+
+
+def _freeze() -> None:
+    """Libraries and what is kept between runs are no garbage: Trainer looks through all of it whenever it starts."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
 
 
 def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:
