@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.bench.cohort import cells as cohort_cells
 from tools.pages.markdown import md, table
 from tools.paths import ROOT
 from tools.terminal import number
@@ -22,8 +23,8 @@ def page(folder: Path | None = None) -> str:
         "",
         "<!-- Written by `make readme` from the files of this folder; edit tools/pages/benchmarks.py. -->",
         "",
-        "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`;",
-        "`make bench` measures your machine. Times are of one thread unless a table says otherwise.",
+        "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`,",
+        "`--cohort`; `make bench` measures your machine. Times are of one thread unless a table says otherwise.",
         "[Back to the README](../README.md).",
         "",
     ]
@@ -74,6 +75,14 @@ def sections(folder: Path | None = None) -> list[tuple[str, str, list[dict[str, 
             "same teacher decoding alone. What is foretold takes every call of the teacher to cost the same. Teacher "
             "and drafts are tiny: a draft's token costs much of a teacher's. `make bench ARGS=--speculative`.",
             speculative_benchmarks(folder),
+        ),
+        (
+            "Cohorts",
+            "The seeds of an arm trained as one batched model, and each by its own trainer: processor seconds of "
+            "training a seed, evaluations aside, and how figures differ, with the standard error over seeds. Rounding "
+            "is all that differs; where a student writes its own data, one other token leads to another training. "
+            "`make bench ARGS=--cohort`.",
+            cohort_benchmarks(folder),
         ),
     ]
 
@@ -177,6 +186,18 @@ def speculative_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
         columns = ["draft, decoding", "tokens/s, plain", "speculative", "speed-up (range)", "accepted"]
         columns += ["cost of a draft's token", "speed-up foretold"]
         about = f"{record['what']}; {record['words']} words, medians of {record['rounds']} rounds"
+        tables.append({"about": about, "columns": columns, "rows": rows})
+    return tables
+
+
+def cohort_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table for each recorded measurement of cohorts: arms down, seconds and differences across."""
+    tables = []
+    for record in _records("cohort-*.json", folder):
+        columns = ["arm", "alone, s", f"{record['group']} together, s", "times faster", "ROUGE-L, difference"]
+        columns.append("greedy exact match, difference")
+        rows = [(arm, cohort_cells(found)) for arm, found in record["figures"].items()]
+        about = f"{record['device']}; {record['what']}; {record['seeds']} seeds; {_versions(record)}"
         tables.append({"about": about, "columns": columns, "rows": rows})
     return tables
 
