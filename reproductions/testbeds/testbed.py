@@ -199,9 +199,8 @@ class Testbed:
     def teacher_side(self, run: Run, name: str) -> TeacherSide:
         """A teacher with what it answers in a run; kept as long as the run."""
         if name not in run.sides:
-            key = self.teacher_key(run, name)
-            asked = self.teacher(run, name)
-            run.sides[name] = TeacherSide(self.decoder_of(name), run, asked, key, self._known)
+            key, model = self.teacher_key(run, name), self.teacher(run, name)
+            run.sides[name] = TeacherSide(self.decoder_of(name), run, model, key, self._known)
         return run.sides[name]
 
     def _decoder(self, tokenizer: PreTrainedTokenizerBase, completion: int | None = None) -> Decoder:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.bench.cohort import cells as cohort_cells
 from tools.pages.markdown import md, table
 from tools.paths import ROOT
 from tools.terminal import number
@@ -23,7 +24,7 @@ def page(folder: Path | None = None) -> str:
         "<!-- Written by `make readme` from the files of this folder; edit tools/pages/benchmarks.py. -->",
         "",
         "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`,",
-        "`--evidence`; `make bench` measures your machine. Times are of one thread unless a table says otherwise.",
+        "`--evidence`, `--cohort`; `make bench` measures your machine. Times are of one thread unless a table says otherwise.",
         "[Back to the README](../README.md).",
         "",
     ]
@@ -82,6 +83,14 @@ def sections(folder: Path | None = None) -> list[tuple[str, str, list[dict[str, 
             "claims read, the teacher's states and answers kept), in turns in one process. Evidence is the inverse "
             "variance of the mean over seeds and words. `make bench ARGS=--evidence`.",
             evidence_benchmarks(folder),
+        ),
+        (
+            "Cohorts",
+            "The seeds of an arm trained as one batched model, and each by its own trainer: processor seconds of "
+            "training a seed, evaluations aside, and how figures differ, with the standard error over seeds. Rounding "
+            "is all that differs; where a student writes its own data, one other token leads to another training. "
+            "`make bench ARGS=--cohort`.",
+            cohort_benchmarks(folder),
         ),
     ]
 
@@ -215,6 +224,18 @@ def evidence_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
             f"in the geometric mean; CPU seconds a run: {spent}; difference ± standard error"
         )
         columns = ["contrast, metric", "first edition", "now", "evidence a CPU minute, times"]
+        tables.append({"about": about, "columns": columns, "rows": rows})
+    return tables
+
+
+def cohort_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table for each recorded measurement of cohorts: arms down, seconds and differences across."""
+    tables = []
+    for record in _records("cohort-*.json", folder):
+        columns = ["arm", "alone, s", f"{record['group']} together, s", "times faster", "ROUGE-L, difference"]
+        columns.append("greedy exact match, difference")
+        rows = [(arm, cohort_cells(found)) for arm, found in record["figures"].items()]
+        about = f"{record['device']}; {record['what']}; {record['seeds']} seeds; {_versions(record)}"
         tables.append({"about": about, "columns": columns, "rows": rows})
     return tables
 

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-SUMMARY = "time and memory beside others: loss, step, rollouts, decoding, store, pages, evidence"
+SUMMARY = "time and memory beside others: loss, step, rollouts, decoding, store, pages, evidence, cohorts"
 OTHERS = (
     "store",
     "rollouts",
@@ -15,6 +15,7 @@ OTHERS = (
     "speculative",
     "catalog",
     "evidence",
+    "cohort",
 )  # measured instead of the fused loss
 
 
@@ -39,6 +40,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--speculative", action="store_true", help="speculative decoding of a tiny teacher")
     parser.add_argument("--catalog", action="store_true", help="pages and browsing at a thousand records")
     parser.add_argument("--evidence", action="store_true", help="what a CPU minute says about a contrast")
+    parser.add_argument("--cohort", action="store_true", help="seeds trained as one model beside each alone")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 

@@ -12,6 +12,7 @@ from methods.losses.fused.formulas import FUSED_DIVERGENCES
 from methods.slots.samplers import AdaptiveReplay, DomainSampler, OnPolicy, TeacherMixed
 from methods.slots.targets import NoisyTeacher
 from methods.slots.terms import Divergence, NextToken
+from methods.teachers.remembered import RememberedStates, remember_states
 from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 from methods.trainers import Distiller, SFTConfig, Teacher
 from methods.trainers.cohort import Cohort
@@ -212,14 +213,20 @@ def test_the_oracle_sees(mutation, tokenizer, tmp_path, monkeypatch):
     assert farthest(starts, expected, found) > 1e-3
 
 
-def test_a_teacher_is_asked_once_for_a_row_that_comes_again(tokenizer, tmp_path):
-    members = [member("forward_kl", seed, tokenizer, tmp_path) for seed in SEEDS]
-    cohort = Cohort([one for one, _ in members])
-    asked, teacher = [], cohort.teachers.stacks[0]
-    teacher.register_forward_pre_hook(lambda module, inputs: asked.append(inputs[0].shape[1]))
+def test_what_a_teacher_remembers_is_not_asked(tokenizer, tmp_path):
+    def make(seed, remembers):
+        one, state = member("forward_kl", seed, tokenizer, tmp_path)
+        if remembers:
+            teacher = one.models.who.same[0]
+            states = RememberedStates(remember_states(teacher.model, one.train_dataset))
+            object.__setattr__(teacher, "states", states)
+        return one, state
+
+    cohort = Cohort([make(seed, True)[0] for seed in SEEDS])
+    (teacher,) = cohort.teachers.stacks
+    teacher.register_forward_pre_hook(lambda *_: pytest.fail("it was asked"))
     cohort.train()
-    assert teacher.size == 1
-    assert sum(asked) < len(SEEDS) * 11
+    assert gap(lambda seed: make(seed, True)) < 1e-6
 
 
 def test_members_that_do_not_fit_are_refused(tokenizer, tmp_path):
