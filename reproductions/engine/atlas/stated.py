@@ -11,7 +11,7 @@ from reproductions.engine.atlas import record as kept
 from reproductions.engine.atlas.entrants import Entrant, League
 from reproductions.engine.atlas.pairs import correlation, difference, shared
 from reproductions.engine.atlas.pooling import LEVEL, Pooled, pool
-from reproductions.engine.atlas.record import maybe, pair, short
+from reproductions.engine.atlas.record import pair, short
 from reproductions.engine.atlas.statements import Statement, contrasts
 from reproductions.engine.atlas.tables import column
 from reproductions.engine.verdicts.statistics import Estimate
@@ -35,7 +35,7 @@ def pooled(statement: Statement, name: str, league: League) -> Iterator[kept.Poo
         if not sure:
             continue
         together = _together(metric, sure) if len(sure) > 1 else None
-        column = column(metric, league)
+        about = column(metric, league)
         yield kept.PooledRow(
             statement=statement.id,
             title=statement.title,
@@ -43,8 +43,8 @@ def pooled(statement: Statement, name: str, league: League) -> Iterator[kept.Poo
             league=name,
             scale=league.scale,
             metric=metric,
-            metric_title=column.title,
-            unit=column.unit,
+            metric_title=about.title,
+            unit=about.unit,
             mean=None if together is None else short(together.mean),
             interval=None if together is None else pair(together.interval),
             tau=None if together is None else short(together.tau),
