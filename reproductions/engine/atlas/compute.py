@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reproductions.engine.atlas import record as kept
-from reproductions.engine.atlas.entrants import League, leagues, names_of, read_all
+from reproductions.engine.atlas.entrants import Declared, League, declared, leagues, names_of, read_all
 from reproductions.engine.atlas.orders import agreements
 from reproductions.engine.atlas.stated import pooled
 from reproductions.engine.atlas.statements import Statement, read_statements
 from reproductions.engine.atlas.tables import PAIR_LEVEL, table
+from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.store.arm import ArmResults
-
-if TYPE_CHECKING:
-    from reproductions.engine.plan.plan import Plan
 
 
 def compute(root: Path | None = None) -> kept.Record:
     """The record of what is committed under a root. Raises KDError or CatalogError where a file is broken."""
-    from reproductions.engine.plan.experiment import load_experiment
-    from reproductions.engine.plan.plan import make_plan
-
     root = root or kept.ROOT
     folder = root / "reproductions"
     papers = sorted(path.stem for path in (folder / "papers").glob("*.yaml"))
-    experiments = {paper: load_experiment(paper, folder / "papers") for paper in papers}
-    plans = [
-        make_plan(paper, scale, papers_root=folder / "papers")
-        for paper, experiment in experiments.items()
-        for scale in experiment.scales
-    ]
+    known = [one for paper in papers for one in declared(load_experiment(paper, folder / "papers"))]
     arms = read_all(folder / "results")
     statements = read_statements(folder / "statements.yaml")
-    return record_of(plans, arms, statements, attempts=_attempts(papers, folder), made_from=kept.inputs(root))
+    return record_of(known, arms, statements, attempts=_attempts(papers, folder), made_from=kept.inputs(root))
 
 
 def record_of(
-    plans: Sequence[Plan],
+    known: Sequence[Declared],
     arms: Sequence[ArmResults],
     statements: Sequence[Statement],
     *,
-    attempts: Iterable[Any] = (),
+    attempts: Sequence[Any] = (),
     made_from: str = "",
 ) -> kept.Record:
-    """The record of these plans, results, statements and earlier attempts (engine/verdicts/attempts.py)."""
-    found = [league for league in leagues(arms, names_of(plans)) if league.primary]
+    """The record of these experiments, results, statements and earlier attempts (engine/verdicts/attempts.py)."""
+    found = [league for league in leagues(arms, names_of(known, attempts)) if league.primary]
     named = _named(found)
     return kept.Record(
         made_from=made_from,
@@ -55,7 +45,7 @@ def record_of(
         statements=tuple(
             row for statement in statements for name, league in named.items() for row in pooled(statement, name, league)
         ),
-        agreement=tuple(agreements(plans, arms, attempts)),
+        agreement=tuple(agreements(known, arms, attempts)),
     )  # fmt: skip
 
 

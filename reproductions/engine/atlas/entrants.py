@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from methods.recipe import teachers_of
+from reproductions.engine.errors import KDError
 from reproductions.engine.files import canonical_json
 from reproductions.engine.metrics import Array, Metric
+from reproductions.engine.plan.experiment import Experiment, Scale
+from reproductions.engine.plan.spec import key_of, read_testbed_of, spec_of
 from reproductions.engine.show.recipes import recipe_line
 from reproductions.engine.show.view import scale_order
 from reproductions.engine.store.arm import ArmResults, features
@@ -181,15 +184,47 @@ class Names:
         return made | {scale for _, scale, _ in self.by_key.get(arm.key, ())}
 
 
-def names_of(plans: Iterable[Any]) -> Names:
-    """From the plans of experiments (engine/plan/plan.py)."""
+@dataclass(frozen=True)
+class Declared:
+    """A scale of an experiment with the specs and keys of its arms; arms that were not swept yet have no key."""
+
+    experiment: Experiment
+    scale: Scale
+    specs: Mapping[str, Mapping[str, Any]]
+    keys: Mapping[str, str]
+
+
+def declared(experiment: Experiment) -> list[Declared]:
+    """Every scale of an experiment. Raises KDError or CatalogError where it is broken."""
+    found = []
+    for name, scale in experiment.scales.items():
+        bed, specs, keys = read_testbed_of(experiment, scale), {}, {}
+        for arm in scale.arms:
+            try:
+                specs[arm] = spec_of(experiment, name, arm, bed)
+                keys[arm] = key_of(specs[arm])
+            except KDError:  # no sweep yet; anything else is raised again here
+                specs[arm] = spec_of(experiment, name, arm, bed, learning_rate=1.0)
+        found.append(Declared(experiment, scale, specs, keys))
+    return found
+
+
+def names_of(known: Sequence[Declared], attempts: Iterable[Any] = ()) -> Names:
+    """What experiments call their arms, and called those of earlier attempts (engine/verdicts/attempts.py)."""
     by_key: dict[str, list[tuple[str, str, str]]] = {}
     by_method: dict[str, list[tuple[str, str, str]]] = {}
-    for plan in plans:
-        for arm, key in plan.keys.items():
-            told = (plan.paper, plan.scale.name, plan.experiment.arms[arm].title)
-            by_key.setdefault(key, []).append(told)
-            by_method.setdefault(method_text(plan.specs[arm]), []).append(told)
+    for one in known:
+        for arm, spec in one.specs.items():
+            told = (one.experiment.paper, one.scale.name, one.experiment.arms[arm].title)
+            if arm in one.keys:
+                by_key.setdefault(one.keys[arm], []).append(told)
+            by_method.setdefault(method_text(spec), []).append(told)
+    arms = {one.experiment.paper: one.experiment.arms for one in known}
+    for attempt in attempts:
+        for name, key in {name: key for claim in attempt.claims for name, key in claim.keys.items()}.items():
+            entry = arms.get(attempt.paper, {}).get(name)
+            if entry is not None:
+                by_key.setdefault(key, []).append((attempt.paper, attempt.scale, entry.title))
     return Names(by_key, by_method)
 
 

@@ -9,31 +9,33 @@ import numpy as np
 
 from reproductions.engine.atlas import record as kept
 from reproductions.engine.atlas.agreement import Agreement, Order, agreement, order_of
+from reproductions.engine.atlas.entrants import Declared
 from reproductions.engine.atlas.record import maybe, pair, short
 from reproductions.engine.show.view import scale_order
 from reproductions.engine.store.arm import ArmResults
 
 if TYPE_CHECKING:
-    from reproductions.engine.plan.plan import Plan
     from reproductions.engine.verdicts.claims import ClaimSet
 
 
 def agreements(
-    plans: Sequence[Plan], arms: Sequence[ArmResults], attempts: Iterable[Any] = ()
+    known: Sequence[Declared], arms: Sequence[ArmResults], attempts: Iterable[Any] = ()
 ) -> Iterator[kept.AgreementRow]:
     """How far the papers' orders are found again: today's claims by scale and testbed, then each earlier attempt."""
     from reproductions.engine.show.gather import claims_of
 
     by_place = {(arm.testbed, arm.key): arm for arm in arms}
-    claims: dict[str, ClaimSet] = {plan.paper: claims_of(plan.experiment) for plan in plans}
+    claims: dict[str, ClaimSet] = {one.experiment.paper: claims_of(one.experiment) for one in known}
     judged: list[tuple[str, str, str, bool, Mapping[str, str]]]
-    judged = [(plan.paper, plan.scale.name, plan.scale.testbed, False, plan.keys) for plan in plans]
+    judged: list[tuple[str, str, str, bool, Mapping[str, str]]] = [
+        (one.experiment.paper, one.scale.name, one.scale.testbed, False, one.keys) for one in known
+    ]
     for attempt in attempts:
         keys = {name: key for claim in attempt.claims for name, key in claim.keys.items()}
         judged.append((attempt.paper, attempt.scale, attempt.testbed, True, keys))
     groups: dict[tuple[bool, str, str], list[tuple[str, str, dict[str, ArmResults]]]] = {}
-    for paper, scale, testbed, earlier, keys in judged:
-        found = {name: by_place[testbed, key] for name, key in keys.items() if (testbed, key) in by_place}
+    for paper, scale, testbed, earlier, named in judged:
+        found = {name: by_place[testbed, key] for name, key in named.items() if (testbed, key) in by_place}
         if found and paper in claims:
             task = str(next(iter(found.values())).spec["testbed"]["task"].get("name", ""))
             groups.setdefault((earlier, scale, task), []).append((paper, testbed, found))

@@ -6,7 +6,7 @@ same, their seeds are (one start and one order of the data a seed), their held-o
 
     mean = a.d        q = sum w_i (d_i - mean)^2        E q = k - 1 - (sum w) a'Ca    where tau^2 is the true one
     tau^2: where q meets that expectation (Paule and Mandel 1982, with the covariances), zero where it is below at zero
-    variance of the mean = max(1, q / (k - 1)) / sum w  +  max(0, a'Ca) k / (k - 1)
+    variance of the mean = max(q, E q) / ((k - 1) sum w)  +  max(0, a'Ca) k / (k - 1)
 
 The first part is Hartung and Knapp's (2001), never below the classical one (Rover, Knapp and Friede 2015); the second
 is what the contrasts have in common and q therefore cannot see. Negative common parts count as zero, which is
@@ -27,7 +27,7 @@ from scipy.special import stdtrit
 from reproductions.engine.metrics import Array
 
 LEVEL = 0.95
-_ROUNDS = 200
+_ROUNDS = 100
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def pool(
     total, shares = float(w.sum()), w / w.sum()
     mean = float(shares @ d)
     q = float(w @ (d - mean) ** 2)
-    own = max(1.0, q / (count - 1)) / total
+    own = max(q, _expected(w, common)) / ((count - 1) * total)
     shared = max(0.0, float(shares @ common @ shares)) * count / (count - 1)
     variance = own + shared
     degrees = float(count - 1)
@@ -100,8 +100,7 @@ def _tau_squared(d: Array, v: Array, common: Array) -> float:
     def excess(tau2: float) -> float:
         w = 1 / (v + tau2)
         mean = float(w @ d / w.sum())
-        expected = len(d) - 1 - max(0.0, float(w @ common @ w) / float(w.sum()))
-        return float(w @ (d - mean) ** 2) - max(0.0, expected)
+        return float(w @ (d - mean) ** 2) - _expected(w, common)
 
     if excess(0.0) <= 0:
         return 0.0
@@ -112,3 +111,8 @@ def _tau_squared(d: Array, v: Array, common: Array) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) > 0 else (low, middle)
     return (low + high) / 2
+
+
+def _expected(w: Array, common: Array) -> float:
+    """E q where the weights are the true ones: what contrasts have in common does not spread them."""
+    return max(0.0, len(w) - 1 - max(0.0, float(w @ common @ w) / float(w.sum())))

@@ -35,7 +35,7 @@ def pooled(statement: Statement, name: str, league: League) -> Iterator[kept.Poo
         if not sure:
             continue
         together = _together(metric, sure) if len(sure) > 1 else None
-        column = column(metric, league)
+        about = column(metric, league)
         yield kept.PooledRow(
             statement=statement.id,
             title=statement.title,
@@ -43,8 +43,8 @@ def pooled(statement: Statement, name: str, league: League) -> Iterator[kept.Poo
             league=name,
             scale=league.scale,
             metric=metric,
-            metric_title=column.title,
-            unit=column.unit,
+            metric_title=about.title,
+            unit=about.unit,
             mean=None if together is None else short(together.mean),
             interval=None if together is None else pair(together.interval),
             tau=None if together is None else short(together.tau),
