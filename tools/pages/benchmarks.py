@@ -23,8 +23,8 @@ def page(folder: Path | None = None) -> str:
         "",
         "<!-- Written by `make readme` from the files of this folder; edit tools/pages/benchmarks.py. -->",
         "",
-        "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`, `--evidence`,",
-        "`--cohort`; `make bench` measures your machine. Times are of one thread unless a table says otherwise.",
+        "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`,",
+        "`--evidence`, `--cohort`; `make bench` measures your machine. Times are of one thread, or the table says.",
         "[Back to the README](../README.md).",
         "",
     ]
