@@ -15,9 +15,9 @@ from catalog.errors import nearest
 
 NAMES = (
     *("reproduce", "distill", "tune", "browse", "show", "verify", "readme", "site", "new", "check"),
-    *("check-links", "bench"),
+    *("check-links", "bench", "plan"),
 )
-EVIDENCE = ("reproduce", "tune", "verify")  # their files stand in a room of their own, verbs/evidence
+EVIDENCE = ("reproduce", "tune", "verify", "plan")  # their files stand in a room of their own, verbs/evidence
 
 
 class UsageError(ValueError):

@@ -58,6 +58,7 @@ class Work:
     failures: str
     code: str | None = None
     code_digest: str | None = None
+    validate: bool = False  # measured on the validation split, and nothing of it is kept: a sweep
 
     def to_json(self) -> str:
         """A line for the worker."""
@@ -122,7 +123,7 @@ def _run_one(job: Job, work: Work, seed: int, send: Send) -> None:
 
     send({"event": "started", "arm": work.arm, "seed": seed})
     try:
-        metrics, seconds = make(job, work, seed, send)
+        metrics, seconds = (validated if work.validate else make)(job, work, seed, send)
     except Exception as error:  # the traceback is kept and its place is reported
         path = failure_path(work.failures, work.arm, seed)
         write_atomic(path, traceback.format_exc())
@@ -209,6 +210,41 @@ def make(job: Job, work: Work, seed: int, send: Send) -> tuple[dict[str, float],
         **about,
     )
     return record["metrics"], record["seconds"]["total"]
+
+
+def validated(job: Job, work: Work, seed: int, send: Send) -> tuple[dict[str, float], float]:
+    """The wanted metrics of a fresh student on the validation split, five digits each, and the seconds it took."""
+    import shutil
+    import time
+
+    import torch
+
+    from reproductions.engine.files import significant
+    from reproductions.engine.metrics import value
+    from reproductions.engine.work.artifacts import Artifacts
+    from reproductions.engine.work.run import Run
+    from reproductions.engine.work.seeding import seed_everything
+    from reproductions.engine.work.surroundings import train
+    from reproductions.testbeds import load_testbed
+
+    started, testbed = time.perf_counter(), load_testbed(work.testbed)
+    run = Run(
+        {**work.spec, "curve": work.curve},
+        seed,
+        testbed=testbed,
+        device=torch.device(job.device),
+        artifacts=Artifacts(Path(job.cache)),
+        arm=work.arm,
+        events=send,
+        wanted=work.wanted,
+    )
+    try:
+        seed_everything(seed)
+        columns = run.measure.columns(train(run), split="validation", wanted=work.wanted)
+    finally:
+        shutil.rmtree(run.scratch, ignore_errors=True)
+    found = {name: significant(value(testbed.metrics[name], columns), 5) for name in work.wanted}
+    return found, time.perf_counter() - started
 
 
 def _broken(error: Exception) -> dict[str, Any]:
