@@ -8,7 +8,8 @@ papers with one arm have one key, and a changed loss has another. What is no pla
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from catalog.errors import CatalogError, nearest
@@ -17,7 +18,14 @@ from methods.registry import RegistryError
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import canonical_json, digest
 from reproductions.engine.plan.experiment import SWEPT, Arm, Experiment, Scale
-from reproductions.engine.plan.rates import best_rate
+from reproductions.engine.plan.rates import (
+    Sweep,
+    Tuning,
+    best_rate,
+    recorded_figures,
+    sweep_of,
+    tuning_of,
+)
 
 KEY_DIGITS = 16
 SPEC_VERSION = (
@@ -39,7 +47,59 @@ def specs_at(
     """The spec of every arm that runs at a scale, in order."""
     chosen = experiment.scale(scale)
     bed = with_teachers(testbed, chosen) if testbed is not None else read_testbed_of(experiment, chosen)
-    return {name: spec_of(experiment, scale, name, bed) for name in chosen.arms}
+    rates = swept_rates(experiment, scale, bed)
+    return {
+        name: spec_of(experiment, scale, name, bed, learning_rate=rates.get(name)) for name in chosen.arms
+    }
+
+
+def sweep_keys(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> dict[str, str]:
+    """What each arm's sweep is of: the key of its spec without a learning rate."""
+    found = {}
+    for arm in experiment.scale(scale).arms:
+        spec = spec_of(experiment, scale, arm, testbed, learning_rate=0.0)
+        del spec["training"]["learning_rate"]
+        found[arm] = key_of(spec)
+    return found
+
+
+def swept_arms(experiment: Experiment, scale: str) -> list[str]:
+    """The arms of a scale whose rate is to come from its sweep."""
+    arms = experiment.scale(scale).arms
+    return [arm for arm in arms if declared_rate(experiment, scale, arm) == SWEPT]
+
+
+def sweep_at(
+    experiment: Experiment,
+    scale: str,
+    testbed: Mapping[str, Any],
+    tuning: Tuning,
+    arms: Collection[str],
+    root: Path | None = None,
+) -> Sweep:
+    """Where the sweep of these arms stands, from what is recorded by arm."""
+    keys, figures, higher = sweep_keys(experiment, scale, testbed), {}, True
+    for arm in arms:
+        figures[arm], found = recorded_figures(str(testbed["name"]), keys[arm], tuning.metric, root)
+        higher = found if figures[arm] else higher
+    return sweep_of(tuning, figures, higher)
+
+
+def swept_rates(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> dict[str, float]:
+    """The rates that a sweep recorded by arm found best; {} where the scale has none. KDError where it is not whole."""
+    chosen = experiment.scale(scale)
+    arms = swept_arms(experiment, scale)
+    tuning = tuning_of(chosen, testbed) if arms else None
+    if tuning is None or not tuning.by_arm:
+        return {}
+    sweep = sweep_at(experiment, scale, testbed, tuning, arms)
+    if sweep.missing:
+        runs = sum(map(len, sweep.missing.values()))
+        raise KDError(
+            f"{experiment.paper} at scale {scale}: {runs} runs of its sweep are not recorded "
+            f"({', '.join(sweep.missing)}); `kd tune {experiment.paper} --scale {scale}` makes them"
+        )
+    return dict(sweep.best)
 
 
 def read_testbed_of(experiment: Experiment, scale: Scale) -> dict[str, Any]:
@@ -90,7 +150,7 @@ def spec_of(
         **entry.tree.get("training", {}),
         **own.get("training", {}),
     }
-    rate = learning_rate if learning_rate is not None else _rate(experiment, chosen, entry, own)
+    rate = learning_rate if learning_rate is not None else _rate(experiment, chosen, entry, testbed)
     if rate is not None:
         training["learning_rate"] = float(rate)
     spec: dict[str, Any] = {
@@ -133,9 +193,12 @@ def declared_rate(experiment: Experiment, scale: str, arm: str) -> Any:
     return None
 
 
-def _rate(experiment: Experiment, scale: Scale, arm: Arm, own: Mapping[str, Any]) -> float | None:
+def _rate(experiment: Experiment, scale: Scale, arm: Arm, testbed: Mapping[str, Any]) -> float | None:
     rate = declared_rate(experiment, scale.name, arm.name)
-    return best_rate(experiment.paper, scale.name, arm.name) if rate == SWEPT else rate
+    if rate != SWEPT:
+        return rate
+    by_arm = swept_rates(experiment, scale.name, testbed)
+    return by_arm[arm.name] if arm.name in by_arm else best_rate(experiment.paper, scale.name, arm.name)
 
 
 def _method(
