@@ -83,6 +83,8 @@ def reproduce(
     `looks`: how many looks at most, all that the scale declares where not given. Raises KDError or CatalogError on bad
     input.
     """
+    if plan.unswept:
+        raise KDError(plan.unswept)
     root = results_root or gather.RESULTS
     say = _silent if quiet else _to_stderr
     task = _Task(plan, root, looks)
@@ -129,6 +131,12 @@ def reproduce_all(
     """
     root = results_root or gather.RESULTS
     say = _silent if quiet else _to_stderr
+    for plan in plans:
+        if plan.unswept:
+            say(f"left out: {plan.unswept}")
+    plans = [plan for plan in plans if not plan.unswept]
+    if not plans:
+        raise KDError("no paper has its sweep: nothing can be made")
     tasks = {plan.paper: _Task(plan, root, looks) for plan in plans}
     if record:
         for task in tasks.values():

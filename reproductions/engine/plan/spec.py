@@ -41,13 +41,27 @@ def key_of(spec: Mapping[str, Any]) -> str:
     return digest(dict(spec), KEY_DIGITS)
 
 
+class UnsweptError(KDError):
+    """A learning rate is to come from a sweep that is not recorded, or not all of it."""
+
+
 def specs_at(
-    experiment: Experiment, scale: str, testbed: Mapping[str, Any] | None = None
+    experiment: Experiment, scale: str, testbed: Mapping[str, Any] | None = None, *, unswept: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """The spec of every arm that runs at a scale, in order."""
+    """The spec of every arm that runs at a scale, in order.
+
+    Raises UnsweptError where a sweep is wanting; with `unswept` the rate is then "swept": such a spec can be shown, and
+    its key has no results.
+    """
     chosen = experiment.scale(scale)
     bed = with_teachers(testbed, chosen) if testbed is not None else read_testbed_of(experiment, chosen)
-    rates = swept_rates(experiment, scale, bed)
+    rates: Mapping[str, float | str] = {}
+    try:
+        rates = swept_rates(experiment, scale, bed)
+    except UnsweptError:
+        if not unswept:
+            raise
+        rates = dict.fromkeys(swept_arms(experiment, scale), SWEPT)
     return {
         name: spec_of(experiment, scale, name, bed, learning_rate=rates.get(name)) for name in chosen.arms
     }
@@ -95,7 +109,7 @@ def swept_rates(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) 
     sweep = sweep_at(experiment, scale, testbed, tuning, arms)
     if sweep.missing:
         runs = sum(map(len, sweep.missing.values()))
-        raise KDError(
+        raise UnsweptError(
             f"{experiment.paper} at scale {scale}: {runs} runs of its sweep are not recorded "
             f"({', '.join(sweep.missing)}); `kd tune {experiment.paper} --scale {scale}` makes them"
         )
@@ -130,7 +144,7 @@ def spec_of(
     arm: str,
     testbed: Mapping[str, Any],
     *,
-    learning_rate: float | None = None,
+    learning_rate: float | str | None = None,
 ) -> dict[str, Any]:
     """Everything that decides the figures of an arm at a scale, but the seed.
 
@@ -152,7 +166,7 @@ def spec_of(
     }
     rate = learning_rate if learning_rate is not None else _rate(experiment, chosen, entry, testbed)
     if rate is not None:
-        training["learning_rate"] = float(rate)
+        training["learning_rate"] = rate if rate == SWEPT else float(rate)
     spec: dict[str, Any] = {
         "version": SPEC_VERSION,
         "testbed": _testbed(testbed, chosen, method, entry.tree.get("student")),
