@@ -62,7 +62,7 @@ NOT_IDENTITY = (
     "metrics",
     "gate",
 )  # what a student does not follow from, or gets from its run's own settings
-ONLY_MEASURES = ("batch", "samples")  # of "decoding"
+ONLY_MEASURES = ("batch", "samples", "temperatures")  # of "decoding"
 
 
 def list_testbeds(root: Path = ROOT) -> list[str]:
