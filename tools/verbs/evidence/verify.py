@@ -77,15 +77,33 @@ def _verified(catalog: Catalog, paper: str) -> tuple[PaperView | None, list[str]
 
 
 def _elsewhere(catalog: Catalog) -> list[str]:
-    """What belongs to no paper: result files that no experiment names, verdicts of papers that have none."""
+    """What belongs to no one paper: results and verdicts without an experiment, what the papers say together."""
     from tools.checks import results
 
     unnamed = [gather.ROOT / path for path, _ in results.unnamed(catalog.papers)]
     found = _lines(results.unreadable(path for path in unnamed if path.suffix == ".json"))
+    found += list(_together())
     orphans = files.orphans(catalog.papers)
     return found + [
         f"{path.relative_to(gather.ROOT).as_posix()}: no experiment leads to it" for path in orphans
     ]
+
+
+def _together() -> Iterator[str]:
+    """What in the committed record of all papers together does not follow from the raw figures."""
+    from reproductions.engine.atlas import record
+    from reproductions.engine.atlas.compute import compute
+
+    kept = record.read(gather.ROOT)
+    try:
+        now = compute(gather.ROOT)
+    except (CatalogError, KDError) as error:
+        yield str(error).replace(f"{gather.ROOT}/", "")
+        return
+    if kept is None and (now.tables or (gather.ROOT / record.FILE).exists()):
+        yield f"{record.FILE}: is missing or was edited by hand; `make readme` writes it"
+    elif kept is not None and kept != now:
+        yield f"{record.FILE}: says else than the raw figures give now; `kd readme --fresh` writes it"
 
 
 def _lines(found: Iterable[tuple[str, str]]) -> list[str]:
