@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from reproductions.engine.atlas.record import Row, Table
+from tools.pages.site.facets import clean
 from tools.terminal import number
 
 WIDTH, HEIGHT = 440, 300
@@ -111,7 +112,7 @@ def sharpness(table: Table, other: str, *, standalone: bool = True) -> str:
     style, name = (STYLE, "") if standalone else ("", ' class="scatter"')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"{name}>'
-        f"<title>{escape(title)}</title>{style}{''.join(parts)}</svg>\n"
+        f"<title>{escape(clean(title))}</title>{style}{''.join(parts)}</svg>\n"
     )
 
 
@@ -154,9 +155,9 @@ def _names(points: Sequence[tuple[Row, float, float]], x: Scale, y: Scale) -> li
 
 
 def _told(row: Row, across: float, up: float) -> str:
-    return escape(f"{row.title}: confidence {number(across)} %, {number(up)}")
+    return escape(f"{clean(row.title)}: confidence {number(across)} %, {number(up)}")
 
 
 def _text(x: float, y: float, text: str, anchor: str = "", kind: str = "") -> str:
     about = (f' text-anchor="{anchor}"' if anchor else "") + (f' class="{kind}"' if kind else "")
-    return f'<text x="{x:g}" y="{y:g}"{about}>{escape(text)}</text>'
+    return f'<text x="{x:g}" y="{y:g}"{about}>{escape(clean(text))}</text>'
