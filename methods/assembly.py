@@ -28,7 +28,7 @@ class Asked:
     """A teacher of the surroundings: frozen, on its device, and how it is asked.
 
     `readable` makes of its answers (rows of `prompt` as it was asked and `completion`) the student's rows, and says how
-    many the student could not read.
+    many the student could not read. `states` gives what it was made to remember of tokenised rows, or None.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Asked:
     completion_tokens: int
     prompt_column: str = "prompt"
     readable: Callable[[Dataset], tuple[Dataset, int]] = lambda rows: (rows, 0)
+    states: Callable[[Dataset], Any] = lambda rows: None
 
 
 class Surroundings(Protocol):
@@ -149,10 +150,19 @@ def _distillation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
         return parts | {"train_dataset": encoded_pairs(rows, *tokenizers, *surroundings.pair_limits)}
     limit = surroundings.prompt_tokens + surroundings.completion_tokens
     parts["train_dataset"] = encode(rows, surroundings.tokenizer, limit, *filter(None, kept))
+    if sampler is None and _stays(method["data"]) and any(term.reads == "ids" for term in terms):
+        parts["teacher"] = [
+            Teacher(one.model, one.tokenizer, one.states(parts["train_dataset"])) for one in asked
+        ]
     if looks_at_validation(method):
         held_out = surroundings.rows("validation")
         parts["eval_dataset"] = encode(held_out, surroundings.tokenizer, limit, *filter(None, kept))
     return parts
+
+
+def _stays(tree: Any) -> bool:
+    """Whether rows are the same in every run: none that somebody wrote for this one."""
+    return isinstance(tree, str) or ("from" in tree and _stays(tree["from"]))
 
 
 def _policy(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow.compute as pc
@@ -116,13 +117,18 @@ class Models:
     def say(self, batch: Mapping[str, Any], count: int | None = None) -> tuple[Any, ...]:
         """What the first `count` teachers (default: all) of the student's ids say at the completion tokens."""
         rows = []
-        for prepared in self.same[:count]:
+        for given, prepared in zip(self.who.same[:count], self.same[:count], strict=True):
             if isinstance(prepared, TeacherStore):
                 rows.append(prepared.rows(batch))
                 continue
             teacher = self._unwrapped(prepared)
             with torch.no_grad():
-                hidden, _ = _states(teacher, batch)
+                # Somebody who records a teacher's blocks needs its forward pass.
+                known = None if self.teacher_blocks else given.states
+                if known is None:
+                    hidden, _ = _states(teacher, batch)
+                else:
+                    hidden = known.of(batch, partial(_last_states, teacher))
             rows.append((hidden, head_of(teacher)))
         return tuple(rows)
 
@@ -211,6 +217,10 @@ def _states(
     with recorded_blocks(model, asked) if asked else _nothing() as states:
         hidden = hidden_states(model, batch[prefix + "input_ids"], batch[prefix + "attention_mask"])
         return hidden[:, :-1][where], {block: state[:, :-1][where] for block, state in states.items()}
+
+
+def _last_states(model: Any, batch: Mapping[str, Any]) -> Tensor:
+    return _states(model, batch)[0]
 
 
 def _sequences(rows: Tensor) -> Tensor:

@@ -13,16 +13,21 @@ from methods.errors import MethodError
 from methods.losses.fused.linear import Head
 from methods.modeling.core import shared_vocabulary
 from methods.slots.term import FIRST, IDS, PAIR, Term
+from methods.teachers.remembered import RememberedStates
 from methods.teachers.store import TeacherStore
 from methods.teachers.top_k import TopK
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model or a store of what it says, and its tokenizer: the student's where none is given."""
+    """A model or a store of what it says, and its tokenizer: the student's where none is given.
+
+    `states`: what the model said of rows of the student's ids before, looked up instead of computed.
+    """
 
     model: PreTrainedModel | TeacherStore
     tokenizer: PreTrainedTokenizerBase | None = None
+    states: RememberedStates | None = None
 
 
 Teachers = PreTrainedModel | TeacherStore | Teacher

@@ -107,10 +107,6 @@ class Task:
         """What the scores compare answers with, row by row: one answer, or a list of those that are right."""
         return list(self.rows(split)["completion"])
 
-    def right_answers(self, split: str) -> list[list[str]]:
-        """Every right answer to each row, where the task knows more than the one that stands there."""
-        return [[answer] for answer in self.rows(split)["completion"]]
-
     def said(self, ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[Any]:
         """Answers as the scores read them, from token ids without EOS."""
         return tokenizer.batch_decode([list(row) for row in ids], skip_special_tokens=True)

@@ -48,6 +48,7 @@ class Testbed:
         self.temperatures: tuple[float, ...] = tuple(map(float, decoding.get("temperatures", ())))
         self.measurements = make_measurements(spec["metrics"])
         self.metrics: Mapping[str, Metric] = metrics_of(self.measurements, type(self.task))
+        self._known: dict[str, Any] = {}  # of teachers on their own answers, over runs
 
     @property
     def shelf(self) -> str:
@@ -198,7 +199,8 @@ class Testbed:
     def teacher_side(self, run: Run, name: str) -> TeacherSide:
         """A teacher with what it answers in a run; kept as long as the run."""
         if name not in run.sides:
-            run.sides[name] = TeacherSide(self.decoder_of(name), run, self.teacher(run, name))
+            key, model = self.teacher_key(run, name), self.teacher(run, name)
+            run.sides[name] = TeacherSide(self.decoder_of(name), run, model, key, self._known)
         return run.sides[name]
 
     def _decoder(self, tokenizer: PreTrainedTokenizerBase, completion: int | None = None) -> Decoder:

@@ -37,7 +37,7 @@ def outcome(verdict: str, scale: str = "tiny", explanation: str = "") -> Outcome
         p=0.0012,
         p_equal=0.9,
         effect=1.25,
-        effect_from="10% of the headroom",
+        effect_from="10 % of the headroom",
     )
 
 
@@ -128,5 +128,5 @@ def checkout(tmp_path, monkeypatch) -> Path:
     record.write(compute(tmp_path), tmp_path)
     texts, differing = documents.own(Atlas(load_catalog(), {"codi": view})), documents.differing
     documents.write(texts, tmp_path)
-    monkeypatch.setattr(documents, "differing", lambda texts: differing(texts, tmp_path))
+    monkeypatch.setattr(documents, "differing", lambda texts, root=tmp_path: differing(texts, root))
     return tmp_path

@@ -56,7 +56,7 @@ def orphans() -> Iterator[Found]:
     """Records and raw figures of testbeds that are gone or declare no gate."""
     known = {name for name in list_testbeds() if _declares(name)}
     for path in sorted(GATES.glob("*")) if GATES.is_dir() else ():
-        if path.stem not in known:
+        if path.stem not in known and (path.is_dir() or path.suffix == ".json"):
             yield relative(path), f"no testbed {path.stem} declares a gate"
 
 

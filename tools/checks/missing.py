@@ -16,7 +16,8 @@ from methods.recipe import canonical_method, components_of, read_recipe
 from methods.registry import Component, RegistryError, find
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView
-from reproductions.engine.verdicts.words import NEEDS_AN_EFFECT
+from reproductions.engine.verdicts.effects import smallest_effect
+from reproductions.engine.verdicts.gates import UNGATED
 from tools.checks import owes, results
 from tools.checks.references import broken
 from tools.checks.scaffold import marked
@@ -169,16 +170,27 @@ def _reproduction(paper: Paper) -> Iterator[Missing]:
             if outcome.verdict in UNLIKE and not outcome.explanation:
                 what = f"{row.id} is {outcome.verdict} at {outcome.scale}: no explanation under findings"
                 yield Missing("findings", relative(path), _line_of_claim(path, row.id), what)
-            if outcome.verdict == NEEDS_AN_EFFECT:
-                what = (
-                    f"{row.id} has no smallest effect at {outcome.scale}: the gate of {outcome.testbed} has no figure "
-                    f"of {row.metric}; write smallest_effect: in the metric's unit"
-                )
-                yield Missing("smallest effect", relative(path), _line_of_claim(path, row.id), what)
     if files.stale([paper.id]):
         what = "was made of other claims or results than today's: make readme"
         yield Missing("verdicts", relative(files.path_of(paper.id)), 1, what)
     yield from _results(paper, view)
+    yield from _effects(paper, path)
+
+
+def _effects(paper: Paper, path: Path) -> Iterator[Missing]:
+    """Claims of which nothing says what size matters, at scales whose testbed may judge: best said before any run."""
+    for plan in results.plans([paper.id]):
+        gate = gather.gate_on(plan.scale.testbed)
+        if gate is None or not gate.passed or plan.scale.name in UNGATED:
+            continue
+        for claim in gather.claims_of(plan.experiment).at(plan.scale.name):
+            directed = claim.contrast.relation == "greater"
+            if directed and smallest_effect(claim, plan.scale.name, gate.figures) is None:
+                what = (
+                    f"{claim.id} has no smallest effect at {plan.scale.name}: the gate of {plan.scale.testbed} has no "
+                    f"headroom in {claim.metric}; write smallest_effect: in the metric's unit"
+                )
+                yield Missing("smallest effect", relative(path), _line_of_claim(path, claim.id), what)
 
 
 def _results(paper: Paper, view: PaperView) -> Iterator[Missing]:

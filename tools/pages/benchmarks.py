@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.bench.cohort import cells as cohort_cells
 from tools.pages.markdown import md, table
 from tools.paths import ROOT
 from tools.terminal import number
@@ -22,8 +23,8 @@ def page(folder: Path | None = None) -> str:
         "",
         "<!-- Written by `make readme` from the files of this folder; edit tools/pages/benchmarks.py. -->",
         "",
-        "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`;",
-        "`make bench` measures your machine. Times are of one thread unless a table says otherwise.",
+        "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`,",
+        "`--evidence`, `--cohort`; `make bench` measures your machine. Times are of one thread, or the table says.",
         "[Back to the README](../README.md).",
         "",
     ]
@@ -74,6 +75,22 @@ def sections(folder: Path | None = None) -> list[tuple[str, str, list[dict[str, 
             "same teacher decoding alone. What is foretold takes every call of the teacher to cost the same. Teacher "
             "and drafts are tiny: a draft's token costs much of a teacher's. `make bench ARGS=--speculative`.",
             speculative_benchmarks(folder),
+        ),
+        (
+            "Evidence per CPU minute",
+            "Contrasts on the pronunciation testbed, trained and measured in the first edition's way (600 words, two "
+            "samples, every metric, the teacher asked anew) and in today's (all held-out words, eight samples, what "
+            "claims read, the teacher's states and answers kept), in turns in one process. Evidence is the inverse "
+            "variance of the mean over seeds and words. `make bench ARGS=--evidence`.",
+            evidence_benchmarks(folder),
+        ),
+        (
+            "Cohorts",
+            "The seeds of an arm trained as one batched model, and each by its own trainer: processor seconds of "
+            "training a seed, evaluations aside, and how figures differ, with the standard error over seeds. Rounding "
+            "is all that differs; where a student writes its own data, one other token leads to another training. "
+            "`make bench ARGS=--cohort`.",
+            cohort_benchmarks(folder),
         ),
     ]
 
@@ -177,6 +194,48 @@ def speculative_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
         columns = ["draft, decoding", "tokens/s, plain", "speculative", "speed-up (range)", "accepted"]
         columns += ["cost of a draft's token", "speed-up foretold"]
         about = f"{record['what']}; {record['words']} words, medians of {record['rounds']} rounds"
+        tables.append({"about": about, "columns": columns, "rows": rows})
+    return tables
+
+
+def evidence_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table for each recorded measurement of evidence: contrasts and metrics down, both ways across."""
+    tables = []
+    for record in _records("evidence-*.json", folder):
+        rows = [
+            (
+                f"{row['contrast']}, {row['metric']}",
+                [
+                    *(
+                        f"{row[way]['difference']:+.2f} ± {row[way]['standard_error']:.2f}"
+                        for way in ("first edition", "now")
+                    ),
+                    f"{row['ratio']:.1f}",
+                ],
+            )
+            for row in record["contrasts"]
+        ]
+        spent = "; ".join(
+            f"{way} " + ", ".join(f"{arm} {seconds:.1f}" for arm, seconds in arms.items())
+            for way, arms in record["cpu_seconds_a_run"].items()
+        )
+        about = (
+            f"{record['device']}, {record['seeds']} seeds, {record['ratio']:.1f} times as much evidence a minute "
+            f"in the geometric mean; CPU seconds a run: {spent}; difference ± standard error"
+        )
+        columns = ["contrast, metric", "first edition", "now", "evidence a CPU minute, times"]
+        tables.append({"about": about, "columns": columns, "rows": rows})
+    return tables
+
+
+def cohort_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table for each recorded measurement of cohorts: arms down, seconds and differences across."""
+    tables = []
+    for record in _records("cohort-*.json", folder):
+        columns = ["arm", "alone, s", f"{record['group']} together, s", "times faster", "ROUGE-L, difference"]
+        columns.append("greedy exact match, difference")
+        rows = [(arm, cohort_cells(found)) for arm, found in record["figures"].items()]
+        about = f"{record['device']}; {record['what']}; {record['seeds']} seeds; {_versions(record)}"
         tables.append({"about": about, "columns": columns, "rows": rows})
     return tables
 

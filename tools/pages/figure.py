@@ -13,7 +13,7 @@ SIGNS = {"reproduced": "✓", "weaker": "<", "no difference": "=", "reversed": "
 # Mid tones that can be read on white and on black; a reader's dark mode reaches an SVG only in part.
 STYLE = (
     "<style>text{font:12px system-ui,sans-serif;fill:#768390}.head{font-weight:600}line{stroke-width:2.5}"
-    "line.axis{stroke:#768390;stroke-width:1}.reproduced{stroke:#2da44e;fill:#2da44e}"
+    "line.axis,line.effect{stroke:#768390;stroke-width:1}line.effect{stroke-dasharray:2}.reproduced{stroke:#2da44e;fill:#2da44e}"
     ".weaker{stroke:#6cae7c;fill:#6cae7c}.no-difference{stroke:#539bf5;fill:#539bf5}"
     ".reversed{stroke:#e5534b;fill:#e5534b}.open{stroke:#b08800;fill:#b08800}.needs{stroke:#768390;fill:#768390}"
     "text.mark{stroke:none}</style>"
@@ -23,8 +23,8 @@ STYLE = (
 def forest(view: PaperView, *, standalone: bool = True) -> str:
     """The plot, '' where nothing was judged. Without `standalone` it takes its colours from the page it stands in.
 
-    Claims on one metric at one scale share an axis; zero (or the margin) is the thin line. Differences are oriented: to
-    the right is what the paper claims.
+    Claims on one metric at one scale share an axis; zero (or the margin) is the thin line, dashed ones stand at the
+    smallest effect that matters. Differences are oriented: to the right is what the paper claims.
     """
     groups = _groups(view)
     if not groups:
@@ -63,8 +63,14 @@ def _span(rows: Iterable[tuple[ClaimRow, Outcome]]) -> tuple[float, float]:
         assert outcome.interval is not None  # noqa: S101 - _groups keeps only those
         values += [*outcome.interval, claim.margin]
         values += [-claim.within, claim.within] if claim.within is not None else []
+        values += _matters(claim, outcome)
     low, high = min(values), max(values)
     return (low, high) if low < high else (low - 1, high + 1)
+
+
+def _matters(claim: ClaimRow, outcome: Outcome) -> list[float]:
+    """Between which differences nothing that matters lies; nothing where no smallest effect is known."""
+    return [] if outcome.effect is None else [claim.margin - outcome.effect, claim.margin + outcome.effect]
 
 
 def _row(claim: ClaimRow, outcome: Outcome, top: int, low: float, high: float) -> list[str]:
@@ -81,6 +87,10 @@ def _row(claim: ClaimRow, outcome: Outcome, top: int, low: float, high: float) -
         *(
             f'<line class="axis" x1="{x(bound)}" x2="{x(bound)}" y1="{middle - 11}" y2="{middle + 11}"/>'
             for bound in bounds
+        ),
+        *(
+            f'<line class="effect" x1="{x(bound)}" x2="{x(bound)}" y1="{middle - 7}" y2="{middle + 7}"/>'
+            for bound in _matters(claim, outcome)
         ),
         f'<line class="{kind}" x1="{x(first)}" x2="{x(last)}" y1="{middle}" y2="{middle}"/>',
         f'<circle class="{kind}" cx="{x(outcome.difference)}" cy="{middle}" r="4"/>',

@@ -7,8 +7,16 @@ import importlib
 import os
 import sys
 
-SUMMARY = "time and memory beside others: loss, step, rollouts, decoding, store, pages"
-OTHERS = ("store", "rollouts", "step", "speculative", "catalog")  # measured instead of the fused loss
+SUMMARY = "time and memory beside others: loss, step, rollouts, decoding, store, pages, evidence, cohorts"
+OTHERS = (
+    "store",
+    "rollouts",
+    "step",
+    "speculative",
+    "catalog",
+    "evidence",
+    "cohort",
+)  # measured instead of the fused loss
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +39,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", action="store_true", help="whole training steps instead of the losses")
     parser.add_argument("--speculative", action="store_true", help="speculative decoding of a tiny teacher")
     parser.add_argument("--catalog", action="store_true", help="pages and browsing at a thousand records")
+    parser.add_argument("--evidence", action="store_true", help="what a CPU minute says about a contrast")
+    parser.add_argument("--cohort", action="store_true", help="seeds trained as one model beside each alone")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 

@@ -199,7 +199,7 @@ def stack(models: Sequence[LlamaForCausalLM]) -> StackedModel:
 
 def unstack(stacked: StackedModel) -> list[LlamaForCausalLM]:
     """The models that a stack is made of, with weights of their own."""
-    models = []
+    models: list[Any] = []
     for place in range(stacked.size):
         model = snapshot(stacked.tree)
         for parameter in model.parameters():

@@ -14,17 +14,15 @@ from methods.teachers.store import TeacherStore
 from methods.trainers.cohort.stack import StackedModel, cannot_stack
 from methods.trainers.teachers import Said
 
-KEPT_NUMBERS = 2**26  # of a teacher's states on rows that come again: 256 MiB in fp32
-
 
 class CohortTeachers:
     """The teachers that read the students' own ids, member for member.
 
     Those of all members are computed as one where they are small Llama models of one shape: a single one where they are
-    equal, each member's own where they are not. `fixed`: rows come again as they are, so what was said of one is kept.
+    equal, each member's own where they are not. What a member's teacher remembers of fixed rows is looked up.
     """
 
-    def __init__(self, members: Sequence[Any], *, fixed: bool):
+    def __init__(self, members: Sequence[Any]):
         self.members = members
         self.stacks: list[StackedModel] | None = None
         who = members[0].models.who
@@ -34,16 +32,12 @@ class CohortTeachers:
         for one in zip(*(member.models.same for member in members), strict=True):
             if any(isinstance(model, TeacherStore) for model in one):
                 return
-            cores = [core_model(model) for model in one]
+            cores: list[Any] = [core_model(model) for model in one]
             if cannot_stack(cores) is not None:
                 return
             equal = all(same_weights(cores[0], core) for core in cores[1:])
             stacks.append(StackedModel(cores[:1] if equal else cores).requires_grad_(False).eval())
         self.stacks = stacks
-        self._known: list[dict[bytes, Tensor]] | None = None
-        if fixed and not members[0].models.teacher_blocks and len(stacks) == 1:
-            self._known = [{} for _ in range(stacks[0].size)]
-        self._room = KEPT_NUMBERS
 
     def place(self, teacher: int, member: int) -> int:
         """Which model of a teacher's stack is a member's."""
@@ -52,60 +46,27 @@ class CohortTeachers:
 
     def said(self, batches: Sequence[Mapping[str, Any]], where: Where) -> list[Said]:
         """What each member's teachers say of its batch; counts as if each had been asked alone."""
-        if self.stacks is None:
+        if self.stacks is None or self._remembered:
             return [m.models.said(batch) for m, batch in zip(self.members, batches, strict=True)]
-        found = [Said() for _ in batches]
-        if self._known is not None:
-            self._look_up(self._known, found, batches)
-        else:
-            asked = self.members[0].models.teacher_blocks
-            for number, stacked in enumerate(self.stacks):
-                states, blocks = _all_states(stacked, where, asked if number == 0 else ())
-                for member, (said, hidden) in enumerate(zip(found, where.split(states), strict=True)):
-                    said.rows += ((hidden, self._head(number, member)),)
-                for block, outputs in blocks.items():
-                    for said, hidden in zip(found, where.split(outputs), strict=True):
-                        said.blocks[block] = hidden
+        found, asked = [Said() for _ in batches], self.members[0].models.teacher_blocks
+        for number, stacked in enumerate(self.stacks):
+            states, blocks = _all_states(stacked, where, asked if number == 0 else ())
+            for member, (said, hidden) in enumerate(zip(found, where.split(states), strict=True)):
+                said.rows += ((hidden, Head(stacked.head[self.place(number, member)])),)
+            for block, outputs in blocks.items():
+                for said, hidden in zip(found, where.split(outputs), strict=True):
+                    said.blocks[block] = hidden
         for said, batch in zip(found, batches, strict=True):
             said.tokens = len(self.stacks) * batch["attention_mask"].sum()
         return found
 
-    def _head(self, teacher: int, member: int) -> Head:
-        assert self.stacks is not None
-        return Head(self.stacks[teacher].head[self.place(teacher, member)])
-
-    def _look_up(
-        self, known: list[dict[bytes, Tensor]], found: list[Said], batches: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Of rows that were seen before, what was said then; the others are asked together."""
-        assert self.stacks is not None
-        tables = [known[self.place(0, member)] for member in range(len(batches))]
-        names = [_names(batch) for batch in batches]
-        new = [
-            [n for n, name in enumerate(own) if name not in table]
-            for own, table in zip(names, tables, strict=True)
-        ]
-        said = [
-            {name: table[name] for name in own if name in table}
-            for own, table in zip(names, tables, strict=True)
-        ]
-        if any(new):
-            parts = [
-                {name: batch[name][rows] for name in ("input_ids", "labels")}
-                for batch, rows in zip(batches, new, strict=True)
-            ]
-            where = Where(parts)
-            states, _ = _all_states(self.stacks[0], where)
-            for member, (hidden, part) in enumerate(zip(where.split(states), parts, strict=True)):
-                sizes = (part["labels"][:, 1:] != -100).sum(1).tolist()
-                for n, row in zip(new[member], hidden.split(sizes), strict=True):
-                    name = names[member][n]
-                    said[member][name] = row
-                    if name not in tables[member] and self._room >= row.numel():
-                        tables[member][name] = row.clone()
-                        self._room -= row.numel()
-        for member, (own, rows) in enumerate(zip(names, said, strict=True)):
-            found[member].rows = ((torch.cat([rows[name] for name in own]), self._head(0, member)),)
+    @property
+    def _remembered(self) -> bool:
+        """Whether every teacher remembers the rows, so that nobody needs to be asked."""
+        models = [member.models for member in self.members]
+        return not models[0].teacher_blocks and all(
+            teacher.states is not None for own in models for teacher in own.who.same
+        )
 
 
 @torch.no_grad()
@@ -116,14 +77,6 @@ def _all_states(
     ids = where.ids if stacked.size > 1 else where.ids.view(1, -1, where.ids.shape[-1])
     hidden, outputs = stacked(ids, blocks)
     return where.take(hidden), {block: where.take(states) for block, states in outputs.items()}
-
-
-def _names(batch: Mapping[str, Any]) -> list[bytes]:
-    """What tells each row of a batch from others: its ids and where its completion begins."""
-    ids, labels = batch["input_ids"].cpu().numpy(), batch["labels"]
-    lengths, begins = batch["attention_mask"].sum(1).tolist(), (labels != -100).int().argmax(1).tolist()
-    rows = zip(ids, lengths, begins, strict=True)
-    return [row[:length].tobytes() + bytes([begin % 256]) for row, length, begin in rows]
 
 
 class Where:

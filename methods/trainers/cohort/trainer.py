@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import PrinterCallback, TrainerCallback
 from methods.errors import MethodError
 from methods.modeling.core import attached, core_model
 from methods.modeling.rollouts import Rollouts
+from methods.trainers.cohort.batches import Windows
 from methods.trainers.cohort.rollouts import Meeting, Request, stacked_rollouts
 from methods.trainers.cohort.stack import StackedModel, cannot_stack
 from methods.trainers.cohort.teachers import CohortTeachers, Where
@@ -48,7 +50,7 @@ class Cohort(SFTTrainer):
         args = copy.copy(first.args)
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         super().__init__(
-            StackedModel(self.cores),  # type: ignore[arg-type]
+            StackedModel(self.cores),
             args=args,
             train_dataset=first.train_dataset,
             processing_class=first.processing_class,
@@ -62,12 +64,11 @@ class Cohort(SFTTrainer):
         self.add_callback(self._callbacks)
         self.remove_callback(PrinterCallback)
         self._stack.seat(self.cores)
-        fixed = all(member.sampling is None for member in members)
-        self.teachers = CohortTeachers(members, fixed=fixed)
+        self.teachers = CohortTeachers(members)
         self._meeting = Meeting(self._serve)
-        if not fixed:
-            for place, member in enumerate(members):
-                member.sampling.rollout = self._asks(place)  # type: ignore[union-attr]
+        for place, member in enumerate(members):
+            if member.sampling is not None:
+                member.sampling.rollout = self._asks(place)
 
     @property
     def _stack(self) -> StackedModel:
@@ -89,8 +90,8 @@ class Cohort(SFTTrainer):
     # TRL's loop.
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        modules = nn.ModuleList(member._learning for member in self.members)
-        with attached(self._stack, **({LEARNING: modules} if any(map(len, modules)) else {})):
+        modules: Any = nn.ModuleList(member._learning for member in self.members)
+        with attached(self._stack, **({LEARNING: modules} if any(len(own) for own in modules) else {})):
             result = super().train(*args, **kwargs)
         for core in self.cores:
             for parameter in core.parameters():
@@ -104,7 +105,7 @@ class Cohort(SFTTrainer):
         return optimizer
 
     def get_train_dataloader(self) -> Any:
-        return _Windows(self)
+        return Windows(self.members, self.args.max_steps, self._as_member)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         self._stack.train()
@@ -119,7 +120,7 @@ class Cohort(SFTTrainer):
         if self.members[0].sampling is None:
             made = [window(place) for place in places]
         else:
-            made = self._meeting.hold([lambda place=place: window(place) for place in places])
+            made = self._meeting.hold([functools.partial(window, place) for place in places])
         self._windows = [tokens for _, tokens in made]
         return [[own[0] for own, _ in made]], None
 
@@ -174,9 +175,10 @@ class Cohort(SFTTrainer):
 
         return rollout
 
-    def _serve(self, requests: dict[int, Request]) -> dict[int, Rollouts]:
+    def _serve(self, requests: Mapping[int, Request]) -> dict[int, Rollouts]:
         """Rollouts for those who ask for the same, apart from their prompts, together."""
-        left, made = dict(requests), {}
+        left = dict(requests)
+        made: dict[int, Rollouts] = {}
         while left:
             settings = dict(next(iter(left.values())).settings)
             teacher = settings.pop("teacher", None)
@@ -194,44 +196,6 @@ class Cohort(SFTTrainer):
             made |= stacked_rollouts(self._stack, alike, teacher=teacher, teacher_places=places, **settings)
             left = {place: request for place, request in left.items() if place not in alike}
         return made
-
-
-class _Windows:
-    """Each step's batches, one for each member: those of its own loader, epoch after epoch."""
-
-    def __init__(self, cohort: Cohort):
-        self._cohort = cohort
-        self._loaders = [member.get_train_dataloader() for member in cohort.members]
-        lengths = {len(loader) for loader in self._loaders}
-        steps = cohort.args.max_steps
-        if steps <= 0 and len(lengths) > 1:
-            raise MethodError(
-                f"epochs of {', '.join(map(str, sorted(lengths)))} steps cannot be one training"
-            )
-        self._length = steps if steps > 0 else lengths.pop()
-        self._streams = [self._stream(loader) for loader in self._loaders]
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        for _ in range(self._length):
-            batches = []
-            for place, stream in enumerate(self._streams):
-                with self._cohort._as_member(place):
-                    batches.append(next(stream))
-            yield batches
-
-    @staticmethod
-    def _stream(loader: Any) -> Iterator[Any]:
-        epoch = 0
-        while True:
-            # As transformers' loop does at the start of an epoch.
-            for part in (loader, getattr(getattr(loader, "batch_sampler", None), "batch_sampler", None)):
-                if hasattr(part, "set_epoch"):
-                    part.set_epoch(epoch)
-            yield from loader
-            epoch += 1
 
 
 class _OfMembers(TrainerCallback):

@@ -93,7 +93,9 @@ class Measured:
 
     def right_answers(self) -> list[int]:
         """How many different right answers the task knows to each held-out row."""
-        return [len(set(answers)) for answers in self._bed().task.right_answers("test")]
+        from reproductions.tasks.scores import answers_of
+
+        return [len(set(map(str, answers_of(row)))) for row in self._bed().task.references("test")]
 
     def _bed(self) -> Testbed:
         if self.load is None:

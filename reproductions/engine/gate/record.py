@@ -109,9 +109,10 @@ def read_gate(testbed: str | Mapping[str, Any], root: Path | None = None) -> Gat
     Look at `.passed` and `.covers`: a gate that failed, or was recorded for another state of the testbed, covers
     nothing. `root`: the folder of the records; testbeds are then those beside it. Raises KDError for a broken record.
     """
-    spec = _spec(testbed, root or ROOT)
-    path = gate_path(spec["name"], root)
-    return read_record(path, identity_of(spec)) if path.is_file() else None
+    path = gate_path(testbed if isinstance(testbed, str) else str(testbed["name"]), root)
+    if not path.is_file():
+        return None
+    return read_record(path, identity_of(_spec(testbed, root or ROOT)))
 
 
 def needs_gate(testbed: str | Mapping[str, Any], root: Path | None = None) -> str:

@@ -16,7 +16,7 @@ from reproductions.engine.plan.plan import Plan, Task
 from reproductions.engine.plan.spec import key_of
 from reproductions.engine.store.arm import ArmResults, arm_of, features
 from reproductions.engine.store.pair import arm_path, read_arm
-from reproductions.testbeds.spec import metrics_of
+from reproductions.testbeds.spec import measuring, metrics_of
 
 if TYPE_CHECKING:
     from reproductions.engine.store.arm import RunResults
@@ -32,6 +32,11 @@ class GatePlan(Plan):
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """The seeds of an arm."""
         return self.seeds if arm == BASELINE else self.first
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """Every seed that some arm has."""
+        return self.seeds
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -52,15 +57,25 @@ def plan_of(gate: Gate, rate: float, cache: Path | None = None) -> GatePlan:
         keys={arm: key_of(spec) for arm, spec in specs.items()},
         testbed=gate.testbed,
         cache=cache if cache is not None else cache_root(),
+        measures={arm: _measures(gate, arm) for arm in specs},
+        how=measuring(gate.testbed),
+        curve={"points": 0},
         first=gate.seeds,
     )
 
 
+def _measures(gate: Gate, arm: str) -> tuple[str, ...]:
+    """All metrics of baseline and teacher, from which default smallest effects follow; the gate's own of the others."""
+    if arm == BASELINE or gate.teacher is not None and arm == teacher_name(gate.teacher):
+        return tuple(metrics_of(gate.testbed))
+    return (gate.metric,)
+
+
 def recorded_runs(gate: Gate, plan: GatePlan, folder: Path) -> dict[tuple[str, int], RunResults]:
     """The recorded runs of a plan that measured every metric of the testbed. Raises KDError for a broken file."""
-    wanted = set(metrics_of(gate.testbed))
     found: dict[tuple[str, int], RunResults] = {}
     for key in dict.fromkeys(plan.keys.values()):
+        wanted = set(plan.wanted(key))
         path = arm_path(folder, key)
         kept = read_arm(path).runs if path.is_file() else {}
         found |= {(key, seed): run for seed, run in kept.items() if wanted <= set(run.metrics)}

@@ -42,11 +42,11 @@ def smallest_effect(claim: Claim, scale: str, figures: Mapping[str, Mapping[str,
     headroom = abs(known["teacher"] - baseline)
     relative = paper_effect(claim)
     if relative is None:
-        size, how = UNKNOWN * headroom, f"{UNKNOWN:.0%} of the headroom"
+        size, how = UNKNOWN * headroom, f"{100 * UNKNOWN:g} % of the headroom"
     else:
         size, how = SHARE * relative * abs(baseline), "half of the paper's relative effect"
         if size < LEAST * headroom:
-            size, how = LEAST * headroom, f"{LEAST:.0%} of the headroom"
+            size, how = LEAST * headroom, f"{100 * LEAST:g} % of the headroom"
     return Effect(size, how) if size > 0 else None
 
 

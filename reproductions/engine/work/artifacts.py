@@ -48,6 +48,31 @@ class Artifacts:
                 meta = self._build(path, kind, key, build)
         return path, meta
 
+    def prune(self, kind: str, limit: int, keep: Path) -> None:
+        """Removes the oldest artifacts of a kind, but not `keep`, until they take `limit` bytes or less.
+
+        Whoever reads one at that moment has its file open, or makes it again.
+        """
+        found = []
+        for path in self.root.glob(f"{kind}-*"):
+            if path.suffix:  # half made
+                continue
+            try:
+                meta = path / _META
+                files = read_json(meta)["files"].values()
+                found.append((meta.stat().st_mtime_ns, sum(file["bytes"] for file in files), path))
+            except (KDError, OSError, KeyError):  # being made, or gone
+                continue
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if total <= limit:
+                break
+            if path != keep:
+                with file_lock(self.root / "locks" / f"{path.name}.lock"):
+                    shutil.rmtree(path, ignore_errors=True)
+                self._verified.discard(path)
+                total -= size
+
     def _build(
         self, path: Path, kind: str, key: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any] | None]
     ) -> dict[str, Any]:

@@ -106,6 +106,8 @@ def train_together(runs: Sequence[Run]) -> str | None:
     else:
         train_members(runs, Cohort(members, states), phase="student")
         for run, member in zip(runs, members, strict=True):
+            run.budget.add_tokens(member.token_counts)
+            run.budget.add_rollouts(member.rollout_counts)
             run.trained = member.accelerator.unwrap_model(member.model)
     spent = time.perf_counter() - began - (sum(run.shared.seconds for run in runs) - making)
     for run in runs:
@@ -114,7 +116,7 @@ def train_together(runs: Sequence[Run]) -> str | None:
 
 
 def train_members(runs: Sequence[Run], cohort: Any, *, phase: str) -> None:
-    """Trains a cohort whose members are these runs'; adds to each run what `Run.train` would, seconds shared out."""
+    """Trains a cohort whose members are these runs', with their progress and curves; seconds are shared out."""
     clock = CohortClock(runs[0].device, [run.budget for run in runs])
     for place, (run, member) in enumerate(zip(runs, cohort.members, strict=True)):
         run.clock, run.cohort = clock, len(runs)
@@ -122,6 +124,3 @@ def train_members(runs: Sequence[Run], cohort: Any, *, phase: str) -> None:
             cohort.add_callback_of(place, callback)
     with clock.training():
         cohort.train()
-    for run, member in zip(runs, cohort.members, strict=True):
-        run.budget.add_tokens(member.token_counts)
-        run.budget.add_rollouts(member.rollout_counts)

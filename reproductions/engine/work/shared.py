@@ -13,7 +13,11 @@ from reproductions.engine.work.artifacts import Artifacts, save_model
 from reproductions.engine.work.seeding import preserved_random_state, seed_everything
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from reproductions.engine.work.run import Run
+
+TENSORS = "tensors.safetensors"
 
 
 class Shared:
@@ -74,11 +78,38 @@ class Shared:
         self._obtain(kind, key, write)
         self.seconds += seconds
 
+    def tensors(
+        self, kind: str, key: Mapping[str, Any], build: Callable[[Run], Mapping[str, Tensor]], limit: int
+    ) -> dict[str, Tensor]:
+        """Tensors by name, on the CPU. Of this kind no more than `limit` bytes stay on disk: the oldest go first."""
+        from safetensors.torch import load_file, save_file
+
+        def write(folder: Path, run: Run) -> None:
+            save_file({name: tensor.contiguous() for name, tensor in build(run).items()}, folder / TENSORS)
+
+        for attempt in range(2):
+            folder, made = self._obtained(kind, key, write)
+            try:
+                found: dict[str, Tensor] = load_file(folder / TENSORS)
+            except FileNotFoundError:  # gone since: others made much in the meantime
+                if attempt:
+                    raise
+                continue
+            if made:
+                self._artifacts.prune(kind, limit, keep=folder)
+            return found
+        raise AssertionError("unreachable")
+
     def _full(self, key: Mapping[str, Any]) -> dict[str, Any]:
         bed = self._run.testbed
         return {**key, "testbed": bed.shelf, "data_revision": bed.revision}
 
     def _obtain(self, kind: str, key: Mapping[str, Any], write: Callable[[Path, Run], None]) -> Path:
+        return self._obtained(kind, key, write)[0]
+
+    def _obtained(
+        self, kind: str, key: Mapping[str, Any], write: Callable[[Path, Run], None]
+    ) -> tuple[Path, bool]:
         full_key = self._full(key)
         name, told = self._artifacts.path(kind, full_key).name, list[str]()
 
@@ -99,7 +130,7 @@ class Shared:
         seconds = round(meta["seconds"] + budget.pop("ahead", 0.0), 3)
         self.used.update(budget.pop("made_from"))
         self.used[folder.name] = {"kind": kind, "key": meta["key"], "seconds": seconds, **budget}
-        return folder
+        return folder, "making" in told
 
     def _build(self, folder: Path, seed: int, write: Callable[[Path, Run], None]) -> dict[str, Any]:
         import torch

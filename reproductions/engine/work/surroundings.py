@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from methods.assembly import Asked, trainer_for
 from reproductions.engine.work.run import Run
+from reproductions.tasks.base import fingerprint
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,6 +27,14 @@ def train(run: Run) -> Any:
         return surroundings.teacher(method["teachers"][0]).model
     student = run.train(trainer_for(method, surroundings))
     return student.merge_and_unload() if hasattr(student, "merge_and_unload") else student
+
+
+LARGEST_TABLE, ALL_TABLES = 2**26, 2**30  # bytes of one teacher's states on disk, and of all together
+
+
+def rows_digest(rows: Dataset) -> str:
+    """A hash of tokenised rows."""
+    return fingerprint([rows["input_ids"][:], rows["labels"][:]])
 
 
 class RunSurroundings:
@@ -60,8 +70,28 @@ class RunSurroundings:
             tokenizer=bed.teacher_tokenizer(name),
             completion_tokens=bed.teacher_completion_tokens(name),
             prompt_column="teacher_prompt" if own_prompt else "prompt",
-            **({"readable": bed.readable} if other else {}),
+            **({"readable": bed.readable} if other else {"states": partial(self._states, name)}),
         )
+
+    def _states(self, name: str, rows: Dataset) -> Any:
+        """What a teacher says of fixed rows, computed once for all runs; None where that would take too much disk.
+
+        Also where arithmetic is not fp32: then the student's batch decides how a row rounds.
+        """
+        from methods.teachers.remembered import RememberedStates, remember_states, size_of_states
+
+        bed, run = self._bed, self._run
+        shape = bed.teacher(run, name).config
+        if (
+            run.spec.get("precision", "fp32") != "fp32"
+            or size_of_states(rows, shape.hidden_size) > LARGEST_TABLE
+        ):
+            return None
+        key = {"teacher": bed.teacher_key(run, name), "rows": rows_digest(rows)}
+        tables = run.shared.tensors(
+            "teacher-states", key, lambda apart: remember_states(bed.teacher(apart, name), rows), ALL_TABLES
+        )
+        return RememberedStates(tables)
 
     def rows(self, name: str) -> Dataset:
         return self._bed.rows(name)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from reproductions.engine.files import digest
 from reproductions.metrics.decoding import sampling
+from reproductions.tasks.base import fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +25,8 @@ Prompts = tuple[Tensor, Tensor]  # left-padded ids and attention mask
 
 TEACHER_SEED = 1_000_000  # keeps the teacher's samples apart from every student's
 KEPT_NUMBERS = 2**24  # the teacher's log-probabilities are kept between evaluations up to this many (64 MiB)
+KEPT_TABLES = 4  # of those
+ALL_ANSWERS = 2**28  # bytes of all teachers' answers on disk
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Decoder:
 
     def encode(self, prompts: Sequence[str]) -> Prompts:
         """Ids and mask, cut to the prompt's limit."""
-        return sampling.encode_prompts(self.tokenizer, prompts, self.prompt_tokens, keep=self.keep)
+        return _encoded(self.tokenizer, tuple(prompts), self.prompt_tokens, self.keep)
 
     def decode(
         self, model: PreTrainedModel, prompts: Prompts, uniforms: Tensor | None, temperature: float = 1.0
@@ -88,6 +93,11 @@ class Decoder:
         return sampling.Samples(*(torch.cat(same, 1).flatten(0, 1) for same in zip(*parts, strict=True)))
 
 
+@lru_cache(maxsize=4)  # an evaluation asks the same prompts in several ways
+def _encoded(tokenizer: Any, prompts: tuple[str, ...], tokens: int, keep: str) -> Prompts:
+    return sampling.encode_prompts(tokenizer, prompts, tokens, keep=keep)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A teacher and a model on the same N contexts, each (N,).
@@ -102,13 +112,23 @@ class Comparison:
 
 
 class TeacherSide:
-    """A teacher's answers to prompts, which stay the same all through a run, and models beside it.
+    """A teacher's answers to prompts, which are the same in all runs of a seed, and models beside it.
 
-    `model` is a copy of its own: a trainer may wrap the forward of the teacher it was handed.
+    `model` is a copy of its own: a trainer may wrap the forward of the teacher it was handed. `key` says what made it;
+    the answers are an artifact (0.2 MB for 4,000 words), and `known` keeps the last log-probabilities on them for
+    whoever asks next in this process.
     """
 
-    def __init__(self, decoder: Decoder, run: Run, model: PreTrainedModel) -> None:
-        self.decoder, self.run, self.model = decoder, run, model
+    def __init__(
+        self,
+        decoder: Decoder,
+        run: Run,
+        model: PreTrainedModel,
+        key: Mapping[str, Any],
+        known: dict[str, Tensor],
+    ) -> None:
+        self.decoder, self.run, self.model, self.key = decoder, run, model, dict(key)
+        self._known_logprobs = known
         self._answers: dict[tuple[str, ...], tuple[sampling.Samples, Tensor | None]] = {}
 
     def samples(self, prompts: Sequence[str]) -> sampling.Samples:
@@ -142,17 +162,46 @@ class TeacherSide:
     def _known(self, asked: tuple[str, ...]) -> tuple[sampling.Samples, Tensor | None]:
         """Its samples, and its log-probabilities there where they are few enough to keep."""
         if asked not in self._answers:
-            prompts = self.decoder.encode(asked)
-            drawn = uniforms(TEACHER_SEED + self.run.seed, len(asked), 1, self.decoder.new_tokens)
-            samples = self.decoder.decode(self.model, prompts, drawn)
+            key = self._answers_key(asked)
+            found = self.run.shared.tensors(
+                "teacher-answers", key, lambda run: self._draw(asked), ALL_ANSWERS
+            )
+            samples = sampling.Samples(found["ids"].long(), found["mask"], found["logprobs"])
+            samples = sampling.Samples(*(part.to(self.model.device) for part in samples.tensors()))
             known = None
             if samples.ids.numel() * self.model.config.vocab_size <= KEPT_NUMBERS:
-                step = sampling.FORWARD_ROWS
-                spans = [slice(i, i + step) for i in range(0, len(asked), step)]
-                parts = [(prompts[0][s], prompts[1][s], samples.rows(s)) for s in spans]
-                known = torch.cat([sampling.completion_logprobs(self.model, *part) for part in parts])
+                name = digest(key, 16)
+                if name not in self._known_logprobs:
+                    while len(self._known_logprobs) >= KEPT_TABLES:
+                        del self._known_logprobs[next(iter(self._known_logprobs))]
+                    self._known_logprobs[name] = self._logprobs(self.decoder.encode(asked), samples)
+                known = self._known_logprobs[name]
             self._answers[asked] = samples, known
         return self._answers[asked]
+
+    def _answers_key(self, asked: tuple[str, ...]) -> dict[str, Any]:
+        """Who answers what, by which random numbers and within which limits, in which arithmetic."""
+        decoder, run = self.decoder, self.run
+        return {
+            "teacher": self.key,
+            "prompts": fingerprint(list(asked)),
+            "draws": TEACHER_SEED + run.seed,
+            "temperature": 1.0,
+            "limits": [decoder.prompt_tokens, decoder.keep, decoder.new_tokens],
+            "arithmetic": [run.settings.get("precision", "fp32"), run.device.type],
+        }
+
+    def _draw(self, asked: tuple[str, ...]) -> dict[str, Tensor]:
+        with torch.no_grad(), autocast(self.run):
+            drawn = uniforms(TEACHER_SEED + self.run.seed, len(asked), 1, self.decoder.new_tokens)
+            made = self.decoder.decode(self.model, self.decoder.encode(asked), drawn)
+        return {"ids": made.ids.int().cpu(), "mask": made.mask.cpu(), "logprobs": made.logprobs.cpu()}
+
+    def _logprobs(self, prompts: Prompts, samples: sampling.Samples) -> Tensor:
+        step = sampling.FORWARD_ROWS
+        spans = [slice(i, i + step) for i in range(0, len(samples.ids), step)]
+        parts = [(prompts[0][s], prompts[1][s], samples.rows(s)) for s in spans]
+        return torch.cat([sampling.completion_logprobs(self.model, *part) for part in parts])
 
 
 def uniforms(seed: int, rows: int, copies: int, tokens: int) -> Tensor:

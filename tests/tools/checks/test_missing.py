@@ -10,6 +10,7 @@ import pytest
 
 from catalog.errors import CatalogError
 from catalog.schema import load_catalog
+from tests.reproductions.recorded import PassedGate
 from tests.tools.conftest import claim, outcome, view_of
 from tools import cli
 from tools.checks import missing as check
@@ -220,3 +221,17 @@ def test_a_field_that_an_external_entry_lacks_is_said_with_its_line(look, tmp_pa
     monkeypatch.setattr(verb, "load_catalog", lambda: load_catalog(tmp_path))
     assert cli.main(["check", "minillm"]) == 2
     assert 'minillm.yaml:20: "seen" is missing' in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_claim_without_any_smallest_effect_is_named_by_its_line(look, monkeypatch):
+    """Before anything is run: where the testbed's gate passed, and measured no headroom in the claim's metric."""
+    figures = {"rouge_l": {"baseline": 60.0, "teacher": 80.0}}
+    monkeypatch.setattr(check.gather, "gate_on", lambda testbed: PassedGate(figures=figures))
+    found = [item for item in look() if item[0] == "smallest effect"]
+    assert found and all("has no smallest effect at" in what for _, _, what in found)
+    assert not any("in rouge_l" in what for _, _, what in found)
+    written = check.gather.experiment_file("minillm").read_text().splitlines()
+    for _, place, what in found:
+        assert written[int(place.split(":")[1]) - 1].strip().startswith(f"{what.split()[0]}:")
+    monkeypatch.setattr(check.gather, "gate_on", lambda testbed: PassedGate(passed=False, figures={}))
+    assert not [item for item in look() if item[0] == "smallest effect"]

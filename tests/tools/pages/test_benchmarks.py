@@ -78,6 +78,25 @@ def test_recorded_speculative_decoding_becomes_a_table(tmp_path):
     assert "| sft, greedy | 1,000 | 812 | 0.81 (0.79 to 0.83) | 83.1% | 0.55 | 1.10 |" in text
 
 
+def test_recorded_evidence_becomes_a_table(tmp_path):
+    one = {"difference": 1.234, "standard_error": 0.456, "evidence_per_minute": 2.0}
+    row = {"contrast": "b - a", "metric": "ROUGE-L", "first edition": one, "now": one, "ratio": 4.26}
+    seconds = {"first edition": {"sft": 5.04}, "now": {"sft": 3.0}}
+    record = {
+        "device": "a processor",
+        "seeds": 4,
+        "ratio": 5.12,
+        "contrasts": [row],
+        "cpu_seconds_a_run": seconds,
+    }
+    (tmp_path / "evidence-tiny-cpu.json").write_text(json.dumps(record))
+    assert benchmarks.evidence_benchmarks(tmp_path / "absent") == []
+    text = benchmarks.page(tmp_path)
+    assert "a processor, 4 seeds, 5.1 times as much evidence" in text
+    assert "CPU seconds a run: first edition sft 5.0; now sft 3.0;" in text
+    assert "| b - a, ROUGE-L | +1.23 ± 0.46 | +1.23 ± 0.46 | 4.3 |" in text
+
+
 def test_recorded_steps_and_rollouts_become_tables(tmp_path):
     about = {"device": "a processor", "versions": {"torch": "2.13.0", "liger-kernel": None}}
 

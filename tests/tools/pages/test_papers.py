@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from catalog.schema import External, load_catalog
-from reproductions.engine.show.view import ValueRow
+from reproductions.engine.show.view import AttemptRow, FormerRow, Matched, ValueRow
 from tests.tools.conftest import claim, outcome, view_of
 from tools.pages import papers
 from tools.pages.atlas import Atlas, atlas
@@ -98,7 +98,10 @@ def test_every_table_of_every_page_keeps_its_shape(name):
 
 def test_a_forest_plot_shows_every_outcome_against_what_it_must_exceed(judged):
     root = ElementTree.fromstring(forest(judged))
-    lines = [line for line in root.iter("{http://www.w3.org/2000/svg}line") if line.get("class") != "axis"]
+    every = list(root.iter("{http://www.w3.org/2000/svg}line"))
+    lines = [line for line in every if line.get("class") not in ("axis", "effect")]
+    matters = [float(line.get("x1")) for line in every if line.get("class") == "effect"]
+    assert len(matters) == 6 and matters[0] < matters[1]  # on both sides of the bound, for each outcome
     assert [line.get("class") for line in lines] == ["reproduced", "reversed", "open"]
     bound = next(
         line for line in root.iter("{http://www.w3.org/2000/svg}line") if line.get("class") == "axis"
@@ -117,6 +120,37 @@ def test_an_equivalence_is_drawn_between_its_two_bounds():
         if line.get("class") == "axis"
     ]
     assert len(bounds) == 2 and bounds[0] < bounds[1]
+
+
+def tried() -> AttemptRow:
+    claims = (
+        FormerRow("beats-sft", "inconclusive", 0.5, (-1.0, 2.0), (-0.5, 1.5), "no difference", True),
+        FormerRow("beats-kd", "not reproduced", -2.0, (-3.0, -1.0), None, "", True),
+    )
+    counts = (("not reproduced", 1), ("inconclusive", 1))
+    return AttemptRow(
+        1, "2026-11-22", 1, "tiny", "words-1", "first *rates*", "abc1234", "old.json", counts, claims
+    )
+
+
+def test_earlier_attempts_are_listed_with_their_own_words(judged):
+    page = show(replace(judged, attempts=(tried(),), attempt=(2, "five rates"))).replace("\u00a0", " ")
+    section = page[page.index("## Attempts") : page.index("## Scale tiny")]
+    assert "What is judged above is attempt 2: five rates." in section
+    row = r"| 1 | 2026-11-22 | tiny, `words-1` | first \*rates\*<br>raw figures: `old.json` at `abc1234` |"
+    assert f"{row} 1 not reproduced, 1 inconclusive |" in section
+    assert (
+        r"| 1 | beats-sft | inconclusive (engine 1) | 0.5 \[-1, 2\] | \[-0.5, 1.5\] no difference |"
+        in section
+    )
+    assert r"| 1 | beats-kd | not reproduced (engine 1) | -2 \[-3, -1\] |  |" in section
+    assert "## Attempts" not in show(judged)
+
+
+def test_a_matched_verdict_stands_beside_the_verdict(judged):
+    there = replace(outcome("reproduced"), matched=Matched("reversed", -1.5, (-2.0, -1.0), 5), groups=5)
+    page = show(view_of("minillm", claim("x", there))).replace("\u00a0", " ")
+    assert r"| 1.25 | reversed -1.5 \[-2, -1\] |" in page and "| 5, 5 teachers |" in page
 
 
 def test_nothing_judged_is_no_picture():

@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def main(argument: str) -> None:
         send(_broken(error))
         return
     send({"event": "ready"})
-    while True:
+    for number in count():
         work = Work(**tasks.get())
         try:
             _prepare(work)
@@ -100,7 +101,17 @@ def main(argument: str) -> None:
         ahead = _trained_together(job, work, send)
         for seed in work.seeds:
             _run_one(job, work, seed, send, ahead.pop(seed, None))
+        if number == 0:  # by now everything is imported
+            _freeze()
         send({"event": "done"})
+
+
+def _freeze() -> None:
+    """Libraries and what is kept between runs are no garbage: Trainer looks through all of it whenever it starts."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
 
 
 def _listen(tasks: queue.Queue[dict[str, Any]]) -> None:

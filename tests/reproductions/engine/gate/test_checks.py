@@ -110,6 +110,11 @@ def test_what_must_exist_is_three_standard_errors_large(name, better, passed):
     )
 
 
+def test_two_arms_that_are_equal_to_the_last_bit_do_not_differ():
+    figures = measured(must_exist_better=50 + 0 * SPREAD, must_exist_worse=50 + 0 * SPREAD)
+    assert not decide("must-exist", figures, better={"method": "sft"}, worse={}, because="b").passed
+
+
 @pytest.mark.parametrize(
     ("large", "passed"), [(60 + 5 + HALF + 0.01, True), (60 + 5 + HALF - 0.01, False), (50, False)]
 )
@@ -145,7 +150,8 @@ class Bed:
     def __init__(self, answers):
         self.test = {"completion": [first for first, *_ in answers]}
         self.tokenizer = lambda rows, add_special_tokens: {"input_ids": [row.split() for row in rows]}
-        self.task = SimpleNamespace(right_answers=lambda split: answers if split == "test" else None)
+        known = [[[answer] for answer in row] for row in answers]
+        self.task = SimpleNamespace(references=lambda split: known if split == "test" else None)
 
 
 def test_long_answers_counts_tokens_of_held_out_references():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView, from_dict
-from tests.reproductions.recorded import BED, PAPER, copy_of_a_paper
+from tests.reproductions.recorded import BED, PAPER, ROOT, copy_of_a_paper
 
 EXPECTED = {PAPER: {"tiny": {"reproduced": 1, "no difference": 1, "reversed": 1, "open": 1}}}
 
@@ -244,3 +245,28 @@ def test_what_was_written_a_moment_ago_is_not_remembered(judged, monkeypatch):
 def test_remembered_counts_of_another_shape_count_as_absent(judged, monkeypatch, entry):
     monkeypatch.setattr(files.cache, "read", lambda path, key: {PAPER: entry})
     assert files.tallies([PAPER]) == EXPECTED
+
+
+def test_earlier_attempts_are_part_of_the_view_and_of_what_decides_it(judged, paper):
+    folder = paper / "reproductions" / "attempts"
+    folder.mkdir()
+    shutil.copy(ROOT / "reproductions" / "attempts" / f"{PAPER}.1.json", folder)
+    assert files.stale([PAPER]) == [PAPER]
+    view = files.view(PAPER)
+    (attempt,) = view.attempts
+    assert (attempt.number, attempt.engine, attempt.testbed, view.attempt) == (1, 1, BED, (0, ""))
+    assert all(claim.agrees and claim.now[0] <= claim.difference <= claim.now[1] for claim in attempt.claims)
+    assert [claim.now_verdict for claim in attempt.claims] == [
+        outcome.verdict for row in view.claims for outcome in row.outcomes
+    ], "the same figures under the same engine"
+    assert from_dict(json.loads(json.dumps(view.as_dict()))) == view
+
+
+def test_what_was_judged_once_stays_judged_where_a_gate_is_missing(judged, paper, monkeypatch):
+    monkeypatch.setattr(gather, "gate_on", lambda testbed: None)
+    alone = gather.gather(PAPER)
+    assert alone.tally() == {"tiny": {"needs": 4}} and not alone.judged
+    folder = paper / "reproductions" / "attempts"
+    folder.mkdir()
+    shutil.copy(ROOT / "reproductions" / "attempts" / f"{PAPER}.1.json", folder)
+    assert gather.gather(PAPER).judged

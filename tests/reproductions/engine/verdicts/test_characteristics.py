@@ -41,6 +41,27 @@ def test_the_level_of_a_look_holds_too(mix):
     assert 0.978 <= coverage(mix, 5, worlds=2_000, level=words.LEVEL) <= 0.996
 
 
+def coverage_with_draws(seeds, grouped, worlds=1_500):
+    """Of means over seeds that share five draws of a teacher, whose effect is as large as all other noise."""
+    rng, held = np.random.default_rng([7, seeds]), 0
+    draws = [seed % 5 for seed in range(seeds)]
+    for _ in range(worlds):
+        table = RECORDED.table(rng, seeds) + rng.standard_normal(5)[draws][:, None]
+        found = statistics.estimate(
+            "mean", [table[..., None]], [1.0], higher_is_better=True, groups=draws if grouped else None
+        )
+        low, high = found.interval(0.95)
+        held += low <= 0 <= high
+    return held / worlds
+
+
+@pytest.mark.parametrize("seeds", [5, 10, 20])
+def test_seeds_that_share_a_teacher_are_not_counted_as_if_each_had_its_own(seeds):
+    assert inside(coverage_with_draws(seeds, grouped=True))
+    if seeds > 10:
+        assert coverage_with_draws(seeds, grouped=False) < RIGHT[0]
+
+
 def parts(arms):
     """Seeds' part, examples' mean square and interaction's, over the number of cells, of one arm's mean."""
     table = arms[0][..., 0]

@@ -109,11 +109,11 @@ def test_it_is_the_estimate_of_the_very_figures():
 def test_the_default_smallest_effect_comes_from_the_gate():
     apart = results(**APART)
     (unknown,) = decided([claim()], apart)
-    assert (unknown.effect, unknown.effect_from) == (pytest.approx(0.2), "10% of the headroom")
+    assert (unknown.effect, unknown.effect_from) == (pytest.approx(0.2), "10 % of the headroom")
     (known,) = decided([claim(paper=PaperNumbers({"method": 30.0, "baseline": 40.0}, None))], apart)
     assert known.effect == pytest.approx(0.25) and known.effect_from == "half of the paper's relative effect"
     (tiny,) = decided([claim(paper=PaperNumbers({"method": 39.9, "baseline": 40.0}, None))], apart)
-    assert tiny.effect == pytest.approx(0.1) and tiny.effect_from == "5% of the headroom"
+    assert tiny.effect == pytest.approx(0.1) and tiny.effect_from == "5 % of the headroom"
 
 
 def test_without_a_gate_nothing_is_judged_but_at_the_papers_own_scale():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from reproductions.engine.plan.plan import make_plan
+from tests.reproductions.recorded import ROOT
 from tools import cli
 
 
@@ -121,3 +123,51 @@ def test_a_file_that_no_experiment_names_has_to_hold_too(kd, arm):
     assert (
         f"{stray.name}: holds results of" in kd("--json")[1] and kd()[0] == 0
     )  # of no paper, so not of this one
+
+
+@pytest.fixture
+def tried(checkout) -> Path:
+    """The paper was judged before, as its attempt in this repository says, and its pages list that."""
+    from catalog.schema import load_catalog
+    from reproductions.engine.show import files, gather
+    from tools.pages import documents
+    from tools.pages.atlas import Atlas
+
+    path = checkout / "reproductions" / "attempts" / "codi.1.json"
+    path.parent.mkdir()
+    shutil.copy(ROOT / "reproductions" / "attempts" / path.name, path)
+    view = gather.gather("codi")
+    files.write(view)
+    documents.write(documents.own(Atlas(load_catalog(), {"codi": view})), checkout)
+    return path
+
+
+def test_an_earlier_attempt_is_recomputed_and_counted(tried, kd):
+    code, told = kd()
+    assert code == 0
+    assert (
+        "attempt 1, tiny, engine 1: 1 reproduced, 1 not reproduced, 2 inconclusive; 4 of 4 differences"
+        in told
+    )
+
+
+def test_a_difference_that_its_raw_figures_do_not_give_is_named(tried, kd):
+    edit(tried, lambda data: data["claims"][1].update(difference=7.0))
+    code, told = kd()
+    where = "reproductions/attempts/codi.1.json: the raw figures of hidden-states-matter do not give its difference"
+    assert code == 1 and where in told and "3 of 4 differences" in told
+
+
+def test_raw_figures_of_an_earlier_attempt_that_are_gone_are_named(tried, kd):
+    key = {"codi": "0" * 16, "no-cot": "1" * 16}
+    edit(tried, lambda data: data["claims"][0].update(keys=key))
+    code, told = kd()
+    assert code == 1 and "codi.1.json: the raw figures of beats-silent-answers are gone" in told
+
+
+def test_results_of_an_earlier_attempt_belong_to_somebody(tried):
+    from tools.checks import results
+
+    edit(tried, lambda data: data["claims"][0].update(keys={"codi": "0" * 16, "no-cot": "1" * 16}))
+    names = {path.stem for path in results.attempted(["codi"])}
+    assert {"0" * 16, "1" * 16} < names and all(re.fullmatch("[0-9a-f]{16}", name) for name in names)

@@ -1,0 +1,122 @@
+"""Runs of one arm trained together: the records of runs made alone, and which arms of the papers that may be."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import reproductions
+from reproductions.engine.errors import KDError
+from reproductions.engine.plan.experiment import load_experiment
+from reproductions.engine.plan.spec import specs_at
+from reproductions.engine.work.artifacts import Artifacts
+from reproductions.engine.work.cohort import can_cohort, cohorts, execute_cohort, train_together
+from reproductions.engine.work.execute import execute
+from reproductions.engine.work.run import Run
+from tests.reproductions.short import load_short
+
+PAPERS = sorted(path.stem for path in (Path(reproductions.__path__[0]) / "papers").glob("*.yaml"))
+TRAINING = {"max_steps": 4, "per_device_train_batch_size": 8, "learning_rate": 4e-3}
+START = {"max_steps": 30, "per_device_train_batch_size": 16, "learning_rate": 4e-3}
+
+
+def test_at_least_four_of_five_tiny_arms_can(capsys):
+    arms, refused = set(), {}
+    for paper in PAPERS:
+        experiment = load_experiment(paper)
+        if "tiny" not in experiment.scales:
+            continue
+        for name, spec in specs_at(experiment, "tiny").items():
+            arms.add(json.dumps(spec, sort_keys=True))
+            why = can_cohort(spec["method"], spec)
+            if why is not None:
+                refused.setdefault(json.dumps(spec, sort_keys=True), f"{paper} {name}: {why}")
+    share = 1 - len(refused) / len(arms)
+    with capsys.disabled():
+        print(
+            f"\n{share:.0%} of {len(arms)} tiny arms can be trained as cohorts; not: {'; '.join(refused.values())}"
+        )
+    assert share >= 0.8
+
+
+@pytest.fixture(scope="module")
+def bed():
+    return load_short("pronunciation", {"decoding": {"samples": 1}})
+
+
+def spec_of(arm):
+    spec = specs_at(load_experiment("gkd"), "tiny")[arm]
+    return {**spec, "training": {**spec["training"], **TRAINING}, "sft_start": START}
+
+
+def runs_of(arm, bed, folder, seeds=(0, 1, 2)):
+    return [
+        Run(spec_of(arm), seed, testbed=bed, device=torch.device("cpu"), artifacts=Artifacts(folder), arm=arm)
+        for seed in seeds
+    ]
+
+
+@pytest.mark.parametrize("arm", ["sft", "seqkd", "fkl", "jsd-mixed"])
+def test_records_are_those_of_runs_made_alone(arm, bed, tmp_path):
+    runs = runs_of(arm, bed, tmp_path)
+    together = execute_cohort(runs)
+    alone = [execute(run) for run in runs_of(arm, bed, tmp_path)]
+    for run, one, other in zip(runs, together, alone, strict=True):
+        assert run.cohort == 3
+        assert one.keys() == other.keys()
+        assert one["seconds"].keys() == other["seconds"].keys()
+        assert [point["step"] for point in one["curve"]] == [point["step"] for point in other["curve"]]
+        assert set(one["shared"]) == set(other["shared"])
+        for name in ("seed", "tokens", "rollouts"):
+            assert one[name] == other[name]
+        for name, value in other["metrics"].items():
+            assert one["metrics"][name] == pytest.approx(value, rel=1e-3, abs=1e-3)
+
+
+def test_seconds_are_shared_out(bed, tmp_path):
+    runs = runs_of("sft", bed, tmp_path)
+    records = execute_cohort(runs)
+    assert len({record["seconds"]["train"] for record in records}) == 1
+    assert all(0 < record["seconds"]["train"] < record["seconds"]["total"] for record in records)
+    assert all(run.ahead < records[0]["seconds"]["total"] for run in runs)
+
+
+def test_starts_that_are_made_together_are_those_made_alone(bed, tmp_path):
+    together, alone = runs_of("sft", bed, tmp_path / "a"), runs_of("sft", bed, tmp_path / "b")
+    bed.prepare_starts(together)
+    for one, other in zip(together, alone, strict=True):
+        made, expected = bed.sft_start(one).state_dict(), bed.sft_start(other).state_dict()
+        for name, weight in expected.items():
+            torch.testing.assert_close(made[name], weight, rtol=1e-3, atol=1e-4)
+        (used,), (other_used,) = one.shared.used.values(), other.shared.used.values()
+        assert used["student_tokens"] == other_used["student_tokens"]
+        assert used["seconds"] > 0
+
+
+def test_groups_are_of_at_most_five(bed, tmp_path):
+    def sizes(arm, count):
+        return [len(group) for group in cohorts(runs_of(arm, bed, tmp_path, range(count)))]
+
+    assert [sizes("sft", count) for count in (0, 1, 5, 6, 10, 11)] == [
+        [], [1], [5], [3, 3], [5, 5], [4, 4, 3],
+    ]  # fmt: skip
+    spec = spec_of("sft")
+    lora = [
+        Run(
+            {**spec, "lora": {"r": 2}},
+            seed,
+            testbed=bed,
+            device=torch.device("cpu"),
+            artifacts=Artifacts(tmp_path),
+        )
+        for seed in range(3)
+    ]
+    assert [len(group) for group in cohorts(lora)] == [1, 1, 1]
+
+
+def test_a_cohort_is_of_one_arm(bed, tmp_path):
+    mixed = runs_of("sft", bed, tmp_path, [0]) + runs_of("fkl", bed, tmp_path, [1])
+    for runs in (mixed, runs_of("sft", bed, tmp_path, [2, 2])):
+        with pytest.raises(KDError, match="one arm, each seed once"):
+            train_together(runs)
