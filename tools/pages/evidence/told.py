@@ -77,7 +77,8 @@ def figure(row: PooledRow) -> str:
 
 
 def _unit(row: PooledRow) -> str:
-    return f" {row.unit}" if row.unit else ""
+    """Differences of percentages are points."""
+    return f" {'points' if row.unit == '%' else row.unit}" if row.unit else ""
 
 
 def agrees(row: AgreementRow) -> str:
