@@ -15,9 +15,10 @@ from catalog.errors import nearest
 
 NAMES = (
     *("reproduce", "distill", "tune", "browse", "show", "verify", "readme", "site", "new", "check"),
-    *("check-links", "bench", "gate"),
+    *("check-links", "bench", "plan", "gate"),
 )
-EVIDENCE = ("reproduce", "tune", "verify", "gate")  # their files stand in a room of their own, verbs/evidence
+# Their files stand in a room of their own, verbs/evidence.
+EVIDENCE = ("reproduce", "tune", "verify", "plan", "gate")
 
 
 class UsageError(ValueError):

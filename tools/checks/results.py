@@ -9,9 +9,16 @@ from catalog.errors import CatalogError
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json
 from reproductions.engine.plan import rates
-from reproductions.engine.plan.experiment import load_experiment
+from reproductions.engine.plan.experiment import Experiment, load_experiment
 from reproductions.engine.plan.plan import Plan, make_plan
-from reproductions.engine.plan.spec import SPEC_VERSION, key_of, read_testbed_of
+from reproductions.engine.plan.spec import (
+    SPEC_VERSION,
+    key_of,
+    read_testbed_of,
+    sweep_at,
+    sweep_keys,
+    swept_arms,
+)
 from reproductions.engine.show import gather
 from reproductions.engine.store import stale as overtaken
 from reproductions.engine.store.pair import arm_path, read_arm
@@ -128,16 +135,36 @@ def changed_claims(plan: Plan) -> Iterator[Found]:
         yield relative(gather.claims_file(plan.paper)), what
 
 
-def old_sweeps(papers: Iterable[str]) -> Iterator[Found]:
-    """Recorded sweeps of arms that are others now, or that lack an arm whose rate is to come from them."""
-    from reproductions.engine.work.sessions.sweep import sweep_keys
+def edges(experiment: Experiment, scale: str) -> Iterator[Found]:
+    """Arms whose best rate is the last of their grid: their optimum may lie beyond it."""
+    try:
+        testbed = read_testbed_of(experiment, experiment.scale(scale))
+        arms = swept_arms(experiment, scale)
+        tuning = rates.tuning_of(experiment.scale(scale), testbed) if arms else None
+        if tuning is None or not tuning.by_arm:
+            return
+        sweep = sweep_at(experiment, scale, testbed, tuning, arms, gather.TUNING)
+    except (CatalogError, KDError) as error:
+        yield relative(experiment.path), str(error)
+        return
+    if sweep.edges:
+        grid = ", ".join(map(rates.rate_name, sweep.grid))
+        what = f"at scale {scale} the best rate of {', '.join(sweep.edges)} is the last of the grid {grid}: widen it"
+        yield relative(experiment.path), what
 
+
+def old_sweeps(papers: Iterable[str]) -> Iterator[Found]:
+    """Recorded sweeps of arms that are others now, or that lack an arm whose rate is to come from them.
+
+    And arms whose best rate lies on the edge of a grid that may grow no more.
+    """
     for paper in gather.runnable(papers):
         try:
             experiment = load_experiment(paper, gather.PAPERS)
         except (CatalogError, KDError):
             continue
         for scale in experiment.scales:
+            yield from edges(experiment, scale)
             path = rates.tuning_path(paper, scale, gather.TUNING)
             if not path.is_file():
                 continue

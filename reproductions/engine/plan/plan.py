@@ -12,7 +12,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.files import cache_root
 from reproductions.engine.plan.experiment import Experiment, Scale, load_experiment
 from reproductions.engine.plan.measures import measures_of
-from reproductions.engine.plan.spec import curve_of, key_of, read_testbed_of, specs_at
+from reproductions.engine.plan.spec import UnsweptError, curve_of, key_of, read_testbed_of, specs_at
 
 Task = tuple[str, int]  # an arm and a seed
 
@@ -37,6 +37,7 @@ class Plan:
     how: Mapping[str, str] = field(default_factory=dict)
     curve: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, int] = field(default_factory=dict)
+    unswept: str = ""  # what of a sweep is wanting before anything can be run
 
     @property
     def paper(self) -> str:
@@ -116,7 +117,11 @@ def make_plan(
             raise KDError(f'{paper} does not run arm "{arm}" at scale {scale}, only {", ".join(chosen.arms)}')
     testbed = read_testbed_of(experiment, chosen)
     here = tuple(arm for arm in chosen.arms if not wanted or arm in wanted)
-    specs = {arm: spec for arm, spec in specs_at(experiment, scale, testbed).items() if arm in here}
+    try:
+        specs, unswept = specs_at(experiment, scale, testbed), ""
+    except UnsweptError as error:
+        specs, unswept = specs_at(experiment, scale, testbed, unswept=True), str(error)
+    specs = {arm: spec for arm, spec in specs.items() if arm in here}
     return Plan(
         experiment=experiment,
         scale=chosen,
@@ -131,4 +136,5 @@ def make_plan(
         },
         how=measuring(testbed),
         curve=curve_of(chosen, testbed),
+        unswept=unswept,
     )

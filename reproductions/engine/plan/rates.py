@@ -1,12 +1,17 @@
-"""Learning rates that a sweep found: read from its record, never copied into an experiment.
+"""Learning rates that a sweep found: read from its records, never copied into an experiment.
 
+A sweep over several seeds is recorded by arm, so that papers share it: reproductions/tuning/<testbed>/<key of the arm
+without its rate>.json: {"figures": {metric: {rate: {seed: figure on the validation split}}}}. The mean over the seeds
+decides. Where an arm's best rate is the last of the grid, the grid grows by a factor of two for all arms of that paper
+and scale, at most `widen` times. A sweep of one seed may be recorded by paper, as it was at first:
 reproductions/tuning/<scale>/<paper>.json: {"tuning": {seed, learning_rates, metric, higher_is_better}, "figures": {arm:
-{rate: metric on the validation split}}}, written by `kd tune`.
+{rate: figure}}}. Both are written by `kd tune`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,15 +21,113 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2] / "tuning"
+STEP = 2.0  # by which a grid grows
+
+Figures = Mapping[str, Mapping[str, float]]  # rate -> seed -> the metric
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A declared sweep: the seeds, none of which is judged, the grid, the metric, how often the grid may grow."""
+
+    seeds: tuple[int, ...]
+    learning_rates: tuple[float, ...]
+    metric: str
+    widen: int
+    by_arm: bool  # recorded by arm: `seeds`, not the one `seed` of the first sweeps
+
+
+def tuning_of(scale: Any, testbed: Mapping[str, Any]) -> Tuning | None:
+    """What a scale and its testbed declare; None where they declare no sweep. Raises KDError on what is no sweep."""
+    told = {**testbed.get("defaults", {}).get("tuning", {}), **scale.settings.get("tuning", {})}
+    if not told:
+        return None
+    own = scale.settings.get("tuning", {})
+    several = "seeds" in own or ("seeds" in told and "seed" not in own)
+    seeds = told.get("seeds") if several else [told.get("seed")]
+    rates, metric = told.get("learning_rates"), told.get("metric")
+    whole = isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)
+    if not whole or not isinstance(rates, list) or not rates or not isinstance(metric, str):
+        raise KDError(
+            '"tuning" is {seeds: [100, 101, 102], learning_rates: [...], metric: ..., widen: 2} or has one "seed"'
+        )
+    grid = tuple(sorted(float(rate) for rate in rates))
+    return Tuning(tuple(seeds), grid, metric, int(told.get("widen", 0)), several)  # type: ignore[arg-type]
 
 
 def tuning_path(paper: str, scale: str, root: Path | None = None) -> Path:
-    """Where the sweep of a paper at a scale is recorded."""
+    """Where the sweep of a paper at a scale is recorded, if it is recorded by paper."""
     return (root or ROOT) / scale / f"{paper}.json"
 
 
+def arm_tuning_path(testbed: str, key: str, root: Path | None = None) -> Path:
+    """Where the sweeps of an arm are recorded: `key` is that of its spec without a learning rate."""
+    return (root or ROOT) / testbed / f"{key}.json"
+
+
+def recorded_figures(testbed: str, key: str, metric: str, root: Path | None = None) -> tuple[Figures, bool]:
+    """An arm's figures, rate -> seed -> metric, and whether more of it is better; {} where there are none."""
+    path = arm_tuning_path(testbed, key, root)
+    if not path.is_file():
+        return {}, True
+    record = _read(path, path.stat().st_mtime_ns)
+    found = record.get("metrics", {}).get(metric, {})
+    return found.get("figures", {}), bool(found.get("higher_is_better", True))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Where a sweep of some arms stands. `missing`: arm -> (rate, seed) still to be run before anything more is known.
+
+    `best`: the best rate of each arm, where all of the grid is known; `edges`: arms whose best rate is the last of a
+    grid that may grow no more.
+    """
+
+    grid: tuple[float, ...]
+    missing: Mapping[str, tuple[tuple[float, int], ...]]
+    best: Mapping[str, float]
+    edges: tuple[str, ...]
+
+
+def sweep_of(tuning: Tuning, figures: Mapping[str, Figures], higher_is_better: bool) -> Sweep:
+    """The grid as far as the figures let it grow, the same for all arms, and each arm's best rate in it.
+
+    Figures outside of the grid count for nothing: another paper may have swept a shared arm more widely.
+    """
+    grid, grown = sorted(tuning.learning_rates), 0
+    while True:
+        missing = {
+            arm: tuple(
+                (rate, seed)
+                for rate in grid
+                for seed in tuning.seeds
+                if str(seed) not in of_arm.get(rate_name(rate), {})
+            )
+            for arm, of_arm in figures.items()
+        }
+        missing = {arm: runs for arm, runs in missing.items() if runs}
+        if missing:
+            return Sweep(tuple(grid), missing, {}, ())
+        means = {
+            arm: {rate: _mean(of_arm[rate_name(rate)], tuning.seeds) for rate in grid}
+            for arm, of_arm in figures.items()
+        }
+        sign = 1 if higher_is_better else -1
+        best = {arm: min(grid, key=lambda rate: (-sign * means[arm][rate], rate)) for arm in means}  # noqa: B023
+        low = [arm for arm, rate in best.items() if rate == grid[0]]
+        high = [arm for arm, rate in best.items() if rate == grid[-1]]
+        if not (low or high) or grown == tuning.widen:
+            return Sweep(tuple(grid), {}, best, tuple(dict.fromkeys([*low, *high])))
+        grown += 1
+        grid = [
+            *([_plain(grid[0] / STEP)] if low else []),
+            *grid,
+            *([_plain(grid[-1] * STEP)] if high else []),
+        ]
+
+
 def best_rate(paper: str, scale: str, arm: str, root: Path | None = None) -> float:
-    """The learning rate that was best for an arm. Raises KDError where no sweep is recorded, or not all of it."""
+    """The learning rate that was best for an arm in a sweep recorded by paper. Raises KDError where there is none."""
     path = tuning_path(paper, scale, root)
     if not path.is_file():
         raise KDError(f"{path}: no sweep of {paper} at scale {scale} is recorded; `kd tune {paper}` makes it")
@@ -52,6 +155,15 @@ def rate_name(rate: float) -> str:
     return f"{rate:g}"
 
 
-@lru_cache(maxsize=256)
+def _mean(by_seed: Mapping[str, float], seeds: Sequence[int]) -> float:
+    return sum(by_seed[str(seed)] for seed in seeds) / len(seeds)
+
+
+def _plain(rate: float) -> float:
+    """Without the last bits that doubling leaves: the name of a rate is its value."""
+    return float(rate_name(rate))
+
+
+@lru_cache(maxsize=1024)
 def _read(path: Path, changed: int) -> dict[str, Any]:
     return read_json(path)

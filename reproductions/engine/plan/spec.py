@@ -8,7 +8,8 @@ papers with one arm have one key, and a changed loss has another. What is no pla
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from catalog.errors import CatalogError, nearest
@@ -17,7 +18,14 @@ from methods.registry import RegistryError
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import canonical_json, digest
 from reproductions.engine.plan.experiment import SWEPT, Arm, Experiment, Scale
-from reproductions.engine.plan.rates import best_rate
+from reproductions.engine.plan.rates import (
+    Sweep,
+    Tuning,
+    best_rate,
+    recorded_figures,
+    sweep_of,
+    tuning_of,
+)
 
 KEY_DIGITS = 16
 SPEC_VERSION = (
@@ -33,13 +41,79 @@ def key_of(spec: Mapping[str, Any]) -> str:
     return digest(dict(spec), KEY_DIGITS)
 
 
+class UnsweptError(KDError):
+    """A learning rate is to come from a sweep that is not recorded, or not all of it."""
+
+
 def specs_at(
-    experiment: Experiment, scale: str, testbed: Mapping[str, Any] | None = None
+    experiment: Experiment, scale: str, testbed: Mapping[str, Any] | None = None, *, unswept: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """The spec of every arm that runs at a scale, in order."""
+    """The spec of every arm that runs at a scale, in order.
+
+    Raises UnsweptError where a sweep is wanting; with `unswept` the rate is then "swept": such a spec can be shown, and
+    its key has no results.
+    """
     chosen = experiment.scale(scale)
     bed = with_teachers(testbed, chosen) if testbed is not None else read_testbed_of(experiment, chosen)
-    return {name: spec_of(experiment, scale, name, bed) for name in chosen.arms}
+    rates: Mapping[str, float | str] = {}
+    try:
+        rates = swept_rates(experiment, scale, bed)
+    except UnsweptError:
+        if not unswept:
+            raise
+        rates = dict.fromkeys(swept_arms(experiment, scale), SWEPT)
+    return {
+        name: spec_of(experiment, scale, name, bed, learning_rate=rates.get(name)) for name in chosen.arms
+    }
+
+
+def sweep_keys(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> dict[str, str]:
+    """What each arm's sweep is of: the key of its spec without a learning rate."""
+    found = {}
+    for arm in experiment.scale(scale).arms:
+        spec = spec_of(experiment, scale, arm, testbed, learning_rate=0.0)
+        del spec["training"]["learning_rate"]
+        found[arm] = key_of(spec)
+    return found
+
+
+def swept_arms(experiment: Experiment, scale: str) -> list[str]:
+    """The arms of a scale whose rate is to come from its sweep."""
+    arms = experiment.scale(scale).arms
+    return [arm for arm in arms if declared_rate(experiment, scale, arm) == SWEPT]
+
+
+def sweep_at(
+    experiment: Experiment,
+    scale: str,
+    testbed: Mapping[str, Any],
+    tuning: Tuning,
+    arms: Collection[str],
+    root: Path | None = None,
+) -> Sweep:
+    """Where the sweep of these arms stands, from what is recorded by arm."""
+    keys, figures, higher = sweep_keys(experiment, scale, testbed), {}, True
+    for arm in arms:
+        figures[arm], found = recorded_figures(str(testbed["name"]), keys[arm], tuning.metric, root)
+        higher = found if figures[arm] else higher
+    return sweep_of(tuning, figures, higher)
+
+
+def swept_rates(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> dict[str, float]:
+    """The rates that a sweep recorded by arm found best; {} where the scale has none. KDError where it is not whole."""
+    chosen = experiment.scale(scale)
+    arms = swept_arms(experiment, scale)
+    tuning = tuning_of(chosen, testbed) if arms else None
+    if tuning is None or not tuning.by_arm:
+        return {}
+    sweep = sweep_at(experiment, scale, testbed, tuning, arms)
+    if sweep.missing:
+        runs = sum(map(len, sweep.missing.values()))
+        raise UnsweptError(
+            f"{experiment.paper} at scale {scale}: {runs} runs of its sweep are not recorded "
+            f"({', '.join(sweep.missing)}); `kd tune {experiment.paper} --scale {scale}` makes them"
+        )
+    return dict(sweep.best)
 
 
 def read_testbed_of(experiment: Experiment, scale: Scale) -> dict[str, Any]:
@@ -70,7 +144,7 @@ def spec_of(
     arm: str,
     testbed: Mapping[str, Any],
     *,
-    learning_rate: float | None = None,
+    learning_rate: float | str | None = None,
 ) -> dict[str, Any]:
     """Everything that decides the figures of an arm at a scale, but the seed.
 
@@ -90,9 +164,9 @@ def spec_of(
         **entry.tree.get("training", {}),
         **own.get("training", {}),
     }
-    rate = learning_rate if learning_rate is not None else _rate(experiment, chosen, entry, own)
+    rate = learning_rate if learning_rate is not None else _rate(experiment, chosen, entry, testbed)
     if rate is not None:
-        training["learning_rate"] = float(rate)
+        training["learning_rate"] = rate if rate == SWEPT else float(rate)
     spec: dict[str, Any] = {
         "version": SPEC_VERSION,
         "testbed": _testbed(testbed, chosen, method, entry.tree.get("student")),
@@ -133,9 +207,12 @@ def declared_rate(experiment: Experiment, scale: str, arm: str) -> Any:
     return None
 
 
-def _rate(experiment: Experiment, scale: Scale, arm: Arm, own: Mapping[str, Any]) -> float | None:
+def _rate(experiment: Experiment, scale: Scale, arm: Arm, testbed: Mapping[str, Any]) -> float | None:
     rate = declared_rate(experiment, scale.name, arm.name)
-    return best_rate(experiment.paper, scale.name, arm.name) if rate == SWEPT else rate
+    if rate != SWEPT:
+        return rate
+    by_arm = swept_rates(experiment, scale.name, testbed)
+    return by_arm[arm.name] if arm.name in by_arm else best_rate(experiment.paper, scale.name, arm.name)
 
 
 def _method(

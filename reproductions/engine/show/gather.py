@@ -148,6 +148,13 @@ def gather(paper_id: str) -> PaperView:
     return replace(view_of(plans, results), attempts=rows, attempt=now)
 
 
+def decided(plan: Plan, results: Results) -> list[Decision]:
+    """Every claim of a plan's scale, decided from results."""
+    from reproductions.engine.verdicts.decide import decide
+
+    return decide(claims_of(plan.experiment), plan.scale.name, results)
+
+
 def view_of(plans: Mapping[str, Plan], results: Mapping[str, Results | None]) -> PaperView:
     """The view of a paper from its plans and what there is of results, by scale."""
     from reproductions.engine.gate.contrasts import check_plan

@@ -8,7 +8,7 @@ import torch
 from methods.registry import load
 from methods.slots.term import NOTHING
 from reproductions.engine.plan.experiment import list_papers, load_experiment
-from reproductions.engine.plan.spec import key_of, read_testbed_of, spec_of
+from reproductions.engine.plan.spec import key_of, read_testbed_of, spec_of, swept_arms
 from reproductions.engine.show.gather import claims_of
 from reproductions.engine.work.artifacts import Artifacts
 from reproductions.engine.work.execute import execute
@@ -54,7 +54,8 @@ def cases(scales, shorten_testbed, shorten_spec):
             bed = shorten_testbed(read_testbed_of(experiment, experiment.scale(scale)))
             needed = wanted(experiment, scale)
             for arm in experiment.arms_at(scale):
-                spec = shorten_spec(spec_of(experiment, scale, arm, bed))
+                rate = 1e-3 if arm in swept_arms(experiment, scale) else None  # of whatever sweep there is
+                spec = shorten_spec(spec_of(experiment, scale, arm, bed, learning_rate=rate))
                 case = found.setdefault((bed["name"], key_of(spec)), Case(spec, bed, (), frozenset()))
                 arms, metrics = (*case.arms, (paper, scale, arm)), case.metrics | needed
                 found[bed["name"], key_of(spec)] = Case(case.spec, case.bed, arms, metrics)

@@ -13,8 +13,7 @@ import pytest
 from catalog.schema import load_catalog
 from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.plan import make_plan
-from reproductions.engine.plan.spec import read_testbed_of
-from reproductions.engine.work.sessions.sweep import sweep_keys
+from reproductions.engine.plan.spec import read_testbed_of, sweep_keys
 from tools.checks import missing, results
 
 

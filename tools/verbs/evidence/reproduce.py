@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from tools.commands import count, json_option, names
+from tools.commands import UsageError, count, json_option, names
 
 SUMMARY = "train a paper's arms over all seeds, judge its claims"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
-    parser.add_argument("paper", help="id of the paper, e.g. minillm")
+    parser.add_argument("paper", nargs="?", help="id of the paper, e.g. minillm")
+    parser.add_argument("--all", action="store_true", help="every paper that has this scale, with one pool")
     parser.add_argument("--scale", default="tiny", help="tiny (default), small or paper")
-    parser.add_argument("--seeds", type=count, help="only the first N seeds; compared with nothing then")
+    parser.add_argument("--looks", type=count, help="so many looks at most; open claims then stay open")
+    parser.add_argument("--seeds", type=count, help="only the first N seeds; a part is compared with nothing")
     parser.add_argument("--arms", type=names, help="only these arms, a,b; compared with nothing then")
     parser.add_argument("--workers", type=count, help="processes side by side (default: one per core)")
     parser.add_argument(
         "--fresh", "--no-resume", action="store_true", help="make finished runs of this machine again"
+    )
+    parser.add_argument(
+        "--donate", type=Path, metavar="FILE", help="write this machine's runs as a replicate: one .zip file"
     )
     parser.add_argument(
         "--record",
@@ -26,14 +35,18 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     json_option(parser)
     parser.epilog = (
-        "Prints, claim by claim: the paper, the recorded result, this run, and whether the two agree. "
-        "Exit codes: 0 every verdict is the recorded one, or there is none; 1 one differs; "
-        "2 bad input, or a run failed; 130 interrupted."
+        "Prints, claim by claim: the paper, the recorded result, this run, and whether the two agree. Seeds are added "
+        "for open claims only, look by look. Exit codes: 0 every verdict is the recorded one, or there is none; 1 one "
+        "differs; 2 bad input, or a run failed; 130 interrupted."
     )
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the experiment; the exit code says whether its verdicts are the recorded ones."""
+    if bool(args.paper) == args.all:
+        raise UsageError("kd reproduce: a paper's id, or --all")
+    if args.all:
+        return _all(args)
     from catalog.schema import load_catalog
 
     paper = load_catalog().paper(args.paper).id
@@ -45,6 +58,55 @@ def main(args: argparse.Namespace) -> int:
         workers=args.workers,
         record=args.record,
         fresh=args.fresh,
+        looks=args.looks or (1 if args.seeds else None),
+        donate=args.donate,
         as_json=args.json,
     )
+    if args.donate and outcome.view is not None and not args.json:
+        print(
+            f"{args.donate}: written; put it into reproductions/replicates/{paper}, `kd verify {paper}` checks it"
+        )
     return outcome.exit_code
+
+
+def _all(args: argparse.Namespace) -> int:
+    """Every paper at the scale; a line a paper at the end, and the worst exit code."""
+    if args.arms or args.seeds or args.donate:
+        raise UsageError("kd reproduce: --all takes whole scales, without --arms, --seeds and --donate")
+    from reproductions.engine.plan.experiment import list_papers, load_experiment
+    from reproductions.engine.plan.plan import make_plan
+    from reproductions.engine.reproduce import reproduce_all, worst
+
+    papers = [paper for paper in list_papers() if args.scale in load_experiment(paper).scales]
+    if not papers:
+        raise UsageError(f'kd reproduce: no paper has a scale "{args.scale}"')
+    outcomes = reproduce_all(
+        [make_plan(paper, args.scale) for paper in papers],
+        workers=args.workers,
+        record=args.record,
+        fresh=args.fresh,
+        looks=args.looks,
+        as_json=args.json,
+    )
+    if args.json:
+        plain = {paper: outcome.as_dict() for paper, outcome in outcomes.items()}
+        print(json.dumps(plain, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(outcomes)))
+    return worst([outcome.exit_code for outcome in outcomes.values()])
+
+
+def _lines(outcomes: Mapping[str, Any]) -> list[str]:
+    """A paper's verdicts in a line, and what is to say of it."""
+    from collections import Counter
+
+    from reproductions.engine.looks import verdicts_of
+
+    found = []
+    for paper, outcome in outcomes.items():
+        told = outcome.message
+        if outcome.view is not None:
+            counts = Counter(verdicts_of(outcome.view).values())
+            told = f"{', '.join(f'{number} {word}' for word, number in counts.items())}; {told}"
+        found.append(f"{paper}: {told}")
+    return found

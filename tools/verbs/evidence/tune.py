@@ -19,7 +19,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paper", help="id of the paper, e.g. gkd")
     parser.add_argument("--scale", default="tiny", help="tiny (default), small or paper")
     parser.add_argument("--arms", type=names, help="only these arms, a,b")
-    parser.add_argument("--workers", type=count, help="processes side by side (default: 2)")
+    parser.add_argument("--workers", type=count, help="processes side by side (default: one per core)")
     json_option(parser)
 
 
@@ -33,14 +33,20 @@ def main(args: argparse.Namespace) -> int:
     from tools.paths import relative
 
     say = partial(print, file=sys.stderr if args.json else sys.stdout)
-    record = tune(paper, args.scale, arms=args.arms or (), workers=args.workers or 2, say=say)
+    record = tune(paper, args.scale, arms=args.arms or (), workers=args.workers, say=say)
     if args.json:
         print(json.dumps(record, indent=1))
         return 0
-    tuning = record["tuning"]
     print("\n".join(table(record)))
-    about = f"{tuning['metric']}, seed {tuning['seed']}, validation split; best stands last"
-    print(wrap(f"{about}; {relative(tuning_path(paper, args.scale))}"))
+    tuning = record["tuning"]
+    by_arm = "keys" in record and "seeds" in tuning
+    seeds = f"mean of seeds {', '.join(map(str, tuning['seeds']))}" if by_arm else f"seed {tuning['seed']}"
+    place = "reproductions/tuning, by arm" if by_arm else relative(tuning_path(paper, args.scale))
+    print(wrap(f"{tuning['metric']}, {seeds}, validation split; best stands last; {place}"))
+    if record.get("edges"):
+        print(
+            wrap(f"the best rate of {', '.join(record['edges'])} is the last of a grid that may grow no more")
+        )
     return 0
 
 

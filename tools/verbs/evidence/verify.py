@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from catalog.errors import CatalogError
 from catalog.schema import Catalog, load_catalog
@@ -13,6 +14,9 @@ from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PERCENT, PaperView, ValueRow
 from tools.commands import json_option
 from tools.terminal import fit, grid, interval, number, style, verdict, width, wrap
+
+if TYPE_CHECKING:
+    from reproductions.engine.replicates import Beside
 
 SUMMARY = "judge recorded results again, from their raw figures"
 
@@ -50,6 +54,10 @@ def main(args: argparse.Namespace) -> int:
         print("no results are recorded yet; `make reproduce PAPER=minillm` makes the first")
     if views:
         print("\n\n".join("\n".join(_table(view)) for view in views) + "\n")
+    for view in views:
+        lines = _beside(_replicates(view.paper, [row.name for row in view.recorded])[0])
+        if lines:
+            print("\n".join([style(f"{view.paper}: replicates", "bold"), *lines]) + "\n")
     if wrong:
         print("\n".join(map(wrap, told)) or "what is committed follows from the raw figures")
     return 1 if told else 0
@@ -72,8 +80,44 @@ def _verified(catalog: Catalog, paper: str) -> tuple[PaperView | None, list[str]
     found = [*_verdicts(view, kept), *_attempts(view), *_pages(catalog, view)]
     found += _lines(results.misnamed(gather.ROOT / name for row in view.recorded for name in row.results))
     recorded = {row.name for row in view.recorded}
+    found += _replicates(paper, [row.name for row in view.recorded])[1]
     changed = [results.changed_claims(plan) for plan in results.plans([paper]) if plan.scale.name in recorded]
     return view, found + [line for some in changed for line in _lines(some)]
+
+
+def _replicates(paper: str, scales: Sequence[str]) -> tuple[list[Beside], list[str]]:
+    """What a paper's replicates say beside the record, claim by claim, and which of them do not follow."""
+    from reproductions.engine import replicates
+    from reproductions.engine.plan.plan import make_plan
+
+    compared: list[Beside] = []
+    wrong: list[str] = []
+    paths = replicates.files_of(paper)
+    plans = {scale: make_plan(paper, scale, papers_root=gather.PAPERS) for scale in scales} if paths else {}
+    for path in paths:
+        try:
+            scale = replicates.read_replicate(path).scale
+            if scale not in plans:
+                raise KDError(f"{path}: is of scale {scale}, of which nothing is recorded")
+            recorded = gather.recorded(plans[scale])
+            assert recorded is not None
+            found = replicates.admitted(plans[scale], path, recorded)
+            compared += replicates.beside(plans[scale], recorded, found)
+        except KDError as error:
+            wrong.append(str(error).replace(f"{gather.ROOT}/", ""))
+    return compared, wrong
+
+
+def _beside(found: Sequence[Beside]) -> list[str]:
+    """A line a claim and replicate: both differences, and how far apart they are."""
+    if not found:
+        return []
+    rows = [("  claim", "REPLICATE", "RECORDED", "REPLICATED", "Z", "VERDICTS")]
+    for one in found:
+        words = one.verdicts[0] if one.verdicts[0] == one.verdicts[1] else " | ".join(one.verdicts)
+        z = "-" if one.z is None else f"{one.z:+.1f}"
+        rows.append((f"  {one.claim}", one.replicate, number(one.recorded), number(one.replicated), z, words))
+    return grid(rows, right=(2, 3, 4))
 
 
 def _elsewhere(catalog: Catalog) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -173,9 +173,9 @@ class Workshop:
         return Made(finished, failures, interrupted, time.monotonic() - started)
 
     def make_all(
-        self, plans: Sequence[Plan], finished: Mapping[str, Mapping[tuple[str, int], RunResults]]
+        self, plans: Sequence[Plan], finished: Mapping[str, Any]
     ) -> tuple[tuple[Failure, ...], bool]:
-        """Makes what is missing of plans; `finished`: by paper, what is there. What failed; whether interrupted."""
+        """Makes what is missing of plans: what failed, and whether it was interrupted. `finished`: there, by paper."""
         several = len(self.plans) > 1
         orders = orders_of(plans, finished, several)
         if not orders:
@@ -218,7 +218,7 @@ class Workshop:
 
 
 def orders_of(
-    plans: Sequence[Plan], finished: Mapping[str, Mapping[tuple[str, int], RunResults]], several: bool
+    plans: Sequence[Plan], finished: Mapping[str, Collection[tuple[str, int]]], several: bool
 ) -> list[Order]:
     """What is missing of plans, each run once: of plans that share a key and seed, with the metrics of all of them."""
     found: dict[tuple[str, str, int], list[Order]] = {}
@@ -322,10 +322,7 @@ class _Session:
         if self.pool.device != "cpu" or can_cohort(spec["method"], spec) is not None:
             return [order.seed]
         others = [one.seed for one in self.pending if one.label == order.label and one.wanted == order.wanted]
-        places = order.plan.scale.seeds
-        return sorted({order.seed, *others}, key=lambda seed: (seed != order.seed, places.index(seed)))[
-            :LARGEST
-        ]
+        return [order.seed, *sorted(set(others) - {order.seed})][:LARGEST]
 
     def exited(self, number: int) -> None:
         """A worker is gone: its run failed, another worker takes its place."""
@@ -375,7 +372,7 @@ class _Session:
 
 def _shown(
     plans: Sequence[Plan],
-    finished: Mapping[str, Mapping[tuple[str, int], RunResults]],
+    finished: Mapping[str, Any],
     orders: Sequence[Order],
     workers: int,
     several: bool,

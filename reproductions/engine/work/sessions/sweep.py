@@ -1,51 +1,65 @@
-"""The same tuning effort for every arm: a grid of learning rates, one seed that is never judged, validation data.
+"""The same tuning effort for every arm: a grid of learning rates, seeds that are never judged, validation data.
 
-`tuning` of a testbed's defaults or of a scale declares it: {seed, learning_rates, metric}. Every figure is written as
-it comes (`engine/plan/rates.py` says where), so that an interrupted sweep goes on where it stopped.
+`tuning` of a testbed's defaults or of a scale declares it: {seeds, learning_rates, metric, widen}. Every figure is
+written as it comes, so that an interrupted sweep goes on where it stopped; arms that papers share are swept once
+(`engine/plan/rates.py` says where, and how a grid grows).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.files import read_json, significant, write_atomic
-from reproductions.engine.plan.code import load_code
+from reproductions.engine.files import cache_root, file_lock, read_json, write_atomic
 from reproductions.engine.plan.experiment import Experiment, code_path, load_experiment
-from reproductions.engine.plan.rates import rate_name, tuning_path
-from reproductions.engine.plan.spec import SPEC_VERSION, key_of, read_testbed_of, spec_of
+from reproductions.engine.plan.rates import Tuning, arm_tuning_path, rate_name, tuning_of, tuning_path
+from reproductions.engine.plan.spec import (
+    SPEC_VERSION,
+    key_of,
+    read_testbed_of,
+    spec_of,
+    sweep_at,
+    sweep_keys,
+    swept_arms,
+)
+from reproductions.engine.work.sessions.pool import Pool, cores, worker_environment
+from reproductions.engine.work.sessions.worker import Job, Work
 
-Figures = dict[str, dict[str, float]]  # arm -> learning rate -> the metric
+ROUNDS = 50  # more than any grid grows
 
 
-def declared_tuning(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> dict[str, Any]:
-    """Seed, learning rates and metric of a scale's sweep. Raises KDError where there is none, or its seed is judged."""
+@dataclass(frozen=True)
+class Trial:
+    """An arm with one learning rate and one seed; `work`: what a worker is handed."""
+
+    arm: str
+    rate: float
+    seed: int
+    work: Work
+
+    def __str__(self) -> str:
+        return f"{self.arm} at {rate_name(self.rate)}"
+
+
+Answer = tuple[Trial, float | None, str]  # the metric, or what went wrong
+
+
+def declared_tuning(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> Tuning:
+    """The sweep of a scale. Raises KDError where there is none, or one of its seeds is judged."""
     chosen = experiment.scale(scale)
-    tuning = {**testbed.get("defaults", {}).get("tuning", {}), **chosen.settings.get("tuning", {})}
-    if not tuning:
+    tuning = tuning_of(chosen, testbed)
+    if tuning is None:
         raise KDError(
             f'{experiment.paper} declares no "tuning" at scale "{scale}", nor does testbed {chosen.testbed}'
         )
-    if tuning["seed"] in chosen.seeds:
-        raise KDError(
-            f"{experiment.paper}: the tuning seed {tuning['seed']} is one that the experiment judges"
-        )
+    for seed in tuning.seeds:
+        if seed in chosen.seeds:
+            raise KDError(f"{experiment.paper}: the tuning seed {seed} is one that the experiment judges")
     return tuning
-
-
-def sweep_keys(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> dict[str, str]:
-    """What each arm's sweep is of: the key of its spec without a learning rate."""
-    found = {}
-    for arm in experiment.scale(scale).arms:
-        spec = spec_of(experiment, scale, arm, testbed, learning_rate=0.0)
-        del spec["training"]["learning_rate"]
-        found[arm] = key_of(spec)
-    return found
 
 
 def tune(
@@ -53,107 +67,201 @@ def tune(
     scale: str = "tiny",
     *,
     arms: Sequence[str] = (),
-    workers: int = 2,
+    workers: int | None = None,
     papers_root: Path | None = None,
     root: Path | None = None,
     say: Callable[[str], None] = print,
+    measure: Callable[[Sequence[Trial], int], Iterable[Answer]] | None = None,
 ) -> dict[str, Any]:
-    """Run what is missing of the sweep and return its record. Raises KDError where a scale declares no tuning."""
+    """Runs what is missing of the sweep, the grid grown as far as it may, and returns what is known of it.
+
+    {paper, scale, tuning, figures: arm -> rate -> mean, by_seed, best, edges}. A sweep recorded by paper, whole,
+    is read and not made again. Raises KDError where a scale declares no tuning, or runs failed.
+    """
     experiment = load_experiment(paper, papers_root)
     testbed = read_testbed_of(experiment, experiment.scale(scale))
     tuning = declared_tuning(experiment, scale, testbed)
-    chosen = [experiment.arm(arm).name for arm in arms] or list(experiment.scale(scale).arms)
-    keys, path = sweep_keys(experiment, scale, testbed), tuning_path(paper, scale, root)
-    figures = _recorded(path, tuning, keys)
-    tasks = [
-        (arm, rate)
-        for arm in chosen
-        for rate in tuning["learning_rates"]
-        if rate_name(rate) not in figures.get(arm, {})
-    ]
-    say(f"{paper} at scale {scale}: {len(tasks)} runs to make, {sum(map(len, figures.values()))} recorded")
-    code = str(code_path(experiment.path)) if experiment.code else None
-    failed: list[str] = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = {}
-        for arm, rate in tasks:
-            spec = spec_of(experiment, scale, arm, testbed, learning_rate=rate)
-            spec["curve"] = {"points": 0}
-            jobs[pool.submit(_measure, spec, testbed, tuning["seed"], tuning["metric"], code)] = (arm, rate)
-        try:
-            for job in as_completed(jobs):
-                arm, rate = jobs[job]
-                error = job.exception()
-                if error is not None:  # the others' figures are kept
-                    failed.append(f"{arm} at {rate_name(rate)}: {error}")
-                    say(f"  {failed[-1]}")
-                    continue
-                figures.setdefault(arm, {})[rate_name(rate)], higher = job.result()
-                say(f"  {arm} at {rate_name(rate)}: {tuning['metric']} {figures[arm][rate_name(rate)]:.4g}")
-                tuned = {**tuning, "higher_is_better": higher}
-                record = {
-                    "version": SPEC_VERSION,
-                    "paper": paper,
-                    "scale": scale,
-                    "tuning": tuned,
-                    **_sorted(figures, keys),
-                }
-                write_atomic(path, json.dumps(record, indent=1) + "\n")
-        except BaseException:  # Ctrl-C: without this the pool would first make all that is left
-            pool.shutdown(cancel_futures=True)
-            raise
-    if failed:
-        raise KDError(f"{len(failed)} of {len(tasks)} runs of the sweep failed: {'; '.join(failed)}")
-    return read_json(path) if path.is_file() else {}
+    chosen = [experiment.arm(arm).name for arm in arms]
+    chosen = chosen or swept_arms(experiment, scale) or list(experiment.scale(scale).arms)
+    earlier = _by_paper(tuning_path(paper, scale, root), tuning, chosen)
+    if earlier is not None:
+        say(f"{paper} at scale {scale}: 0 runs to make, {_count(earlier['figures'])} recorded by paper")
+        return earlier
+    keys = sweep_keys(experiment, scale, testbed)
+    run = measure or _in_workers
+    for _ in range(ROUNDS):
+        sweep = sweep_at(experiment, scale, testbed, tuning, chosen, root)
+        if not sweep.missing:
+            break
+        trials = {
+            (keys[arm], rate, seed): Trial(
+                arm, rate, seed, _work(experiment, scale, arm, testbed, rate, seed, tuning)
+            )
+            for arm, missing in sweep.missing.items()
+            for rate, seed in missing
+        }
+        grid = ", ".join(map(rate_name, sweep.grid))
+        say(f"{paper} at scale {scale}: {len(trials)} runs to make on the grid {grid}")
+        failed: list[str] = []
+        for trial, value, why in run(list(trials.values()), workers or cores()):
+            if value is None:  # the others' figures are kept
+                failed.append(f"{trial} seed {trial.seed}: {why}")
+                say(f"  {failed[-1]}")
+                continue
+            say(f"  {trial} seed {trial.seed}: {tuning.metric} {value:.4g}")
+            _keep(arm_tuning_path(str(testbed["name"]), keys[trial.arm], root), trial, value, tuning, testbed)
+        if failed:
+            raise KDError(f"{len(failed)} of {len(trials)} runs of the sweep failed: {'; '.join(failed)}")
+    return record_of(experiment, scale, testbed, tuning, chosen, root)
 
 
-def _sorted(figures: Figures, keys: Mapping[str, str]) -> dict[str, Any]:
-    """Keys and figures of a record, arms by name and rates by size."""
+def record_of(
+    experiment: Experiment,
+    scale: str,
+    testbed: Mapping[str, Any],
+    tuning: Tuning,
+    arms: Sequence[str],
+    root: Path | None = None,
+) -> dict[str, Any]:
+    """What is known of a sweep: every figure by seed and rate, each arm's mean and best rate, arms at an edge."""
+    from reproductions.engine.plan.rates import recorded_figures
+
+    keys = sweep_keys(experiment, scale, testbed)
+    sweep = sweep_at(experiment, scale, testbed, tuning, arms, root)
+    by_seed, figures, higher = {}, {}, True
+    for arm in arms:
+        found, higher = recorded_figures(str(testbed["name"]), keys[arm], tuning.metric, root)
+        names = [name for name in map(rate_name, sweep.grid) if name in found]
+        by_seed[arm] = {name: dict(found[name]) for name in names}
+        figures[arm] = {
+            name: sum(found[name][str(seed)] for seed in tuning.seeds) / len(tuning.seeds)
+            for name in names
+            if all(str(seed) in found[name] for seed in tuning.seeds)
+        }
     return {
-        "keys": {name: keys[name] for name in sorted(figures)},
-        "figures": {
-            name: dict(sorted(figures[name].items(), key=lambda item: float(item[0])))
-            for name in sorted(figures)
+        "version": SPEC_VERSION,
+        "paper": experiment.paper,
+        "scale": scale,
+        "tuning": {
+            "seeds": list(tuning.seeds),
+            "learning_rates": list(sweep.grid),
+            "metric": tuning.metric,
+            "higher_is_better": higher,
         },
+        "keys": {arm: keys[arm] for arm in arms},
+        "figures": figures,
+        "by_seed": by_seed,
+        "best": dict(sweep.best),
+        "edges": list(sweep.edges),
     }
 
 
-def _recorded(path: Path, tuning: Mapping[str, Any], keys: Mapping[str, str]) -> Figures:
-    """The figures of a sweep that are of today's arms, seed and metric."""
-    if not path.is_file():
-        return {}
+def _by_paper(path: Path, tuning: Tuning, arms: Sequence[str]) -> dict[str, Any] | None:
+    """A whole sweep of one seed that was recorded by paper; None where it is not what is declared."""
+    if tuning.by_arm or not path.is_file():
+        return None
     found = read_json(path)
-    if any(found["tuning"].get(name) != tuning[name] for name in ("seed", "metric")):
-        return {}
-    return {
-        arm: dict(rates)
-        for arm, rates in found["figures"].items()
-        if "version" not in found  # made before metrics left the keys
-        or found.get("keys", {}).get(arm) == keys.get(arm)
-    }
+    told = found["tuning"]
+    if told.get("seed") != tuning.seeds[0] or told.get("metric") != tuning.metric:
+        return None
+    names = list(map(rate_name, tuning.learning_rates))
+    whole = all(name in found["figures"].get(arm, {}) for arm in arms for name in names)
+    return found if whole else None
 
 
-def _measure(
-    spec: Mapping[str, Any], bed: Mapping[str, Any], seed: int, metric: str, code: str | None
-) -> tuple[float, bool]:
-    """The metric on the validation split of one arm trained with one learning rate, and whether more is better."""
-    import torch
+def _count(figures: Mapping[str, Mapping[str, Any]]) -> int:
+    return sum(map(len, figures.values()))
 
-    from reproductions.engine.metrics import value
-    from reproductions.engine.work.artifacts import Artifacts
-    from reproductions.engine.work.run import Run
-    from reproductions.engine.work.seeding import seed_everything
-    from reproductions.engine.work.surroundings import train
-    from reproductions.testbeds import load_testbed
 
-    torch.set_num_threads(1)
-    if code is not None:
-        load_code(Path(code))
-    testbed = load_testbed(bed)
-    run = Run(spec, seed, testbed=testbed, device=torch.device("cpu"), artifacts=Artifacts(), wanted=[metric])
-    seed_everything(seed)
-    model = train(run)
-    known = testbed.metrics[metric]
-    return significant(
-        value(known, run.measure.columns(model, split="validation", wanted=[metric])), 5
-    ), known.higher_is_better
+def _work(
+    experiment: Experiment,
+    scale: str,
+    arm: str,
+    testbed: Mapping[str, Any],
+    rate: float,
+    seed: int,
+    tuning: Tuning,
+) -> Work:
+    spec = spec_of(experiment, scale, arm, testbed, learning_rate=rate)
+    return Work(
+        arm=f"{arm}@{rate_name(rate)}",
+        seeds=[seed],
+        key=key_of(spec),
+        spec=spec,
+        testbed=dict(testbed),
+        curve={"points": 0},
+        wanted=[tuning.metric],
+        how={},
+        failures=str(cache_root() / "tune" / experiment.paper / scale / "failed"),
+        code=str(code_path(experiment.path)) if experiment.code else None,
+        code_digest=experiment.code,
+        validate=True,
+    )
+
+
+def _keep(path: Path, trial: Trial, value: float, tuning: Tuning, testbed: Mapping[str, Any]) -> None:
+    """Adds a figure to the arm's record; one that is there already stays."""
+    from reproductions.testbeds import metrics_of
+
+    with file_lock(cache_root() / "tune" / f"{path.parent.name}-{path.stem}.lock"):
+        record: dict[str, Any] = read_json(path) if path.is_file() else _begun(path, trial)
+        higher = metrics_of(testbed)[tuning.metric].higher_is_better
+        metrics = record.setdefault("metrics", {})
+        mine = metrics.setdefault(tuning.metric, {"higher_is_better": higher, "figures": {}})
+        mine["figures"].setdefault(rate_name(trial.rate), {}).setdefault(str(trial.seed), value)
+        mine["figures"] = {
+            rate: dict(sorted(seeds.items(), key=lambda item: int(item[0])))
+            for rate, seeds in sorted(mine["figures"].items(), key=lambda item: float(item[0]))
+        }
+        write_atomic(path, json.dumps(record, indent=1) + "\n")
+
+
+def _begun(path: Path, trial: Trial) -> dict[str, Any]:
+    training = {name: value for name, value in trial.work.spec["training"].items() if name != "learning_rate"}
+    spec = {**trial.work.spec, "training": training}
+    return {"version": SPEC_VERSION, "key": path.stem, "spec": spec}
+
+
+def _in_workers(trials: Sequence[Trial], workers: int) -> Iterator[Answer]:
+    """The trials in worker processes, the seeds of an arm at a rate as one task: they may be trained together.
+
+    Raises KDError where no worker can be set up; leaving it ends them all.
+    """
+    tasks: dict[str, list[Trial]] = {}
+    for trial in trials:
+        tasks.setdefault(str(trial), []).append(trial)
+    waiting = list(tasks.values())
+    at: dict[int, dict[int, Trial]] = {}  # by worker, what it has not answered yet, by seed
+    job = Job(cache=str(cache_root()), device="cpu", threads=1, number=0)
+    with Pool(job, cache_root() / "tune" / "logs", worker_environment(1, offline=True)) as pool:
+
+        def give(number: int) -> None:
+            at.pop(number, None)
+            if waiting:
+                task = waiting.pop(0)
+                at[number] = {trial.seed: trial for trial in task}
+                pool.give(number, replace(task[0].work, seeds=[trial.seed for trial in task]))
+
+        for _ in range(max(1, min(workers, len(waiting)))):
+            pool.start_worker()
+        while waiting or at:
+            event = pool.event(timeout=0.5)
+            if event is None:
+                continue
+            kind, number = event["event"], event["worker"]
+            if kind in ("ready", "done"):
+                give(number)
+            elif kind == "broken":
+                raise KDError(event["message"])
+            elif kind == "finished":
+                yield at[number].pop(event["seed"]), float(next(iter(event["metrics"].values()))), ""
+            elif kind == "failed":
+                yield at[number].pop(event["seed"]), None, event["message"]
+            elif kind == "exited":
+                why = pool.remove(number).splitlines()[0]
+                if number not in at:
+                    raise KDError(f"a worker ended before it could take a run: {why}")
+                for trial in at.pop(number).values():
+                    yield trial, None, why
+                if waiting:
+                    pool.start_worker()

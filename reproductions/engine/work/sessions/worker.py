@@ -62,6 +62,7 @@ class Work:
     failures: str
     code: str | None = None
     code_digest: str | None = None
+    validate: bool = False  # measured on the validation split, and nothing of it is kept: a sweep
 
     def to_json(self) -> str:
         """A line for the worker."""
@@ -147,6 +148,7 @@ def _trained_together(job: Job, work: Work, send: Send) -> dict[int, Run]:
     try:
         train_together(runs)
     except Exception:
+        traceback.print_exc()  # into the worker's log
         return {}
     return dict(zip(lacking, runs, strict=True))
 
@@ -160,7 +162,7 @@ def _run_one(job: Job, work: Work, seed: int, send: Send, ahead: Run | None = No
     if ahead is None:
         send({"event": "started", "arm": work.arm, "seed": seed})
     try:
-        metrics, seconds = make(job, work, seed, send, ahead)
+        metrics, seconds = (validated if work.validate else make)(job, work, seed, send, ahead)
     except Exception as error:  # the traceback is kept and its place is reported
         path = failure_path(work.failures, work.arm, seed)
         write_atomic(path, traceback.format_exc())
@@ -270,6 +272,32 @@ class _Making:
         )
         before = self.before.metrics if self.before else {}
         return {**before, **record["metrics"]}, record["seconds"]["total"]
+
+
+def validated(
+    job: Job, work: Work, seed: int, send: Send, ahead: Run | None = None
+) -> tuple[dict[str, float], float]:
+    """The wanted metrics of a fresh student on the validation split, five digits each, and the seconds it took.
+
+    `ahead`: the run, its student trained with others of its arm.
+    """
+    import shutil
+    import time
+
+    from reproductions.engine.files import significant
+    from reproductions.engine.metrics import value
+    from reproductions.engine.work.seeding import seed_everything
+    from reproductions.engine.work.surroundings import train
+
+    started = time.perf_counter()
+    run = ahead or _Making(job, work, seed, send).run(work.wanted)
+    try:
+        seed_everything(seed)
+        columns = run.measure.columns(train(run), split="validation", wanted=work.wanted)
+    finally:
+        shutil.rmtree(run.scratch, ignore_errors=True)
+    found = {name: significant(value(run.testbed.metrics[name], columns), 5) for name in work.wanted}
+    return found, run.ahead + time.perf_counter() - started
 
 
 def _broken(error: Exception) -> dict[str, Any]:

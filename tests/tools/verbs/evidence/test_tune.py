@@ -15,7 +15,7 @@ from tools.verbs.evidence import tune
 @pytest.fixture(autouse=True)
 def nothing_is_trained(monkeypatch):
     """A run of the sweep would be a fault here."""
-    monkeypatch.setattr(sweep, "_measure", None)
+    monkeypatch.setattr(sweep, "_in_workers", None)
 
 
 def test_a_recorded_sweep_is_shown_with_each_arms_best_rate(capsys, monkeypatch):

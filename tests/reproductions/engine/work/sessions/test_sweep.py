@@ -1,4 +1,4 @@
-"""The sweep over learning rates: goes on where it stopped, and forgets what is of other arms than today's."""
+"""The sweep over learning rates: shared by arms, goes on where it stopped, grows where an optimum lies on an edge."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.plan.rates import best_rate
+from reproductions.engine.plan.experiment import load_experiment
+from reproductions.engine.plan.rates import Tuning, arm_tuning_path, best_rate, rate_name, sweep_of
+from reproductions.engine.plan.spec import read_testbed_of, specs_at, sweep_keys
+from reproductions.engine.show import gather
 from reproductions.engine.work.sessions import sweep
+from reproductions.engine.work.sessions.worker import Job, validated
+from tools.checks import results
 
 COMMAND = (
     "import sys; from pathlib import Path; from reproductions.engine.work.sessions.sweep import tune; "
@@ -23,103 +27,195 @@ COMMAND = (
 BOTH = ("baseline", "method")
 
 
+def at_once(trials, workers):
+    """Each trial in this process."""
+    for trial in trials:
+        job = Job(cache=os.environ["KD_CACHE"], device="cpu", threads=1, number=0)
+        try:
+            metrics, _ = validated(job, trial.work, trial.seed, lambda event: None)
+        except RuntimeError as error:
+            yield trial, None, str(error)
+        else:
+            yield trial, metrics["error"], ""
+
+
 @pytest.fixture
 def here(toy, monkeypatch):
-    """The toy paper, tuned in this process."""
-    monkeypatch.setattr(sweep, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(1))
+    """The toy paper with a sweep of two seeds."""
     monkeypatch.setenv("KD_CACHE", str(toy.cache))
+    toy.change("seed: 100", "seeds: [100, 101]", "testbeds/line.yaml")
     return toy
 
 
-def record_of(toy):
-    return toy.root / "tuning" / "tiny" / "toy.json"
-
-
-def tune(toy, *arms):
-    """The record, and the runs that were made for it."""
+def tune(toy, *arms, measure=at_once):
+    """The record, and the trials that were made for it."""
     said = []
     options = {"papers_root": toy.papers, "root": toy.root / "tuning", "say": said.append}
-    record = sweep.tune("toy", arms=arms or BOTH, workers=1, **options)
-    return record, [line.strip().partition(":")[0] for line in said[1:]]
+    record = sweep.tune("toy", arms=arms or BOTH, measure=measure, **options)
+    return record, [line.strip().partition(":")[0] for line in said if line.startswith("  ")]
 
 
-def test_every_arm_has_the_same_grid_and_the_best_rate_is_read_from_the_record(here):
+def files(toy):
+    return sorted((toy.root / "tuning" / "line").glob("*.json"))
+
+
+def key_of_sweep(toy, arm):
+    experiment = load_experiment("toy", toy.papers)
+    return sweep_keys(experiment, "tiny", read_testbed_of(experiment, experiment.scale("tiny")))[arm]
+
+
+def test_every_arm_has_the_same_grid_and_seeds_and_the_mean_decides(here):
     record, made = tune(here)
-    assert sorted(made) == sorted(f"{arm} at {rate}" for arm in BOTH for rate in ("0.01", "0.02"))
+    assert sorted(made) == sorted(
+        f"{arm} at {rate} seed {seed}" for arm in BOTH for rate in ("0.01", "0.02") for seed in (100, 101)
+    )
     assert record["tuning"] == {
-        "seed": 100,
+        "seeds": [100, 101],
         "learning_rates": [0.01, 0.02],
         "metric": "error",
         "higher_is_better": False,
     }
-    assert record["figures"]["method"]["0.02"] < record["figures"]["method"]["0.01"]
-    assert best_rate("toy", "tiny", "method", here.root / "tuning") == 0.02
-    assert not (here.cache / "runs").exists()  # a tuning seed is never judged: nothing of it among the runs
+    by_seed, means = record["by_seed"]["method"], record["figures"]["method"]
+    assert means["0.02"] == pytest.approx(sum(by_seed["0.02"].values()) / 2) and len(by_seed["0.02"]) == 2
+    assert means["0.02"] < means["0.01"] and record["best"]["method"] == 0.02
+    assert len(files(here)) == 2 and not (here.cache / "runs").exists(), "a tuning seed is never judged"
+    assert record["edges"] == ["baseline", "method"] or "method" in record["edges"]
+
+
+def test_a_swept_rate_comes_from_the_record_and_a_missing_one_is_said(here, monkeypatch):
+    here.change("learning_rate: 0.02, minutes", "learning_rate: swept, minutes")
+    with pytest.raises(
+        KDError, match=r"toy at scale tiny: 16 runs of its sweep are not recorded .*kd tune toy"
+    ):
+        here.plan()
+    monkeypatch.setattr("reproductions.engine.plan.rates.ROOT", here.root / "tuning")
+    record, made = tune(here, "baseline", "method", "ablation", "again")
+    assert len(made) == 12 and len(files(here)) == 3, "arms of one key are swept once"
+    specs = here.plan().specs
+    assert {arm: specs[arm]["training"]["learning_rate"] for arm in specs} == record["best"]
 
 
 def test_a_sweep_goes_on_where_it_stopped(here):
     record, _ = tune(here)
-    path = record_of(here)
+    path = arm_tuning_path("line", key_of_sweep(here, "method"), here.root / "tuning")
     part = json.loads(path.read_text())
-    del part["figures"]["method"]["0.01"]
+    del part["metrics"]["error"]["figures"]["0.01"]["101"]
     path.write_text(json.dumps(part))
-    assert tune(here) == (record, ["method at 0.01"])
+    assert tune(here) == (record, ["method at 0.01 seed 101"])
     assert tune(here) == (record, [])
     more, made = tune(here, "ablation")
-    assert (
-        made == ["ablation at 0.01", "ablation at 0.02"]
-        and more["figures"].items() > record["figures"].items()
-    )
+    assert len(made) == 4 and len(files(here)) == 3 and set(more["figures"]) == {"ablation"}
 
 
-def test_figures_of_an_arm_that_was_changed_are_forgotten_and_the_others_kept(here):
+def test_a_changed_arm_is_another_and_the_others_figures_are_kept(here):
     before, _ = tune(here)
     here.change("noise: 20.0", "noise: 2.0")
     after, made = tune(here)
-    assert sorted(made) == ["baseline at 0.01", "baseline at 0.02"]
-    assert after["figures"]["method"] == before["figures"]["method"]
-    assert after["figures"]["baseline"] != before["figures"]["baseline"]
-    assert after["keys"]["baseline"] != before["keys"]["baseline"]
+    assert len(made) == 4 and all(name.startswith("baseline") for name in made)
+    assert after["figures"]["method"] == before["figures"]["method"] and len(files(here)) == 3
 
 
 @pytest.mark.parametrize(
     ("old", "new", "made"),
     [
-        ("seed: 100", "seed: 101", 4),
-        ("metric: error", "metric: accuracy", 4),
-        ("[0.01, 0.02]", "[0.01, 0.02, 0.04]", 2),  # a wider grid
-        ("steps: 40}", "steps: 41}", 4),
+        ("[100, 101]", "[100, 102]", 4),
+        ("metric: error", "metric: size", 8),
+        ("[0.01, 0.02]", "[0.01, 0.02, 0.04]", 4),
+        ("steps: 40}", "steps: 41}", 8),
     ],
 )
-def test_another_question_is_asked_afresh(here, old, new, made):
+def test_another_question_asks_for_what_is_missing(here, old, new, made):
     tune(here)
     here.change(old, new, "testbeds/line.yaml")
-    assert len(tune(here)[1]) == made
+    said = lambda trials, workers: [(trial, 1.0, "") for trial in trials]  # noqa: E731
+    assert len(tune(here, measure=said)[1]) == made
+
+
+def bowl(best):
+    """Figures with an optimum at a rate, for every trial."""
+
+    def measure(trials, workers):
+        for trial in trials:
+            at = best[trial.arm]
+            yield trial, abs(trial.rate - at) + 0.001 * (trial.seed - 100), ""
+
+    return measure
+
+
+def test_the_grid_grows_for_all_arms_until_every_optimum_lies_inside(here):
+    here.change("metric: error", "metric: error, widen: 3", "testbeds/line.yaml")
+    record, made = tune(here, measure=bowl({"baseline": 0.005, "method": 0.02}))
+    assert record["tuning"]["learning_rates"] == [0.0025, 0.005, 0.01, 0.02, 0.04]
+    assert record["best"] == {"baseline": 0.005, "method": 0.02} and record["edges"] == []
+    assert len(made) == 2 * 2 * 5, "equal effort"
+
+
+def test_a_grid_that_may_not_grow_names_the_edge_and_check_does(here, monkeypatch):
+    here.change("metric: error", "metric: error, widen: 1", "testbeds/line.yaml")
+    here.change("learning_rate: 0.02, minutes", "learning_rate: swept, minutes")
+    every = ("baseline", "method", "ablation", "again")
+    at = dict.fromkeys(every, 0.02) | {"baseline": 1.0}
+    record, _ = tune(here, *every, measure=bowl(at))
+    assert record["tuning"]["learning_rates"] == [0.01, 0.02, 0.04] and record["edges"] == ["baseline"]
+    monkeypatch.setattr(gather, "TUNING", here.root / "tuning")
+    ((_, what),) = results.edges(load_experiment("toy", here.papers), "tiny")
+    assert (
+        what == "at scale tiny the best rate of baseline is the last of the grid 0.01, 0.02, 0.04: widen it"
+    )
+
+
+def test_figures_that_another_paper_brought_widen_no_grid():
+    """A shared arm that was swept more widely elsewhere has no better chance here."""
+    figures = {
+        "a": {rate_name(r): {"1": -abs(r - 0.08)} for r in (0.01, 0.02, 0.04, 0.08)},
+        "b": {rate_name(r): {"1": -abs(r - 0.02)} for r in (0.01, 0.02, 0.04)},
+    }
+    narrow = sweep_of(Tuning((1,), (0.01, 0.02, 0.04), "m", 0, True), figures, True)
+    assert narrow.best == {"a": 0.04, "b": 0.02} and narrow.edges == ("a",)
+    wide = sweep_of(Tuning((1,), (0.01, 0.02, 0.04), "m", 1, True), figures, True)
+    assert wide.missing == {"b": ((0.08, 1),)} and wide.grid == (0.01, 0.02, 0.04, 0.08)
+
+
+def test_a_sweep_of_one_seed_that_was_recorded_by_paper_is_read(here):
+    here.change("seeds: [100, 101]", "seed: 100", "testbeds/line.yaml")
+    path = here.root / "tuning" / "tiny" / "toy.json"
+    path.parent.mkdir(parents=True)
+    told = {"seed": 100, "learning_rates": [0.01, 0.02], "metric": "error", "higher_is_better": False}
+    figures = {arm: {"0.01": 1.0, "0.02": 2.0} for arm in BOTH}
+    path.write_text(json.dumps({"paper": "toy", "scale": "tiny", "tuning": told, "figures": figures}))
+    record, made = tune(here)
+    assert made == [] and record["figures"] == figures
+    assert best_rate("toy", "tiny", "method", here.root / "tuning") == 0.01
+    del figures["method"]["0.02"]
+    path.write_text(json.dumps({"paper": "toy", "scale": "tiny", "tuning": told, "figures": figures}))
+    assert len(tune(here)[1]) == 4, "one that is not whole is made again, by arm"
 
 
 def test_one_that_fails_stops_no_other_and_is_named(here, monkeypatch):
     monkeypatch.setenv("TOY_FAULTS", "raise method 100")
     with pytest.raises(
-        KDError, match=r"2 of 4 runs of the sweep failed: method at 0\.0\d: no such luck; method at"
+        KDError, match=r"2 of 8 runs of the sweep failed: method at 0\.01 seed 100: no such luck; method at"
     ):
         tune(here)
-    assert list(json.loads(record_of(here).read_text())["figures"]) == ["baseline"]
     monkeypatch.delenv("TOY_FAULTS")
-    assert sorted(tune(here)[1]) == ["method at 0.01", "method at 0.02"]
+    assert sorted(tune(here)[1]) == ["method at 0.01 seed 100", "method at 0.02 seed 100"]
 
 
 def test_a_seed_that_is_judged_or_no_tuning_at_all_is_refused(here):
-    here.change("seed: 100", "seed: 2", "testbeds/line.yaml")
+    here.change("[100, 101]", "[100, 2]", "testbeds/line.yaml")
     with pytest.raises(KDError, match="the tuning seed 2 is one that the experiment judges"):
         tune(here)
+    here.change("seeds: [100, 2]", "seeds: 100", "testbeds/line.yaml")
+    with pytest.raises(KDError, match='"tuning" is {seeds'):
+        tune(here)
     here.change(
-        "  tuning: {seed: 2, learning_rates: [0.01, 0.02], metric: error}\n", "", "testbeds/line.yaml"
+        "  tuning: {seeds: 100, learning_rates: [0.01, 0.02], metric: error}\n", "", "testbeds/line.yaml"
     )
     with pytest.raises(KDError, match='toy declares no "tuning" at scale "tiny", nor does testbed line'):
         tune(here)
 
 
-def test_in_processes_interrupted_and_resumed_it_ends_with_the_same_record(toy, here, monkeypatch):
+def test_in_processes_interrupted_and_resumed_it_ends_with_the_same_record(here, monkeypatch):
     monkeypatch.setenv("TOY_SECONDS_A_STEP", "0.02")
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, here.papers, here.root / "tuning"],
@@ -129,16 +225,26 @@ def test_in_processes_interrupted_and_resumed_it_ends_with_the_same_record(toy, 
         start_new_session=True,
     )
     until = time.monotonic() + 300
-    while not record_of(here).exists() and process.poll() is None:
+    while not files(here) and process.poll() is None:
         assert time.monotonic() < until
         time.sleep(0.01)
-    assert record_of(here).exists(), process.communicate()[0]
+    assert files(here), process.communicate()[0]
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=300)
-    kept = json.loads(record_of(here).read_text())["figures"]
+    here.assert_no_worker_stays()
+    kept = sum(
+        len(seeds)
+        for path in files(here)
+        for seeds in json.loads(path.read_text())["metrics"]["error"]["figures"].values()
+    )
     monkeypatch.delenv("TOY_SECONDS_A_STEP")
     record, made = tune(here)
-    assert len(made) == 4 - sum(map(len, kept.values()))
-    assert all(record["figures"][arm].items() >= kept[arm].items() for arm in kept)
-    record_of(here).unlink()
+    assert len(made) == 8 - kept < 8
+    for path in files(here):
+        path.unlink()
     assert tune(here)[0] == record
+
+
+def test_specs_of_a_scale_without_a_swept_arm_ask_for_no_sweep(here):
+    experiment = load_experiment("toy", here.papers)
+    assert len(specs_at(experiment, "tiny")) == 4
