@@ -106,8 +106,9 @@ def _stated(league: Table, rows: Sequence[PooledRow]) -> dict[str, Any]:
     """A league's statements with their drawings on one axis."""
     values = [0.0]
     for row in rows:
-        values += [end for one in row.contrasts for end in (one.difference,)]
-        values += [end for bounds in (row.interval, row.prediction) if bounds for end in bounds]
+        values += [one.difference for one in row.contrasts]
+        shown = (row.interval or row.contrasts[0].interval, row.prediction)
+        values += [end for bounds in shown if bounds is not None for end in bounds]
     low, high = max(min(values), -3 * _reach(rows)), min(max(values), 3 * _reach(rows))
     low, high, at = axis([low, high], 2, 98, room=0.02)
     return {
