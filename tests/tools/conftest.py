@@ -114,6 +114,8 @@ def judged() -> PaperView:
 def checkout(tmp_path, monkeypatch) -> Path:
     """A copy of one recorded paper (codi), with verdicts and pages as they would be committed; commands look there."""
     from catalog.schema import load_catalog
+    from reproductions.engine.atlas import record
+    from reproductions.engine.atlas.compute import compute
     from reproductions.engine.show import files, gather
     from tools.pages import documents
     from tools.pages.atlas import Atlas
@@ -123,6 +125,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
     view = gather.gather("codi")
     files.write(view)
+    record.write(compute(tmp_path), tmp_path)
     texts, differing = documents.own(Atlas(load_catalog(), {"codi": view})), documents.differing
     documents.write(texts, tmp_path)
     monkeypatch.setattr(documents, "differing", lambda texts, root=tmp_path: differing(texts, root))

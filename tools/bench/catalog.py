@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.schema import Catalog, load_catalog
+from reproductions.engine.atlas.record import read as read_record
 from reproductions.engine.show import files
 from tools.bench.measure import publish
 from tools.pages.atlas import Atlas
@@ -45,7 +46,7 @@ def large_atlas() -> Atlas:
         papers[name] = replace(record, id=name, superseded_by=None)
     judged = [name for name, paper in papers.items() if paper.scope == "llm" and paper.distils][:JUDGED]
     shown = {name: replace(view, paper=name) for name, view in zip(judged, cycle(views), strict=False)}
-    return Atlas(Catalog(catalog.taxonomy, catalog.teachers, papers), shown)
+    return Atlas(Catalog(catalog.taxonomy, catalog.teachers, papers), shown, read_record())
 
 
 def run(args: argparse.Namespace, console: Console, record: dict[str, Any]) -> int:
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace, console: Console, record: dict[str, Any]) -> i
 
     def pages() -> None:
         read()
-        documents(Atlas(atlas.catalog, dict(atlas.views)))
+        documents(Atlas(atlas.catalog, dict(atlas.views), atlas.record))
 
     with tempfile.TemporaryDirectory() as folder:
         measured: dict[str, Callable[[], float]] = {

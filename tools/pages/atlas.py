@@ -8,6 +8,8 @@ from functools import cached_property
 
 from catalog.queries import status
 from catalog.schema import AXES, Catalog, Paper, load_catalog
+from reproductions.engine.atlas.record import Record
+from reproductions.engine.atlas.record import read as read_record
 from reproductions.engine.show.summary import Evidence, evidence
 from reproductions.engine.show.view import PaperView, Tally
 
@@ -95,10 +97,14 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Atlas:
-    """The catalog with what its reproductions say; `views` holds the papers that can be run here."""
+    """The catalog with what its reproductions say; `views` holds the papers that can be run here.
+
+    `record` is what the papers say together, as it was computed from recorded results; None where nothing is committed.
+    """
 
     catalog: Catalog
     views: Mapping[str, PaperView]
+    record: Record | None = None
 
     @cached_property
     def papers(self) -> list[Paper]:
@@ -218,4 +224,4 @@ def atlas(catalog: Catalog | None = None, views: Mapping[str, PaperView] | None 
         from reproductions.engine.show import files
 
         views = files.views(catalog.papers)
-    return Atlas(catalog, views)
+    return Atlas(catalog, views, read_record())

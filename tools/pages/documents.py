@@ -12,6 +12,7 @@ from pathlib import Path
 from reproductions.testbeds.spec import list_testbeds
 from tools.pages import benchmarks, gallery, lists, papers, readme, testbeds
 from tools.pages.atlas import Atlas
+from tools.pages.evidence import page as evidence
 from tools.pages.figure import forest
 from tools.pages.markdown import sealed
 from tools.paths import ROOT
@@ -22,20 +23,22 @@ OWNED = (
     ("reproductions/papers", ".md"),
     ("reproductions/papers/figures", ".svg"),
     ("reproductions/testbeds", ".md"),
+    ("reproductions/figures", ".svg"),
 )
 
 
 def documents(atlas: Atlas) -> dict[str, str]:
     """Path from the root -> text, of every generated file."""
-    return {**merged(atlas), **own(atlas), **beds()}
+    return {**merged(atlas), **evidence.figures(atlas), **own(atlas), **beds()}
 
 
 def merged(atlas: Atlas) -> dict[str, str]:
-    """What is made of all papers or of the code: README, lists, gallery, benchmarks; each sealed."""
+    """What is made of all papers or of the code: README, lists, gallery, benchmarks, the atlas' page; each sealed."""
     found = {
         "README.md": readme.render(atlas),
         "methods/GALLERY.md": gallery.page(),
         "benchmarks/README.md": benchmarks.page(),
+        evidence.PATH: evidence.page(atlas),
         **{f"catalog/lists/{name}": text for name, text in lists.pages(atlas).items()},
     }
     return {path: sealed(text) for path, text in found.items()}

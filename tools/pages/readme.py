@@ -21,6 +21,7 @@ from methods.recipe import recipe_ids
 from reproductions.engine.show.view import STANDS_IN
 from tools.pages import lists
 from tools.pages.atlas import MARKS, NEWEST, Atlas, Coverage, badge, judging, told
+from tools.pages.evidence.page import short
 from tools.pages.markdown import cut, link, links, md, table
 
 LIMIT = 150_000  # bytes
@@ -65,6 +66,7 @@ def _render(atlas: Atlas, length: Length) -> str:
         coverage="\n".join(coverage(atlas)),
         wall="\n".join(wall(atlas)),
         evidence="\n\n".join(map(told, atlas.evidence.values())),
+        together="\n".join(short(atlas)),
         awesome="\n".join(awesome(atlas, length)),
         newest="\n".join(f"- {paper.date} {_title(atlas, paper, length)}" for paper in atlas.papers[:NEWEST]),
         axes=[(md(axis.title), f"axis-{axis.id}") for axis in axes.values()],

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 
 from catalog.schema import Catalog, load_catalog
+from reproductions.engine.atlas import record
 from reproductions.engine.show.view import PaperView
 
 SUMMARY = "write README, lists, paper pages, gallery from the catalog and the results"
@@ -26,14 +29,16 @@ def main(args: argparse.Namespace) -> int:
     from tools.pages.atlas import atlas
     from tools.pages.documents import differing, documents, write
 
-    catalog = load_catalog()
-    shown = atlas(catalog, _fresh(catalog) if args.fresh else None)
+    catalog, root = load_catalog(), files.gather.ROOT
+    together, old = _record(root, fresh=args.fresh)
+    shown = replace(atlas(catalog, _fresh(catalog) if args.fresh else None), record=together)
     texts = documents(shown)
     stale = [
         files.path_of(paper).relative_to(files.gather.ROOT).as_posix()
         for paper in files.stale(catalog.papers)
     ]
     if args.check:
+        stale += [record.FILE] if old else []
         found = [*stale, *differing(texts)]
         print(
             "\n".join(f"{path}: differs from what `make readme` writes" for path in found) or "all up to date"
@@ -41,8 +46,18 @@ def main(args: argparse.Namespace) -> int:
         return 1 if found else 0
     written = [view.paper for view in shown.views.values() if files.write(view)]
     changed = [f"reproductions/verdicts/{paper}.json" for paper in written] + write(texts)
+    changed += [record.FILE] if record.write(together, root) else []
     print("\n".join(f"{path}: written" for path in changed) or "nothing to change")
     return 0
+
+
+def _record(root: Path, *, fresh: bool) -> tuple[record.Record, bool]:
+    """What the papers say together, from the raw figures where these changed; whether the committed one is older."""
+    from reproductions.engine.atlas.compute import compute
+
+    kept = record.read(root)
+    old = kept is None or kept.made_from != record.inputs(root)
+    return (compute(root) if kept is None or old or fresh else kept), old
 
 
 def _fresh(catalog: Catalog) -> dict[str, PaperView]:

@@ -23,7 +23,8 @@ def compute(root: Path | None = None) -> kept.Record:
     papers = sorted(path.stem for path in (folder / "papers").glob("*.yaml"))
     known = [one for paper in papers for one in declared(load_experiment(paper, folder / "papers"))]
     arms = read_all(folder / "results")
-    statements = read_statements(folder / "statements.yaml")
+    stated = folder / "statements.yaml"
+    statements = read_statements(stated) if stated.is_file() else ()
     return record_of(known, arms, statements, attempts=_attempts(papers, folder), made_from=kept.inputs(root))
 
 

@@ -26,7 +26,6 @@ def agreements(
 
     by_place = {(arm.testbed, arm.key): arm for arm in arms}
     claims: dict[str, ClaimSet] = {one.experiment.paper: claims_of(one.experiment) for one in known}
-    judged: list[tuple[str, str, str, bool, Mapping[str, str]]]
     judged: list[tuple[str, str, str, bool, Mapping[str, str]]] = [
         (one.experiment.paper, one.scale.name, one.scale.testbed, False, one.keys) for one in known
     ]

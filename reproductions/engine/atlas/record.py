@@ -1,4 +1,4 @@
-"""What the atlas says as a whole: plain frozen data, committed as reproductions/verdicts/atlas.json, printed by pages.
+"""What the atlas says as a whole: plain frozen data, committed as reproductions/atlas.json, printed by pages.
 
 Computed by `compute`, never typed. The file's first line holds a digest of the rest and of what it was made from
 (results, experiments, statements, attempts); `kd verify` makes it anew and compares. Nothing here reads a result.
@@ -20,7 +20,7 @@ from typing import Any
 from reproductions.engine.files import significant, write_atomic
 
 ROOT = Path(__file__).resolve().parents[3]
-FILE = "reproductions/verdicts/atlas.json"
+FILE = "reproductions/atlas.json"
 SCHEMA = 1
 DIGITS = 6  # significant digits of a figure
 

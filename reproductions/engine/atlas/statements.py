@@ -97,7 +97,9 @@ def _differ(pair: Pair, first: Mapping[str, Any], second: Mapping[str, Any]) -> 
     if _rest(pair.part, first) != _rest(pair.part, second):
         return False
     if pair.part == "terms":
-        return _terms_differ(pair, first["method"].get("terms"), second["method"].get("terms"))
+        return _same_teachers(_asked(first), _asked(second)) and _terms_differ(
+            pair, first["method"].get("terms"), second["method"].get("terms")
+        )
     return _matches(pair.more, first["method"].get(pair.part)) and _matches(
         pair.less, second["method"].get(pair.part)
     )
@@ -113,6 +115,12 @@ def _rest(part: str, spec: Mapping[str, Any]) -> str:
     if part == "sampler":  # in the others who is asked may differ, and what of whom stands in the method
         rest.append(_asked(spec))
     return canonical_json(rest)
+
+
+def _same_teachers(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether two arms ask the same teachers, or one of them fewer: a term may be the only one that asks any."""
+    fewer, more = sorted((mine, theirs), key=len)
+    return all(name in more and more[name] == teacher for name, teacher in fewer.items())
 
 
 def _terms_differ(pair: Pair, first: Any, second: Any) -> bool:

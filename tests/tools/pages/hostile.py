@@ -5,6 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from catalog.schema import AXES, Catalog, External, Paper, load_catalog
+from reproductions.engine.atlas.record import (
+    AgreementRow,
+    Cell,
+    Column,
+    Contrast,
+    Correlation,
+    OrderRow,
+    PooledRow,
+    Record,
+    Row,
+    Table,
+)
 from tests.tools.conftest import claim, outcome, view_of
 from tools.pages.atlas import Atlas
 
@@ -54,4 +66,49 @@ def hostile_atlas() -> Atlas:
         claim("c", outcome("reversed", explanation=HOSTILE), statement=HOSTILE),
         claim("d", statement=HOSTILE),
     ]
-    return Atlas(Catalog(base.taxonomy, base.teachers, papers), {"evil": view_of("evil", *rows)})
+    catalog = Catalog(base.taxonomy, base.teachers, papers)
+    return Atlas(catalog, {"evil": view_of("evil", *rows)}, hostile_record())
+
+
+def hostile_record() -> Record:
+    """What hostile papers say together: every text of it is one of theirs."""
+    columns = tuple(Column(name, HOSTILE, HOSTILE, True) for name in ("greedy_exact_match", "confidence"))
+    rows = tuple(
+        Row(
+            key=HOSTILE,
+            testbed=HOSTILE,
+            title=f"{place} {HOSTILE}",
+            recipe=HOSTILE,
+            papers=("evil", HOSTILE),
+            seeds=5,
+            rate=None,
+            cells=(
+                Cell("greedy_exact_match", 30.0 - place, (20.0, 40.0), "ab", (1, 9)),
+                Cell("confidence", 0.3 + 0.01 * place, (0.2, 0.4), "", None),
+            ),
+            behind=float(place),
+            behind_interval=(place - 1.0, place + 1.0) if place else None,
+        )
+        for place in range(9)
+    )
+    table = Table(
+        name=HOSTILE,
+        scale="tiny",
+        testbeds=(HOSTILE,),
+        budget=HOSTILE,
+        student=HOSTILE,
+        examples=100,
+        columns=columns,
+        rows=rows,
+        left_out=1,
+        pairs=36,
+        apart=12,
+        correlations=(Correlation("confidence", "greedy_exact_match", 9, -1.0, -1.0),),
+    )
+    contrast = Contrast(HOSTILE, HOSTILE, ("a", "b"), ("evil", HOSTILE), 5, 1.0, 0.2, (0.5, 1.5))
+    about = ("s", HOSTILE, HOSTILE, HOSTILE, "tiny")
+    figures = (HOSTILE, HOSTILE, 1.0, (0.5, 1.5), 0.2, None, 0.1, (contrast, contrast))
+    stated = [PooledRow(*about, metric, *figures) for metric in ("greedy_exact_match", "other")]
+    order = OrderRow("evil", HOSTILE, HOSTILE, ((HOSTILE, 1.0, 2.0),), 0.3, 0.2)
+    agreement = AgreementRow("tiny", (HOSTILE,), False, 0.3, (-0.5, 1.0), 0.2, None, 2, 3, 4, (order,))
+    return Record("0" * 16, 0.9875, (table,), tuple(stated), (agreement,))

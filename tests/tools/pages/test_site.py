@@ -79,6 +79,7 @@ def test_there_is_a_page_for_every_paper_and_leaf(site):
     leaves = {f"leaves/{axis.id}-{value}.html" for axis in catalog.taxonomy.values() for value in axis.values}
     papers = {f"papers/{name}.html" for name in catalog.papers}
     whole = {"index.html", "search.html", "taxonomy.html", "matrix.html", "timeline.html", "about.html"}
+    whole.add("evidence.html")
     assert set(site) == leaves | papers | whole
     for name, paper in catalog.papers.items():
         text = " ".join(site[f"papers/{name}.html"].text.split())

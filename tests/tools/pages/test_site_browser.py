@@ -20,7 +20,17 @@ playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
 catalog = cache(load_catalog)
-PAGES = ("index", "search", "taxonomy", "matrix", "timeline", "about", "papers/minillm", "leaves/skill-code")
+PAGES = (
+    "index",
+    "search",
+    "taxonomy",
+    "matrix",
+    "timeline",
+    "evidence",
+    "about",
+    "papers/minillm",
+    "leaves/skill-code",
+)
 
 
 @pytest.fixture(scope="module")

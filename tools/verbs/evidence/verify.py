@@ -121,15 +121,37 @@ def _beside(found: Sequence[Beside]) -> list[str]:
 
 
 def _elsewhere(catalog: Catalog) -> list[str]:
-    """What belongs to no paper: result files that no experiment names, verdicts of papers that have none."""
+    """What belongs to no one paper: results and verdicts without an experiment, what the papers say together."""
     from tools.checks import results
 
     unnamed = [gather.ROOT / path for path, _ in results.unnamed(catalog.papers)]
     found = _lines(results.unreadable(path for path in unnamed if path.suffix == ".json"))
+    found += _together(found)
     orphans = files.orphans(catalog.papers)
     return found + [
         f"{path.relative_to(gather.ROOT).as_posix()}: no experiment leads to it" for path in orphans
     ]
+
+
+def _together(told: Sequence[str]) -> list[str]:
+    """What in the committed record of all papers together does not follow from the raw figures.
+
+    A file that is broken is said once: `told` is what is said already.
+    """
+    from reproductions.engine.atlas import record
+    from reproductions.engine.atlas.compute import compute
+
+    kept = record.read(gather.ROOT)
+    try:
+        now = compute(gather.ROOT)
+    except (CatalogError, KDError) as error:
+        line = str(error).replace(f"{gather.ROOT}/", "")
+        return [] if any(line.partition(": ")[0] == known.partition(": ")[0] for known in told) else [line]
+    if kept is None and (now.tables or (gather.ROOT / record.FILE).exists()):
+        return [f"{record.FILE}: is missing or was edited by hand; `make readme` writes it"]
+    if kept is not None and kept != now:
+        return [f"{record.FILE}: says else than the raw figures give now; `kd readme --fresh` writes it"]
+    return []
 
 
 def _lines(found: Iterable[tuple[str, str]]) -> list[str]:

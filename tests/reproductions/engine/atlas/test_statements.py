@@ -60,6 +60,18 @@ def test_terms_may_differ_in_the_named_keys_alone():
     assert found(("terms", {"divergence": "forward-kl"}, None), *arms) == [("sft-fkl", "sft")]
 
 
+def test_terms_that_ask_other_teachers_make_no_contrast():
+    beds = {"main": {"shape": 2}, "large": {"shape": 3}}
+    arms = [
+        arm("fkl-large", method([FKL], teachers=["large"]), 1, teachers={"large": beds["large"]}),
+        arm("rkl", method([RKL], **OFF), 1, teachers={"main": beds["main"]}),
+        arm("rkl-other-main", method([RKL], **OFF), 1, teachers={"main": beds["large"]}),
+        arm("fkl", method([FKL], **OFF), 1, teachers=beds),
+    ]
+    pair = ("terms", {"divergence": "reverse-kl"}, {"divergence": "forward-kl"})
+    assert found(pair, *arms) == [("rkl", "fkl")]
+
+
 def test_two_rates_of_one_method_are_one_contrast():
     arms = [
         arm("on", method([FKL], **ON), 1),

@@ -129,6 +129,8 @@ def test_a_file_that_no_experiment_names_has_to_hold_too(kd, arm):
 def tried(checkout) -> Path:
     """The paper was judged before, as its attempt in this repository says, and its pages list that."""
     from catalog.schema import load_catalog
+    from reproductions.engine.atlas import record
+    from reproductions.engine.atlas.compute import compute
     from reproductions.engine.show import files, gather
     from tools.pages import documents
     from tools.pages.atlas import Atlas
@@ -138,6 +140,7 @@ def tried(checkout) -> Path:
     shutil.copy(ROOT / "reproductions" / "attempts" / path.name, path)
     view = gather.gather("codi")
     files.write(view)
+    record.write(compute(checkout), checkout)
     documents.write(documents.own(Atlas(load_catalog(), {"codi": view})), checkout)
     return path
 
@@ -171,3 +174,24 @@ def test_results_of_an_earlier_attempt_belong_to_somebody(tried):
     edit(tried, lambda data: data["claims"][0].update(keys={"codi": "0" * 16, "no-cot": "1" * 16}))
     names = {path.stem for path in results.attempted(["codi"])}
     assert {"0" * 16, "1" * 16} < names and all(re.fullmatch("[0-9a-f]{16}", name) for name in names)
+
+
+def test_what_the_papers_say_together_is_computed_again(checkout, kd):
+    from dataclasses import replace
+
+    from reproductions.engine.atlas import record
+
+    kept = record.read(checkout)
+    assert kept is not None and [table.name for table in kept.tables] == ["arithmetic"]
+    assert kd()[0] == 0
+    table = kept.tables[0]
+    record.write(replace(kept, tables=(replace(table, apart=table.apart + 1),)), checkout)
+    code, told = kd("--json")
+    assert code == 1
+    assert json.loads(told)["elsewhere"]["differs"] == [
+        "reproductions/atlas.json: says else than the raw figures give now; `kd readme --fresh` writes it"
+    ]
+    path = checkout / record.FILE
+    path.write_text(path.read_text().replace("arithmetic", "arithmetics", 1))
+    code, told = kd("--json")
+    assert code == 1 and "was edited by hand" in json.loads(told)["elsewhere"]["differs"][0]
