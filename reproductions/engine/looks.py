@@ -12,8 +12,9 @@ from reproductions.engine.files import read_json, write_atomic
 from reproductions.engine.plan.measures import claims_of
 from reproductions.engine.plan.plan import Plan
 from reproductions.engine.show.view import PaperView
+from reproductions.engine.verdicts import words
 
-UNDECIDED = ("open", "inconclusive")  # seeds may still decide it
+UNDECIDED = (words.OPEN,)  # seeds may still decide it
 
 
 @dataclass(frozen=True)

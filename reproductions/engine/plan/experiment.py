@@ -27,9 +27,9 @@ from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods.recipe import METHOD_KEYS, read_recipe, recipe_ids, variables
 from reproductions.engine.errors import KDError
 from reproductions.engine.plan.code import load_code
+from reproductions.engine.verdicts.words import LOOKS
 
 ROLES = ("method", "baseline", "ablation")
-LOOKS = (5, 10, 20, 40)  # numbers of seeds at which a claim may be decided
 PAPERS_ROOT = Path(__file__).resolve().parents[2] / "papers"
 KEYS = (
     "paper",

@@ -152,7 +152,8 @@ def decided(plan: Plan, results: Results) -> list[Decision]:
     """Every claim of a plan's scale, decided from results."""
     from reproductions.engine.verdicts.decide import decide
 
-    return decide(claims_of(plan.experiment), plan.scale.name, results)
+    gate, cap = gate_on(plan.scale.testbed), len(plan.scale.seeds)
+    return decide(claims_of(plan.experiment), plan.scale.name, results, gate, cap=cap)
 
 
 def view_of(plans: Mapping[str, Plan], results: Mapping[str, Results | None]) -> PaperView:

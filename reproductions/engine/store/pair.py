@@ -2,8 +2,9 @@
 
 The JSON has one line a run; environments, shared artifacts and metrics stand once and runs name them. The Parquet
 (zstd) has a row for each run and example: `seed`, `example`, then a column for each per-example figure, null where a
-run did not measure it. Whole numbers are small integers, others float32 where that is exact, else float64: what is
-read back equals what was measured. Append-only: a recorded figure never changes (`add_runs`).
+run did not measure it: all of a column, or what comes after the first examples. Whole numbers are small integers,
+others float32 where that is exact, else float64: what is read back equals what was measured. Append-only: a recorded
+figure never changes (`add_runs`).
 """
 
 from __future__ import annotations
@@ -311,16 +312,19 @@ def _parquet(arm: ArmResults) -> bytes:
     import pyarrow.parquet
 
     runs = list(arm.runs.values())
-    sizes = [len(next(iter(run.columns.values()))) for run in runs]
+    sizes = [max(map(len, run.columns.values())) for run in runs]
     table = {
         "seed": _small(np.repeat([run.seed for run in runs], sizes).astype(np.float64)),
         "example": _small(np.concatenate([np.arange(size) for size in sizes]).astype(np.float64)),
     }
     for name in sorted({name for run in runs for name in run.columns}):
-        parts = [run.columns.get(name, np.full(size, np.nan)) for run, size in zip(runs, sizes, strict=True)]
-        absent = np.repeat([name not in run.columns for run in runs], sizes)
-        column = np.concatenate(parts)
-        kept = _small(np.where(absent, 0.0, column))
+        found = [run.columns.get(name, np.empty(0)) for run in runs]
+        # A dear metric is measured on the first examples only: the rest of its column is as absent as a whole one.
+        whole = [np.pad(part, (0, size - len(part))) for part, size in zip(found, sizes, strict=True)]
+        absent = np.concatenate(
+            [np.arange(size) >= len(part) for part, size in zip(found, sizes, strict=True)]
+        )
+        kept = _small(np.concatenate(whole))
         table[name] = pyarrow.array(kept, mask=absent) if absent.any() else kept
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(
@@ -370,12 +374,13 @@ def _read_columns(path: Path) -> dict[int, dict[str, Array]]:
         for name in table.column_names:
             if name in ("seed", "example"):
                 continue
-            part = table[name].take(pyarrow.array(rows)) if table[name].null_count else None
-            if part is not None and part.null_count == len(rows):
+            column = table[name].take(pyarrow.array(rows))
+            size = len(rows) - column.null_count  # of the first examples only, or of none
+            if not size:
                 continue
-            if part is not None and part.null_count:
+            if column.slice(0, size).null_count:
                 raise KDError(f'{path}: column "{name}" of seed {seed} has gaps')
-            found[seed][name] = table[name].to_numpy()[rows].astype(np.float64)
+            found[seed][name] = column.slice(0, size).to_numpy().astype(np.float64)
     return found
 
 

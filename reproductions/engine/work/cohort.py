@@ -9,6 +9,7 @@ stay honest. Figures agree with those of a run made alone up to rounding: they a
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -67,13 +68,28 @@ def execute_cohort(
 
     records = []
     for group in cohorts(runs):
-        if len(group) >= SMALLEST:
-            train_together(group)
+        train_ahead(group)
         for run in group:
             records.append(execute(run))
             if keep is not None:
                 keep(run, records[-1])
     return records
+
+
+def train_ahead(group: Sequence[Run]) -> None:
+    """Trains a group of `cohorts` together, if it is more than one run, so that `execute` finds the students there.
+
+    A cohort that fails leaves its runs as they were: each is made alone then and says itself what is wrong with it. The
+    traceback goes to stderr, which is a worker's log.
+    """
+    if len(group) < SMALLEST:
+        return
+    try:
+        train_together(group)
+    except Exception:
+        traceback.print_exc()
+        for run in group:
+            run.begin_again()
 
 
 def train_together(runs: Sequence[Run]) -> str | None:

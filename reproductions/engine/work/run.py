@@ -58,9 +58,13 @@ class Run:
         self.scratch = scratch if scratch is not None else Path(tempfile.mkdtemp(prefix="kd-atlas-"))
         self.building = building
         self._events, self.artifacts = events, artifacts
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Nothing is trained, counted or measured."""
         self.budget = Budget()
-        self.clock = Clock(device, self.budget)
-        self.shared = Shared(artifacts, self)
+        self.clock = Clock(self.device, self.budget)
+        self.shared = Shared(self.artifacts, self)
         self.measure = Measure(self)
         self.sides: dict[str, Any] = {}  # teachers with what they answer in this run, kept by the testbed
         # Where others of its arm were trained with it: the student, the seconds until it was there, how many they were.

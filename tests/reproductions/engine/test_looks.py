@@ -33,6 +33,7 @@ from pathlib import Path
 from tests.reproductions.engine.test_looks import decide
 from reproductions.engine.verdicts import decide as deciding
 deciding.decide = decide
+from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.reproduce import reproduce
 plan = make_plan('toy', papers_root=Path(sys.argv[1]), cache=Path(sys.argv[2]))
 sys.exit(reproduce(plan, workers=2, results_root=Path(sys.argv[3])).exit_code)

@@ -169,7 +169,7 @@ def test_a_mistake_has_its_line_and_the_nearest_name(papers, old, new, message):
 def test_every_experiment_can_be_planned_at_every_scale(paper):
     experiment = load_experiment(paper)
     for scale in experiment.scales:
-        specs = specs_at(experiment, scale)
+        specs = specs_at(experiment, scale, unswept=True)
         assert list(specs) == list(experiment.scale(scale).arms)
         assert all(spec["training"] and "learning_rate" in spec["training"] for spec in specs.values())
 
@@ -177,7 +177,7 @@ def test_every_experiment_can_be_planned_at_every_scale(paper):
 def test_papers_with_one_arm_have_one_key():
     """The forward KL on fixed data stands in five papers, and is one run."""
     found = {
-        (paper, arm): key_of(specs_at(load_experiment(paper), "tiny")[arm])
+        (paper, arm): key_of(specs_at(load_experiment(paper), "tiny", unswept=True)[arm])
         for paper, arm in (
             ("akl", "fkl"),
             ("gkd", "fkl"),

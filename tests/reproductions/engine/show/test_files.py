@@ -251,6 +251,8 @@ def test_earlier_attempts_are_part_of_the_view_and_of_what_decides_it(judged, pa
     folder = paper / "reproductions" / "attempts"
     folder.mkdir()
     shutil.copy(ROOT / "reproductions" / "attempts" / f"{PAPER}.1.json", folder)
+    for raw in (ROOT / "reproductions" / "results" / BED).iterdir():  # under the keys of then
+        shutil.copy(raw, paper / "reproductions" / "results" / BED)
     assert files.stale([PAPER]) == [PAPER]
     view = files.view(PAPER)
     (attempt,) = view.attempts

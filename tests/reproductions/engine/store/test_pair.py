@@ -8,7 +8,8 @@ import pytest
 
 from reproductions.engine import files
 from reproductions.engine.errors import KDError
-from reproductions.engine.store.arm import arm_of, digest_of, same_figures
+from reproductions.engine.metrics import values
+from reproductions.engine.store.arm import arm_of, digest_of, run_digest, same_figures
 from reproductions.engine.store.pair import add_runs, arm_path, read_arm, write_arm
 
 from .made import METRICS, levels, made_arm, made_run
@@ -62,6 +63,33 @@ def test_what_is_written_is_read_back_exactly(folder):
         )
         assert (run.started, run.finished, run.made_for) == (one.started, one.finished, one.made_for)
         assert run.definitions == METRICS and run.fingerprints == {"divergence/forward-kl": "ab12"}
+
+
+def test_a_dear_metric_of_the_first_examples_only_is_read_back_so(folder):
+    whole = made_run(0, [0.5, 1.5, 0.25, 3.0])
+    columns = {**whole.columns, "error": whole.columns["error"][:2]}
+    figures = {name: getattr(whole, name) for name in ("curve", "seconds", "tokens", "rollouts")}
+    figures |= {"metrics": values(METRICS, columns)}
+    short = replace(
+        whole, columns=columns, metrics=figures["metrics"], digest=run_digest(0, columns=columns, **figures)
+    )
+    arm = arm_of("0123456789abcdef", {"recipe": "x"}, "line", [short, made_run(1, [0.5, 1.5, 0.25])])
+    path = arm_path(folder, arm.key)
+    write_arm(path, arm)
+    back = read_arm(path)
+    assert [len(run.columns["error"]) for run in back.runs.values()] == [2, 3]
+    assert [len(run.columns["correct"]) for run in back.runs.values()] == [4, 3]
+    assert all(
+        np.array_equal(back.runs[seed].columns[name], column)
+        for seed, run in arm.runs.items()
+        for name, column in run.columns.items()
+    )
+    table = pyarrow.parquet.read_table(path.with_suffix(".parquet"))
+    gap = pyarrow.array([0.5, None, 1.5, None, 0.5, 1.5, 0.25])
+    place = table.column_names.index("error")
+    pyarrow.parquet.write_table(table.set_column(place, "error", gap), path.with_suffix(".parquet"))
+    with pytest.raises(KDError, match='column "error" of seed 0 has gaps'):
+        read_arm(path)
 
 
 def test_the_parquet_is_a_plain_table_of_small_numbers(recorded):

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import methods.trainers.cohort as cohort_room
 import reproductions
+from methods.trainers.cohort import Cohort
 from reproductions.engine.errors import KDError
 from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.spec import specs_at
@@ -120,3 +122,27 @@ def test_a_cohort_is_of_one_arm(bed, tmp_path):
     for runs in (mixed, runs_of("sft", bed, tmp_path, [2, 2])):
         with pytest.raises(KDError, match="one arm, each seed once"):
             train_together(runs)
+
+
+def test_a_cohort_that_fails_is_made_one_by_one(bed, tmp_path, monkeypatch, capfd):
+    def broken(self):
+        raise RuntimeError("only together")
+
+    monkeypatch.setattr(Cohort, "train", broken)
+    runs = runs_of("sft", bed, tmp_path)
+    for run in runs:
+        bed.sft_start(run)
+    records = execute_cohort(runs)
+    assert [run.cohort for run in runs] == [1, 1, 1]
+    assert [record["seed"] for record in records] == [0, 1, 2]
+    assert "only together" in capfd.readouterr().err
+
+
+def test_what_turns_out_to_be_unlike_is_trained_alone(bed, tmp_path, monkeypatch):
+    monkeypatch.setattr(cohort_room, "unfit", lambda members: "they are unlike")
+    runs = runs_of("fkl", bed, tmp_path)
+    assert train_together(runs) == "they are unlike"
+    alone = [execute(run) for run in runs_of("fkl", bed, tmp_path)]
+    for run, other in zip(runs, alone, strict=True):
+        assert run.cohort == 1
+        assert execute(run)["metrics"] == other["metrics"]
