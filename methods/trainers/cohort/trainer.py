@@ -226,6 +226,8 @@ def unfit(members: Sequence[Any]) -> str | None:
             return "a window is more than one batch"
         if member.args.bf16 or member.args.fp16:
             return "its precision is not that of its weights"
+        if member.args.device.type != "cpu":
+            return "nobody has held a cohort on a GPU to trainings alone"
         if member.accelerator.num_processes != 1:
             return "several processes train"
         if member.is_fsdp_enabled or member.is_deepspeed_enabled:
