@@ -107,7 +107,7 @@ def train_together(runs: Sequence[Run]) -> str | None:
     if any(run.spec != runs[0].spec for run in runs) or len({run.seed for run in runs}) != len(runs):
         raise KDError("a cohort is of one arm, each seed once")
     began, making = time.perf_counter(), sum(run.shared.seconds for run in runs)
-    runs[0].testbed.prepare_starts(runs)
+    runs[0].testbed.prepare(runs)
     members, states = [], []
     for run in runs:
         seed_everything(run.seed)
