@@ -14,6 +14,7 @@ from catalog.schema import load_catalog
 from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.plan.spec import read_testbed_of, sweep_keys
+from tests.reproductions.recorded import ROOT
 from tools.checks import missing, results
 
 
@@ -100,8 +101,15 @@ def test_results_of_earlier_attempts_are_named_by_them(folder):
         shutil.copy(first.with_suffix(".parquet"), folder / f"{key}.parquet")
     attempt = folder.parents[1] / "attempts" / "codi.1.json"
     attempt.parent.mkdir()
-    claims = [{"claim": "c", "keys": {"codi": "0123456789abcdef"}}]
-    attempt.write_text(json.dumps({"paper": "codi", "testbed": folder.name, "claims": claims}))
+    shutil.copy(ROOT / "reproductions" / "attempts" / attempt.name, attempt)
+    for place in range(4):
+        keys = {"better": "0123456789abcdef", "worse": first.stem}
+        edit(
+            attempt,
+            lambda data, place=place, keys=keys: data["claims"][place].update(
+                keys={data["claims"][place][side]: key for side, key in keys.items()}
+            ),
+        )
     named = dict(results.unnamed(["codi"]))
     assert list(named) == ["reproductions/results/arithmetic/89abcdef01234567.json"]
     edit(folder / "89abcdef01234567.json", lambda data: data["spec"].update(version=2))
