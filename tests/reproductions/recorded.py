@@ -18,6 +18,7 @@ from reproductions.engine.show import files, gather
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER, BED = "codi", "arithmetic"
+ATTEMPT = ROOT / "reproductions" / "attempts" / f"{PAPER}.1.json"
 FILES = (
     f"reproductions/papers/{PAPER}.yaml",
     f"reproductions/tuning/tiny/{PAPER}.json",
@@ -26,6 +27,14 @@ FILES = (
     "methods/recipes/sft.yaml",
     "reproductions/results/stale.yaml",
 )
+
+
+def raw_figures(attempt: Path) -> list[str]:
+    """The files that an attempt was judged by, relative to the repository: two an arm."""
+    data = json.loads(attempt.read_text())
+    keys = sorted({key for claim in data["claims"] for key in claim["keys"].values()})
+    folder = f"reproductions/results/{data['testbed']}"
+    return [f"{folder}/{key}.{kind}" for key in keys for kind in ("json", "parquet")]
 
 
 def as_if_today(arm: Path, folder: Path) -> None:
@@ -75,8 +84,8 @@ def copy_of_a_paper(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in map(Path, FILES):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, folder / path)
-    for arm in sorted((ROOT / "reproductions" / "results" / BED).glob("*.json")):
-        as_if_today(arm, folder / "reproductions" / "results" / BED)
+    for name in raw_figures(ATTEMPT)[::2]:  # not what was recorded since, if anything was
+        as_if_today(ROOT / name, folder / "reproductions" / "results" / BED)
     for name in ("papers", "results", "tuning", "testbeds"):
         monkeypatch.setattr(gather, name.upper(), folder / "reproductions" / name)
     monkeypatch.setattr(gather, "ATTEMPTS", folder / "reproductions" / "attempts")

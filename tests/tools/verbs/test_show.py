@@ -32,15 +32,19 @@ def test_an_id_leads_to_every_file_of_a_paper(kd):
         "catalog/papers/distillm-2.yaml",
         "methods/recipes/distillm-2.yaml",
         "reproductions/papers/distillm-2.yaml",
-        "reproductions/testbeds/pronunciation-drafting.yaml",
-        "reproductions/results/pronunciation-drafting/",
+        "reproductions/testbeds/words.yaml",
         "reproductions/papers/distillm-2.md",
     ):
         assert path in out and (ROOT / path).exists()
     assert out.count("methods/recipes/distillm-2.yaml") == 2  # as a place, and over its text
-    arms = out.split("\narms  (tiny scale, testbed pronunciation-drafting)\n")[1]
+    arms = out.split("\narms  (tiny scale, testbed words)\n")[1]
     assert "gkd: jensen-shannon (teacher_weight 0.9); sequences: on-policy" in arms
     assert "(teacher-share) skew-forward-kl" in arms and "the teacher is a small model taught" in arms
+
+
+def test_recorded_results_are_among_the_places(kd, checkout):
+    out = kd("codi")
+    assert "reproductions/results/arithmetic/" in out and "reproductions/papers/codi.md" in out
 
 
 @pytest.mark.parametrize("paper", [paper.id for paper in load_catalog().papers.values() if paper.method])

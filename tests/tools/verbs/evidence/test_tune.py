@@ -20,20 +20,20 @@ def nothing_is_trained(monkeypatch):
 
 def test_a_recorded_sweep_is_shown_with_each_arms_best_rate(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    assert cli.main(["tune", "gkd"]) == 0
+    assert cli.main(["tune", "codi"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "0 runs to make, 18 recorded" in lines[0]
-    assert lines[1].split() == ["arm", "0.002", "0.004", "best"]
-    for line in lines[2:11]:
+    assert "0 runs to make, 12 recorded" in lines[0]
+    assert lines[1].split() == ["arm", "0.001", "0.002", "0.004", "best"]
+    for line in lines[2:6]:
         arm, *_, best = line.split()
-        assert float(best) == best_rate("gkd", "tiny", arm)
-    assert "reproductions/tuning/tiny/gkd.json" in " ".join(lines) and max(map(len, lines)) <= 80
+        assert float(best) == best_rate("codi", "tiny", arm)
+    assert "reproductions/tuning/tiny/codi.json" in " ".join(lines) and max(map(len, lines)) <= 80
 
 
 def test_json_is_the_record_and_nothing_else(capsys):
-    assert cli.main(["tune", "gkd", "--json"]) == 0
+    assert cli.main(["tune", "codi", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["paper"] == "gkd" and set(record["keys"]) == set(record["figures"])
+    assert record["paper"] == "codi" and set(record["keys"]) == set(record["figures"])
 
 
 def test_a_metric_that_is_to_be_low_has_its_lowest_as_best():

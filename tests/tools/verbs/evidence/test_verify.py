@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reproductions.engine.plan.plan import make_plan
-from tests.reproductions.recorded import ROOT
+from tests.reproductions.recorded import ROOT, raw_figures
 from tools import cli
 
 
@@ -138,6 +138,8 @@ def tried(checkout) -> Path:
     path = checkout / "reproductions" / "attempts" / "codi.1.json"
     path.parent.mkdir()
     shutil.copy(ROOT / "reproductions" / "attempts" / path.name, path)
+    for name in raw_figures(path):  # under the keys that they were recorded with, and stay
+        shutil.copy(ROOT / name, checkout / name)
     view = gather.gather("codi")
     files.write(view)
     record.write(compute(checkout), checkout)
