@@ -201,24 +201,54 @@ class Models:
             return
         training = dict(chosen)
         key = self._start_key(tree, training, runs[0], size)
-        missing = [run for run in runs if not run.shared.has(START, {**key, "seed": run.seed})]
-        if len(missing) < 2:
-            return
-        made_by = [run.apart(run.seed) for run in missing]
-        began = time.perf_counter()
-        rows, limit = self._rows(tree, self.data.student_rows, made_by[0]), self._limit(tree)
-        models = fine_tune_cohort(
-            [self.student(apart, size) for apart in made_by],
-            rows,
-            self.tokenizer,
-            made_by,
-            training,
-            max_tokens=limit,
-            phase="sft_start",
-        )
-        seconds = (time.perf_counter() - began) / len(missing)
-        for run, apart, model in zip(missing, made_by, models, strict=True):
-            run.shared.made_ahead(START, {**key, "seed": run.seed}, model, apart, seconds)
+        wanted = {run.seed: run for run in runs}
+        rows = self.data.student_rows
+        self._prepare(START, tree, self._common, key, wanted, training, rows, phase="sft_start")
+
+    def prepare_teacher(self, runs: Sequence[Run], name: str) -> None:
+        """Makes the draws of a teacher that runs of several seeds lack, as one training where that can be."""
+        tree = self._teacher(name)
+        if "draws" not in tree or "shape" not in tree or "answers" in tree or name in self._own:
+            return  # made once, of published weights, or each of other rows
+        key = self._teacher_key(tree, name, runs[0], None)
+        training = key["training"]
+        del key["seed"]
+        wanted = {self.draw(name, run): run for run in runs}
+        rows = self.data.teacher_rows
+        self._prepare("teacher", tree, self._common, key, wanted, training, rows, phase="teacher")
+
+    def _prepare(
+        self,
+        kind: str,
+        tree: Mapping[str, Any],
+        vocabulary: Vocabulary,
+        key: Mapping[str, Any],
+        wanted: Mapping[int, Run],
+        training: Mapping[str, Any],
+        usual_rows: str,
+        *,
+        phase: str,
+    ) -> None:
+        """Makes what is missing of models that differ in their seed; `wanted`: a run that asks for each."""
+        shared = next(iter(wanted.values())).shared
+        with shared.one_at_a_time(kind, key):
+            missing = {s: run for s, run in wanted.items() if not run.shared.has(kind, {**key, "seed": s})}
+            if len(missing) < 2:
+                return
+            began = time.perf_counter()
+            makers = [run.apart(seed) for seed, run in missing.items()]
+            models = fine_tune_cohort(
+                [self._untrained(tree, vocabulary, maker, seed=maker.seed) for maker in makers],
+                self._rows(tree, usual_rows, makers[0]),
+                vocabulary.tokenizer,
+                makers,
+                training,
+                max_tokens=self._limit(tree),
+                phase=phase,
+            )
+            seconds = (time.perf_counter() - began) / len(missing)
+            for run, maker, model in zip(missing.values(), makers, models, strict=True):
+                run.shared.made_ahead(kind, {**key, "seed": maker.seed}, model, maker, seconds)
 
     def size_of(self, model: PreTrainedModel) -> str:
         """The size of student that a model from scratch has; "main" for anything else, such as a teacher."""

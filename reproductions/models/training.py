@@ -61,7 +61,7 @@ def fine_tune_cohort(
     """
     from methods.slots.terms import NextToken
     from methods.trainers import Distiller, SFTConfig
-    from methods.trainers.cohort import Cohort, cannot_stack
+    from methods.trainers.cohort import Cohort, unfit
     from reproductions.engine.work.cohort import train_members
     from reproductions.engine.work.seeding import seed_everything
 
@@ -69,8 +69,6 @@ def fine_tune_cohort(
         seed_everything(run.seed)
         return fine_tune(model, dataset, tokenizer, run, settings, max_tokens=max_tokens, phase=phase)
 
-    if len(models) == 1 or cannot_stack(models) is not None:
-        return [alone(model, run) for model, run in zip(models, runs, strict=True)]
     rows, members = encode(dataset, tokenizer, max_tokens), []
     for model, run in zip(models, runs, strict=True):
         seed_everything(run.seed)
@@ -78,5 +76,7 @@ def fine_tune_cohort(
         members.append(
             Distiller(model, terms=[NextToken()], args=args, train_dataset=rows, processing_class=tokenizer)
         )
+    if unfit(members) is not None:
+        return [alone(model, run) for model, run in zip(models, runs, strict=True)]
     train_members(runs, Cohort(members), phase=phase)
     return [member.accelerator.unwrap_model(member.model).eval() for member in members]

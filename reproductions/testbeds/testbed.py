@@ -129,10 +129,16 @@ class Testbed:
         """The student after `settings["sft_start"]`, the common start of all arms; cached per seed."""
         return self.models.sft_start(run, size or MAIN)
 
-    def prepare_starts(self, runs: Sequence[Run]) -> None:
-        """Makes what starts are missing of runs that differ in their seed, together."""
-        if runs[0].spec.get("start", "sft") == "sft":
-            self.models.prepare_starts(runs, runs[0].spec.get("student") or MAIN)
+    def prepare(self, runs: Sequence[Run]) -> None:
+        """Makes starts and teachers' draws that are missing of runs which differ in their seed, together."""
+        spec = runs[0].spec
+        if spec.get("start", "sft") == "sft":
+            self.models.prepare_starts(runs, spec.get("student") or MAIN)
+        measured = (one.teachers for one in self.measurements if self._asked(one, runs[0].wanted))
+        for name in dict.fromkeys(
+            [*spec["method"].get("teachers", ()), *(n for own in measured for n in own)]
+        ):
+            self.models.prepare_teacher(runs, name)
 
     def callbacks(self, run: Run) -> list[Any]:
         """What the measurements do in the middle of a student's training: every arm's trainer takes them."""

@@ -20,6 +20,7 @@ from tools.bench.measure import publish
 if TYPE_CHECKING:
     from rich.console import Console
 
+TESTBED, RATE = "pronunciation", 4e-3
 PAPER, SCALE, ARMS = "gkd", "tiny", ("sft", "fkl", "rkl-on-policy")
 METRICS = ("rouge_l", "greedy_exact_match")
 GROUP, GROUPS, QUICK_STEPS = 5, 2, 20
@@ -50,21 +51,22 @@ def measured(
     """Each arm and its figures."""
     from transformers.utils import logging
 
-    from reproductions.engine.plan.plan import make_plan
-    from reproductions.testbeds import load_testbed
+    from reproductions.engine.plan.experiment import load_experiment
+    from reproductions.engine.plan.spec import spec_of
+    from reproductions.testbeds import load_testbed, read_testbed
 
     logging.disable_progress_bar()
-    plan = make_plan(PAPER, SCALE, arms=arms)
-    testbed = load_testbed(plan.testbed)
-    for arm in plan.arms:
+    experiment, bed = load_experiment(PAPER), read_testbed(TESTBED)
+    testbed = load_testbed(bed)
+    for arm in arms:
+        spec = spec_of(experiment, SCALE, arm, bed, learning_rate=RATE)
         rows = []
         for number in range(-1, groups):  # the first makes what runs share, and warms up
             seeds = range(max(number, 0) * GROUP, (max(number, 0) + 1) * GROUP)
             turn = [(True, _together), (False, _alone)][:: 1 if number % 2 else -1]
             with status(f"{arm}, seeds {seeds[0]} to {seeds[-1]}"), redirect_stdout(io.StringIO()):
                 found = {
-                    way: train(_runs(plan, testbed, arm, seeds, 2 if number < 0 else steps))
-                    for way, train in turn
+                    way: train(_runs(spec, testbed, seeds, 2 if number < 0 else steps)) for way, train in turn
                 }
             if number >= 0:
                 rows += [(found[True][place], found[False][place]) for place in range(len(seeds))]
@@ -94,17 +96,17 @@ def summary(rows: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> 
     return found
 
 
-def _runs(plan: Any, testbed: Any, arm: str, seeds: Sequence[int], steps: int | None) -> list[Any]:
+def _runs(spec: dict[str, Any], testbed: Any, seeds: Sequence[int], steps: int | None) -> list[Any]:
     import torch
 
     from reproductions.engine.work.artifacts import Artifacts
     from reproductions.engine.work.run import Run
 
-    spec = {**plan.specs[arm], "curve": {"points": 0}}
+    spec = {**spec, "curve": {"points": 0}}
     if steps is not None:
         spec["training"] = {**spec["training"], "max_steps": steps}
-    device, artifacts = torch.device("cpu"), Artifacts(plan.cache)
-    return [Run(spec, seed, testbed=testbed, device=device, artifacts=artifacts, arm=arm) for seed in seeds]
+    device, artifacts = torch.device("cpu"), Artifacts()
+    return [Run(spec, seed, testbed=testbed, device=device, artifacts=artifacts) for seed in seeds]
 
 
 def _together(runs: Sequence[Any]) -> list[dict[str, float]]:

@@ -144,7 +144,8 @@ class _StackDecoder:
             mixed = functional.scaled_dot_product_attention(
                 query, keys[:, :, : new.stop], values[:, :, : new.stop], attn_mask=bias
             )
-            states = model.after_attention(states, mixed, layer, weights)
+            flat = mixed.transpose(1, 2).reshape(*states.shape[:2], -1)
+            states = model.after_attention(states, flat, layer, weights)
         self.seen = new.stop
         last = states.view(model.size, self.batch, width, -1)[:, :, -1]
         return torch.bmm(model.norm(last, "model.norm.weight"), self.head)

@@ -148,20 +148,37 @@ class StackedModel(PreTrainedModel):
             self._angles = cos[0].unsqueeze(1), sin[0].unsqueeze(1)
         return self._angles[0][:length], self._angles[1][:length]
 
-    def forward(self, input_ids: Tensor, blocks: Sequence[int] = ()) -> tuple[Tensor, dict[int, Tensor]]:
-        """Last hidden states (S, B, L, H) of right-padded ids (S, B, L), and the outputs of some blocks."""
+    def forward(
+        self,
+        input_ids: Tensor,
+        tokens: Tensor | None = None,
+        blocks: Sequence[int] = (),
+        weights: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]] | None = None,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Last hidden states (S, N, H) of right-padded ids (S, B, L) at some tokens, and the outputs of some blocks.
+
+        `tokens` (S, N) are places among the B * L of each model, all where None: behind the last attention only those
+        are computed. `weights`: what `all_weights` gives, for whoever makes several passes.
+        """
         stacks, batch, length = input_ids.shape
         angles = self.angles(length)
         states = self.embed(input_ids.reshape(stacks, -1))
         found = {}
-        for layer in range(self.config.num_hidden_layers):
-            weights = self.layer_weights(layer)
-            queries, keys, values = self.heads_of(states, layer, weights[0], angles, batch)
+        for layer, own in enumerate(self.all_weights() if weights is None else weights):
+            queries, keys, values = self.heads_of(states, layer, own[0], angles, batch)
             mixed = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-            states = self.after_attention(states, mixed, layer, weights)
+            flat = mixed.transpose(1, 2).reshape(*states.shape[:2], -1)
+            last = layer == self.config.num_hidden_layers - 1
+            if last and tokens is not None:
+                states, flat = at_tokens(states, tokens), at_tokens(flat, tokens)
+            states = self.after_attention(states, flat, layer, own)
             if layer in blocks:
-                found[layer] = states.view(stacks, batch, length, -1)
-        return self.norm(states, "model.norm.weight").view(stacks, batch, length, -1), found
+                found[layer] = states if last or tokens is None else at_tokens(states, tokens)
+        return self.norm(states, "model.norm.weight"), found
+
+    def all_weights(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """`layer_weights` of every layer."""
+        return [self.layer_weights(layer) for layer in range(self.config.num_hidden_layers)]
 
     def heads_of(
         self, states: Tensor, layer: int, weight: Tensor, angles: tuple[Tensor, Tensor], batch: int
@@ -178,9 +195,8 @@ class StackedModel(PreTrainedModel):
     def after_attention(
         self, states: Tensor, mixed: Tensor, layer: int, weights: tuple[Tensor, Tensor, Tensor, Tensor]
     ) -> Tensor:
-        """The rest of a block: states (S, N, H) with what attention (S * B, heads, T, D) and the perceptron add."""
-        flat = mixed.transpose(1, 2).reshape(*states.shape[:2], -1)
-        states = torch.baddbmm(states, flat, weights[1])
+        """The rest of a block: states (S, N, H) with what attention (S, N, H) and the perceptron add."""
+        states = torch.baddbmm(states, mixed, weights[1])
         normed = self.norm(states, f"model.layers.{layer}.post_attention_layernorm.weight")
         gate, up = torch.bmm(normed, weights[2]).chunk(2, -1)
         return torch.baddbmm(states, functional.silu(gate) * up, weights[3])
@@ -190,6 +206,13 @@ class StackedModel(PreTrainedModel):
 
     def get_output_embeddings(self) -> Any:
         return None
+
+
+def at_tokens(states: Tensor, tokens: Tensor) -> Tensor:
+    """(S, M, H) at places (S, N) -> (S, N, H)."""
+    stacks, length, width = states.shape
+    places = tokens + torch.arange(stacks, device=tokens.device).unsqueeze(1) * length
+    return states.reshape(-1, width).index_select(0, places.view(-1)).view(stacks, -1, width)
 
 
 def stack(models: Sequence[LlamaForCausalLM]) -> StackedModel:

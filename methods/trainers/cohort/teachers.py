@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from methods.losses.fused.linear import Head
 from methods.modeling.core import core_model
 from methods.teachers.store import TeacherStore
+from methods.trainers.cohort.passes import Where
 from methods.trainers.cohort.stack import StackedModel, cannot_stack
 from methods.trainers.teachers import Said
 
@@ -50,7 +50,8 @@ class CohortTeachers:
             return [m.models.said(batch) for m, batch in zip(self.members, batches, strict=True)]
         found, asked = [Said() for _ in batches], self.members[0].models.teacher_blocks
         for number, stacked in enumerate(self.stacks):
-            states, blocks = _all_states(stacked, where, asked if number == 0 else ())
+            with torch.no_grad():
+                states, blocks = where.states(stacked, asked if number == 0 else ())
             for member, (said, hidden) in enumerate(zip(found, where.split(states), strict=True)):
                 said.rows += ((hidden, Head(stacked.head[self.place(number, member)])),)
             for block, outputs in blocks.items():
@@ -67,41 +68,6 @@ class CohortTeachers:
         return not models[0].teacher_blocks and all(
             teacher.states is not None for own in models for teacher in own.who.same
         )
-
-
-@torch.no_grad()
-def _all_states(
-    stacked: StackedModel, where: Where, blocks: Sequence[int] = ()
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """A stack's last hidden states (N, H) at all members' completion tokens, and outputs of blocks there."""
-    ids = where.ids if stacked.size > 1 else where.ids.view(1, -1, where.ids.shape[-1])
-    hidden, outputs = stacked(ids, blocks)
-    return where.take(hidden), {block: where.take(states) for block, states in outputs.items()}
-
-
-class Where:
-    """The members' batches as one rectangle (S, B, L) of right-padded ids, and where their completion tokens are."""
-
-    def __init__(self, batches: Sequence[Mapping[str, Tensor]]):
-        rows = max(len(batch["input_ids"]) for batch in batches)
-        length = max(batch["input_ids"].shape[1] for batch in batches)
-        first = batches[0]["input_ids"]
-        self.ids = first.new_zeros(len(batches), rows, length)
-        inside = torch.zeros(len(batches), rows, length, dtype=torch.bool, device=first.device)
-        for place, batch in enumerate(batches):
-            size, width = batch["input_ids"].shape
-            self.ids[place, :size, :width] = batch["input_ids"]
-            inside[place, :size, : width - 1] = batch["labels"][:, 1:] != -100
-        self.places = inside.view(-1).nonzero().squeeze(1)
-        self.counts = inside.flatten(1).sum(1).tolist()
-
-    def take(self, states: Tensor) -> Tensor:
-        """(S, B, L, H) -> the completion tokens' (N, H), member after member."""
-        return states.reshape(-1, states.shape[-1]).index_select(0, self.places)
-
-    def split(self, taken: Tensor) -> list[Tensor]:
-        """Each member's (n, H)."""
-        return list(taken.split(self.counts))
 
 
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:

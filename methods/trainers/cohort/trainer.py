@@ -16,9 +16,10 @@ from methods.errors import MethodError
 from methods.modeling.core import attached, core_model
 from methods.modeling.rollouts import Rollouts
 from methods.trainers.cohort.batches import Windows
+from methods.trainers.cohort.passes import Where
 from methods.trainers.cohort.rollouts import Meeting, Request, stacked_rollouts
 from methods.trainers.cohort.stack import StackedModel, cannot_stack
-from methods.trainers.cohort.teachers import CohortTeachers, Where
+from methods.trainers.cohort.teachers import CohortTeachers
 from methods.trainers.distiller import Distiller, set_apart
 from methods.trainers.models import SAID
 from methods.trainers.trl_compat import SFTTrainer
@@ -128,9 +129,9 @@ class Cohort(SFTTrainer):
         if return_outputs:
             raise MethodError("a cohort makes no logits to return")
         where = Where(inputs)
-        hidden, outputs = self._stack(where.ids, self.members[0].models.student_blocks)
-        taken = where.split(where.take(hidden))
-        blocks = {block: where.split(where.take(states)) for block, states in outputs.items()}
+        hidden, outputs = where.states(self._stack, self.members[0].models.student_blocks)
+        taken = where.split(hidden)
+        blocks = {block: where.split(states) for block, states in outputs.items()}
         losses = []
         for place, (batch, said) in enumerate(zip(inputs, self.teachers.said(inputs, where), strict=True)):
             with self._as_member(place) as member:
@@ -225,6 +226,8 @@ def unfit(members: Sequence[Any]) -> str | None:
             return "a window is more than one batch"
         if member.args.bf16 or member.args.fp16:
             return "its precision is not that of its weights"
+        if member.args.device.type != "cpu":
+            return "nobody has held a cohort on a GPU to trainings alone"
         if member.accelerator.num_processes != 1:
             return "several processes train"
         if member.is_fsdp_enabled or member.is_deepspeed_enabled:

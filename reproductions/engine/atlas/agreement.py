@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reproductions.engine.metrics import Array
 from reproductions.engine.verdicts.statistics import over_seeds
 
 LEAST = 3  # arms with numbers of the paper
 LEVEL = 0.95
+Figures = Sequence[float] | Array
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def agreement(orders: Iterable[Order], directions: Iterable[float]) -> Agreement
     return Agreement(mean, interval, mean_rho, rho_interval, len(taus), same, opposite)
 
 
-def kendall(one: Sequence[float], other: Sequence[float]) -> float:
+def kendall(one: Figures, other: Figures) -> float:
     """Kendall's tau-b (Kendall 1945); nan where a side is all ties."""
     signs = [
         (np.sign(one[a] - one[b]), np.sign(other[a] - other[b]))
@@ -78,12 +80,12 @@ def kendall(one: Sequence[float], other: Sequence[float]) -> float:
     return float(sum(x * y for x, y in signs) / np.sqrt(first * second)) if first and second else float("nan")
 
 
-def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+def spearman(one: Figures, other: Figures) -> float:
     """Spearman's rank correlation, ties with their mean rank; nan where a side is all ties."""
     return pearson(_ranks(one), _ranks(other))
 
 
-def pearson(one: Sequence[float], other: Sequence[float]) -> float:
+def pearson(one: Figures, other: Figures) -> float:
     """The linear correlation; nan where a side does not vary."""
     x, y = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     x, y = x - x.mean(), y - y.mean()
@@ -91,7 +93,7 @@ def pearson(one: Sequence[float], other: Sequence[float]) -> float:
     return float(x @ y) / size if size > 0 else float("nan")
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
+def _ranks(values: Figures) -> list[float]:
     return [
         sum(other < value for other in values) + (1 + sum(other == value for other in values)) / 2
         for value in values

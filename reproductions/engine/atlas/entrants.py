@@ -126,8 +126,9 @@ class League:
         found: dict[str, list[Entrant]] = {}
         for entrant in self.entrants:
             if entrant.measures(name):
-                metric = entrant.metric(name)
-                found.setdefault(f"{metric.kind} {metric.columns}", []).append(entrant)
+                metric, run = entrant.metric(name), next(iter(entrant.arm.runs.values()))
+                how = f"{metric.kind} {metric.columns} {len(run.columns[metric.columns[0]])}"
+                found.setdefault(how, []).append(entrant)
         return max(found.values(), key=len, default=[])
 
 
@@ -294,8 +295,10 @@ def _training(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _examples(arm: ArmResults) -> int:
+    """How many held-out examples its quality was measured on; a dear metric may have been measured on fewer."""
     run = next(iter(arm.runs.values()))
-    return len(next(iter(run.columns.values()), ()))
+    quality = [arm.metrics[name].columns[0] for name in _PRIMARY if name in run.metrics]
+    return max((len(run.columns[name]) for name in quality[:1] or run.columns), default=0)
 
 
 def _fuller(one: ArmResults, other: ArmResults) -> ArmResults:

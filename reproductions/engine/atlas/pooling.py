@@ -49,8 +49,8 @@ class Pooled:
 
 
 def pool(
-    differences: Sequence[float],
-    variances: Sequence[float],
+    differences: Sequence[float] | Array,
+    variances: Sequence[float] | Array,
     covariances: Array | None = None,
     *,
     seeds: int | None = None,

@@ -26,13 +26,17 @@ SMALLEST = 2
 
 
 def can_cohort(method: Mapping[str, Any], spec: Mapping[str, Any]) -> str | None:
-    """Why the seeds of an arm cannot be trained as one, in a few words; None where they can.
+    """Why the seeds of an arm are not trained as one, in a few words; None where they are.
 
-    Any terms, samplers and targets will do: a member keeps its own. It is the trainer and the student that decide.
+    Any terms and targets will do: a member keeps its own. Samplers work too, but what a student writes itself differs
+    by one rounded token and then wholly, so that only many seeds could show that nothing is lost: of ten, reverse KL on
+    policy was 0.9 points of greedy exact match better together (standard error 0.3), for 1.2 times the speed.
     """
     trainer = method["trainer"]["name"]
     if trainer != "distillation":
         return f"its trainer is {trainer}"
+    if method.get("sampler") is not None:
+        return f"its data come from a sampler ({method['sampler']['name']})"
     if "lora" in spec:
         return "its student is under an adapter"
     if spec.get("precision", "fp32") != "fp32":
@@ -107,7 +111,7 @@ def train_together(runs: Sequence[Run]) -> str | None:
     if any(run.spec != runs[0].spec for run in runs) or len({run.seed for run in runs}) != len(runs):
         raise KDError("a cohort is of one arm, each seed once")
     began, making = time.perf_counter(), sum(run.shared.seconds for run in runs)
-    runs[0].testbed.prepare_starts(runs)
+    runs[0].testbed.prepare(runs)
     members, states = [], []
     for run in runs:
         seed_everything(run.seed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reproductions.engine.files import read_json, write_atomic
+from reproductions.engine.files import file_lock, read_json, write_atomic
 from reproductions.engine.work.artifacts import Artifacts, save_model
 from reproductions.engine.work.seeding import preserved_random_state, seed_everything
 
@@ -66,6 +67,15 @@ class Shared:
     def has(self, kind: str, key: Mapping[str, Any]) -> bool:
         """Whether there is such a thing already, whole or not."""
         return self._artifacts.path(kind, self._full(key)).exists()
+
+    @contextlib.contextmanager
+    def one_at_a_time(self, kind: str, key: Mapping[str, Any]) -> Iterator[None]:
+        """Whoever else makes several of a kind together waits, and then finds them."""
+        name = f"{self._artifacts.path(kind, self._full(key)).name}.together.lock"
+        began = time.perf_counter()
+        with file_lock(self._artifacts.root / "locks" / name):
+            self.seconds += time.perf_counter() - began
+            yield
 
     def made_ahead(self, kind: str, key: Mapping[str, Any], model: Any, apart: Run, seconds: float) -> None:
         """Keeps a model that `apart` made with others, its share `seconds`; one that is there already stays."""

@@ -106,9 +106,23 @@ def hostile_record() -> Record:
         correlations=(Correlation("confidence", "greedy_exact_match", 9, -1.0, -1.0),),
     )
     contrast = Contrast(HOSTILE, HOSTILE, ("a", "b"), ("evil", HOSTILE), 5, 1.0, 0.2, (0.5, 1.5))
-    about = ("s", HOSTILE, HOSTILE, HOSTILE, "tiny")
-    figures = (HOSTILE, HOSTILE, 1.0, (0.5, 1.5), 0.2, None, 0.1, (contrast, contrast))
-    stated = [PooledRow(*about, metric, *figures) for metric in ("greedy_exact_match", "other")]
+    first = PooledRow(
+        statement="s",
+        title=HOSTILE,
+        says=HOSTILE,
+        league=HOSTILE,
+        scale="tiny",
+        metric="greedy_exact_match",
+        metric_title=HOSTILE,
+        unit=HOSTILE,
+        mean=1.0,
+        interval=(0.5, 1.5),
+        tau=0.2,
+        prediction=None,
+        shared=0.1,
+        contrasts=(contrast, contrast),
+    )
+    stated = (first, replace(first, metric="other"))
     order = OrderRow("evil", HOSTILE, HOSTILE, ((HOSTILE, 1.0, 2.0),), 0.3, 0.2)
     agreement = AgreementRow("tiny", (HOSTILE,), False, 0.3, (-0.5, 1.0), 0.2, None, 2, 3, 4, (order,))
-    return Record("0" * 16, 0.9875, (table,), tuple(stated), (agreement,))
+    return Record("0" * 16, 0.9875, (table,), stated, (agreement,))

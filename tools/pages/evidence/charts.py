@@ -5,7 +5,7 @@ Texts in them are escaped here; colours come from the page's sheet, or from STYL
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 
 from reproductions.engine.atlas.record import Row, Table
@@ -77,11 +77,7 @@ def sharpness(table: Table, other: str, *, standalone: bool = True) -> str:
     Arms far below the others (three times the quartiles' distance under the lower one) would leave no room for the
     rest: they stand at the lower edge as triangles.
     """
-    points = [
-        (row, across.mean * 100, up.mean)
-        for row in table.rows
-        if (across := row.cell("confidence")) is not None and (up := row.cell(other)) is not None
-    ]
+    points = list(_points(table, other))
     if len(points) < FEWEST:
         return ""
     ups = sorted(up for _, _, up in points)
@@ -114,6 +110,14 @@ def sharpness(table: Table, other: str, *, standalone: bool = True) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"{name}>'
         f"<title>{escape(clean(title))}</title>{style}{''.join(parts)}</svg>\n"
     )
+
+
+def _points(table: Table, other: str) -> Iterator[tuple[Row, float, float]]:
+    """Each arm that has both: (arm, its confidence in percent, its figure)."""
+    for row in table.rows:
+        sure, figure = row.cell("confidence"), row.cell(other)
+        if sure is not None and figure is not None:
+            yield row, sure.mean * 100, figure.mean
 
 
 def _grid(left: float, right: float, x: Scale, low: float, high: float, y: Scale) -> Iterable[str]:

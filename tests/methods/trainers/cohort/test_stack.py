@@ -7,8 +7,9 @@ from methods.errors import MethodError
 from methods.modeling.core import hidden_states
 from methods.modeling.rollouts import rollout
 from methods.slots.features import recorded_blocks
-from methods.trainers.cohort import StackedModel, cannot_stack, stack, unstack
+from methods.trainers.cohort import StackedModel, cannot_stack, passes, stack, unstack
 from methods.trainers.cohort.rollouts import Meeting, Request, stacked_rollouts
+from methods.trainers.cohort.stack import at_tokens
 from tests.methods.conftest import make_model
 
 PROMPTS = [[[3, 4, 5], [6, 7], [8, 9, 10, 11], [4]], [[5]], [[6, 7, 8], [9, 3]]]
@@ -34,13 +35,49 @@ def test_hidden_states_are_those_of_each_model(dtype):
     given = [model.to(dtype) for model in models()]
     ids = torch.randint(0, 29, (3, 4, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        hidden, blocks = StackedModel(given)(ids, blocks=(0,))
+        found, states_of = StackedModel(given)(ids, blocks=(0,))
+        hidden, block = found.view(3, 4, 9, -1), states_of[0].view(3, 4, 9, -1)
         for place, model in enumerate(given):
             with recorded_blocks(model, (0,)) as states:
                 torch.testing.assert_close(
                     hidden[place], hidden_states(model, ids[place], torch.ones_like(ids[place]))
                 )
-                torch.testing.assert_close(blocks[0][place], states[0])
+                torch.testing.assert_close(block[place], states[0])
+
+
+def test_only_some_tokens_are_asked_for():
+    stacked = StackedModel(models())
+    ids = torch.randint(0, 29, (3, 4, 9), generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([[0, 35, 8], [9, 9, 1], [4, 30, 2]])
+    with torch.no_grad():
+        whole, all_blocks = stacked(ids, blocks=(0, 1))
+        some, blocks = stacked(ids, tokens, blocks=(0, 1))
+        torch.testing.assert_close(some, at_tokens(whole, tokens))
+        for block in (0, 1):
+            torch.testing.assert_close(blocks[block], at_tokens(all_blocks[block], tokens))
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 10**9])
+def test_passes_of_any_size_give_the_same(tokens, monkeypatch):
+    stacked, draws = StackedModel(models()), torch.Generator().manual_seed(0)
+    batches = []
+    for rows, width in ((4, 9), (2, 5), (3, 12)):
+        lengths = torch.randint(3, width + 1, (rows,), generator=draws)
+        ids = torch.randint(3, 29, (rows, width), generator=draws)
+        mask = (torch.arange(width) < lengths.unsqueeze(1)).long()
+        begins = (torch.arange(width) >= 2) & mask.bool()
+        labels = torch.where(begins, ids, torch.tensor(-100))
+        batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
+    monkeypatch.setattr(passes, "TOKENS", tokens)
+    for stack_of in (stacked, StackedModel(models()[:1])):
+        where = passes.Where(batches)
+        with torch.no_grad():
+            found = where.split(where.states(stack_of)[0])
+        for place, (batch, states) in enumerate(zip(batches, found, strict=True)):
+            model = models()[place if stack_of.size > 1 else 0]
+            with torch.no_grad():
+                hidden = hidden_states(model, batch["input_ids"], batch["attention_mask"])[:, :-1]
+            torch.testing.assert_close(states, hidden[batch["labels"][:, 1:] != -100])
 
 
 def test_seated_models_read_the_stack():

@@ -23,7 +23,7 @@ def test_only_equal_budgets_compete():
         arm("later", method(KINDS[:1]), 50, start=800),
         arm("larger", method(KINDS[:1]), 50, bed={"students": {"main": {"shape": 2}}}),
         arm("elsewhere", method(KINDS[:1]), 50, bed={"revision": "s"}),
-        arm("shorter test", method(KINDS[:1]), 50, examples=30),
+        arm("shorter test", method(KINDS[:2]), 50, examples=30),
     ]
     (found,) = leagues([*same, *others], NOBODY)
     assert [entrant.key for entrant in found.entrants] == ["a0", "a1", "a2", "a3"]
@@ -62,7 +62,8 @@ def test_the_table_is_sorted_and_ties_are_ties():
     assert [row.letters for row in found.rows] == ["a", "a", "b", "c"]
     assert [row.ranks for row in found.rows] == [(1, 2), (1, 2), (3, 3), (4, 4)]
     assert found.rows[0].behind == 0 and found.rows[0].behind_interval is None
-    assert found.rows[2].behind == pytest.approx(10, abs=1) and found.rows[2].behind_interval[0] > 0
+    assert found.rows[2].behind == pytest.approx(10, abs=1)
+    assert found.rows[2].behind_interval is not None and found.rows[2].behind_interval[0] > 0
     assert found.pairs == 6 and found.apart == 5
     exact = arms[1].runs.values()
     assert found.rows[0].cells[0].mean == pytest.approx(
@@ -104,3 +105,18 @@ def test_contrasts_that_share_an_arm_are_correlated():
 def test_all_of_it_from_nothing_is_nothing():
     found = record_of([], [], [])
     assert (found.tables, found.statements, found.agreement) == ((), (), ())
+
+
+def test_a_metric_of_fewer_examples_is_compared_among_its_like():
+    """A dear metric may be measured on some of the words: on as many for every arm that is compared on it."""
+    from dataclasses import replace
+
+    arms = arms_at(50, 60, 70, 40, 30)
+    few = arms[4]
+    runs = {
+        seed: replace(run, columns={**run.columns, "exact_match": run.columns["exact_match"][:9]})
+        for seed, run in few.runs.items()
+    }
+    found = table("toy", league(*arms[:4], replace(few, runs=runs)))
+    assert len(found.rows) == 5
+    assert [row.cell("exact_match") is None for row in found.rows] == [False] * 4 + [True]
