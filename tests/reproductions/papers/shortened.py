@@ -32,8 +32,8 @@ class Case:
         paper, scale, arm = self.arms[0]
         return f"{self.bed['name']}-{paper}-{arm}" if scale == "tiny" else f"{scale}-{paper}-{arm}"
 
-    def run(self, seed, cache, prepare=lambda testbed: None):
-        """The record of the run; teachers and starts are found in `cache` or made."""
+    def run(self, seed, cache, prepare=lambda testbed: None, wanted=None):
+        """The record of the run; teachers and starts are found in `cache` or made. `wanted`: metrics, or all."""
         testbed = load_testbed(self.bed)
         prepare(testbed)
         made = Run(
@@ -43,6 +43,7 @@ class Case:
             device=torch.device("cpu"),
             artifacts=Artifacts(cache),
             arm=self.id,
+            wanted=wanted,
         )
         return execute(made)
 
