@@ -21,6 +21,9 @@ from reproductions.engine.store.replicate import MANIFEST, read_replicate, write
 from reproductions.engine.work.sessions.progress import SilentReporter
 from tools.verbs.evidence import verify
 
+from ..recorded import PassedGate
+from .test_reproduce import FIGURES
+
 
 @pytest.fixture
 def toy(finished, toy, monkeypatch):
@@ -34,6 +37,7 @@ def toy(finished, toy, monkeypatch):
     ):
         monkeypatch.setattr(gather, name, toy.root / folder)
     monkeypatch.setattr(gather, "TUNING", toy.root / "tuning")
+    monkeypatch.setattr(gather, "gate_on", lambda testbed: PassedGate(figures=FIGURES))
     monkeypatch.setattr(files, "FOLDER", toy.root / "verdicts")
     monkeypatch.setenv("KD_CACHE", str(toy.cache))
     reproduce(toy.plan(), record=True, quiet=True, reporter=SilentReporter())

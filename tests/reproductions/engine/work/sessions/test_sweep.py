@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from reproductions.engine.errors import KDError
 from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.rates import Tuning, arm_tuning_path, best_rate, rate_name, sweep_of
-from reproductions.engine.plan.spec import read_testbed_of, specs_at, sweep_keys
+from reproductions.engine.plan.spec import UnsweptError, read_testbed_of, specs_at, sweep_keys
 from reproductions.engine.show import gather
 from reproductions.engine.work.sessions import sweep
 from reproductions.engine.work.sessions.worker import Job, validated
@@ -84,14 +85,16 @@ def test_every_arm_has_the_same_grid_and_seeds_and_the_mean_decides(here):
 
 def test_a_swept_rate_comes_from_the_record_and_a_missing_one_is_said(here, monkeypatch):
     here.change("learning_rate: 0.02, minutes", "learning_rate: swept, minutes")
-    with pytest.raises(
-        KDError, match=r"toy at scale tiny: 16 runs of its sweep are not recorded .*kd tune toy"
-    ):
-        here.plan()
+    waits = here.plan()
+    assert re.match(r"toy at scale tiny: 16 runs of its sweep are not recorded .*kd tune toy", waits.unswept)
+    assert {spec["training"]["learning_rate"] for spec in waits.specs.values()} == {"swept"}
+    with pytest.raises(UnsweptError, match="16 runs of its sweep are not recorded"):
+        specs_at(waits.experiment, "tiny")
     monkeypatch.setattr("reproductions.engine.plan.rates.ROOT", here.root / "tuning")
     record, made = tune(here, "baseline", "method", "ablation", "again")
     assert len(made) == 12 and len(files(here)) == 3, "arms of one key are swept once"
     specs = here.plan().specs
+    assert not here.plan().unswept
     assert {arm: specs[arm]["training"]["learning_rate"] for arm in specs} == record["best"]
 
 
