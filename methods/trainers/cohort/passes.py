@@ -9,9 +9,9 @@ from torch import Tensor
 
 from methods.trainers.cohort.stack import StackedModel
 
-# Numbers of the hidden states that a pass has at a time, over all models of a stack: what it makes of them stays in the
-# processor's cache, and rows that are sorted by their length are padded to that of their pass alone.
-NUMBERS = 48_000
+# That a pass has at a time, over all models of a stack: what it makes of them stays in the processor's cache, and rows
+# that are sorted by their length are padded to that of their pass alone. Fewer cost more calls than they save.
+TOKENS = 1200
 
 
 class Where:
@@ -49,7 +49,7 @@ class Where:
         weights = stacked.all_weights()
         parts, belong = [], []
         found: dict[int, list[Tensor]] = {block: [] for block in blocks}
-        begin, room = 0, NUMBERS // (stacked.size * stacked.width)
+        begin, room = 0, TOKENS // stacked.size
         while begin < len(longest):
             width = max(1, longest[begin])
             rows = order[:, begin : begin + max(1, room // width)]

@@ -57,8 +57,8 @@ def test_only_some_tokens_are_asked_for():
             torch.testing.assert_close(blocks[block], at_tokens(all_blocks[block], tokens))
 
 
-@pytest.mark.parametrize("numbers", [1, 700, 10**9])
-def test_passes_of_any_size_give_the_same(numbers, monkeypatch):
+@pytest.mark.parametrize("tokens", [1, 40, 10**9])
+def test_passes_of_any_size_give_the_same(tokens, monkeypatch):
     stacked, draws = StackedModel(models()), torch.Generator().manual_seed(0)
     batches = []
     for rows, width in ((4, 9), (2, 5), (3, 12)):
@@ -68,7 +68,7 @@ def test_passes_of_any_size_give_the_same(numbers, monkeypatch):
         begins = (torch.arange(width) >= 2) & mask.bool()
         labels = torch.where(begins, ids, torch.tensor(-100))
         batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
-    monkeypatch.setattr(passes, "NUMBERS", numbers)
+    monkeypatch.setattr(passes, "TOKENS", tokens)
     for stack_of in (stacked, StackedModel(models()[:1])):
         where = passes.Where(batches)
         with torch.no_grad():
