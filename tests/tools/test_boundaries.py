@@ -71,16 +71,36 @@ def test_nothing_comes_from_trl_experimental(room):
 
 @pytest.mark.parametrize(
     "words",
-    [["browse"], ["browse", "--json"], ["show", "minillm"], ["--help"], ["--version"], ["verify", "seqkd"]]
-    + [["check", "minillm"], ["tune", "gkd"], ["check", "--owes"]],
+    [["browse"], ["browse", "--json"], ["show", "minillm"], ["--help"], ["--version"], ["plan", "minillm"]]
+    + [["tune", "codi"], ["check", "--owes"]],
 )
 def test_looking_things_up_imports_no_heavy_library(words):
+    done = light("import sys; from tools.cli import main; code = main(sys.argv[1:])", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_judging_again_and_saying_what_is_missing_imports_no_heavy_library(tmp_path):
+    """Both read a recorded paper, a copy whose verdicts and pages are not written yet: so both end with 1."""
     script = (
-        "import sys; from tools.cli import main; code = main(sys.argv[1:]);"
-        "heavy = {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules);"
-        "assert not heavy, heavy; sys.exit(code)"
+        "import sys; from pathlib import Path; import pytest; from tools.cli import main\n"
+        "from tests.reproductions.recorded import copy_of_a_paper\n"
+        "copy_of_a_paper(Path(sys.argv[1]), pytest.MonkeyPatch())\n"
+        "code = main(sys.argv[2:])"
     )
-    done = subprocess.run(
+    for number, verb in enumerate(("verify", "check")):
+        done = light(script, str(tmp_path / str(number)), verb, "codi")
+        assert done.returncode == 1 and "Error" not in done.stderr, done.stderr
+        assert "reproductions/verdicts/codi.json" in done.stdout
+
+
+def light(script, *words):
+    """A process that runs a script, which leaves `code`, and then holds what was imported against heavy libraries."""
+    script += (
+        "\nheavy = {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\nsys.exit(code)"
+    )
+    return subprocess.run(
         [sys.executable, "-c", script, *words],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "80"},
@@ -88,8 +108,6 @@ def test_looking_things_up_imports_no_heavy_library(words):
         text=True,
         timeout=60,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
 
 
 def test_planning_every_paper_does_not_import_torch():

@@ -421,7 +421,6 @@ def test_verify_of_a_paper_without_results_says_how_to_make_them(kd, monkeypatch
     (tmp_path / "stale.yaml").write_text("{}\n")
     monkeypatch.setattr(files.gather, "RESULTS", tmp_path)
     monkeypatch.setattr(files, "FOLDER", tmp_path)
-    monkeypatch.setattr(files.gather, "ATTEMPTS", tmp_path)
     code, _, err = kd("verify", "gkd")
     assert code == 2 and "make reproduce PAPER=gkd" in err
 

@@ -47,6 +47,11 @@ def forest(view: PaperView, *, standalone: bool = True) -> str:
     )
 
 
+def drawn(view: PaperView) -> bool:
+    """Whether there is anything to draw."""
+    return bool(_groups(view))
+
+
 def _groups(view: PaperView) -> list[tuple[tuple[str, str], list[tuple[ClaimRow, Outcome]]]]:
     found: dict[tuple[str, str], list[tuple[ClaimRow, Outcome]]] = {}
     for claim in view.claims:

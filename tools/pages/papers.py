@@ -18,6 +18,7 @@ from reproductions.engine.show.view import (
 )
 from tools.pages.atlas import MARKS, Atlas, places
 from tools.pages.cite import bibtex
+from tools.pages.figure import drawn
 from tools.pages.markdown import code, link, links, md, table
 from tools.terminal import interval, number, thousands
 
@@ -39,7 +40,7 @@ def page(atlas: Atlas, paper: Paper, view: PaperView) -> str:
         *_about(atlas, paper),
         "",
     ]
-    if view.judged:
+    if drawn(view):
         lines += [f"![Differences with their intervals](figures/{paper.id}.svg)", ""]
     lines += ["## Claims", "", *_claims(view), ""]
     lines += _values(view)

@@ -15,6 +15,8 @@ from reproductions.engine.work.execute import execute
 from reproductions.engine.work.run import Run
 from reproductions.testbeds import load_testbed
 
+ROWS, TEST_ROWS = 256, 24  # of a testbed, as `fewer_rows` leaves them
+
 
 @dataclass(frozen=True)
 class Case:
@@ -30,8 +32,8 @@ class Case:
         paper, scale, arm = self.arms[0]
         return f"{self.bed['name']}-{paper}-{arm}" if scale == "tiny" else f"{scale}-{paper}-{arm}"
 
-    def run(self, seed, cache, prepare=lambda testbed: None):
-        """The record of the run; teachers and starts are found in `cache` or made."""
+    def run(self, seed, cache, prepare=lambda testbed: None, wanted=None):
+        """The record of the run; teachers and starts are found in `cache` or made. `wanted`: metrics, or all."""
         testbed = load_testbed(self.bed)
         prepare(testbed)
         made = Run(
@@ -41,15 +43,19 @@ class Case:
             device=torch.device("cpu"),
             artifacts=Artifacts(cache),
             arm=self.id,
+            wanted=wanted,
         )
         return execute(made)
 
 
-def cases(scales, shorten_testbed, shorten_spec):
-    """The distinct short runs of all papers at some scales, those of one testbed one after the other."""
+def cases(scales, shorten_testbed, shorten_spec, papers=None):
+    """The distinct short runs of all papers at some scales, those of one testbed one after the other.
+
+    `papers`: the folder of the experiments, where it is not that of the atlas.
+    """
     found = {}
-    for paper in list_papers():
-        experiment = load_experiment(paper)
+    for paper in list_papers(papers):
+        experiment = load_experiment(paper, papers)
         for scale in [name for name in experiment.scales if name in scales]:
             bed = shorten_testbed(read_testbed_of(experiment, experiment.scale(scale)))
             needed = wanted(experiment, scale)
@@ -63,8 +69,42 @@ def cases(scales, shorten_testbed, shorten_spec):
     return [found[key] for name in sorted(beds) for key in found if key[0] == name]
 
 
+def small_teachers(bed, phase, steps, others):
+    """The teachers of a testbed, trained for so many steps with so much warm-up: `steps` by name, `others`."""
+    trained = {}
+    for name, tree in bed.get("teachers", {}).items():
+        if "training" in tree:
+            most, warmup = steps.get(name, others)
+            size = phase["per_device_train_batch_size"]
+            given = {"max_steps": most, "per_device_train_batch_size": size, "warmup_steps": warmup}
+            trained[name] = {"training": {**tree["training"], **given}}
+    return trained
+
+
+def short_phases(spec, phase, warmup):
+    """The spec with few steps wherever it trains, and no learning curve."""
+    for part in {"training", "sft_start"} & set(spec):
+        warm = {"warmup_steps": warmup} if "warmup_steps" in spec[part] else {}
+        spec[part] = {**spec[part], **phase, **warm}
+    return {**spec, "curve": {"points": 0}, "test_examples": TEST_ROWS}
+
+
+def fewer_rows(testbed):
+    """The first rows of each kind; a testbed is loaded once for all who ask for it."""
+    if getattr(testbed, "shortened", False):
+        return
+    testbed.shortened = True
+    testbed.tokenizer, [testbed.teacher_tokenizer(name) for name in testbed.spec.get("teachers", {})]
+    used = {"strangers"} & {tree.get("rows") for tree in testbed.spec.get("teachers", {}).values()}
+    for name in {*testbed.task._make} - ({"strangers"} - used):  # they cost seconds
+        rows, most = testbed.task.rows(name), TEST_ROWS if name in ("test", "validation") else ROWS
+        testbed.task._made[name] = rows.select(range(min(len(rows), most)))
+
+
 def wanted(experiment, scale):
     """The metrics that claims at a scale, numbers of the paper and the tables of scale tiny are about."""
+    if "claims" not in experiment.data:  # the first edition's
+        return frozenset(experiment.headline)
     claims = claims_of(experiment)
     found = {claim.metric for claim in claims.at(scale)}
     if scale == "paper":

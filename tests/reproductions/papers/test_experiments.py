@@ -2,8 +2,9 @@
 
 import pytest
 
-from reproductions.engine.plan.experiment import list_papers, load_experiment
+from reproductions.engine.plan.experiment import SWEPT, list_papers, load_experiment
 from reproductions.engine.plan.plan import make_plan
+from reproductions.engine.plan.spec import swept_arms
 from reproductions.engine.show.gather import claims_of
 from reproductions.testbeds import metrics_of, read_testbed
 from tests.reproductions.papers.shortened import wanted
@@ -29,7 +30,8 @@ def test_every_arm_that_runs_has_its_settings(paper, scale):
     for arm, spec in plan.specs.items():
         if spec["method"]["trainer"]["name"] == "teacher-alone":
             continue
-        assert spec["training"].get("learning_rate", 0) > 0, arm
+        rate = spec["training"].get("learning_rate", 0)
+        assert rate == SWEPT if plan.unswept and arm in swept_arms(plan.experiment, scale) else rate > 0, arm
         long = {"max_steps", "num_train_epochs"} & set(spec["training"])
         assert long, f"{arm}: nothing says how long it trains"
         assert spec["start"] == "pretrained" or spec["sft_start"]["learning_rate"] > 0, arm

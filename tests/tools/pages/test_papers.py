@@ -133,6 +133,12 @@ def tried() -> AttemptRow:
     )
 
 
+def test_a_figure_is_linked_where_there_is_one(judged):
+    waits = replace(view_of("minillm", claim("beats-none")), attempts=(tried(),), attempt=(2, "five rates"))
+    assert waits.judged and not forest(waits) and ".svg" not in show(waits)
+    assert forest(judged) and "](figures/minillm.svg)" in show(judged)
+
+
 def test_earlier_attempts_are_listed_with_their_own_words(judged):
     page = show(replace(judged, attempts=(tried(),), attempt=(2, "five rates"))).replace("\u00a0", " ")
     section = page[page.index("## Attempts") : page.index("## Scale tiny")]

@@ -12,9 +12,8 @@ import pytest
 
 from catalog.schema import load_catalog
 from tests.tools.pages.hostile import SHOWN, hostile_atlas
-from tools.pages.atlas import atlas
+from tools.pages.atlas import Atlas
 from tools.pages.site.build import build
-from tools.pages.site.facets import slug
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
@@ -154,8 +153,9 @@ def test_facets_narrow_and_their_counts_follow(page, site):
     assert len(found(page)) == len(catalog().papers) and address(page).endswith("#")
 
 
-def test_a_link_restores_the_search(page, site):
-    word = slug(next(iter(next(iter(atlas().tallies["minillm"].values())))))
+def test_a_link_restores_the_search(page, tmp_path, judged):
+    site, word = (tmp_path / "site").as_uri(), "reversed"
+    build(tmp_path / "site", Atlas(load_catalog(), {"minillm": judged}))
     page.goto(f"{site}/search.html#q=reverse%20KL&verdict={word}&status=judged&sort=title")
     assert "minillm" in found(page)
     assert page.get_by_role("searchbox").input_value() == "reverse KL"
