@@ -42,7 +42,7 @@ _JUDGING = (
     (
         "Equal budgets.",
         "All arms get the same data and steps, and baselines the same sweep of learning rates as the method, on "
-        "validation data and a seed that is never judged. Tokens and seconds stand in the result. "
+        "validation data and with seeds that are never judged. Tokens and seconds stand in the result. "
         "The same comparison at equal seconds is reported beside it.",
     ),
     (
