@@ -58,6 +58,7 @@ def look(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(check.files, "view", lambda paper: HELD)
     monkeypatch.setattr(check.files, "stale", lambda papers: [])
     monkeypatch.setattr(check.results, "misnamed", lambda paths: iter(()))  # its results are nowhere
+    monkeypatch.setattr(check.gather, "gate_on", lambda testbed: PassedGate(passed=False, figures={}))
 
     def find(old: str = "", new: str = "") -> list[tuple[str, str, str]]:
         assert old in RECORD
