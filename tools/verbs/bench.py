@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-SUMMARY = "time and memory beside others: loss, step, rollouts, decoding, pages, evidence, cohorts"
+SUMMARY = "time and memory beside others: loss, step, rollouts, pages, evidence, cohorts"
 OTHERS = (
     "store",
     "rollouts",

@@ -58,6 +58,7 @@ def look(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(check.files, "view", lambda paper: HELD)
     monkeypatch.setattr(check.files, "stale", lambda papers: [])
     monkeypatch.setattr(check.results, "misnamed", lambda paths: iter(()))  # its results are nowhere
+    monkeypatch.setattr(check.gather, "gate_on", lambda testbed: PassedGate(passed=False, figures={}))
 
     def find(old: str = "", new: str = "") -> list[tuple[str, str, str]]:
         assert old in RECORD
@@ -190,6 +191,7 @@ def kd(capsys, monkeypatch):
 def test_the_exit_code_says_whether_something_is_missing(kd, monkeypatch):
     monkeypatch.setattr(check, "missing", lambda catalog, paper: iter(()))
     monkeypatch.setattr(verb, "_documents", lambda: iter(()))
+    monkeypatch.setattr(verb, "_gates", lambda catalog, paper: iter(()))  # test_gates.py holds those
     monkeypatch.setattr(verb, "_results", lambda catalog: iter(()))
     assert kd("minillm") == (0, "nothing is missing of minillm\n")
     assert kd() == (0, "nothing is missing of any paper\n")
