@@ -197,7 +197,7 @@ def problems(gate: Gate, root: Path | None = None) -> list[str]:
     path, folder = gate_path(gate.name, root), gate_folder(gate.name, root)
     try:
         plan = plan_of(gate, float(recorded.learning_rate or gate.rates[0]))
-        # Metrics that the testbed got since are measured by the next `kd gate --record`: the record has no figure of them.
+        # Metrics that the testbed got since are measured by the next `kd gate --record`; here is no figure of them.
         then_known = {*recorded.figures, gate.metric}
         known = {arm: tuple(m for m in names if m in then_known) for arm, names in plan.measures.items()}
         plan = replace(plan, measures=known)

@@ -126,7 +126,7 @@ def figures_of(gate: Gate, arms: Mapping[str, ArmResults]) -> dict[str, dict[str
     return {
         metric: {what: _mean(gate, arms[arm], metric) for what, arm in named.items()}
         for metric in metrics_of(gate.testbed)
-        if all(metric in arms[arm].metrics for arm in named.values())
+        if all(metric in arms[arm].runs[seed].metrics for arm in named.values() for seed in gate.seeds)
     }
 
 
