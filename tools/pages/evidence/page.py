@@ -11,6 +11,7 @@ from tools.pages.evidence.told import (
     agrees,
     figure,
     holds,
+    league_name,
     main_table,
     place,
     rules,
@@ -79,7 +80,7 @@ def short(atlas: Atlas) -> list[str]:
         if largest is None:
             continue
         rows = [row for found, some in stated(record) if found.name == largest.name for row in some]
-        what = md(f"{scale}, {largest.name}: {len(largest.rows)} arms of equal budget, {_best(largest)}")
+        what = md(f"{league_name(largest)}: {len(largest.rows)} arms of equal budget, {_best(largest)}")
         lines.append(f"- **{what}**")
         lines += [
             f"  - {md(row.title)}: {md(holds(row))}, {md(figure(row))}"
@@ -116,7 +117,7 @@ def _statements(record: Record) -> Iterator[str]:
         yield "No two recorded arms differ in what a statement names."
         yield ""
     for league, rows in found:
-        yield f"### {md(league.scale)}: {md(league.name)}, {md(league.columns[0].title)}"
+        yield f"### {md(league_name(league))}: {md(league.columns[0].title)}"
         yield ""
         yield from table(
             ["statement", "", "mean, 95 %", "tau", "next contrast", "contrasts"],

@@ -14,7 +14,7 @@ from reproductions.engine.verdicts.words import VERDICTS
 from tools.pages.atlas import Atlas, told
 from tools.pages.evidence.charts import Scale, axis, interval, sharpness
 from tools.pages.evidence.page import drawn
-from tools.pages.evidence.told import agrees, figure, holds, place, rules, sharp, stated
+from tools.pages.evidence.told import agrees, figure, holds, league_name, place, rules, sharp, stated
 
 REACH = 4.0  # smallest effects to either side that a forest plot shows
 MOST = 250  # claims in one plot; every paper's page has its own
@@ -47,6 +47,7 @@ def evidence(atlas: Atlas, marks: dict[str, str]) -> dict[str, Any]:
         "counts": [told(found, marks).replace("**", "") for found in atlas.evidence.values()],
         "forests": forests(atlas),
         "record": record,
+        "league_name": league_name,
         "stated": [] if record is None else [_stated(league, rows) for league, rows in stated(record)],
         "others": [] if record is None else _others(record),
         "leagues": [] if record is None else [_league(found) for found in record.tables],

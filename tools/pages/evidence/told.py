@@ -111,8 +111,11 @@ def sharp(table: Table, one: Correlation) -> str:
 
 
 def stated(record: Record) -> Iterator[tuple[Table, list[PooledRow]]]:
-    """Each league with its statements on the metric that its table is sorted by; leagues without any are left out."""
-    for table in record.tables:
+    """Each league with its statements on the metric that its table is sorted by; leagues without any are left out.
+
+    Those whose testbed has passed its gate come first.
+    """
+    for table in sorted(record.tables, key=lambda table: not gated(table)):
         rows = [
             row
             for row in record.statements
@@ -123,6 +126,20 @@ def stated(record: Record) -> Iterator[tuple[Table, list[PooledRow]]]:
 
 
 def main_table(record: Record, scale: str) -> Table | None:
-    """The largest league of a scale."""
+    """The largest league of a scale, among those whose testbed has passed its gate where there are such."""
     tables = [table for table in record.tables if table.scale == scale]
-    return max(tables, key=lambda table: len(table.rows), default=None)
+    return max(tables, key=lambda table: (gated(table), len(table.rows)), default=None)
+
+
+def gated(table: Table) -> bool:
+    """Whether the testbed of a league has passed its gate: those that have not hold earlier attempts."""
+    from reproductions.engine.gate.record import read_gate
+    from reproductions.testbeds.spec import list_testbeds
+
+    gate = read_gate(table.name) if table.name in list_testbeds() else None
+    return gate is not None and gate.passed
+
+
+def league_name(table: Table) -> str:
+    """The scale and name of a league, and whether no gate stands behind it."""
+    return f"{table.scale}, {table.name}" + ("" if gated(table) else " (no gate, earlier attempts)")
