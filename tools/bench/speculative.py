@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from reproductions.engine.errors import KDError
 from tools.bench.measure import publish
 
 if TYPE_CHECKING:
@@ -49,11 +50,10 @@ def run(args: argparse.Namespace, console: Console, record: dict[str, Any]) -> i
 
 def block_length() -> int:
     """How many tokens a draft proposes at a time in the testbed."""
-    from reproductions.testbeds import read_testbed
+    from reproductions.engine.plan.plan import make_plan
 
-    return int(
-        read_testbed("pronunciation-drafting")["metrics"]["drafting"].get("block_length", BLOCK_LENGTH)
-    )
+    drafting = make_plan(PAPER, SCALE, arms=ARMS).testbed["metrics"]["drafting"]
+    return int(drafting.get("block_length", BLOCK_LENGTH))
 
 
 def measured(words: int, rounds: int, status: Callable[[str], Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -70,6 +70,8 @@ def measured(words: int, rounds: int, status: Callable[[str], Any]) -> Iterator[
 
     logging.disable_progress_bar()
     plan = make_plan(PAPER, SCALE, arms=ARMS)
+    if plan.unswept:
+        raise KDError(plan.unswept)
     testbed: Any = load_testbed(plan.testbed)
     tokenizer = testbed.tokenizer
     prompts = tokenizer(list(testbed.test["prompt"])[:words])["input_ids"]

@@ -22,7 +22,7 @@ def test_a_target_that_drafts_for_itself_is_accepted_always():
 
 def test_what_is_compared_are_arms_of_the_experiment():
     plan = make_plan(speculative.PAPER, speculative.SCALE, arms=speculative.ARMS)
-    assert plan.arms == speculative.ARMS and plan.scale.testbed == "pronunciation-drafting"
+    assert plan.arms == speculative.ARMS and "drafting" in plan.testbed["metrics"]
     assert speculative.block_length() == 4
 
 
