@@ -89,7 +89,7 @@ def read_replicate(path: Path) -> Replicate:
     """A file, checked: every metric recomputed, every digest and key. KDError names the file and the fault."""
     try:
         contents = _unpacked(path)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:
         raise KDError(f"{path}: cannot be read as a replicate: {error}") from error
     manifest = _manifest(path, contents.pop(MANIFEST, None))
     if set(contents) != set(manifest["files"]):
