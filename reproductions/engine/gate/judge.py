@@ -44,8 +44,8 @@ DONE, DIFFERS, BAD, INTERRUPTED = 0, 1, 2, 130
 class GateOutcome:
     """What running a gate came to.
 
-    Exit code 0: every check came out as recorded, or nothing is recorded of this testbed as it is; 1: one did not; 2: a
-    run failed; 130: interrupted.
+    Exit code 0: every check came out as recorded, or the gate passed and nothing was recorded; 1: one did not, or the
+    gate failed; 2: a run failed; 130: interrupted.
     """
 
     exit_code: int
@@ -131,10 +131,14 @@ def run_gate(
     found = judged(
         gate, plan, arms, swept=swept, date=_date(arms), commit=commit()["commit"], earlier=earlier
     )
-    outcome = GateOutcome(DONE, found.why, found, before)
+    known = (
+        before is not None and before.current
+    )  # else there is nothing to agree with, and failing is a failure
+    code = DONE if found.passed or (known and not record) else DIFFERS
+    outcome = GateOutcome(code, found.why, found, before)
     if record:
         path = write_record(found, root)
-        return GateOutcome(DONE, f"{found.why}; recorded: {path}", found, before)
+        return GateOutcome(code, f"{found.why}; recorded: {path}", found, before)
     if False in outcome.agrees.values():
         differing = [name for name, same in outcome.agrees.items() if same is False]
         return GateOutcome(DIFFERS, f"{found.why}; not as recorded: {', '.join(differing)}", found, before)

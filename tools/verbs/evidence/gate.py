@@ -29,8 +29,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     json_option(parser)
     parser.epilog = (
         "Prints each check with its figures, and the properties that are covered. Exit codes: 0 every check came out "
-        "as recorded, or none is recorded; 1 one did not, or the record does not follow from its raw figures; 2 bad "
-        "input, or a run failed; 130 interrupted."
+        "as recorded, or the gate passed and none was; 1 one did not, the gate failed, or its record does not follow "
+        "from its raw figures; 2 bad input, or a run failed; 130 interrupted."
     )
 
 

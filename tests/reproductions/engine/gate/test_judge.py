@@ -87,6 +87,10 @@ def test_a_check_that_comes_out_otherwise_than_recorded_is_exit_code_1(copied, m
     outcome = copied.run()
     assert outcome.exit_code == 1 and "not as recorded: plateau" in outcome.message
     assert outcome.agrees["plateau"] is False and outcome.as_dict()["passed"] is False
+    gate_path("toy", copied.gates).unlink()
+    assert copied.run().exit_code == 1, "a gate that fails is no success where none is recorded either"
+    assert copied.run(record=True).exit_code == 1 and not read_gate("toy", copied.gates).passed
+    assert copied.run().exit_code == 0, "it fails as recorded"
 
 
 @pytest.mark.parametrize("what", ["checks", "figures", "smallest_effect", "covered"])
