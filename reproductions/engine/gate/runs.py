@@ -14,7 +14,7 @@ from reproductions.engine.gate.measured import Measured
 from reproductions.engine.gate.spec import SCALE, SHARE, Gate
 from reproductions.engine.plan.plan import Plan, Task
 from reproductions.engine.plan.spec import key_of
-from reproductions.engine.store.arm import ArmResults, arm_of, features
+from reproductions.engine.store.arm import ArmResults, arm_of, features, with_only
 from reproductions.engine.store.pair import arm_path, read_arm
 from reproductions.testbeds.spec import measuring, metrics_of
 
@@ -27,11 +27,16 @@ class GatePlan(Plan):
     """All arms with the first seeds, the baseline with the second too. `have`: runs that are there, by key and seed."""
 
     first: tuple[int, ...] = ()
+    metric: str = ""
     have: frozenset[tuple[str, int]] = frozenset()
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
         """The seeds of an arm."""
         return self.seeds if arm == BASELINE else self.first
+
+    def wanted(self, key: str, seed: int) -> tuple[str, ...]:
+        """As of any plan; of the second seeds, which only stand beside the first, the gate's metric alone."""
+        return super().wanted(key, seed) if seed in self.first else (self.metric,)
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -61,6 +66,7 @@ def plan_of(gate: Gate, rate: float, cache: Path | None = None) -> GatePlan:
         how=measuring(gate.testbed),
         curve={"points": 0},
         first=gate.seeds,
+        metric=gate.metric,
     )
 
 
@@ -72,22 +78,28 @@ def _measures(gate: Gate, arm: str) -> tuple[str, ...]:
 
 
 def recorded_runs(gate: Gate, plan: GatePlan, folder: Path) -> dict[tuple[str, int], RunResults]:
-    """The recorded runs of a plan that measured every metric of the testbed. Raises KDError for a broken file."""
+    """The recorded runs of a plan that measured what is wanted of them. Raises KDError for a broken file."""
     found: dict[tuple[str, int], RunResults] = {}
     for key in dict.fromkeys(plan.keys.values()):
-        wanted = set(plan.wanted(key))
         path = arm_path(folder, key)
         kept = read_arm(path).runs if path.is_file() else {}
-        found |= {(key, seed): run for seed, run in kept.items() if wanted <= set(run.metrics)}
+        found |= {
+            (key, seed): run for seed, run in kept.items() if set(plan.wanted(key, seed)) <= set(run.metrics)
+        }
     return found
 
 
 def results_of(plan: GatePlan, runs: Mapping[tuple[str, int], RunResults]) -> dict[str, ArmResults]:
-    """The arms of a plan, from its runs by key and seed. Raises KDError where one is missing."""
+    """The arms of a plan with what is wanted of each run, by key and seed. Raises KDError where one is missing."""
     found = {}
     for arm in plan.arms:
-        own = [runs[plan.keys[arm], seed] for seed in plan.seeds_of(arm) if (plan.keys[arm], seed) in runs]
-        results = arm_of(plan.keys[arm], plan.specs[arm], plan.testbed["name"], own)
+        key = plan.keys[arm]
+        own = [
+            with_only(runs[key, seed], plan.wanted(key, seed))
+            for seed in plan.seeds_of(arm)
+            if (key, seed) in runs
+        ]
+        results = arm_of(key, plan.specs[arm], plan.testbed["name"], own)
         if results is None or len(results.runs) < len(plan.seeds_of(arm)):
             raise KDError(f"the gate of {plan.testbed['name']}: not all runs of {arm} are there")
         found[arm] = results

@@ -74,8 +74,8 @@ class Plan:
             found.setdefault((self.keys[arm], seed), (arm, seed))
         return found
 
-    def wanted(self, key: str) -> tuple[str, ...]:
-        """The metrics that are wanted of the arms of one key, together."""
+    def wanted(self, key: str, seed: int) -> tuple[str, ...]:
+        """The metrics that are wanted of a run: of all arms of its key together, whatever the seed."""
         arms = [arm for arm in self.arms if self.keys[arm] == key]
         return tuple(dict.fromkeys(metric for arm in arms for metric in self.measures.get(arm, ())))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -171,6 +171,27 @@ def as_timed(run: RunResults, name: str) -> RunResults:
     ]
     again = replace(run, seconds=own["seconds"], curve=curve, timed=None)
     return replace(again, digest=digest_of(again))
+
+
+def with_only(run: RunResults, metrics: Collection[str]) -> RunResults:
+    """The run with these of its metrics and no column that none of them reads; the run itself where that is all."""
+    if set(run.metrics) <= set(metrics):
+        return run
+    columns = {
+        name for metric in metrics if metric in run.metrics for name in run.definitions[metric].columns
+    }
+    kept = [
+        {**part, "metrics": {name: how for name, how in part["metrics"].items() if name in metrics}}
+        for part in run.made or ()
+    ]
+    less = replace(
+        run,
+        metrics={name: value for name, value in run.metrics.items() if name in metrics},
+        columns={name: column for name, column in run.columns.items() if name in columns},
+        definitions={name: metric for name, metric in run.definitions.items() if name in metrics},
+        made=None if run.made is None else [part for part in kept if part["metrics"]],
+    )
+    return replace(less, digest=digest_of(less))
 
 
 def same_figures(one: RunResults, other: RunResults) -> bool:

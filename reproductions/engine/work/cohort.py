@@ -28,15 +28,13 @@ SMALLEST = 2
 def can_cohort(method: Mapping[str, Any], spec: Mapping[str, Any]) -> str | None:
     """Why the seeds of an arm are not trained as one, in a few words; None where they are.
 
-    Any terms and targets will do: a member keeps its own. Samplers work too, and are held to runs made alone in float64
-    (tests); but in float32 one rounded token of what a student writes makes another training, and 1.5 times the speed
-    is all that is gained. So, for now, what a student writes itself it learns from alone.
+    Any terms, targets and samplers will do: a member keeps its own. What students write themselves is the same to the
+    last token in float64 (tests); in float32 a token that falls otherwise by rounding makes another training, no better
+    and no worse: over 20 seeds of reverse KL on policy, cohorts have +0.13 (-0.14, 0.40) points of greedy accuracy.
     """
     trainer = method["trainer"]["name"]
     if trainer != "distillation":
         return f"its trainer is {trainer}"
-    if method.get("sampler") is not None:
-        return f"its data come from a sampler ({method['sampler']['name']})"
     if "lora" in spec:
         return "its student is under an adapter"
     if spec.get("precision", "fp32") != "fp32":

@@ -101,7 +101,7 @@ def finished_runs(plan: Plan, device: str) -> dict[tuple[str, int], RunResults]:
     found = {}
     for key, seed in plan.runs:
         run = kept_run(plan, key, seed, device)
-        if run is not None and set(plan.wanted(key)) <= set(run.metrics):
+        if run is not None and set(plan.wanted(key, seed)) <= set(run.metrics):
             found[key, seed] = run
     return found
 
@@ -228,7 +228,7 @@ def orders_of(
                 continue
             label = f"{plan.paper}/{arm}" if several else arm
             same = found.setdefault((plan.scale.testbed, key, seed), [])
-            order = Order(plan, label, seed, arm, plan.wanted(key))
+            order = Order(plan, label, seed, arm, plan.wanted(key, seed))
             for place, other in enumerate(same):
                 if other.plan.how == plan.how:
                     both = tuple(dict.fromkeys([*other.wanted, *order.wanted]))
