@@ -29,7 +29,9 @@ SLOTS: Mapping[str, str] = {
     "divergence": "how far the student's next-token distribution is from the target's",
     "target": "the distribution that takes the teacher's place",
     "sampler": "which sequences a step learns from",
+    "support": "the ids of the vocabulary that a divergence looks at",
     "token-weights": "a weight for each token",
+    "score": "a number for each token, that weights are made of",
     "row-settings": "settings of a divergence that differ from row to row",
     "schedule": "a weight that changes over the training",
     "data": "rows made from rows, by a teacher or without one",
@@ -55,7 +57,13 @@ CONTEXT = frozenset(
 # Of a data step a seed is a setting: texts are drawn once, for all seeds of the runs.
 SETTINGS_IN = {"data": frozenset({"seed"})}
 # Parameters that hold a component themselves, and of which slot.
-NESTED: Mapping[str, str] = {"sampler": "sampler", "target": "target", "weight": "schedule"}
+NESTED: Mapping[str, str] = {
+    "sampler": "sampler",
+    "target": "target",
+    "weight": "schedule",
+    "score": "score",
+    "token_weights": "token-weights",
+}
 
 ROOT = Path(__file__).resolve().parent
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
