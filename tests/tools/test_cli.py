@@ -181,7 +181,7 @@ def test_browse_is_a_tree_with_counts_and_verdicts(kd, monkeypatch):
     code, out, _ = kd("browse")
     lines = out.splitlines()
     assert code == 0 and max(map(len, lines)) <= 80 and "\x1b" not in out
-    assert lines[0].startswith(f"{len(catalog.papers)} papers")
+    assert lines[0].startswith(f"{len(catalog.papers):,} papers")
     for axis in catalog.taxonomy.values():
         for value in axis.values.values():
             count = sum(value.id in paper.taxonomy[axis.id] for paper in catalog.papers.values())
@@ -209,7 +209,7 @@ def test_browse_lists_what_was_asked_for(kd):
     everything = kd("browse", "--list")[1]
     assert all(f"\n{paper_id} " in everything for paper_id in catalog.papers)
     assert everything.index("LANGUAGE MODELS") > everything.index("\nminillm ")
-    assert f"\n{len(catalog.papers)} papers" in everything
+    assert f"\n{len(catalog.papers):,} papers" in everything
     assert "no paper matches" in kd("browse", "--search", "zzzzzz")[1]
     found = json.loads(kd("browse", "--year", "2023-2024", "--has-code", "--algorithm", "sft", "--json")[1])
     assert found and all(paper["date"][:4] in ("2023", "2024") and paper["code"] for paper in found)
