@@ -124,7 +124,12 @@ def trainer_for(method: Mapping[str, Any], surroundings: Surroundings) -> Any:
     made = load("trainer", tree["name"])
     if "surroundings" in inspect.signature(made).parameters:  # a paper's own
         return made(surroundings, method, **settings)
-    parts = {"distillation": _distillation, "minillm": _policy, "latent-reasoning": _latent}[tree["name"]]
+    parts = {
+        "distillation": _distillation,
+        "minillm": _policy,
+        "policy-optimisation": _optimisation,
+        "latent-reasoning": _latent,
+    }[tree["name"]]
     return made(surroundings.student(), **settings, **parts(method, surroundings))
 
 
@@ -178,6 +183,23 @@ def _policy(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, 
         "max_completion_length": surroundings.completion_tokens,
         "train_dataset": rows_of(method["data"], surroundings),
         "pretraining_dataset": surroundings.corpus(),
+        "processing_class": surroundings.tokenizer,
+    }
+
+
+def _optimisation(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, Any]:
+    """What the trainer of advantages takes: prompts as text with all columns, teachers, advantage, rewards, terms."""
+    from methods.trainers import Teacher
+
+    asked = [surroundings.teacher(name) for name in method["teachers"]]
+    return {
+        "teacher": [Teacher(one.model, one.tokenizer) for one in asked],
+        "advantage": build("advantage", method["advantage"]) if "advantage" in method else None,
+        "rewards": [build("reward", tree, surroundings=surroundings) for tree in method.get("rewards", ())],
+        "terms": [term_of(tree, surroundings, method["teachers"]) for tree in method.get("terms", ())],
+        "arguments": surroundings.arguments,
+        "max_completion_length": surroundings.completion_tokens,
+        "train_dataset": rows_of(method["data"], surroundings),
         "processing_class": surroundings.tokenizer,
     }
 

@@ -10,12 +10,16 @@ NAMES = {
     "divergence": "forward-kl reverse-kl jensen-shannon total-variation adaptive-kl skew-forward-kl skew-reverse-kl "
     "detached-skew-reverse-kl cross-entropy",
     "term": "next-token plain-text clipped-kl span-consistency hidden-match task-filters sorted-probabilities "
-    "chunk-likelihood merged-chunks continuation-units dual-space",
+    "chunk-likelihood merged-chunks continuation-units dual-space sampled-kl",
     "sampler": "on-policy teacher-mixed with-student half-student adaptive-replay paired-student corrected domains",
     "target": "teacher average-logits interpolated-logits noisy-teacher",
     "row-settings": "adaptive-skew",
-    "schedule": "student-share teacher-share",
-    "trainer": "distillation minillm latent-reasoning",
+    "schedule": "student-share teacher-share linear",
+    "trainer": "distillation minillm latent-reasoning policy-optimisation",
+    "advantage": "group-reward log-ratio return-to-go sum only clipped powered constant entropy-scaled by-column "
+    "scaled-by-ratio step-weighted prefix-weighted reward-within-budget",
+    "condition": "sign reward-below group-unsolved lowest-probability highest-entropy during",
+    "reward": "exact-answer shared-beginning task",
 }
 REQUIRED = {
     "teacher-mixed": {"teacher_mix": 0.5},

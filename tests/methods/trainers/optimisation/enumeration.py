@@ -1,0 +1,81 @@
+"""A student and teachers over four tokens, all 40 completions of at most three, and the trainer's expected gradient.
+
+float64, GPT-2 (Llama normalises in float32 whatever the weights are).
+"""
+
+import torch
+from datasets import Dataset
+
+from methods.trainers.optimisation import OptimisationConfig, PolicyOptimiser, Record
+from tests.methods.conftest import make_model
+from tests.methods.trainers.test_policy import (
+    LIMIT,
+    VOCABULARY,
+    as_rollouts,
+    completions,
+    gradient,
+    next_token_kl,
+    sequence_probabilities,
+    token_logps,
+)
+
+ALL = completions()
+__all__ = ["ALL", "gradient", "next_token_kl", "sequence_probabilities", "token_logps"]
+
+
+def model(seed: int):
+    return make_model("gpt2", seed=seed, vocabulary=VOCABULARY, width=8, layers=1).double()
+
+
+def trainer_of(student, folder, tokenizer, *, teachers=(), settings=None, **parts) -> PolicyOptimiser:
+    args = OptimisationConfig(
+        output_dir=str(folder), per_device_train_batch_size=8, use_cpu=True, bf16=False, report_to="none",
+        gradient_checkpointing=False, max_completion_length=LIMIT, max_steps=1,
+        **{"num_generations": 1, "epsilon": None, **(settings or {})},
+    )  # fmt: skip
+    rows = Dataset.from_list([{"prompt": "a", "completion": "b"}] * 16)
+    return PolicyOptimiser(
+        student, args=args, train_dataset=rows, processing_class=tokenizer, teacher=list(teachers), **parts
+    )
+
+
+def record_of(some=ALL, **more) -> Record:
+    """Completions as if they had been sampled; each in a group of its own where nothing else is said."""
+    given = {"group": torch.arange(len(some)), "rewards": torch.zeros(len(some), 0)}
+    return Record(as_rollouts(list(some)), **(given | more))
+
+
+def loss_of(trainer, record: Record, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """The trainer's own loss of completions, as a sum over tokens; `weights` (B,) multiply the advantages."""
+    inputs = trainer.scored(record)
+    if weights is not None:
+        inputs["advantages"] = inputs["advantages"] * weights.unsqueeze(1)
+    trainer._begin([inputs])
+    one = torch.tensor(1)
+    counts = {**trainer._counts, "tokens": one, "completions": one}
+    return trainer._compute_loss(trainer.model, {**inputs, "batch": trainer._window[0], "window": counts})
+
+
+def probabilities(student) -> torch.Tensor:
+    return torch.stack(list(sequence_probabilities(student).values())).detach()
+
+
+def expected(trainer, student, record: Record | None = None) -> torch.Tensor:
+    """The trainer's gradient, in expectation over what the student samples."""
+    return gradient(loss_of(trainer, record or record_of(), probabilities(student)), trainer.model)
+
+
+def expected_terms(trainer, student) -> torch.Tensor:
+    """The same for terms, whose sums are not weighted by the completion: one at a time."""
+    total = 0.0
+    for completion, probability in zip(ALL, probabilities(student), strict=True):
+        total = total + probability * gradient(loss_of(trainer, record_of([completion])), trainer.model)
+    return total
+
+
+def positions_kl(student, target_of) -> torch.Tensor:
+    """Sum over completions of q(y), without gradient, times the sum over prefixes of what `target_of` gives."""
+    return sum(
+        probability * target_of(completion).sum()
+        for completion, probability in zip(ALL, probabilities(student), strict=True)
+    )
