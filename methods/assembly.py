@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from methods.errors import MethodError
+from methods.recipe import OWN_STEPS
 from methods.registry import build, component, load
 from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 
@@ -293,10 +294,13 @@ def _kept_step(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict
 
     def make(apart: Surroundings) -> list[dict[str, Any]]:
         rows = rows_of(tree.get("of", "train"), apart)
-        step = load("data", tree["use"])
-        return step(rows, apart.teacher(tree.get("teacher", "main")), apart, **settings).to_list()
+        step, own = load("data", tree["use"]), tree["use"] in OWN_STEPS
+        teacher = None if own else apart.teacher(tree.get("teacher", "main"))
+        return step(rows, teacher, apart, **settings).to_list()
 
     key = {"step": dict(tree), **({"seed": settings["seed"]} if "seed" in settings else {})}
+    if tree["use"] in OWN_STEPS:  # each seed's student says something else
+        key |= {"student": surroundings.start, "run": surroundings.seed}
     return surroundings.keep(f"rows-{tree['use']}", key, make)
 
 

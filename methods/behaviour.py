@@ -56,6 +56,16 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("condition", "reward-below"): ({"threshold": 0.5},),
     ("condition", "sign"): ({"advantage": {"name": "log-ratio"}},),
     ("data", "beam-search"): ({"beams": 4, "pick": "closest"},),
+    ("data", "right-answers"): (
+        {
+            "verifier": {"name": "task"},
+            "samples": 6,
+            "temperature": 0.3,
+            "threshold": 0.3,
+            "most": 4,
+            "seed": 1,
+        },
+    ),
     ("data", "label"): ({"temperature": 0.8, "prompts": 7, "samples": 2, "seed": 1},),
     ("row-settings", "adaptive-skew"): ({"side": "teacher", "anchor_steps": 1, "base": 0.9, "floor": 0.6},),
     ("sampler", "adaptive-replay"): (
@@ -108,6 +118,8 @@ def behaviour(slot: str, name: str, settings: Mapping[str, Any] | None = None) -
 def _tried(slot: str, name: str, settings: Mapping[str, Any]) -> Figures:
     with _toy_world():
         surroundings = ToySurroundings()
+        if name == "right-answers":
+            _stops_often(surroundings.student(), surroundings.tokenizer)
         trainer = trainer_for(canonical_method(example(slot, name, settings)), surroundings)
         if slot == "reward":  # an untrained student is never right
             trainer.writer = written
@@ -269,7 +281,7 @@ class ToySurroundings:
         """Three are known: "main", "second", and "other", which reads other tokens."""
         tokenizer = _pieces() if name == "other" else self.tokenizer
         model = _model(tokenizer, seed=102 + ("main", "second", "other").index(name), width=16)
-        model.generation_config.eos_token_id = list(range(0, len(tokenizer), 4))  # untrained, it seldom stops
+        _stops_often(model, tokenizer)
         return Asked(name, model.eval().requires_grad_(False), tokenizer, self.completion_tokens)
 
     def rows(self, name: str) -> Dataset:
@@ -335,6 +347,11 @@ class ToySurroundings:
 
     def spent(self, report: Any) -> None:
         """Nobody asks."""
+
+
+def _stops_often(model: Any, tokenizer: Any) -> None:
+    """Untrained, a model seldom stops."""
+    model.generation_config.eos_token_id = list(range(0, len(tokenizer), 4))
 
 
 def answer(word: str) -> str:

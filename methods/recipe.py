@@ -48,6 +48,7 @@ TERM_DEFAULTS: Mapping[str, Any] = {
     "row_settings": None,
 }
 SOURCES = ("data", "teacher", "student")
+OWN_STEPS = frozenset({"right-answers"})  # data steps that ask the student itself, and no teacher
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ def teachers_of(method: Mapping[str, Any]) -> list[str]:
 
     def walk(tree: Any) -> None:
         if isinstance(tree, Mapping):
-            if "use" in tree:
+            if "use" in tree and tree["use"] not in OWN_STEPS:
                 found.append(tree.get("teacher", "main"))
             for item in tree.values():
                 walk(item)

@@ -64,6 +64,7 @@ NESTED: Mapping[str, str] = {
     "weight": "schedule",
     "advantage": "advantage",
     "where": "condition",
+    "verifier": "reward",
 }
 # And a list of them.
 NESTED_LISTS: Mapping[str, str] = {"parts": "advantage"}

@@ -17,6 +17,8 @@ from methods.slots.targets import AverageLogits, OneTeacher, linear
 # How memory is used, which changes no figure; and what cannot be set alone.
 NOT_SHOWN = {"batch_size", "chunk_size"}
 ELSEWHERE = {
+    ("data", "right-answers", "distinct"): "the toy's student says nothing twice",
+    ("data", "right-answers", "greedy"): "the toy's student is never right in its likeliest answers",
     ("term", "dual-space", "attention"): "without it both sides must have the same tokens",
     (
         "term",
@@ -27,6 +29,7 @@ ELSEWHERE = {
 }
 # Another value, where it is no number and no yes or no.
 OTHERS = {
+    ("data", "right-answers", "verifier"): {"name": "task", "score": "other"},
     ("advantage", "by-column", "column"): "thoughts",
     ("advantage", "by-column", "parts"): [{"name": "log-ratio"}, {"name": "constant"}],
     ("advantage", "by-column", "values"): ["b", "a"],
