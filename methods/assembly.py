@@ -98,6 +98,9 @@ class Surroundings(Protocol):
     def train(self, trainer: Trainer, phase: str) -> Any:
         """Train something that the method needs first; returns the bare model."""
 
+    # Where rows come from a task with an exact scorer, `scorer(name)` gives (prompts, completion ids) -> percent; the
+    # reward "task" asks for it, and says so where there is none.
+
     def spent(self, report: Any) -> None:
         """Count what a teacher's answers cost (`LabellingReport`)."""
 

@@ -297,14 +297,13 @@ class ToySurroundings:
         return Dataset.from_list(rows)
 
     def scorer(self, name: str | None) -> Callable[..., list[float]]:
-        """How many letters of an answer are in the row's own, in percent; another score counts the other way."""
-        order = 1 if name is None else -1
+        """How many tokens of an answer are among some, in percent; among others for another score."""
+        rest = 0 if name is None else 1
 
-        def score(said: Sequence[str], columns: Mapping[str, Any]) -> list[float]:
-            pairs = [(a, b)[::order] for a, b in zip(said, columns["reference"], strict=True)]
-            return [100 * sum(letter in b for letter in a) / max(1, len(a)) for a, b in pairs]
+        def percent(prompts: Sequence[str], answers: Sequence[Sequence[int]]) -> list[float]:
+            return [100 * sum(i % 3 == rest for i in ids) / max(1, len(ids)) for ids in answers]
 
-        return score
+        return percent
 
     def corpus(self) -> Dataset:
         return Dataset.from_list([{"text": f"{word}|{word}"} for word in WORDS])

@@ -107,7 +107,9 @@ def right_answers(
     about = [by_prompt[prompt] for prompt in answers["prompt"]]
     columns = {name: [row[name] for row in about] for name in rows.column_names}
     said = list(answers["completion"])
-    given = {**columns, "reference": columns.pop("completion"), "completions": said}
+    encode, end = surroundings.tokenizer, getattr(surroundings.tokenizer, "eos_token_id", None)
+    ids = [[*row, end] for row in encode(said, add_special_tokens=False)["input_ids"]] if said else []
+    given = {**columns, "reference": columns.pop("completion"), "completions": said, "completion_ids": ids}
     figures = check(prompts=given.pop("prompt"), **given)
     kept: dict[str, list[str]] = {}
     for row, text, figure in zip(about, said, figures, strict=True):

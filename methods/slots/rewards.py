@@ -71,7 +71,8 @@ class SharedBeginning:
 class TaskReward:
     """The figure that the task itself gives an answer, over 100: its exact scorer, where the rows come from one.
 
-    `score` names one of the task's scores; null is its first. For a `kd distill` of one's own rows there is no task.
+    `score` names one of the task's scores; null is its first. An answer that was cut is worth 0. For a `kd distill` of
+    one's own rows there is no task.
     Source: reinforcement learning with verifiable rewards, DeepSeekMath, arXiv 2402.03300, section 5.2.
     """
 
@@ -83,5 +84,7 @@ class TaskReward:
             )
         self._score = scorer(score)
 
-    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
-        return [float(figure) / 100 for figure in self._score(completions, columns)]
+    def __call__(
+        self, prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], **columns: Any
+    ) -> list[float]:
+        return [float(figure) / 100 for figure in self._score(prompts, completion_ids)]

@@ -12,7 +12,11 @@ ROWS = Dataset.from_list([{"prompt": "1+1=", "completion": "2"}, {"prompt": "2+2
 
 
 class Around:
-    completion_tokens, tokenizer = 5, None
+    completion_tokens = 5
+
+    @staticmethod
+    def tokenizer(texts, **_):
+        return {"input_ids": [list(map(ord, text)) for text in texts]}
 
     def __init__(self):
         self.reports = []

@@ -29,10 +29,10 @@ def test_a_column_that_is_not_there_is_named():
 def test_a_task_scores_its_own_answers():
     class Around:
         def scorer(self, name):
-            return lambda said, columns: [50.0 if name else 100.0 for _ in said]
+            return lambda prompts, answers: [50.0 if name else 10.0 * len(ids) for ids in answers]
 
     for tree, figure in (({"name": "task"}, 1.0), ({"name": "task", "score": "other"}, 0.5)):
         made = build("reward", canonical("reward", tree), surroundings=Around())
-        assert made(completions=["a"], reference=["a"]) == [figure]
+        assert made(prompts=["p"], completions=["a"], completion_ids=[[1] * 10], reference=["a"]) == [figure]
     with pytest.raises(MethodError, match="rows of a task"):
         TaskReward(object())

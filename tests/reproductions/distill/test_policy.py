@@ -5,6 +5,7 @@ import json
 import pytest
 
 from catalog.errors import CatalogError
+from methods.replay import NAME, read_replay
 from reproductions.distill.config import load_config
 
 from .conftest import WORDS, made
@@ -52,6 +53,10 @@ terms:
     record = made(written(folder, text, "[teacher, second]"))
     assert record["steps"] == 2 and record["tokens"]["teacher"] > 0
     assert record["rollouts"]["completions"] == 8
+    kept = read_replay(folder / "run" / NAME)
+    assert {line["step"] for line in kept} == {0, 1} and len(kept) == 8
+    assert all(len(line["rewards"]) == 2 and line["prompt"].endswith("|") for line in kept)
+    assert any(advantage for line in kept for _, advantage in line["tokens"])
 
 
 @pytest.mark.parametrize(

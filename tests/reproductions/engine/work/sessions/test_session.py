@@ -250,7 +250,8 @@ def test_a_metric_measured_in_another_way_is_measured_again(finished, toy):
 
 def test_papers_with_one_arm_have_its_runs_in_common(tmp_path):
     akl, minillm = (
-        make_plan(paper, arms=[arm], cache=tmp_path) for paper, arm in (("akl", "fkl"), ("minillm", "word-kd"))
+        make_plan(paper, arms=[arm], cache=tmp_path)
+        for paper, arm in (("akl", "fkl"), ("minillm", "word-kd"))
     )
     key = akl.keys["fkl"]
     made_with = decisive("cpu", akl.testbed["revision"], akl.specs["fkl"]["method"])
