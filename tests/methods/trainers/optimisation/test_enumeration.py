@@ -9,6 +9,8 @@ from methods.trainers.optimisation import Record
 from methods.trainers.optimisation import trainer as module
 from tests.methods.trainers.optimisation.enumeration import (
     ALL,
+    chosen,
+    every_next,
     expected,
     expected_terms,
     gradient,
@@ -18,6 +20,7 @@ from tests.methods.trainers.optimisation.enumeration import (
     positions_kl,
     probabilities,
     record_of,
+    reverse,
     token_logps,
     trainer_of,
 )
@@ -59,10 +62,7 @@ def reward_gradient(trainer, student):
     close(
         expected(trainer, student, record_of(rewards=REWARDS[:, None].float())),
         -gradient(
-            sum(
-                r * token_logps(student, y).sum().exp()
-                for r, y in zip(REWARDS.float().double(), ALL, strict=True)
-            ),
+            (REWARDS.float().double() * chosen(every_next(student)).sum(1).exp()).sum(),
             student,
         ),
     )
@@ -79,18 +79,14 @@ def test_a_reward_gives_the_gradient_of_its_expectation(student, tokenizer, tmp_
 
 
 def sequence_oracle(student, teacher, advantage, tokenizer, folder):
-    exact = sum(
-        token_logps(student, y).sum().exp()
-        * (token_logps(student, y).sum() - token_logps(teacher, y).sum().detach())
-        for y in ALL
-    )
-    wanted = gradient(exact, student)
+    log_q, log_p = chosen(every_next(student)).sum(1), chosen(every_next(teacher)).sum(1).detach()
+    wanted = gradient((log_q.exp() * (log_q - log_p)).sum(), student)
     trainer = trainer_of(student, folder, tokenizer, teachers=[teacher], advantage=advantage)
     closer(expected(trainer, student), wanted)
 
 
 def token_oracle(student, teacher, advantage, tokenizer, folder):
-    wanted = gradient(positions_kl(student, lambda y: next_token_kl(student, teacher, y)), student)
+    wanted = gradient(positions_kl(student, reverse(every_next(teacher))), student)
     trainer = trainer_of(student, folder, tokenizer, teachers=[teacher], advantage=advantage)
     closer(expected(trainer, student), wanted)
 
@@ -159,13 +155,8 @@ def test_missing_stop_gradients_are_seen(mutation, student, teacher, tokenizer, 
 
 
 def extrapolation_oracle(student, teacher, base, extra, tokenizer, folder, advantage=None):
-    def gap(y):
-        ids = torch.tensor([[2, *y]])
-        log_q, log_p, log_b = (m(ids).logits[0].log_softmax(-1)[:-1] for m in (student, teacher, base))
-        target = ((1 + extra) * log_p - extra * log_b).detach().log_softmax(-1)
-        return (log_q.exp() * (log_q - target)).sum(-1)
-
-    wanted = gradient(positions_kl(student, gap), student)
+    mixture = (1 + extra) * every_next(teacher) - extra * every_next(base)
+    wanted = gradient(positions_kl(student, reverse(mixture.log_softmax(-1))), student)
     advantage = advantage or Sum([LogRatio(), LogRatio(0, 1, weight=extra)])
     trainer = trainer_of(student, folder, tokenizer, teachers=[teacher, base], advantage=advantage)
     closer(expected(trainer, student), wanted)
@@ -283,13 +274,8 @@ def test_estimators_have_the_gradients_of_their_directions(
         assert got.abs().max() < 1e-10
         return
 
-    def gap(y):
-        if direction == "reverse":
-            return next_token_kl(student, teacher, y)
-        ids = torch.tensor([[2, *y]])
-        log_q, log_p = (m(ids).logits[0].log_softmax(-1)[:-1] for m in (student, teacher))
-        return -(log_p.exp().detach() * log_q).sum(-1)
-
+    log_p = every_next(teacher).detach()
+    gap = reverse(log_p) if direction == "reverse" else lambda log_q: -(log_p.exp() * log_q).sum(-1)
     closer(got, gradient(positions_kl(student, gap), student))
 
 
@@ -315,9 +301,8 @@ def test_a_term_to_the_start_pulls_back(student, tokenizer, tmp_path):
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    wanted = sum(
-        (r := token_logps(start, y).detach() - token_logps(student, y)).exp().sub(1).sub(r).sum() for y in ALL
-    )
+    ratio = chosen(every_next(start)) - chosen(every_next(student))
+    wanted = (ratio.expm1() - ratio).sum()
     torch.testing.assert_close(loss_of(trainer, record_of()), wanted.detach(), rtol=1e-10, atol=1e-12)
 
 
