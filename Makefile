@@ -5,14 +5,14 @@ PYTHON ?= python3
 # What was typed reaches the recipes through the environment and is never part of a command's text, so that nothing in
 # it is run: not $(...), not `...`, not a quote. ARGS is split at blanks; for `make test` quotes keep words together.
 TYPED := PYTHON PAPER CONFIG SCALE SEEDS ARMS ELICITATION ALGORITHM SKILL VERTICAL SEARCH STATUS YEAR SCOPE HAS_CODE EXTERNAL \
-	HAS_REPRODUCTION ARXIV REPRODUCTION TESTBED OUT ARGS
+	HAS_REPRODUCTION ARXIV REPRODUCTION TESTBED CHANGED OUT ARGS
 $(foreach word,$(TYPED),$(eval override $(word) := $$(value $(word))))
 export $(TYPED)
 KD := set -f; exec .venv/bin/kd
 CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce plan distill tune gate browse show readme site verify new check check-links bench test lint clean
+.PHONY: help reproduce plan distill tune gate attempt browse show readme site verify new check check-links bench test lint clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ tune: .venv/ready ## PAPER=gkd [SCALE=tiny]: the same sweep of learning rates fo
 
 gate: .venv/ready ## TESTBED=pronunciation: what a testbed must show before a claim is judged on it
 	@$(KD) gate $${TESTBED:+"$$TESTBED"} $$ARGS
+
+attempt: .venv/ready ## PAPER=minillm CHANGED="what changes, and why": freeze its verdicts before its experiment is changed
+	@$(KD) attempt $${PAPER:+"$$PAPER"} $${CHANGED:+--changed "$$CHANGED"} $$ARGS
 
 browse: .venv/ready ## [ELICITATION= ALGORITHM= SKILL= VERTICAL= SEARCH= STATUS= YEAR= SCOPE= HAS_CODE=1 EXTERNAL=1 HAS_REPRODUCTION=1]: the catalog in the terminal
 	@$(KD) browse $${ELICITATION:+--elicitation "$$ELICITATION"} $${ALGORITHM:+--algorithm "$$ALGORITHM"} $${SKILL:+--skill "$$SKILL"} $${VERTICAL:+--vertical "$$VERTICAL"} $${SEARCH:+--search "$$SEARCH"} $${STATUS:+--status "$$STATUS"} $${YEAR:+--year "$$YEAR"} $${SCOPE:+--scope "$$SCOPE"} $${HAS_CODE:+--has-code} $${EXTERNAL:+--external} $${HAS_REPRODUCTION:+--has-reproduction} $$ARGS

@@ -62,9 +62,11 @@ def _same_place(one: Any, other: Any) -> bool:
 
 
 def results_of(plan: Plan, replicate: Replicate) -> Results:
-    """A replicate as results of the plan's arms."""
+    """A replicate as results of the plan's arms: of the plan's seeds, or, where it has none of them, of its own."""
     asked = {"looks": plan.scale.looks, "measures": plan.measures, "how": plan.how}
-    return gathered(replicate.arms, plan.arms, plan.scale.seeds, **asked)  # type: ignore[arg-type]
+    own = sorted({seed for arm in replicate.arms.values() for seed in arm.runs})
+    seeds = plan.scale.seeds if set(own) & set(plan.scale.seeds) else tuple(own)
+    return gathered(replicate.arms, plan.arms, seeds, **asked)  # type: ignore[arg-type]
 
 
 def beside(plan: Plan, recorded: Results, replicate: Replicate) -> list[Beside]:

@@ -242,6 +242,8 @@ class _Task:
 
         if not self.last.complete:
             raise KDError("--record is for all arms and seeds of a scale: leave out --arms and --seeds")
+        if self.last.fresh:
+            raise KDError("--record is for the declared seeds: fresh ones are a replicate, see --donate")
         folder = self.root / self.last.scale.testbed
         check_disk(folder)
         for arm in self.last.arms:

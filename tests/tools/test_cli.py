@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -222,6 +223,37 @@ def test_browse_lists_what_was_asked_for(kd):
     assert {paper["scope"] for paper in others} <= {"beyond-llm"}
     first = kd("browse", "--search", "minillmm")[1].splitlines()[1]
     assert first.startswith("minillm ")
+
+
+def test_a_year_is_shown_month_by_month(kd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    papers = [paper for paper in load_catalog().papers.values() if paper.date.startswith("2026")]
+    counts = Counter(paper.date for paper in papers)
+    lines = kd("browse", "--year", "2026")[1].splitlines()
+    assert lines[0].split() == ["MONTH", "PAPERS"] and max(map(len, lines)) <= 80
+    bars = [line.split() for line in lines[1 : 1 + len(counts)]]
+    assert [(month, int(count)) for month, count, _ in bars] == sorted(counts.items(), reverse=True)
+    longest = max(bars, key=lambda bar: int(bar[1]))
+    assert len(longest[2]) == browse.BAR >= max(len(bar) for *_, bar in bars) and min(
+        len(bar[2]) for bar in bars
+    )
+    head = next(place for place, line in enumerate(lines) if line.startswith("PAPER "))
+    last = lines.index("SURVEYS") if "SURVEYS" in lines else len(lines)
+    others = lines.index("BEYOND LANGUAGE MODELS")
+    told: list[str] = []  # the months as they are headed, and under each its papers alone
+    for line in lines[head + 1 : min(others, last)]:
+        if re.fullmatch(r"\d{4}-\d\d: \d+ papers?", line):
+            told.append(line)
+        elif line:
+            assert line.split()[1] == told[-1][:7]
+    llm = Counter(paper.date for paper in papers if paper.scope == "llm")
+    expected = [f"{month}: {n} paper{'s' * (n != 1)}" for month, n in sorted(llm.items(), reverse=True)]
+    assert told == expected
+
+
+def test_a_search_is_ranked_and_one_month_needs_no_heading(kd):
+    assert "MONTH" not in kd("browse", "--year", "2026", "--search", "on-policy")[1]
+    assert browse.wave([load_catalog().papers["minillm"]]) == [] == browse.wave([])
 
 
 def test_browse_json_is_what_was_asked_for(kd):

@@ -34,6 +34,7 @@ OPTIONS = {
     "plan": {"PAPER": None, "SCALE": "--scale"},
     "tune": {"PAPER": None, "SCALE": "--scale"},
     "gate": {"TESTBED": None},
+    "attempt": {"PAPER": None, "CHANGED": "--changed"},
     "browse": {
         name.upper(): f"--{name}"
         for name in ("elicitation", "algorithm", "skill", "vertical", "search", "status", "year", "scope")

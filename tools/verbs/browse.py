@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
@@ -21,6 +22,7 @@ SUMMARY = "the taxonomy tree; papers by axis, year, status or text"
 
 FULL_ENTRIES = 12  # up to so many papers are shown with what they add
 ID_WIDTH = 26  # longer ids push their line to the right; an id is never cut
+BAR = 40  # columns of the bar of the month that brought most
 SCOPES = {
     "llm": "language models",
     "beyond-llm": "beyond language models",
@@ -50,7 +52,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--search", default="", help="words of id, title, what it adds, models; typos forgiven"
     )
-    parser.add_argument("--year", type=names, default=[], help="2025, 2023-2025 or 2024-; several: a,b")
+    parser.add_argument(
+        "--year", type=names, default=[], help="2025, 2023-2025 or 2024-, month by month; several: a,b"
+    )
     parser.add_argument("--scope", type=names, default=[], help="llm, beyond-llm or survey")
     parser.add_argument("--has-code", action="store_true", help="only papers whose authors' code is linked")
     parser.add_argument(
@@ -93,7 +97,10 @@ def main(args: argparse.Namespace) -> int:
     elif axes:
         print("\n".join(matrix(catalog, papers, *axes)))
     elif _filtered(args):
-        print("\n".join(_listing(papers, judged, sections=not args.search.strip())))
+        ranked = bool(args.search.strip())
+        months = bool(args.year) and not ranked
+        lines = wave(papers) if months else []
+        print("\n".join([*lines, *_listing(papers, judged, sections=not ranked, months=months)]))
     else:
         print("\n".join(tree(catalog, papers, verdicts)))
     return 0
@@ -144,6 +151,20 @@ def tree(catalog: Catalog, papers: Sequence[Paper], judged: Mapping[str, Tally])
         *lines,
         wrap("papers: kd browse --list, or filtered: --algorithm sft, --year 2025; see --help"),
     ]
+
+
+def wave(papers: Sequence[Paper]) -> list[str]:
+    """How many papers each month brought, newest first, as lines; none where all are of one month."""
+    counts = Counter(paper.date for paper in papers)
+    if len(counts) < 2:
+        return []
+    most = max(counts.values())
+    columns = max(1, min(BAR, width() - len("2026-09   1,000  ")))
+    rows = [
+        f"{month}  {count:>6,}  {'#' * max(1, round(columns * count / most))}"
+        for month, count in sorted(counts.items(), reverse=True)
+    ]
+    return [style("MONTH    PAPERS", "bold"), *rows, ""]
 
 
 def matrix(catalog: Catalog, papers: Sequence[Paper], rows: str, columns: str) -> list[str]:
@@ -221,8 +242,13 @@ def _filtered(args: argparse.Namespace) -> bool:
     return any(asked) or args.has_code or args.external or args.has_reproduction or args.list
 
 
-def _listing(papers: Sequence[Paper], judged: Sequence[str], *, sections: bool) -> list[str]:
-    """The papers a line each; with `sections`, those beyond language models and the surveys come after the others."""
+def _listing(
+    papers: Sequence[Paper], judged: Sequence[str], *, sections: bool, months: bool = False
+) -> list[str]:
+    """The papers a line each; with `sections`, those beyond language models and the surveys come after the others.
+
+    With `months` a line above the papers of each month says how many there are; newest first, as they come.
+    """
     if not papers:
         return ["no paper matches; `kd browse --list` lists them all"]
     name_width = min(ID_WIDTH, max(len("PAPER"), *(len(paper.id) for paper in papers)))
@@ -236,7 +262,13 @@ def _listing(papers: Sequence[Paper], judged: Sequence[str], *, sections: bool) 
         found = [paper for paper in papers if not scope or paper.scope == scope]
         if found and sections and scope != "llm" and len(found) < len(papers):
             lines += ["", style(SCOPES[scope].upper(), "bold")]
+        counts = Counter(paper.date for paper in found)
+        month = ""
         for paper in found:
+            if months and len(counts) > 1 and paper.date != month:
+                month = paper.date
+                told = f"{month}: {_count(counts[month])}"
+                lines += [*([""] if lines[-1] else []), style(told, "bold")]
             state = f"{states[paper.id]:<{state_width}}  " if state_width else ""
             lines.append(fit(f"{paper.id:<{name_width}}  {paper.date}  {state}{paper.title}", width()))
             if len(papers) <= FULL_ENTRIES:
@@ -249,7 +281,11 @@ def _listing(papers: Sequence[Paper], judged: Sequence[str], *, sections: bool) 
 
 
 def _papers(papers: Sequence[Paper]) -> str:
-    return f"{len(papers):,} paper{'s' if len(papers) != 1 else ''}"
+    return _count(len(papers))
+
+
+def _count(papers: int) -> str:
+    return f"{papers:,} paper{'s' if papers != 1 else ''}"
 
 
 def _as_json(papers: Sequence[Paper], judged: Sequence[str], axes: tuple[str, ...] | None) -> object:

@@ -7,6 +7,7 @@
       akl-hard: {like: akl, settings: {head_mass: 0.9}}         # what differs from another arm
     scales:
       tiny: {testbed: pronunciation, seeds: {looks: [5, 10, 20, 40]}, learning_rate: swept}
+      tiny-navigate: {testbed: navigate, ...}                   # a second testbed: `tiny-` and a word
 
 An arm is a method: a recipe, its keys, or both (its own keys win). `$name` is looked up in the sweep's point, in the
 scale's `set` and in the arm's own teacher. A swept arm stands for one arm a point, `arm@share=0.5`; its bare name is

@@ -16,6 +16,8 @@ from reproductions.engine.plan.spec import UnsweptError, curve_of, key_of, read_
 
 Task = tuple[str, int]  # an arm and a seed
 
+FRESH = 10_000  # the first seed that no record, sweep or gate uses
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -66,6 +68,11 @@ class Plan:
         """Whether it is all arms of the scale at one of its looks: only then may its results be recorded."""
         return self.arms == self.scale.arms and len(self.seeds) in self.scale.looks
 
+    @property
+    def fresh(self) -> bool:
+        """Whether its seeds are others than the declared ones: a second opinion, never a record."""
+        return self.scale.seeds != self.experiment.scale(self.scale.name).seeds
+
     @cached_property
     def runs(self) -> dict[tuple[str, int], Task]:
         """(key, seed) -> the first task that makes it: arms of one key are made once."""
@@ -95,18 +102,26 @@ def make_plan(
     scale: str = "tiny",
     *,
     seeds: int | None = None,
+    first_seed: int | None = None,
     arms: Sequence[str] | None = None,
     papers_root: Path | None = None,
     cache: Path | None = None,
 ) -> Plan:
     """All arms at the first look of the scale. Raises KDError or CatalogError on bad input.
 
-    `seeds`: only the first so many (one of the scale's looks: up to that look); `arms`: only these.
+    `seeds`: only the first so many (one of the scale's looks: up to that look); `arms`: only these; `first_seed`: as
+    many seeds as the scale declares, from this one on, which no sweep, gate or record has (see FRESH).
     """
     from reproductions.testbeds import measuring
 
     experiment = load_experiment(paper, papers_root)
     chosen = experiment.scale(scale)
+    if first_seed is not None:
+        if first_seed < FRESH:
+            raise KDError(
+                f"--first-seed {first_seed}: seeds below {FRESH} are those of records, sweeps and gates"
+            )
+        chosen = replace(chosen, seeds=tuple(range(first_seed, first_seed + len(chosen.seeds))))
     if seeds is not None and not 1 <= seeds <= len(chosen.seeds):
         raise KDError(
             f"--seeds {seeds}: scale {scale} of {paper} declares {len(chosen.seeds)}, so 1 to {len(chosen.seeds)}"

@@ -313,8 +313,9 @@ def ordered(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def scale_order(name: str) -> tuple[int, str]:
-    """Smallest scale first; one that nobody knows comes last."""
-    return (SCALES.index(name) if name in SCALES else len(SCALES), name)
+    """Smallest scale first, `tiny` before `tiny-navigate`, its second testbed; one that nobody knows comes last."""
+    kind = name.partition("-")[0]
+    return (SCALES.index(kind) if kind in SCALES else len(SCALES), name)
 
 
 def from_dict(plain: Mapping[str, Any]) -> PaperView:

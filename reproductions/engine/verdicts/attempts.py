@@ -1,9 +1,11 @@
 """Attempts: every configuration under which a paper was judged before, reproductions/attempts/<paper>.<n>.json.
 
     {"paper", "number", "date", "engine", "scale", "testbed", "changed", "commit", "raw", "seeds", "verdicts",
-     "claims": [{"claim", "verdict", "difference", "interval", "better", "worse", "metric", "keys": {arm: key}}]}
+     "claims": [{"claim", "verdict", "difference", "interval", "better", "worse", "metric", "keys": {arm: key},
+                 "seeds"}]}
 
-Written once, never edited. `verdicts` counts the words of the engine that judged; `engine` 1 is the first edition's
+Written once (`freezing.py`), never edited. `seeds` of a claim: how many of the first it was decided with, all where it
+is not said. `verdicts` counts the words of the engine that judged; `engine` 1 is the first edition's
 bootstrap, whose intervals are about 1.5 times too wide. The raw figures stand in reproductions/results under `keys`, or
 where these are empty in the history of this repository, in the file `raw` at the `commit`. An experiment that was
 judged before says at its top level which attempt it is and what changed: `attempt: {number: 2, changed: "..."}`.
@@ -65,6 +67,7 @@ class Judged:
     worse: str
     metric: str
     keys: Mapping[str, str]
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def recompute(
             yield Recomputed(judged, None, lost=bool(judged.keys))
             continue
         what = f"attempt {attempt.number} of {attempt.paper}, claim {judged.claim}"
-        yield Recomputed(judged, _estimate(judged, there, attempt.seeds, what))
+        yield Recomputed(judged, _estimate(judged, there, attempt.seeds[: judged.seeds], what))
 
 
 def _estimate(judged: Judged, arms: list[ArmResults], seeds: tuple[int, ...], what: str) -> Estimate:
@@ -187,7 +190,8 @@ def _read(path: Path, paper: str) -> Attempt:
         raise KDError(f"{path}: holds attempt {data['number']} of {data['paper']}")
     claims = []
     for place, item in enumerate(data["claims"]):
-        _fields(path, f"claims[{place}]: ", item, _CLAIM_FIELDS)
+        more = {"seeds": int} if isinstance(item, dict) and "seeds" in item else {}
+        _fields(path, f"claims[{place}]: ", item, {**_CLAIM_FIELDS, **more})
         if item["keys"] and set(item["keys"]) != {item["better"], item["worse"]}:
             raise KDError(f"{path}: claims[{place}]: keys of {', '.join(item['keys'])}, not of its two arms")
         interval = item["interval"]

@@ -102,6 +102,22 @@ def test_a_replicate_stands_beside_the_record_claim_by_claim(toy, donated):
     assert lines[1].split()[:2] == ["teacher-helps", "laptop"]
 
 
+def test_fresh_seeds_are_a_second_opinion_and_never_a_record(toy):
+    path, plan = toy.root / "fresh.zip", toy.plan(first_seed=10_000)
+    assert plan.fresh and plan.seeds == (10_000, 10_001, 10_002) and plan.keys == toy.plan().keys
+    outcome = reproduce(plan, donate=path, quiet=True, reporter=SilentReporter())
+    assert outcome.exit_code == 0 and set(outcome.agrees.values()) == {True}
+    whole = toy.plan()
+    recorded = gather.recorded(whole)
+    found = replicates.beside(whole, recorded, replicates.admitted(whole, path, recorded))
+    assert all(entry.verdicts[0] == entry.verdicts[1] for entry in found)
+    assert all(entry.recorded != entry.replicated for entry in found)
+    with pytest.raises(KDError, match="for the declared seeds"):
+        reproduce(plan, record=True, quiet=True, reporter=SilentReporter())
+    with pytest.raises(KDError, match="seeds below 10000"):
+        toy.plan(first_seed=40)
+
+
 def test_the_recorded_runs_themselves_are_no_replicate(toy, donated):
     reproduce(toy.plan(), donate=donated, quiet=True, reporter=SilentReporter())
     compared, (told,) = verify._replicates("toy", ["tiny"])

@@ -20,6 +20,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", default="tiny", help="tiny (default), small or paper")
     parser.add_argument("--looks", type=count, help="so many looks at most; open claims then stay open")
     parser.add_argument("--seeds", type=count, help="only the first N seeds; a part is compared with nothing")
+    parser.add_argument(
+        "--first-seed",
+        type=count,
+        metavar="N",
+        help="fresh seeds: N (10000 or more), N + 1, ... for the declared ones; never recorded, see --donate",
+    )
     parser.add_argument("--arms", type=names, help="only these arms, a,b; compared with nothing then")
     parser.add_argument("--workers", type=count, help="processes side by side (default: one per core)")
     parser.add_argument(
@@ -54,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
     from reproductions.engine.reproduce import reproduce
 
     outcome = reproduce(
-        make_plan(paper, args.scale, seeds=args.seeds, arms=args.arms),
+        make_plan(paper, args.scale, seeds=args.seeds, first_seed=args.first_seed, arms=args.arms),
         workers=args.workers,
         record=args.record,
         fresh=args.fresh,
@@ -71,8 +77,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _all(args: argparse.Namespace) -> int:
     """Every paper at the scale; a line a paper at the end, and the worst exit code."""
-    if args.arms or args.seeds or args.donate:
-        raise UsageError("kd reproduce: --all takes whole scales, without --arms, --seeds and --donate")
+    if args.arms or args.seeds or args.first_seed or args.donate:
+        raise UsageError(
+            "kd reproduce: --all takes whole scales, without --arms, --seeds, --first-seed and --donate"
+        )
     from reproductions.engine.plan.experiment import list_papers, load_experiment
     from reproductions.engine.plan.plan import make_plan
     from reproductions.engine.reproduce import reproduce_all, worst
