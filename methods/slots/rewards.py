@@ -71,18 +71,18 @@ class SharedBeginning:
 class TaskReward:
     """The figure that the task itself gives an answer, over 100: its exact scorer, where the rows come from one.
 
-    `score` names one of the task's scores; null is its first. An answer that was cut is worth 0. For a `kd distill` of
+    `by` names one of the task's scores; null is its first. An answer that was cut is worth 0. For a `kd distill` of
     one's own rows there is no task.
     Source: reinforcement learning with verifiable rewards, DeepSeekMath, arXiv 2402.03300, section 5.2.
     """
 
-    def __init__(self, surroundings: Any = None, *, score: str | None = None):
+    def __init__(self, surroundings: Any = None, *, by: str | None = None):
         scorer = getattr(surroundings, "scorer", None)
         if scorer is None:
             raise MethodError(
                 'the reward "task" needs rows of a task; take another reward for rows of your own'
             )
-        self._score = scorer(score)
+        self._score = scorer(by)
 
     def __call__(
         self, prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], **columns: Any

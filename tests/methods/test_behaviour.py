@@ -29,7 +29,7 @@ ELSEWHERE = {
 }
 # Another value, where it is no number and no yes or no.
 OTHERS = {
-    ("data", "right-answers", "verifier"): {"name": "task", "score": "other"},
+    ("data", "right-answers", "verifier"): {"name": "task", "by": "other"},
     ("advantage", "by-column", "column"): "thoughts",
     ("advantage", "by-column", "parts"): [{"name": "log-ratio"}, {"name": "constant"}],
     ("advantage", "by-column", "values"): ["b", "a"],
@@ -46,7 +46,7 @@ OTHERS = {
     ("reward", "exact-answer", "after"): ",",
     ("reward", "exact-answer", "column"): "thoughts",
     ("reward", "shared-beginning", "column"): "thoughts",
-    ("reward", "task", "score"): "other",
+    ("reward", "task", "by"): "other",
     ("data", "beam-search", "pick"): "mode",
     ("row-settings", "adaptive-skew", "side"): "student",
     ("row-settings", "adaptive-skew", "base"): 0.8,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             tuple(rewards),
             writer,
         )
-        self._wheres = [w for term in terms if isinstance(w := getattr(term, "token_weights", None), Where)]
+        self._wheres = [where for term in terms for where in _wheres_of(term)]
         for place, where in enumerate(self._wheres):
             where.key = f"where {place}"
         asked = asked_of(advantage, *(where.where for where in self._wheres))
@@ -472,6 +472,15 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         for where in self._wheres:
             batch[where.key] = inputs[where.key][keep].to(torch.get_default_dtype())
         return batch
+
+
+def _wheres_of(part: Any) -> Iterator[Where]:
+    """The conditions in a term's token weights, those that weights are made of among them."""
+    weights = getattr(part, "token_weights", None)
+    if isinstance(weights, Where):
+        yield weights
+    elif weights is not None:
+        yield from _wheres_of(weights)
 
 
 def _none(prompts: Sequence[Any], **_: Any) -> list[float | None]:

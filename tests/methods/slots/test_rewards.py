@@ -31,7 +31,7 @@ def test_a_task_scores_its_own_answers():
         def scorer(self, name):
             return lambda prompts, answers: [50.0 if name else 10.0 * len(ids) for ids in answers]
 
-    for tree, figure in (({"name": "task"}, 1.0), ({"name": "task", "score": "other"}, 0.5)):
+    for tree, figure in (({"name": "task"}, 1.0), ({"name": "task", "by": "other"}, 0.5)):
         made = build("reward", canonical("reward", tree), surroundings=Around())
         assert made(prompts=["p"], completions=["a"], completion_ids=[[1] * 10], reference=["a"]) == [figure]
     with pytest.raises(MethodError, match="rows of a task"):
