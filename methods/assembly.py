@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from methods.errors import MethodError
-from methods.recipe import OWN_STEPS
+from methods.recipe import ITSELF, OWN_STEPS
 from methods.registry import build, component, load
 from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 
@@ -141,10 +141,11 @@ def _distillation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
     """What the trainer of terms takes: teachers, terms, sampler, tokenised rows."""
     from methods.trainers import Teacher
 
-    asked = [surroundings.teacher(name) for name in method["teachers"]]
+    asked = [_asked(name, surroundings) for name in method["teachers"]]
     terms = [term_of(tree, surroundings, method["teachers"]) for tree in method["terms"]]
     sampler = build("sampler", method["sampler"]) if "sampler" in method else None
     rows, kept = rows_of(method["data"], surroundings), [getattr(sampler, "column", None)]
+    kept += dict.fromkeys(name for term in terms for name in term.columns if name not in kept)
     parts: dict[str, Any] = {
         "terms": terms,
         "sampler": sampler,
@@ -167,6 +168,16 @@ def _distillation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
         held_out = surroundings.rows("validation")
         parts["eval_dataset"] = encode(held_out, surroundings.tokenizer, limit, *filter(None, kept))
     return parts
+
+
+def _asked(name: str, surroundings: Surroundings) -> Asked:
+    """A teacher by name; the student as it is before the training, frozen, by the name that is taken for it."""
+    if name != ITSELF:
+        return surroundings.teacher(name)
+    from methods.modeling.core import core_model, snapshot
+
+    itself = snapshot(core_model(surroundings.student())).eval().requires_grad_(False)
+    return Asked(name, itself, surroundings.tokenizer, surroundings.completion_tokens)
 
 
 def _stays(tree: Any) -> bool:
@@ -195,7 +206,7 @@ def _optimisation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
     """What the trainer of advantages takes: prompts as text with all columns, teachers, advantage, rewards, terms."""
     from methods.trainers import Teacher
 
-    asked = [surroundings.teacher(name) for name in method["teachers"]]
+    asked = [_asked(name, surroundings) for name in method["teachers"]]
     return {
         "teacher": [Teacher(one.model, one.tokenizer) for one in asked],
         "advantage": build("advantage", method["advantage"]) if "advantage" in method else None,
@@ -329,22 +340,22 @@ def term_of(tree: Mapping[str, Any], surroundings: Surroundings, teachers: Seque
         return build("term", {"name": tree["term"], **settings}, **context)
     from methods.slots.terms.divergence import Divergence
 
-    keys = ("divergence", "weight", "temperature", "temperature_squared", "target", "sources")
-    own = {
-        name: value for name, value in tree.items() if name not in (*keys, "token_weights", "row_settings")
+    slots = {
+        "target": "target",
+        "support": "support",
+        "token_weights": "token-weights",
+        "row_settings": "row-settings",
     }
+    keys = ("divergence", "weight", "temperature", "temperature_squared", "sources", *slots)
+    own = {name: value for name, value in tree.items() if name not in keys}
     more: dict[str, Any] = {
         name: tree[name] for name in ("temperature", "temperature_squared", "sources") if name in tree
     }
     if "weight" in tree:
         more["weight"] = _schedule(tree["weight"]) if isinstance(tree["weight"], Mapping) else tree["weight"]
-    for name, slot in (
-        ("target", "target"),
-        ("token_weights", "token-weights"),
-        ("row_settings", "row-settings"),
-    ):
+    for name, slot in slots.items():
         if name in tree:
-            more[name] = build(slot, tree[name], seed=surroundings.seed)
+            more[name] = build(slot, tree[name], seed=surroundings.seed, tokenizer=surroundings.tokenizer)
     return Divergence(load("divergence", tree["divergence"]), settings=own, **more)
 
 

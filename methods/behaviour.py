@@ -67,17 +67,42 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
         },
     ),
     ("data", "label"): ({"temperature": 0.8, "prompts": 7, "samples": 2, "seed": 1},),
+    ("divergence", "plackett-luce"): ({}, {"released": True}),
     ("row-settings", "adaptive-skew"): ({"side": "teacher", "anchor_steps": 1, "base": 0.9, "floor": 0.6},),
     ("sampler", "adaptive-replay"): (
         {"start": 0.7, "rise": 0.3, "tolerance": -9.0, "validations": 4, "capacity": 3},
     ),
+    ("sampler", "continued"): ({"share": 0.7, "share_end": 0.2},),
     ("sampler", "corrected"): ({"sampler": {"name": "half-student", "source": "data"}},),
     ("sampler", "domains"): ({"every": 1},),
+    ("sampler", "gated-length"): ({"lengths": [1, 3, 6], "level": 1.0, "every": 1},),
+    ("sampler", "handing-over"): ({"factor": 1.2, "recent": 2},),
+    ("sampler", "mixed"): (
+        {"data_start": 0.9, "data_end": 0.1, "shape": "geometric"},
+        {"data_start": 1.0, "data_end": 0.3, "shape": "step", "at": 0.5, "source": "teacher"},
+    ),
+    ("sampler", "nucleus"): ({"top_p": 0.6, "top_k": 4},),
     ("sampler", "on-policy"): ({"fraction": 0.6},),
+    ("sampler", "speculative"): ({"top_k": 6},),
+    ("sampler", "switching"): ({"threshold": 0.3},),
     ("sampler", "teacher-mixed"): ({"teacher_mix": 0.5},),
+    ("sampler", "truncated"): ({"tokens": 2, "grown": 6},),
+    ("score", "entropy"): ({"normalised": True}, {"of": "teacher"}),
+    ("score", "gap"): ({"divergence": "jensen_shannon"},),
+    ("score", "log-ratio"): ({}, {"absolute": True}),
+    ("score", "soft-or"): ({}, {"product": True, "entropy_power": 0.5, "gap_power": 2.0}),
+    ("support", "sampled"): ({"drawn_from": "teacher"}, {"clip": 1.0}),
+    ("support", "top-k"): (
+        {"k": 3},
+        {"k": 3, "of": "student", "rest": "renormalise"},
+        {"k": 3, "rest": "drop"},
+        {"k": 3, "rest": "excess"},
+    ),
     ("target", "average-logits"): ({"weights": [0.7, 0.3]},),
+    ("target", "combined-logits"): ({"coefficients": [1.5, -0.5], "student_start": 0.2, "student_end": 0.9},),
     ("target", "interpolated-logits"): ({"start": 0.1, "step_size": 2.0, "momentum": 0.9},),
     ("target", "noisy-teacher"): ({"deviation": 1.0},),
+    ("target", "teacher-by-row"): ({"indices": {"a": 0, "b": 1, "c": 1, "d": 0, "e": 1, "data": 1}},),
     ("term", "chunk-likelihood"): ({"temperature": 2.0, "boundary": ",", "epsilon": 1e-3},),
     ("term", "continuation-units"): ({"divergence": "jensen_shannon", "teacher_weight": 0.3},),
     ("term", "hidden-match"): (
@@ -86,6 +111,19 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ),
     ("term", "merged-chunks"): ({"matched_weight": 0.6, "teacher_weight": 0.3},),
     ("term", "plain-text"): ({"max_length": 7},),
+    ("token-weights", "by-score"): ({"score": "entropy", "power": 2.0, "most": 9.0},),
+    ("token-weights", "except-tokens"): ({"tokens": [",", "<eos>"]},),
+    ("token-weights", "first"): ({"tokens": 1, "grown": 4},),
+    ("token-weights", "gate"): ({"score": {"name": "entropy", "of": "teacher"}, "level": 2.0},),
+    ("token-weights", "normalised"): ({"token_weights": {"name": "first", "tokens": 2}},),
+    ("token-weights", "opening"): ({"score": "entropy", "share": 0.5},),
+    ("token-weights", "pass-rate"): ({"fall": 2.0}, {"between": [0.2, 0.5]}),
+    ("token-weights", "prefix-drift"): ({}, {"form": "ratio", "floor": 0.2}),
+    ("token-weights", "sigmoid"): ({"score": "entropy-gap", "centre": 0.1, "width": 0.5},),
+    ("token-weights", "top-share"): (
+        {"score": "entropy", "share": 0.5},
+        {"score": "entropy", "share": 0.5, "drawn": True},
+    ),
     ("token-weights", "where"): ({"where": {"name": "highest-entropy"}},),
     ("trainer", "latent-reasoning"): ({"thoughts": 2},),
     ("trainer", "minillm"): ({"steps_per_generation": 2, "discount": 0.9, "reward_clip": 2.0},),
@@ -208,6 +246,16 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
     if slot == "term":
         teacher = "other" if getattr(load("term", entry.name), "reads", None) == PAIR else "main"
         return {"teacher": teacher, "terms": [{"term": name, **own}]}
+    if slot == "score":
+        return {
+            "teacher": ["main", "second"],
+            "terms": [{**plain, "token_weights": {"name": "by-score", "score": tree}}],
+        }
+    if (
+        slot == "support"
+    ):  # a formula of the library's: a mask says that ids are left out, which is not the probe's
+        own = {"divergence": "reverse-kl", "support": tree}
+        return {"terms": [own, {**own, "divergence": "forward-kl", "weight": 0.5}]}
     probes = [PROBE, {"name": PROBE, "size": 7}]
     policy: dict[str, Any] = {"trainer": {"name": POLICY, "num_generations": 2}, "rewards": probes}
     if slot == "advantage":
@@ -219,7 +267,7 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
     if (slot, name) == ("token-weights", "where"):
         return {**policy, "terms": [{**plain, "token_weights": tree}]}
     if slot in ("target", "token-weights", "row-settings"):
-        teachers = ["main", "second"] if slot == "target" else "main"
+        teachers = "main" if slot == "row-settings" else ["main", "second"]
         return {"teacher": teachers, "terms": [{**plain, slot.replace("-", "_"): tree}]}
     if slot == "schedule":
         return {"terms": [{**plain, "weight": {"schedule": name, **own}}]}
@@ -291,6 +339,8 @@ class ToySurroundings:
                 "thoughts": f"{word[0]},",
                 "completion": answer(word),
                 "domain": "abcde"[n % 5],
+                "pass_rate": n / 10,
+                "skill": (9 - n) / 20,
             }
             for n, word in enumerate(WORDS)
         ]

@@ -8,6 +8,9 @@
 `$name` stands for a setting, looked up, never evaluated; one that is null says nothing. Nothing here imports torch: a
 recipe is read, checked against the registry and brought into its canonical form, so that whoever hashes it hashes what
 is computed and not how it was written. `methods.assembly` builds the trainer.
+
+Teachers are named by whoever runs a recipe, "main" where it says nothing. One name is taken: the teacher "student" is
+the student as it is before the training, frozen.
 """
 
 from __future__ import annotations
@@ -46,9 +49,23 @@ TERM_DEFAULTS: Mapping[str, Any] = {
     "sources": [],
     "token_weights": None,
     "row_settings": None,
+    "support": None,
 }
 SOURCES = ("data", "teacher", "student")
 OWN_STEPS = frozenset({"right-answers"})  # data steps that ask the student itself, and no teacher
+ITSELF = "student"  # the teacher that is the student before the training
+# Slots of the components that stand under a key somewhere in a method.
+NESTED_IN_METHOD: Mapping[str, str] = {
+    "target": "target",
+    "sampler": "sampler",
+    "support": "support",
+    "score": "score",
+    "token_weights": "token-weights",
+    "row_settings": "row-settings",
+    "rewards": "reward",
+    **NESTED,
+    **NESTED_LISTS,
+}
 
 
 @dataclass(frozen=True)
@@ -288,8 +305,11 @@ def _term_part(name: str, value: Any) -> Any:
 
 
 def teachers_of(method: Mapping[str, Any]) -> list[str]:
-    """The names of all teachers that a canonical method needs, those that write its data among them."""
-    found = list(method["teachers"])
+    """The names of all teachers that a canonical method needs, those that write its data among them.
+
+    Not the student itself, which is there anyway.
+    """
+    found = [name for name in method["teachers"] if name != ITSELF]
 
     def walk(tree: Any) -> None:
         if isinstance(tree, Mapping):
@@ -303,6 +323,25 @@ def teachers_of(method: Mapping[str, Any]) -> list[str]:
 
     walk(method["data"])
     return list(dict.fromkeys(found))
+
+
+def columns_of(method: Mapping[str, Any]) -> list[str]:
+    """The columns of the training rows that the terms of a canonical method read beside prompt and completion."""
+    found: list[str] = []
+
+    def walk(tree: Any, slot: str) -> None:
+        if not isinstance(tree, Mapping):
+            return
+        if slot and isinstance(tree.get("name"), str):
+            column = find(slot, tree["name"]).parameters.get("column")
+            if column is not None:
+                found.append(str(tree.get("column", column.default)))
+        for key, item in tree.items():
+            walk(item, NESTED_IN_METHOD.get(key, ""))
+
+    for term in method.get("terms", ()):
+        walk(term, "")
+    return [name for name in dict.fromkeys(found) if name != "source"]  # who wrote a sequence is no column
 
 
 def components_of(method: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -326,8 +365,7 @@ def components_of(method: Mapping[str, Any]) -> list[tuple[str, str]]:
         if slot and isinstance(tree.get("name"), str):
             found.add((slot, tree["name"]))
         for key, item in tree.items():
-            nested = {"token_weights": "token-weights", "rewards": "reward", **NESTED, **NESTED_LISTS}
-            walk(item, nested.get(key, "row-settings" if key == "row_settings" else ""))
+            walk(item, NESTED_IN_METHOD.get(key, ""))
 
     walk({name: item for name, item in method.items() if name != "trainer"})
     return sorted(found)

@@ -36,6 +36,11 @@ class Term:
     student_blocks: tuple[int, ...] = ()  # whose outputs it wants in Rows.blocks
     teacher_blocks: tuple[int, ...] = ()  # of the first teacher, in Rows.teacher_blocks
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the training rows that it reads beside their tokens (methods.slots.columns)."""
+        return ()
+
     def prepare(self, trainer: Any) -> None:
         """Called once by the trainer that it is a term of: look at models and tokenizer, make what learns."""
 

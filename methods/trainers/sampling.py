@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from methods.errors import MethodError
 from methods.losses.fused.linear import head_of, linear_cross_entropy, linear_divergence, linear_draws
 from methods.modeling.core import core_model, eos_ids, hidden_states
+from methods.modeling.interleaved import Rule, interleaved
 from methods.modeling.rollouts import rollout
 from methods.modeling.sharding import gathered
 from methods.slots.samplers import Comparison, Example, Sampler, Step
+from methods.slots.scores import by_row, entropies
 from methods.slots.targets import linear
 from methods.teachers.store import TeacherStore
 from methods.trainers.trl_compat import through_wrapper
@@ -85,6 +87,8 @@ class Sampling:
             int(trainer.args.seed),
             trainer.accelerator.process_index,
             trainer.accelerator.num_processes,
+            lambda *a, **k: self.interleave(source, *a, **k),
+            self.entropy,
         )
 
     def generate(
@@ -92,14 +96,15 @@ class Sampling:
         source: random.Random,
         prompts: list[list[int]],
         begun: list[list[int]] | None = None,
+        limit: int | None = None,
         **settings: Any,
     ) -> list[list[int]]:
-        """Completions of prompts, those `begun` from where they stand."""
+        """Completions of prompts, those `begun` from where they stand, of at most `limit` tokens."""
         student = self._student
         draws = torch.Generator(device=student.device).manual_seed(source.getrandbits(63))
         teacher = self._writing_teacher() if settings.get("teacher_mix") else None
         completions = [list(ids) for ids in begun or [[]] * len(prompts)]
-        limit, stops = self.limit, set(self.stop_ids)
+        limit, stops = min(self.limit, limit or self.limit), set(self.stop_ids)
         asked = [n for n, c in enumerate(completions) if len(c) < limit and not stops.intersection(c[-1:])]
         if not asked:
             return completions
@@ -127,6 +132,40 @@ class Sampling:
             self.counts["truncated"] += completions[n][-1] not in stops
             self.counts["empty"] += completions[n][0] in stops
         return completions
+
+    def interleave(
+        self, source: random.Random, prompts: list[list[int]], *, rule: Rule, **settings: Any
+    ) -> list[list[int]]:
+        """Completions that student and first teacher write together as a rule says; counts who wrote how much."""
+        student = self._student
+        teacher = self._writing_teacher() if rule.reads_teacher else None
+        with self.trainer.accelerator.autocast():
+            made = interleaved(
+                student,
+                teacher,
+                prompts,
+                rule=rule,
+                max_new_tokens=self.limit,
+                eos_ids=self.stop_ids,
+                pad_id=self.trainer.view.pad_id,
+                vocabulary=self._readable,
+                generator=torch.Generator(device=student.device).manual_seed(source.getrandbits(63)),
+                **settings,
+            )
+        rollouts = made.rollouts
+        read = rollouts.prompt_mask.sum() + rollouts.completion_mask.sum()
+        self.trainer.count_tokens("generated", rollouts.completion_mask.sum())
+        self.trainer.count_tokens("student", read)
+        if teacher is not None:
+            self.trainer.count_tokens("teacher", read)
+            written = self.counts.get("tokens_by_teacher", 0) + int(made.by_teacher.sum())
+            self.counts["tokens_by_teacher"] = written
+        for name, count in rollouts.counts().items():
+            self.counts[name] += count
+        return [
+            ids[keep].tolist()
+            for ids, keep in zip(rollouts.completion_ids, rollouts.completion_mask.bool(), strict=True)
+        ]
 
     def _writing_teacher(self) -> Any:
         if not self.trainer.models.same:
@@ -162,6 +201,20 @@ class Sampling:
         sizes = [int((labels[1:] != -100).sum()) for labels in batch["labels"]]
         parts = zip(gap.split(sizes), drawn.split(sizes), strict=True)
         return [Comparison(divergence.tolist(), tokens.tolist()) for divergence, tokens in parts]
+
+    @torch.no_grad()
+    def entropy(self, examples: Sequence[Example]) -> float:
+        """Mean entropy of the student's distribution at the completion tokens of all ranks' examples, nats."""
+        trainer, student = self.trainer, self._student
+        batch, core = trainer.view.collate(examples, student.device), core_model(student)
+        with trainer.accelerator.autocast(), _evaluating(student):
+            hidden, _ = self._inside(student, lambda: trainer.models.student_states(core, batch))
+            head = head_of(core)
+            values = by_row(entropies, len(head.weight), (hidden, head)).double()
+        trainer.count_tokens("student", batch["attention_mask"].sum())
+        sums = torch.stack([values.sum(), values.new_tensor(len(values))])
+        total, count = trainer.accelerator.reduce(sums, "sum").tolist()
+        return total / max(1.0, count)
 
     @torch.no_grad()
     def validation_loss(self) -> float:

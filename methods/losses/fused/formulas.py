@@ -24,7 +24,10 @@ from methods.registry import component
 
 @dataclass
 class Block:
-    """A few rows `(n, V)` of both distributions; log-probabilities at masked ids are set to 0, not -inf."""
+    """A few rows `(n, V)` of both distributions; log-probabilities at masked ids are set to 0, not -inf.
+
+    Where the teacher's masks are given, q need not sum to one over the ids that remain: a slope leaves out no constant.
+    """
 
     log_q: Tensor
     q: Tensor
@@ -109,6 +112,8 @@ def skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[Tensor, T
     from_mixture = torch.mul(block.q, block.q, out=block.log_p).div_(m).mul_(skew).neg_()
     slope = block.log_q.sub_(m.log_()).mul_(block.q)
     value = slope.sum(-1)
+    if block.teacher_masked is not None:
+        slope.add_(block.q)
     return value, slope.add_(from_mixture)
 
 
@@ -156,7 +161,8 @@ def detached_skew_reverse_kl(block: Block, skew: float | Tensor = 0.1) -> tuple[
     m = torch.lerp(block.p, block.q, by_row("skew", skew, block), out=block.scratch)
     m.clamp_min_(_tiny(m))
     slope = block.log_q.sub_(m.log_()).mul_(block.q)
-    return slope.sum(-1), slope
+    value = slope.sum(-1)
+    return value, slope if block.teacher_masked is None else slope.add_(block.q)
 
 
 FUSED_DIVERGENCES: dict[str, Fused] = {

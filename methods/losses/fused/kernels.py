@@ -118,14 +118,21 @@ class DivergenceObjective(Objective):
 
     def block(self, log_q: Tensor, q: Tensor, rows: slice, within: slice) -> tuple[Tensor, Tensor]:
         n = len(q)
-        log_p = self.buffer[within]
+        log_p, p = self.teacher_block(within)
+        block = Block(log_q, q, log_p, p, self.scratch[:n], self.student_masked, self.teacher.masked)
+        return self.divergence(block, **self.own(rows))
+
+    def teacher_block(self, within: slice) -> tuple[Tensor, Tensor]:
+        """(log p, p) `(n, V)` of some rows of the chunk."""
+        log_p, n = self.buffer[within], within.stop - within.start
         if self.log_p is not None:
             log_p = self.log_p[:n].copy_(log_p)
         self.teacher.cap(log_p)
-        log_p, p = softmax_pair(log_p, self.p[:n], self.teacher.masked)
-        block = Block(log_q, q, log_p, p, self.scratch[:n], self.student_masked, self.teacher.masked)
-        own = {name: v[rows] if isinstance(v, Tensor) else v for name, v in self.parameters.items()}
-        return self.divergence(block, **own)
+        return softmax_pair(log_p, self.p[:n], self.teacher.masked)
+
+    def own(self, rows: slice) -> dict[str, Any]:
+        """The divergence's settings at these rows."""
+        return {name: v[rows] if isinstance(v, Tensor) else v for name, v in self.parameters.items()}
 
     def raw(self) -> Raw | None:
         divergence = raw_divergence(self.divergence, self.parameters)

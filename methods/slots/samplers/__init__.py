@@ -11,6 +11,13 @@ from methods.slots.samplers.example import (
     student_examples,
     with_completions,
 )
+from methods.slots.samplers.interleaved import (
+    HandingOverSampler,
+    Nucleus,
+    SpeculativeSampler,
+    SwitchingSampler,
+)
+from methods.slots.samplers.mixed import Continued, GatedLength, Mixed, Truncated
 from methods.slots.samplers.replay import AdaptiveReplay
 from methods.slots.samplers.student import HalfStudent, OnPolicy, PairedStudent, TeacherMixed, WithStudent
 
@@ -18,16 +25,24 @@ __all__ = [
     "SOURCES",
     "AdaptiveReplay",
     "Comparison",
+    "Continued",
     "Corrected",
     "DomainSampler",
     "DomainWeights",
     "Example",
+    "GatedLength",
     "HalfStudent",
+    "HandingOverSampler",
+    "Mixed",
+    "Nucleus",
     "OnPolicy",
     "PairedStudent",
     "Sampler",
+    "SpeculativeSampler",
     "Step",
+    "SwitchingSampler",
     "TeacherMixed",
+    "Truncated",
     "WithStudent",
     "beginning",
     "student_examples",

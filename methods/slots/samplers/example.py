@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 SOURCES = ("data", "teacher", "student")
 
@@ -41,7 +41,8 @@ class Step:
 
     progress: float  # steps done over all steps, in [0, 1)
     random: random.Random  # seeded by seed, rank and step: a resumed run draws the same numbers
-    # (prompts, begun, **settings of methods.modeling.rollouts.rollout) -> completions; `begun` holds their first tokens
+    # (prompts, begun, limit, **settings of methods.modeling.rollouts.rollout) -> completions; `begun` holds their first
+    # tokens, `limit` is how many they may have in all, where the trainer's own limit is higher
     generate: Callable[..., list[list[int]]]
     validation_loss: Callable[[], float]  # mean -log q(label) over the trainer's eval_dataset, nats per token
     # (examples, greedy=False) -> one for each; the teacher's tokens are drawn, or its most probable ones
@@ -51,6 +52,10 @@ class Step:
     seed: int = 0  # of the training, the same on all ranks
     rank: int = 0
     ranks: int = 1
+    # (prompts, rule=..., **settings of methods.modeling.interleaved.interleaved) -> completions
+    interleave: Callable[..., list[list[int]]] = lambda *a, **k: []
+    # examples -> how unsure the student is of their completions' tokens: mean entropy, nats, over all ranks
+    entropy: Callable[[Sequence[Example]], float] = lambda examples: 0.0
 
 
 class Sampler(Protocol):
@@ -59,7 +64,7 @@ class Sampler(Protocol):
     def __call__(self, window: Sequence[Example], step: Step) -> list[Example]: ...
 
 
-def student_examples(window: Sequence[Example], step: Step, **settings: float) -> list[Example]:
+def student_examples(window: Sequence[Example], step: Step, **settings: Any) -> list[Example]:
     """The student's own completions of the window's prompts."""
     if not window:
         return []

@@ -18,9 +18,11 @@ from methods.losses.fused.linear import (
     linear_cross_entropy,
     linear_divergence,
 )
+from methods.losses.fused.reduced import linear_reduced_divergence
 from methods.registry import component
 from methods.slots.rows import Rows
 from methods.slots.samplers import SOURCES
+from methods.slots.support import Support
 from methods.slots.targets import OneTeacher, Target
 from methods.slots.term import IDS, NOTHING, Term, Weight
 from methods.slots.weights import RowSettings
@@ -48,7 +50,7 @@ class Divergence(Term):
     training's progress in [0, 1). `sources`: only sequences from there ("data", "teacher", "student"); all where empty.
     The mean is over all completion tokens of the window, whatever their source. `token_weights` gives a weight for each
     of N rows, `row_settings` further settings for each; without gradient. `temperature_squared` multiplies by
-    temperature^2.
+    temperature^2. `support`: the ids that are looked at, all of them without it.
     """
 
     divergence: str | Fused = "forward_kl"
@@ -60,6 +62,7 @@ class Divergence(Term):
     token_weights: Callable[[Rows], Tensor] | None = None
     row_settings: RowSettings | None = None
     temperature_squared: bool = False
+    support: Support | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.divergence, str):
@@ -69,6 +72,8 @@ class Divergence(Term):
                 raise MethodError(f"unknown divergence {self.divergence!r}; one of {known}")
         check_sources(self.sources)
         plain = self.token_weights is None and self.row_settings is None
+        if self.support is not None and self._by_rows is not None:
+            raise MethodError("a divergence of the labels alone has no support")
         self.reads = NOTHING if self._by_rows is not None and plain else IDS
         self._progress = 0.0
 
@@ -81,7 +86,21 @@ class Divergence(Term):
         return self.divergence if first == "rows" else None  # type: ignore[return-value]
 
     def parts(self) -> Mapping[str, Any]:
-        return {"target": self.target, "row_settings": self.row_settings}
+        return {
+            "target": self.target,
+            "row_settings": self.row_settings,
+            "token_weights": self.token_weights,
+        }
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        names = [getattr(part, "column", None) for part in self.parts().values()]
+        return tuple(name for name in names if name is not None)
+
+    def prepare(self, trainer: Any) -> None:
+        for part in self.parts().values():
+            if hasattr(part, "prepare"):
+                part.prepare(trainer)
 
     def begin_step(self, window: Any) -> None:
         self._progress = window.progress
@@ -103,6 +122,11 @@ class Divergence(Term):
             return self._by_rows(rows, **common)
         target = self.target(rows)
         common |= {"divergence": self.divergence, **settings}
+        if self.support is not None:
+            if isinstance(target, TopK):
+                raise MethodError("of this target only some ids are known: it has a support of its own")
+            common |= {"reduction": self.support.reduction, "labels": rows.labels}
+            return linear_reduced_divergence(rows.hidden, rows.head, *target, **common)
         if isinstance(target, TopK):
             return linear_top_k_divergence(rows.hidden, rows.head, target, **common)
         return linear_divergence(rows.hidden, rows.head, *target, **common)

@@ -8,11 +8,15 @@ from methods.registry import build, canonical, components, load
 
 NAMES = {
     "divergence": "forward-kl reverse-kl jensen-shannon total-variation adaptive-kl skew-forward-kl skew-reverse-kl "
-    "detached-skew-reverse-kl cross-entropy",
+    "detached-skew-reverse-kl cross-entropy plackett-luce student-entropy",
     "term": "next-token plain-text clipped-kl span-consistency hidden-match task-filters sorted-probabilities "
     "chunk-likelihood merged-chunks continuation-units dual-space sampled-kl",
-    "sampler": "on-policy teacher-mixed with-student half-student adaptive-replay paired-student corrected domains",
-    "target": "teacher average-logits interpolated-logits noisy-teacher",
+    "sampler": "on-policy teacher-mixed with-student half-student adaptive-replay paired-student corrected domains "
+    "speculative switching handing-over nucleus mixed truncated continued gated-length",
+    "target": "teacher average-logits interpolated-logits noisy-teacher combined-logits teacher-by-row likeliest-token",
+    "support": "top-k sampled sampled-or-not",
+    "token-weights": "by-score gate sigmoid top-share opening first prefix-drift pass-rate except-tokens normalised",
+    "score": "entropy entropy-gap gap log-ratio soft-or",
     "row-settings": "adaptive-skew",
     "schedule": "student-share teacher-share linear",
     "trainer": "distillation minillm latent-reasoning policy-optimisation",
@@ -26,6 +30,18 @@ REQUIRED = {
     "noisy-teacher": {"deviation": 1.0},
     "adaptive-skew": {"side": "teacher"},
     "domains": {"every": 3},
+    "truncated": {"tokens": 3},
+    "gated-length": {"lengths": [2, 4], "level": 1.0},
+    "teacher-by-row": {"indices": {"a": 0}},
+    "top-k": {"k": 4},
+    "by-score": {"score": "entropy"},
+    "gate": {"score": "gap", "level": 1.0},
+    "sigmoid": {"score": "entropy-gap"},
+    "top-share": {"score": "soft-or", "share": 0.5},
+    "opening": {"score": "entropy"},
+    "first": {"tokens": 3},
+    "except-tokens": {"tokens": ["|"]},
+    "normalised": {"token_weights": {"name": "first", "tokens": 2}},
     "corrected": {"sampler": {"name": "half-student", "source": "data"}},
 }
 
@@ -37,7 +53,11 @@ def test_the_names_are_those_of_the_contract(slot):
 
 @pytest.mark.parametrize(
     ("slot", "name"),
-    [(s, n) for s in ("term", "sampler", "target", "row-settings") for n in NAMES[s].split()],
+    [
+        (s, n)
+        for s in ("term", "sampler", "target", "row-settings", "support", "token-weights", "score")
+        for n in NAMES[s].split()
+    ],
 )
 def test_a_component_is_made_of_plain_data(slot, name):
     tree = canonical(slot, {"name": name, **REQUIRED.get(name, {})})

@@ -15,7 +15,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
+from methods.losses.fused.order import plackett_luce, student_entropy
 from methods.losses.mutual_information import MutualInformation
+from methods.modeling.interleaved import interleaved
 from methods.modeling.rollouts import Rollouts, rollout
 from methods.slots.advantages import (
     EntropyScaled,
@@ -28,16 +30,23 @@ from methods.slots.advantages import (
     Sum,
     Where,
 )
+from methods.slots.blends import CombinedLogits, LikeliestToken, TeacherByRow
 from methods.slots.features import LayerFilters
 from methods.slots.samplers import (
     AdaptiveReplay,
     Corrected,
     DomainSampler,
     HalfStudent,
+    Mixed,
     OnPolicy,
     PairedStudent,
+    SpeculativeSampler,
+    SwitchingSampler,
+    Truncated,
     WithStudent,
 )
+from methods.slots.scores import Entropy, EntropyGap, SoftOr
+from methods.slots.support import SampledToken, TopIds
 from methods.slots.targets import AverageLogits, InterpolatedLogits
 from methods.slots.terms import (
     ClippedKL,
@@ -49,6 +58,15 @@ from methods.slots.terms import (
     SampledKL,
     SpanConsistency,
     TaskFilters,
+)
+from methods.slots.token_weights import (
+    Gate,
+    Normalised,
+    Opening,
+    PassRate,
+    PrefixDrift,
+    Sigmoid,
+    TopShare,
 )
 from methods.slots.weights import AdaptiveSkew, student_share, teacher_share
 from methods.tokenizers.dual_space import DualSpace
@@ -77,7 +95,7 @@ ROWS = Dataset.from_list(
     ]
 )
 CORPUS = Dataset.from_list([{"text": text} for text in ("plain", "text|of", "unequal", "le")])
-IN_DOMAINS = ROWS.add_column("domain", ["a", "a", "b", "b"])
+IN_DOMAINS = ROWS.add_column("domain", ["a", "a", "b", "b"]).add_column("pass_rate", [0.25, 0.5, 0.9, 0.1])
 
 
 def anchored_skew(anchor: float) -> AdaptiveSkew:
@@ -148,6 +166,48 @@ COMPOSITIONS = {
             ClippedKL(LearnedBand(29, lower=0.3)),
             SpanConsistency([5, 9, 17], weight=2.0),
         ],
+    },
+}
+# Parts of the loss for some tokens, on some ids, on answers that somebody else helped to write.
+COMPOSITIONS |= {
+    "fewer ids": lambda: {
+        "sampler": SpeculativeSampler(6),
+        "terms": [
+            Divergence("reverse_kl", support=TopIds(5, "student")),
+            Divergence(
+                "forward_kl",
+                support=TopIds(4, rest="renormalise"),
+                token_weights=Gate(Entropy("teacher"), 1.0),
+            ),
+            Divergence("jensen_shannon", support=TopIds(4, rest="drop"), weight=0.5),
+        ],
+    },
+    "sampled token": lambda: {
+        "sampler": Truncated(3),
+        "terms": [Divergence("reverse_kl", support=SampledToken(clip=2.0), token_weights=PrefixDrift())],
+    },
+    "chosen tokens": lambda: {
+        "sampler": SwitchingSampler(0.4),
+        "terms": [
+            Divergence("jensen_shannon", token_weights=Sigmoid(EntropyGap())),
+            Divergence(student_entropy, token_weights=TopShare(SoftOr(), 0.5), weight=0.3),
+            Divergence(
+                plackett_luce, support=TopIds(4, "student", "renormalise"), token_weights=Opening(Entropy())
+            ),
+        ],
+    },
+    "open prompts": lambda: {
+        "terms": [Divergence(target=TeacherByRow({"a": 0, "b": 1}), token_weights=Normalised(PassRate()))],
+        "teachers": 2,
+    },
+    "powers": lambda: {
+        "sampler": OnPolicy(),
+        "terms": [Divergence("reverse_kl", target=CombinedLogits([1.25, -0.25], student_start=0.3))],
+        "teachers": 2,
+    },
+    "data and own": lambda: {
+        "sampler": Mixed(0.5),
+        "terms": [NextToken(sources=("data",)), Divergence(target=LikeliestToken(), sources=("student",))],
     },
 }
 # Between two tokenizers.
@@ -238,7 +298,7 @@ POLICIES = {
 }
 TRAINERS = ("minillm", "minillm-corpus", "codi", *POLICIES, *COMPOSITIONS, *CROSS)
 # Of those, the ones that the slower matrices leave out.
-SAMPLED = ("text+bands, balanced", "simct+domains", "alm+both sides", "task-filters")
+SAMPLED = ("data and own", "text+bands, balanced", "simct+domains", "alm+both sides", "task-filters")
 MODELS = ("llama", "gpt2", "wide-teacher-vocabulary", "lora", "tied")
 
 
@@ -289,10 +349,17 @@ def make_trainer(trainer_name: str, kind: str, tokenizer, folder: str, *, accumu
         teachers[0] = Teacher(other, pair_tokenizer())
     if isinstance(options.get("sampler"), DomainSampler):
         shared["train_dataset"] = shared["eval_dataset"] = IN_DOMAINS
+    if columns_of(options):
+        shared["train_dataset"] = IN_DOMAINS
     options = {"max_completion_length": 7, **options}
     trainer = Distiller(student, teacher=teachers, args=SFTConfig(**common), **options, **shared)
     trained["terms"] = torch.nn.ModuleList(t for t in options["terms"] if isinstance(t, torch.nn.Module))
     return trainer, trained
+
+
+def columns_of(options: dict) -> list[str]:
+    """The columns that terms read beside the tokens."""
+    return [column for term in options["terms"] for column in term.columns]
 
 
 def parameters(trained: dict[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
@@ -327,6 +394,7 @@ def greedy_rollouts() -> None:
     """Sampling differs between ranks by design; greedy rollouts make the partitions comparable."""
     for module in (policy, sampling):
         module.rollout = functools.partial(rollout, greedy=True)
+    sampling.interleaved = functools.partial(interleaved, greedy=True)
     optimisation.rollout = greedy_in_turn
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from methods.modeling.interleaved import interleaved
 from methods.modeling.rollouts import rollout
 from methods.trainers import policy, sampling
 from methods.trainers.optimisation import trainer as optimisation
@@ -18,6 +19,7 @@ from tests.methods.trainers.one_update import MODELS, SAMPLED, TRAINERS, greedy_
 def greedy(monkeypatch):
     for module in (policy, sampling, optimisation):
         monkeypatch.setattr(module, "rollout", rollout)  # so that the patch below is undone after each test
+    monkeypatch.setattr(sampling, "interleaved", interleaved)
     greedy_rollouts()
 
 

@@ -5,8 +5,10 @@ import warnings
 import pytest
 import torch
 
-from methods.slots.samplers import AdaptiveReplay, DomainSampler, student_examples
+from methods.slots.samplers import AdaptiveReplay, DomainSampler, GatedLength, student_examples
+from methods.slots.scores import Entropy
 from methods.slots.terms import Divergence, NextToken, PlainText
+from methods.slots.token_weights import TopShare
 from methods.slots.weights import AdaptiveSkew
 from methods.tokenizers.terms import MergedChunks, SortedProbabilities
 from methods.trainers import Distiller
@@ -66,6 +68,10 @@ REMEMBERING = {
         "sampler": DomainSampler(every=2, sampler=AdaptiveReplay(start=0.8, validations=3, capacity=3)),
         "terms": [Divergence("total_variation"), PlainText(CORPUS)],
         "hooks": [Counting()],
+    },
+    "growing answers": lambda: {
+        "sampler": GatedLength([1, 3, 7], 0.5, every=2),
+        "terms": [Divergence("reverse_kl", token_weights=TopShare(Entropy(), 0.5, drawn=True))],
     },
     "curriculum": lambda: {
         "terms": [

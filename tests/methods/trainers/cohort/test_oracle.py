@@ -17,7 +17,7 @@ from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 from methods.trainers import Distiller, SFTConfig, Teacher
 from methods.trainers.cohort import Cohort
 from tests.methods.conftest import ONE_STEP, make_model, pair_tokenizer
-from tests.methods.trainers.one_update import COMPOSITIONS, CROSS, IN_DOMAINS, ROWS
+from tests.methods.trainers.one_update import COMPOSITIONS, CROSS, IN_DOMAINS, ROWS, columns_of
 
 SEEDS = (3, 4, 5)
 # Seven rows in batches of four: every member sees other rows, and the last batch of an epoch is smaller.
@@ -50,7 +50,8 @@ def member(name, seed, tokenizer, folder, *, teacher_seed=1, tied=True, **settin
     """A Distiller of one seed in float64: its own start, order of rows and random numbers."""
     options = dict(EVERYTHING[name]())
     domains = isinstance(options.get("sampler"), DomainSampler)
-    rows, columns = (IN_DOMAINS, ["domain"]) if domains else (MANY, [])
+    columns = ["domain"] if domains else columns_of(options)
+    rows = IN_DOMAINS if columns else MANY
     shared = {"train_dataset": rows}
     if name not in CROSS:  # in one pass, not in TRL's five
         shared["train_dataset"] = encode(rows, tokenizer, 32, *columns)

@@ -1,0 +1,57 @@
+"""Which ids of the vocabulary a divergence looks at: those that one model finds likeliest, or the sampled one alone."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from methods.errors import MethodError
+from methods.losses.fused.reduced import SAMPLED, STUDENT, TEACHER, Reduction
+from methods.registry import component
+
+
+class Support(Protocol):
+    """Names the ids and says what becomes of the rest."""
+
+    reduction: Reduction
+
+
+@component("support", "top-k")
+class TopIds:
+    """The k likeliest ids of teacher or student, and the rest as one outcome more, left out, or made up for.
+
+    `of`: "teacher" or "student". `rest`: "tail" (one outcome more), "renormalise" (within the k ids alone), "drop" (the
+    summands of the k ids), "excess" (the same for KLs, with the minimum put back to where both models agree).
+    Source: SDPO, arXiv 2601.20802 (tail or renormalised); Revisiting OPD, arXiv 2603.25562 (the teacher's top 32,
+    renormalised); Rethinking OPD, arXiv 2604.13016 (the student's top 16, weighted by q); MOPD, arXiv 2606.30406 (the
+    teacher's top 64, excess).
+    """
+
+    def __init__(self, k: int, of: str = "teacher", rest: str = "tail"):
+        if of not in (TEACHER, STUDENT):
+            raise MethodError(f"of is {of!r}, neither teacher nor student")
+        self.reduction = Reduction(of, k, rest)
+
+
+@component("support", "sampled")
+class SampledToken:
+    """The token of the sequence alone: over many samples the whole divergence, of each a noisy estimate.
+
+    `drawn_from` says who wrote the sequences, "student" or "teacher"; what others wrote is no fair sample. Reverse KL
+    of a student's sample is the policy gradient of the reward log p - log q. `clip` keeps that reward within +-clip
+    nats.
+    Source: "On-Policy Distillation" (Thinking Machines Lab, 2025); MOPD, arXiv 2606.30406 (clip).
+    """
+
+    def __init__(self, drawn_from: str = "student", *, clip: float | None = None):
+        self.reduction = Reduction(SAMPLED, 1, "estimate", drawn_from, clip)
+
+
+@component("support", "sampled-or-not")
+class SampledOrNot:
+    """The token of the sequence against all others together: how likely both models find it, and nothing else.
+
+    Source: IW-OPD, arXiv 2606.22600, in TRL's trainer of that name (its top-1 support with a tail).
+    """
+
+    def __init__(self) -> None:
+        self.reduction = Reduction(SAMPLED, 1, "tail")

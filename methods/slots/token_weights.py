@@ -1,0 +1,286 @@
+"""A weight for each token: made of a score, of its place in the answer, or of what is known of its prompt.
+
+Token weights are functions from `Rows` to (N,), without gradient. The mean of the loss stays one over all completion
+tokens of the window; `normalised` makes up for what a weight takes away. What compares tokens compares those of one
+sequence, so that micro-batches and ranks do not matter.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from methods.errors import MethodError
+from methods.losses.divergences import check_fraction
+from methods.registry import component
+from methods.slots.columns import ByPrompt, spread
+from methods.slots.rows import Rows
+from methods.slots.scores import LogRatio, Score, by_sequence
+from methods.slots.term import Window
+
+
+class TokenWeights(Protocol):
+    """A weight for each token."""
+
+    def __call__(self, rows: Rows) -> Tensor:
+        """(N,), without gradient."""
+        ...
+
+
+@component("token-weights", "by-score")
+class ByScore:
+    """The score itself, to some `power`; at most `most`.
+
+    Source: TIP, arXiv 2604.14084, whose scores choose tokens; here they weigh them.
+    """
+
+    def __init__(self, score: Score, *, power: float = 1.0, most: float | None = None):
+        self.score, self.power, self.most = score, power, most
+
+    def __call__(self, rows: Rows) -> Tensor:
+        weights = self.score(rows).clamp_min(0) ** self.power
+        return weights if self.most is None else weights.clamp_max(self.most)
+
+
+@component("token-weights", "gate")
+class Gate:
+    """1 where the score is above a level, 0 elsewhere; the other way round `below` it.
+
+    With both on two terms, one divergence takes over from another token by token.
+    Source: Entropy-Aware OPD, arXiv 2603.07079 (forward KL where the teacher's entropy is above tau, the `level`).
+    """
+
+    def __init__(self, score: Score, level: float, *, below: bool = False):
+        self.score, self.level, self.below = score, level, below
+
+    def __call__(self, rows: Rows) -> Tensor:
+        score = self.score(rows)
+        return ((score <= self.level) if self.below else (score > self.level)).to(score.dtype)
+
+
+@component("token-weights", "sigmoid")
+class Sigmoid:
+    """sigmoid((score - centre) / width): a gate with a soft edge.
+
+    Source: TSD-KD, arXiv 2603.13260, on the entropy gap (`width` is tau; its code has none).
+    """
+
+    def __init__(self, score: Score, *, centre: float = 0.0, width: float = 1.0):
+        if width <= 0:
+            raise MethodError(f"width={width} is not a positive number")
+        self.score, self.centre, self.width = score, centre, width
+
+    def __call__(self, rows: Rows) -> Tensor:
+        return ((self.score(rows) - self.centre) / self.width).sigmoid()
+
+
+@component("token-weights", "top-share")
+class TopShare:
+    """1 for the share of a sequence's tokens with the highest scores (`lowest`: the lowest), 0 for the others.
+
+    At least one token is kept; the earlier one where scores are equal up to rounding (1e-5 of the largest: soft-or is 1
+    for two tokens of every sequence, and which of them is more by a hair depends on the padding). `drawn` draws as many
+    tokens without putting back, with chances in proportion to the score, anew at each step.
+    Source: TIP, arXiv 2604.14084 (top rho of its score; its code draws); Revisiting OPD, arXiv 2603.25562 (entropy);
+    TSD-KD, arXiv 2603.13260 (the top 10 % by entropy; its code keeps the top 90 %).
+    """
+
+    def __init__(
+        self, score: Score, share: float, *, lowest: bool = False, drawn: bool = False, seed: int = 0
+    ):
+        check_fraction("share", share)
+        self.score, self.share, self.lowest, self.drawn, self.seed = score, share, lowest, drawn, seed
+        self._progress = 0.0
+
+    def __call__(self, rows: Rows) -> Tensor:
+        return by_sequence(self._kept, rows, self.score(rows), rows.labels)
+
+    def _kept(self, score: Tensor, labels: Tensor) -> Tensor:
+        if self.drawn:  # the largest log s + Gumbel noise
+            source = random.Random(f"{self.seed}:{self._progress}:{labels.tolist()}").getrandbits(63)
+            uniform = torch.rand(len(score), generator=torch.Generator().manual_seed(source))
+            noise = -(-uniform.clamp(1e-12, 1 - 1e-7).log()).log()
+            score = score.clamp_min(torch.finfo(score.dtype).tiny).log() + noise.to(score)
+        else:
+            largest = score.abs().max().clamp_min(torch.finfo(score.dtype).tiny)
+            score = (score / largest * 1e5).round()
+        count = max(1, math.ceil(self.share * len(score) - 1e-9))
+        order = score.argsort(descending=not self.lowest, stable=True)
+        return torch.zeros_like(score).index_fill_(0, order[:count], 1)
+
+    def begin_step(self, window: Window) -> None:
+        """Other tokens are drawn at another step."""
+        self._progress = window.progress
+
+
+@component("token-weights", "opening")
+class Opening:
+    """1 for the first tokens of a sequence until their scores have added up to a share of its sum, 0 behind.
+
+    The token that reaches the share is in.
+    Source: TSD-KD, arXiv 2603.13260 (the opener: the first 10 % of the student's entropy).
+    """
+
+    def __init__(self, score: Score, share: float = 0.1):
+        check_fraction("share", share)
+        self.score, self.share = score, share
+
+    def __call__(self, rows: Rows) -> Tensor:
+        return by_sequence(self._kept, rows, self.score(rows))
+
+    def _kept(self, score: Tensor) -> Tensor:
+        before = score.double().cumsum(0) - score.double()
+        return (before < self.share * score.double().sum()).to(score.dtype)
+
+
+@component("token-weights", "first")
+class First:
+    """1 for the first `tokens` of a sequence, 0 behind; the number may grow to `grown` over the training, linearly.
+
+    Source: Prefix OPD, arXiv 2602.15260, on whole rollouts; the sampler `truncated` does not even write the rest.
+    """
+
+    def __init__(self, tokens: int, *, grown: int | None = None):
+        if tokens < 1 or (grown is not None and grown < tokens):
+            raise MethodError("the first tokens are one or more, and may grow, not shrink")
+        self.tokens, self.grown = tokens, grown
+        self._progress = 0.0
+
+    def __call__(self, rows: Rows) -> Tensor:
+        return (rows.position < ramp(self.tokens, self.grown, self._progress)).to(rows.hidden.dtype)
+
+    def begin_step(self, window: Window) -> None:
+        """The number grows."""
+        self._progress = window.progress
+
+
+@component("token-weights", "prefix-drift")
+class PrefixDrift:
+    """Less and less for tokens behind a prefix that the teacher would not have written.
+
+    "share": 1 + gamma (1 - D_t / D), D_t the sum of |log p - log q| over the tokens before t and D that of all.
+    "ratio": the product of p / q over the tokens before t, kept within [`floor`, 1].
+    Source: IW-OPD, arXiv 2606.22600: "share" as in TRL's trainer of that name (`gamma` 0.5 there), "ratio" a clipped
+    importance ratio of the prefix, as its abstract has it; the bounds are our reading.
+    """
+
+    def __init__(self, form: str = "share", *, gamma: float = 0.5, floor: float = 0.0, index: int = 0):
+        if form not in ("share", "ratio"):
+            raise MethodError(f"form is {form!r}, none of share, ratio")
+        check_fraction("floor", floor)
+        self.form, self.gamma, self.floor = form, gamma, floor
+        self.score = LogRatio(index=index)
+
+    def __call__(self, rows: Rows) -> Tensor:
+        return by_sequence(self._share if self.form == "share" else self._ratio, rows, self.score(rows))
+
+    def _share(self, ratio: Tensor) -> Tensor:
+        drift = ratio.abs().double()
+        before = drift.cumsum(0) - drift
+        return (1 + self.gamma * (1 - before / drift.sum().clamp_min(1e-8))).to(ratio.dtype)
+
+    def _ratio(self, ratio: Tensor) -> Tensor:
+        before = ratio.double().cumsum(0) - ratio.double()
+        return before.exp().clamp(self.floor, 1.0).to(ratio.dtype)
+
+
+@component("token-weights", "pass-rate")
+class PassRate:
+    """w(r) = r^rise (1 - r)^fall of a prompt's pass rate r: nothing where it always or never succeeds.
+
+    The rate stands in a `column` of the training rows, between 0 and 1: how often the student solved the prompt.
+    `between` two rates weighs 1 there and 0 elsewhere instead: a hard filter.
+    Source: PACED, arXiv 2603.11178 (`rise` is a, `fall` b, both 1 there).
+    """
+
+    def __init__(
+        self,
+        column: str = "pass_rate",
+        *,
+        rise: float = 1.0,
+        fall: float = 1.0,
+        between: Sequence[float] | None = None,
+    ):
+        if rise < 0 or fall < 0:
+            raise MethodError("the powers of a pass rate are zero or more")
+        if between is not None and not (len(between) == 2 and 0 <= between[0] <= between[1] <= 1):
+            raise MethodError(f"between are two rates such as [0.2, 0.8], not {between!r}")
+        self.rise, self.fall, self.between = rise, fall, between
+        self.rates = ByPrompt(column)
+        self.column = column
+
+    def prepare(self, trainer: Any) -> None:
+        """Read the rates. Raises MethodError for one that is no number between 0 and 1."""
+        self.rates.prepare(trainer)
+
+    def weight(self, rate: Any) -> float:
+        """Of one rate."""
+        if not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            raise MethodError(f'"{self.column}" says {rate!r}, no rate between 0 and 1')
+        if self.between is not None:
+            return float(self.between[0] <= rate <= self.between[1])
+        return float(rate**self.rise * (1 - rate) ** self.fall)
+
+    def __call__(self, rows: Rows) -> Tensor:
+        weights = [self.weight(rate) for rate in self.rates.of(rows)]
+        return spread(torch.tensor(weights, dtype=rows.hidden.dtype, device=rows.hidden.device), rows)
+
+
+@component("token-weights", "except-tokens")
+class ExceptTokens:
+    """0 where the sequence's token is one of those named, 1 elsewhere.
+
+    Source: Revisiting OPD, arXiv 2603.25562 (special tokens masked).
+    """
+
+    def __init__(self, tokens: Sequence[str], tokenizer: Any = None):
+        vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
+        missing = [token for token in tokens if tokenizer is not None and token not in vocabulary]
+        if missing:
+            raise MethodError(f"the tokenizer has no token {missing[0]!r}")
+        self.ids = [vocabulary[token] for token in tokens if token in vocabulary]
+
+    def __call__(self, rows: Rows) -> Tensor:
+        ids = torch.tensor(self.ids, device=rows.labels.device, dtype=rows.labels.dtype)
+        return (~torch.isin(rows.labels, ids)).to(rows.hidden.dtype)
+
+
+@component("token-weights", "normalised")
+class Normalised:
+    """Other weights, divided by their mean within each sequence: what is kept counts for what is not.
+
+    A sequence whose weights are all zero stays so.
+    Source: UniSD, arXiv 2605.06597 (the loss over the sum of its weights); TIP, arXiv 2604.14084 (mean of the kept).
+    """
+
+    def __init__(self, token_weights: TokenWeights):
+        self.token_weights = token_weights
+        self.column = getattr(token_weights, "column", None)
+
+    def prepare(self, trainer: Any) -> None:
+        """As the inner weights need it."""
+        if hasattr(self.token_weights, "prepare"):
+            self.token_weights.prepare(trainer)
+
+    def begin_step(self, window: Window) -> None:
+        """As the inner weights need it."""
+        if hasattr(self.token_weights, "begin_step"):
+            self.token_weights.begin_step(window)
+
+    def __call__(self, rows: Rows) -> Tensor:
+        return by_sequence(self._even, rows, self.token_weights(rows))
+
+    @staticmethod
+    def _even(weights: Tensor) -> Tensor:
+        mean = weights.mean()
+        return weights / mean if float(mean) > 0 else weights
+
+
+def ramp(start: float, end: float | None, progress: float) -> float:
+    """From `start` to `end` linearly over the training; `start` throughout without an end."""
+    return start if end is None else start + (end - start) * progress

@@ -1,0 +1,211 @@
+"""Token weights by hand: what each keeps, sequence by sequence, whatever else is in the micro-batch."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from methods.errors import MethodError
+from methods.losses.fused.linear import Head
+from methods.registry import build, canonical
+from methods.slots.scores import Entropy, LogRatio
+from methods.slots.terms import Divergence, Window
+from methods.slots.token_weights import (
+    ByScore,
+    ExceptTokens,
+    First,
+    Gate,
+    Normalised,
+    Opening,
+    PassRate,
+    PrefixDrift,
+    Sigmoid,
+    TopShare,
+)
+from tests.methods.slots.three_sequences import COUNT, LENGTHS, PROMPTS, Trainer, parts, three_sequences
+
+SCORES = [3.0, 1.0, 2.0, 2.0, 5.0, 0.5, 0.5, 4.0, 1.0, 1.0, 1.0]
+
+
+def given(rows):
+    return torch.tensor(SCORES, dtype=torch.float64)[: len(rows.labels)]
+
+
+def test_scores_become_weights():
+    rows = three_sequences()
+    assert ByScore(given, power=2.0, most=9.0)(rows).tolist() == [min(9.0, x * x) for x in SCORES]
+    assert Gate(given, 1.0)(rows).tolist() == [float(x > 1) for x in SCORES]
+    assert (Gate(given, 1.0)(rows) + Gate(given, 1.0, below=True)(rows) == 1).all(), (
+        "each token is on one side"
+    )
+    expected = [1 / (1 + math.exp(-(x - 1) / 0.5)) for x in SCORES]
+    torch.testing.assert_close(Sigmoid(given, centre=1.0, width=0.5)(rows), torch.tensor(expected).double())
+
+
+@pytest.mark.parametrize(
+    ("share", "lowest", "kept"),
+    [
+        (0.5, False, [1, 0, 1, 0, 1, 1, 0, 1, 1, 0, 0]),  # of equals the earlier
+        (0.5, True, [0, 1, 1, 0, 1, 1, 1, 0, 1, 0, 0]),
+        (0.0, False, [1, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0]),  # at least one
+        (1.0, False, [1] * 11),
+    ],
+)
+def test_the_top_share_of_each_sequence(share, lowest, kept):
+    weights = TopShare(given, share, lowest=lowest)(three_sequences()).tolist()
+    if (share, lowest) == (0.5, False):  # of six: 4.0, then the first two of the three ones
+        kept = [1, 0, 1, 0, 1, 0, 0, 1, 1, 1, 0]
+    assert weights == kept
+
+
+def test_what_differs_by_rounding_is_equal():
+    rows = three_sequences()
+    nearly = given(rows) + torch.linspace(0, 1e-7, COUNT, dtype=torch.float64)
+    share = TopShare(given, 0.5)(rows)
+    assert torch.equal(TopShare(lambda rows: nearly, 0.5)(rows), share), "the later of equals is a hair above"
+
+
+def test_tokens_are_drawn_in_proportion_to_their_scores():
+    rows = three_sequences()
+    counts = torch.zeros(4).double()
+    drawn = TopShare(given, 0.25, drawn=True, seed=3)
+    for step in range(1500):
+        drawn.begin_step(Window(step / 1500))
+        counts += parts(drawn(rows))[0]
+    assert counts.sum() == 1500, "one of four at each step"
+    torch.testing.assert_close(counts / 1500, torch.tensor([3, 1, 2, 2]).double() / 8, atol=0.05, rtol=0)
+    assert drawn(rows).tolist() == drawn(rows).tolist(), "the same within a step"
+
+
+def test_weights_do_not_depend_on_what_else_is_in_the_micro_batch():
+    rows = three_sequences()
+    last = slice(COUNT - LENGTHS[2], COUNT)
+    alone = replace(
+        rows, hidden=rows.hidden[last], labels=rows.labels[last], sequence=rows.sequence[last],
+        position=rows.position[last], source=rows.source[last],
+        teachers=tuple((hidden[last], head) for hidden, head in rows.teachers),
+    )  # fmt: skip
+    for weights in (
+        TopShare(Entropy(), 0.5), TopShare(Entropy(), 0.5, drawn=True), Opening(Entropy(), 0.4), PrefixDrift(),
+        PrefixDrift("ratio"), Normalised(ByScore(Entropy())), First(2),
+    ):  # fmt: skip
+        torch.testing.assert_close(weights(rows)[last], weights(alone))
+
+
+def test_the_opening_holds_a_share_of_the_sequence_s_score():
+    # 8: up to 4 is reached by the second; 5 alone; 8: 0.5, 1.0, 5.0
+    assert Opening(given, 0.5)(three_sequences()).tolist() == [1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_the_first_tokens_may_become_more():
+    rows, first = three_sequences(), First(1, grown=5)
+    assert first(rows).tolist() == [1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]
+    first.begin_step(Window(0.5))
+    assert first(rows).tolist() == [1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 0]
+    with pytest.raises(MethodError, match="not shrink"):
+        First(3, grown=2)
+
+
+def test_drift_lowers_what_stands_behind_it():
+    rows = three_sequences()
+    ratio = LogRatio()(rows)
+    share, product = [], []
+    for part in parts(ratio):
+        for t in range(len(part)):
+            before = sum(abs(float(x)) for x in part[:t])
+            share.append(1 + 0.5 * (1 - before / float(part.abs().sum())))
+            product.append(min(1.0, max(0.2, math.exp(sum(float(x) for x in part[:t])))))
+    torch.testing.assert_close(PrefixDrift()(rows), torch.tensor(share).double())
+    torch.testing.assert_close(PrefixDrift("ratio", floor=0.2)(rows), torch.tensor(product).double())
+    same = replace(rows, teachers=((rows.hidden, Head(rows.head.weight)),))
+    assert PrefixDrift("ratio")(same).tolist() == [1.0] * COUNT, "no drift without a difference"
+
+
+def test_trl_s_trainer_weighs_the_same():
+    from trl.experimental.iw_opd import IWOPDTrainer
+
+    rows = three_sequences()
+    for part, weights in zip(parts(LogRatio()(rows)), parts(PrefixDrift(gamma=0.7)(rows)), strict=True):
+        trainer = type("Stub", (), {"temperature": 1.0, "iw_opd_gamma": 0.7, "iw_opd_epsilon": 1e-8})()
+        trainer.model = torch.nn.Identity()
+        trainer._metrics = {"train": __import__("collections").defaultdict(list)}
+        size = len(part)
+        z = torch.zeros(1, size, 4).double().requires_grad_()
+        tokens = torch.zeros(1, size).long()
+        loss = IWOPDTrainer._compute_iw_opd_loss(
+            trainer, z, tokens, tokens, torch.log(torch.tensor(0.25).double()) + part.unsqueeze(0)
+        )
+        gradient = torch.autograd.grad(loss, z)[0][0, :, 0]  # -w a (1 - q) / n
+        torch.testing.assert_close(gradient, -weights * part * 0.75 / size)
+
+
+def test_a_pass_rate_weighs_a_prompt_most_where_it_is_open():
+    rows, weights = three_sequences(), PassRate()
+    weights.prepare(Trainer(0.0, 0.5, 0.25))
+    assert weights(rows).tolist() == [0.0] * 4 + [0.25] + [0.1875] * 6
+    hard = PassRate(between=[0.2, 0.3])
+    hard.prepare(Trainer(0.0, 0.5, 0.25))
+    assert hard(rows).tolist() == [0.0] * 5 + [1.0] * 6
+    skewed = PassRate(rise=2.0, fall=1.0)
+    assert skewed.weight(0.5) == 0.125 and skewed.weight(1.0) == 0
+    with pytest.raises(MethodError, match="no rate between"):
+        weights.weight(1.5)
+    with pytest.raises(MethodError, match="two rates"):
+        PassRate(between=[0.5, 0.2])
+    unknown = PassRate()
+    unknown.prepare(Trainer(0.1, 0.2))
+    with pytest.raises(MethodError, match="no training row has"):
+        unknown(rows)
+
+
+def test_two_rows_of_one_prompt_must_agree():
+    weights = PassRate()
+    weights.rates.put(list(PROMPTS[0]), 0.5)
+    weights.rates.put(list(PROMPTS[0]), 0.5)
+    with pytest.raises(MethodError, match="two rows of one prompt"):
+        weights.rates.put(list(PROMPTS[0]), 0.6)
+
+
+def test_named_tokens_are_left_out(tokenizer):
+    weights = ExceptTokens(["<eos>", "|"], tokenizer)
+    assert weights(three_sequences()).tolist() == [float(x not in (1, 2)) for x in three_sequences().labels]
+    with pytest.raises(MethodError, match="no token 'zz'"):
+        ExceptTokens(["zz"], tokenizer)
+
+
+def test_normalised_weights_average_to_one_in_each_sequence():
+    rows = three_sequences()
+    weights = Normalised(First(2))(rows)
+    assert [float(part.mean()) for part in parts(weights)] == pytest.approx([1, 1, 1])
+    assert parts(weights)[0].tolist() == [2, 2, 0, 0]
+    assert Normalised(Gate(given, 99.0))(rows).tolist() == [0.0] * COUNT
+    inner = PassRate()
+    assert Normalised(inner).column == "pass_rate"
+
+
+def test_a_loss_sees_its_weights_and_two_gates_share_it_out():
+    rows = three_sequences(hidden=three_sequences().hidden.requires_grad_())
+    score = Entropy("teacher")
+    level = float(score(rows).median())
+    whole = Divergence("reverse_kl").total(rows)
+    split = sum(
+        Divergence("reverse_kl", token_weights=Gate(score, level, below=below)).total(rows)
+        for below in (False, True)
+    )
+    torch.testing.assert_close(split, whole)
+    above = Divergence("reverse_kl", token_weights=Gate(score, level)).total(rows)
+    assert 0 < float(above.detach()) < float(whole.detach())
+
+
+def test_weights_are_made_of_plain_data_and_told_of_steps():
+    tree = canonical(
+        "token-weights",
+        {"name": "normalised", "token_weights": {"name": "top-share", "score": "soft-or", "share": 0.5}},
+    )
+    weights = build("token-weights", tree, seed=4)
+    assert weights.token_weights.seed == 4 and weights.token_weights.share == 0.5
+    weights.begin_step(Window(0.25))
+    assert weights.token_weights._progress == 0.25
+    term = Divergence(token_weights=PassRate("rate"))
+    assert term.columns == ("rate",) and "token_weights" in term.parts()
