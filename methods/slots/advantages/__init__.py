@@ -11,6 +11,7 @@ from methods.slots.advantages.conditions import (
     Where,
 )
 from methods.slots.advantages.ratios import (
+    CentredLogRatio,
     EntropyScaled,
     LogRatio,
     PrefixWeighted,
@@ -24,6 +25,7 @@ __all__ = [
     "START",
     "Advantage",
     "ByColumn",
+    "CentredLogRatio",
     "Clipped",
     "Condition",
     "Constant",

@@ -8,7 +8,7 @@ from torch import Tensor
 from methods.errors import MethodError
 from methods.losses.divergences import check_fraction
 from methods.registry import component
-from methods.slots.advantages.signals import ENTROPY, STUDENT, Advantage, Signals
+from methods.slots.advantages.signals import DIVERGENCE, ENTROPY, STUDENT, Advantage, Signals
 from methods.slots.term import Weight, weight_at
 
 
@@ -31,6 +31,27 @@ class LogRatio(Advantage):
 
     def __call__(self, signals: Signals) -> Tensor:
         ratio = signals.by(self.over) - signals.by(self.under)
+        return weight_at(self.weight, signals.progress) * ratio
+
+
+@component("advantage", "centred-log-ratio")
+class CentredLogRatio(Advantage):
+    """The first teacher's log-ratio less its mean over all that the student could have said there, -KL(q || p).
+
+    log p(y_t) - log q(y_t) + KL(q || p), the KL exact over the vocabulary. The expected gradient is the log-ratio's
+    own; its variance is another.
+    Source: vOPD, arXiv 2605.07865, known through list notes (its control variate); centring under the student is part
+    of on-policy delta distillation too, arXiv 2607.15161.
+    """
+
+    asks = 0, STUDENT, DIVERGENCE
+
+    def __init__(self, *, weight: Weight = 1.0):
+        self.weight = weight
+
+    def __call__(self, signals: Signals) -> Tensor:
+        assert signals.divergence is not None, "whoever makes signals gives what is asked for"
+        ratio = signals.by(0) - signals.by(STUDENT) + signals.divergence
         return weight_at(self.weight, signals.progress) * ratio
 
 

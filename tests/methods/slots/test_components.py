@@ -20,7 +20,8 @@ NAMES = {
     "row-settings": "adaptive-skew",
     "schedule": "student-share teacher-share linear",
     "trainer": "distillation minillm latent-reasoning policy-optimisation",
-    "advantage": "group-reward log-ratio return-to-go sum only clipped powered constant entropy-scaled by-column "
+    "advantage": "group-reward log-ratio centred-log-ratio "
+    "return-to-go sum only clipped powered constant entropy-scaled by-column "
     "scaled-by-ratio step-weighted prefix-weighted reward-within-budget",
     "condition": "sign reward-below group-unsolved lowest-probability highest-entropy during",
     "reward": "exact-answer shared-beginning task",

@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from methods.slots.advantages import GroupReward, LogRatio, Only, ReturnToGo, Sign, Sum, Where
+from methods.slots.advantages import (
+    CentredLogRatio,
+    GroupReward,
+    LogRatio,
+    Only,
+    ReturnToGo,
+    Sign,
+    Sum,
+    Where,
+)
 from methods.slots.terms import Divergence, SampledKL
 from methods.trainers.optimisation import Record
 from methods.trainers.optimisation import trainer as module
@@ -46,6 +55,19 @@ def close(got, wanted):
 def closer(got, wanted):
     torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-10)
     assert wanted.norm() > 1e-3
+
+
+def test_centring_leaves_the_expected_gradient_and_no_sample_s(student, teacher, tokenizer, tmp_path):
+    """A baseline at each prefix. It need not lower the variance: the best one weighs by the slope of log q."""
+    plain, centred = (
+        trainer_of(student, tmp_path, tokenizer, teachers=[teacher], advantage=advantage)
+        for advantage in (LogRatio(), CentredLogRatio())
+    )
+    closer(expected(centred, student), expected(plain, student))
+    one, other = (trainer.scored(record_of())["advantages"] for trainer in (plain, centred))
+    own = [next_token_kl(student, teacher, y) for y in ALL]
+    for place, gap in enumerate(own):
+        torch.testing.assert_close(other[place, : len(gap)], one[place, : len(gap)] + gap.detach())
 
 
 class Negative(LogRatio):
