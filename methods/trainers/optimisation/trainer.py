@@ -23,6 +23,7 @@ from methods.modeling.sharding import gathered
 from methods.slots.advantages import START, Signals, Where, asked_of
 from methods.slots.advantages.signals import DIVERGENCE, ENTROPY, STUDENT, Advantage
 from methods.slots.rewards import RewardFunction
+from methods.slots.samplers import Example
 from methods.slots.term import IDS, NOTHING, Term, Window, weight_at
 from methods.teachers.store import TeacherStore
 from methods.trainers.memory import Remembers
@@ -187,6 +188,16 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         """Add to the tokens that `who` has processed; stays on the device."""
         if self._learns:
             self._tokens[who] = self._tokens.get(who, 0) + tokens
+
+    def examples_by(self, column: str, rows: Dataset) -> dict[str, list[Example]]:
+        """The prompts of rows by what stands in a column, in the order in which that first appears; no completions."""
+        if column not in rows.column_names:
+            raise MethodError(f"rows have no column {column!r}, only {', '.join(rows.column_names)}")
+        groups: dict[str, list[Example]] = {name: [] for name in rows[column]}
+        prompts = prompt_tokens(self.processing_class, list(rows["prompt"]))
+        for name, prompt in zip(rows[column], prompts, strict=True):
+            groups[name].append(Example(prompt, []))
+        return groups
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         sampler = super()._get_train_sampler(dataset)

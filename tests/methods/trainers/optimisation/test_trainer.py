@@ -145,6 +145,15 @@ def test_columns_choose_the_teacher(tokenizer, tmp_path):
         torch.testing.assert_close(got[place], other.scored(record)["advantages"][place])
 
 
+def test_terms_may_ask_for_prompts_by_a_column(tokenizer, tmp_path):
+    trainer = make(tmp_path, tokenizer, advantage=GroupReward(), rewards=[vowels])
+    found = trainer.examples_by("domain", ROWS)
+    assert list(found) == ["a", "b"] and [len(some) for some in found.values()] == [4, 4]
+    assert found["b"][0].prompt == tokenizer("b|")["input_ids"]
+    with pytest.raises(MethodError, match="no column 'skill', only prompt, completion, domain"):
+        trainer.examples_by("skill", ROWS)
+
+
 def test_a_writer_takes_the_place_of_one_completion(tokenizer, tmp_path):
     """An environment that answers after the third token: its answer is in the context and not in the loss."""
     told = []
