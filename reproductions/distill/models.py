@@ -9,7 +9,7 @@ from typing import Any
 from catalog.reader import nearest
 from methods.errors import MethodError
 from methods.modeling.checks import check_head, learned_positions
-from methods.recipe import teachers_of
+from methods.recipe import ITSELF, teachers_of
 from reproductions.distill.config import Config
 from reproductions.distill.surroundings import named_teachers
 from reproductions.engine.errors import KDError
@@ -78,7 +78,8 @@ def load_models(
     loaded = [load_pretrained(name) for name in config.teachers]
     method, teachers = named_teachers(config.tree, teachers_of(config.tree), loaded)
     for name in method["teachers"]:
-        check_head(teachers[name][0])
+        if name != ITSELF:
+            check_head(teachers[name][0])
     return student, method, teachers
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from methods.recipe import columns_of as columns_of_terms
 from methods.tokenizers.encoding import tokenized
 from reproductions.engine.errors import KDError
 from reproductions.models.sources import read_jsonl
@@ -65,6 +66,7 @@ def columns_of(method: Mapping[str, Any]) -> list[str]:
 
     for part in ("data", "advantage", "rewards", "terms"):
         walk(method.get(part))
+    found += columns_of_terms(method)
     return [name for name in dict.fromkeys(found) if name not in (*FIELDS, REFERENCE)]
 
 
@@ -87,12 +89,14 @@ def read_rows(
     validate: bool,
     seed: int,
     columns: Sequence[str] = (),
+    values: Sequence[str] = (),
     group: str | None = None,
     needs: str = "",
 ) -> Rows:
     """The rows of a JSON Lines file that fit into the limits, its end-of-sequence token included.
 
-    `columns` are read beside prompt and completion; `needs` says of the method that reads them what it needs.
+    `columns` are read beside prompt and completion, text all but those among `values`, which may be numbers; `needs`
+    says of the method that reads them what it needs.
     With `validate` a tenth of them, 64 at most, is drawn by the seed and not trained on, nor any row equal to one; of
     each value of the column `group` at least one. Raises KDError for a row that is not as expected, and where too few
     are left.
@@ -103,8 +107,12 @@ def read_rows(
     for number, row in enumerate(rows, 1):
         for name in (*FIELDS, *columns):
             why = f"; {needs}" if name in columns and needs else ""
-            if not isinstance(row.get(name), str) or not row[name]:
-                raise KDError(f'{path}: row {number}: "{name}" must be text{why}')
+            said = row.get(name)
+            if name in values and type(said) in (int, float):
+                continue
+            if not isinstance(said, str) or not said:
+                what = "text or a number" if name in values else "text"
+                raise KDError(f'{path}: row {number}: "{name}" must be {what}{why}')
             if not row[name].isprintable() and _has_half_a_character(row[name]):
                 raise KDError(
                     f'{path}: row {number}: "{name}" holds half of a surrogate pair, which is no text'

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from methods.assembly import THOUGHT_TOKENS, looks_at_validation, trainer_for
+from methods.recipe import columns_of as columns_of_terms
 from methods.replay import NAME as REPLAY
 from methods.replay import ReplayWriter
 from methods.tokenizers.encoding import eos_token
@@ -129,6 +130,7 @@ def _rows(config: Config) -> Rows:
         validate=looks_at_validation(config.tree),
         seed=config.seed,
         columns=columns_of(config.tree),
+        values=columns_of_terms(config.tree),
         group=group_column(config.tree),
         needs=needs,
     )

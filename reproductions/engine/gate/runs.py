@@ -117,7 +117,12 @@ def measured_of(gate: Gate, arms: Mapping[str, ArmResults]) -> Measured:
     teachers = gate.testbed.get("teachers", {})
     draws = {
         arm: max(
-            (int(teachers[name].get("draws", 1)) for name in results.spec["method"]["teachers"]), default=1
+            (
+                int(teachers[name].get("draws", 1))
+                for name in results.spec["method"]["teachers"]
+                if name in teachers  # the student itself is none of the testbed's
+            ),
+            default=1,
         )
         for arm, results in arms.items()
     }

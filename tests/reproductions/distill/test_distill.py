@@ -33,13 +33,14 @@ SETTINGS = {
 
 
 def _with_columns(folder):
-    """Rows with domains and thoughts, and a student whose tokenizer has the tokens around thoughts."""
+    """Rows with domains, pass rates and thoughts, and a student whose tokenizer has the tokens around thoughts."""
     rows = [
         {
             "prompt": f"{letter}{word}|",
             "thoughts": letter,
             "completion": word[::-1],
             "domain": "ab"[number % 2],
+            "pass_rate": number / 8,
         }
         for number, letter in enumerate("abcdefgh")
         for word in WORDS
@@ -72,7 +73,7 @@ def test_every_method_saves_a_plain_folder(folder, method):
     """Every recipe runs from a config, on rows that have what it needs."""
     needed = len(teachers_of(canonical_method(read_recipe(method).method())))
     teacher = [None, "teacher", "[teacher, second]"][needed]
-    if method in ("ddk", "codi"):
+    if method in ("ddk", "codi", "paced"):
         _with_columns(folder)
     if method in VERIFIED:
         _with_likely_answers(folder)

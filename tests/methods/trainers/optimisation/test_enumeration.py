@@ -13,6 +13,7 @@ from methods.slots.advantages import (
     Sum,
     Where,
 )
+from methods.slots.support import SampledToken
 from methods.slots.terms import Divergence, SampledKL
 from methods.trainers.optimisation import Record
 from methods.trainers.optimisation import trainer as module
@@ -284,6 +285,16 @@ def test_the_exact_term_is_what_the_sampled_advantage_estimates(student, teacher
     exact = trainer_of(student, tmp_path, tokenizer, teachers=[teacher], terms=[Divergence("reverse_kl")])
     sampled = trainer_of(student, tmp_path, tokenizer, teachers=[teacher], advantage=LogRatio())
     closer(expected(sampled, student), expected_terms(exact, student))
+
+
+def test_the_reverse_kl_on_the_sampled_token_is_the_log_ratio(student, teacher, tokenizer, tmp_path):
+    """On-policy distillation as a term and as an advantage: one gradient, completion by completion."""
+    term = Divergence("reverse_kl", support=SampledToken())
+    as_term = trainer_of(student, tmp_path, tokenizer, teachers=[teacher], terms=[term])
+    as_advantage = trainer_of(student, tmp_path, tokenizer, teachers=[teacher], advantage=LogRatio())
+    for some in (ALL[3:4], ALL[::4]):
+        one, other = (gradient(loss_of(t, record_of(some)), student) for t in (as_term, as_advantage))
+        closer(one, other)
 
 
 @pytest.mark.parametrize(("estimator", "direction"), [("k1", None), ("k2", "reverse"), ("k3", "forward")])
