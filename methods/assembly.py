@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from methods.errors import MethodError
-from methods.recipe import ITSELF
+from methods.recipe import ITSELF, OWN_STEPS
 from methods.registry import build, component, load
 from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 
@@ -98,6 +98,9 @@ class Surroundings(Protocol):
     def train(self, trainer: Trainer, phase: str) -> Any:
         """Train something that the method needs first; returns the bare model."""
 
+    # Where rows come from a task with an exact scorer, `scorer(name)` gives (prompts, completion ids) -> percent; the
+    # reward "task" asks for it, and says so where there is none.
+
     def spent(self, report: Any) -> None:
         """Count what a teacher's answers cost (`LabellingReport`)."""
 
@@ -125,7 +128,12 @@ def trainer_for(method: Mapping[str, Any], surroundings: Surroundings) -> Any:
     made = load("trainer", tree["name"])
     if "surroundings" in inspect.signature(made).parameters:  # a paper's own
         return made(surroundings, method, **settings)
-    parts = {"distillation": _distillation, "minillm": _policy, "latent-reasoning": _latent}[tree["name"]]
+    parts = {
+        "distillation": _distillation,
+        "minillm": _policy,
+        "policy-optimisation": _optimisation,
+        "latent-reasoning": _latent,
+    }[tree["name"]]
     return made(surroundings.student(), **settings, **parts(method, surroundings))
 
 
@@ -190,6 +198,23 @@ def _policy(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, 
         "max_completion_length": surroundings.completion_tokens,
         "train_dataset": rows_of(method["data"], surroundings),
         "pretraining_dataset": surroundings.corpus(),
+        "processing_class": surroundings.tokenizer,
+    }
+
+
+def _optimisation(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, Any]:
+    """What the trainer of advantages takes: prompts as text with all columns, teachers, advantage, rewards, terms."""
+    from methods.trainers import Teacher
+
+    asked = [_asked(name, surroundings) for name in method["teachers"]]
+    return {
+        "teacher": [Teacher(one.model, one.tokenizer) for one in asked],
+        "advantage": build("advantage", method["advantage"]) if "advantage" in method else None,
+        "rewards": [build("reward", tree, surroundings=surroundings) for tree in method.get("rewards", ())],
+        "terms": [term_of(tree, surroundings, method["teachers"]) for tree in method.get("terms", ())],
+        "arguments": surroundings.arguments,
+        "max_completion_length": surroundings.completion_tokens,
+        "train_dataset": rows_of(method["data"], surroundings),
         "processing_class": surroundings.tokenizer,
     }
 
@@ -283,10 +308,13 @@ def _kept_step(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict
 
     def make(apart: Surroundings) -> list[dict[str, Any]]:
         rows = rows_of(tree.get("of", "train"), apart)
-        step = load("data", tree["use"])
-        return step(rows, apart.teacher(tree.get("teacher", "main")), apart, **settings).to_list()
+        step, own = load("data", tree["use"]), tree["use"] in OWN_STEPS
+        teacher = None if own else apart.teacher(tree.get("teacher", "main"))
+        return step(rows, teacher, apart, **settings).to_list()
 
     key = {"step": dict(tree), **({"seed": settings["seed"]} if "seed" in settings else {})}
+    if tree["use"] in OWN_STEPS:  # each seed's student says something else
+        key |= {"student": surroundings.start, "run": surroundings.seed}
     return surroundings.keep(f"rows-{tree['use']}", key, make)
 
 

@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from methods.assembly import THOUGHT_TOKENS, Asked, trainer_for
 from methods.errors import MethodError
 from methods.losses.fused.formulas import Block, by_row
+from methods.modeling.rollouts import Rollouts, left_pad
 from methods.recipe import canonical_method
 from methods.registry import components, find, load, registered
 from methods.slots.term import PAIR
@@ -32,12 +33,39 @@ WORDS = ("ab", "hello", "x", "distil", "teach", "loss", "token", "kd", "mode", "
 SPECIAL = ("<pad>", "<bos>", "<eos>")
 MERGES = (("l", "l"), ("s", "s"), ("o", "l"), ("k", "o"), ("a", "e"), ("t", "s"), ("a", "g"), ("ss", "o"))
 PROBE = "probe"
+POLICY = "policy-optimisation"
 # Trains nothing, so that there is nothing to see.
 WITHOUT = frozenset({("trainer", "teacher-alone")})
 # What a component needs that has no default, and what makes each of its settings do something in a few steps; several
 # where one choice excludes another.
 SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
+    ("advantage", "by-column"): (
+        {"values": ["a", "b"], "parts": [{"name": "constant"}, {"name": "log-ratio"}]},
+    ),
+    ("advantage", "clipped"): ({"advantage": {"name": "log-ratio"}, "low": -1.0, "high": 1.0},),
+    ("advantage", "only"): ({"advantage": {"name": "constant"}, "where": {"name": "highest-entropy"}},),
+    ("advantage", "powered"): ({"advantage": {"name": "log-ratio"}, "power": 0.5},),
+    ("advantage", "prefix-weighted"): ({"advantage": {"name": "constant"}},),
+    ("advantage", "return-to-go"): ({"advantage": {"name": "log-ratio"}, "discount": 0.8},),
+    ("advantage", "reward-within-budget"): ({"limit": 10.0, "baseline": "mean"},),
+    ("advantage", "scaled-by-ratio"): ({"advantage": {"name": "constant"}},),
+    ("advantage", "step-weighted"): ({"advantage": {"name": "constant"}},),
+    ("advantage", "sum"): ({"parts": [{"name": "constant"}, {"name": "log-ratio"}]},),
+    ("condition", "during"): ({"begin": 0.5},),
+    ("condition", "group-unsolved"): ({"threshold": 1.4},),
+    ("condition", "reward-below"): ({"threshold": 0.5},),
+    ("condition", "sign"): ({"advantage": {"name": "log-ratio"}},),
     ("data", "beam-search"): ({"beams": 4, "pick": "closest"},),
+    ("data", "right-answers"): (
+        {
+            "verifier": {"name": "task"},
+            "samples": 6,
+            "temperature": 0.3,
+            "threshold": 0.3,
+            "most": 4,
+            "seed": 1,
+        },
+    ),
     ("data", "label"): ({"temperature": 0.8, "prompts": 7, "samples": 2, "seed": 1},),
     ("divergence", "plackett-luce"): ({}, {"released": True}),
     ("row-settings", "adaptive-skew"): ({"side": "teacher", "anchor_steps": 1, "base": 0.9, "floor": 0.6},),
@@ -96,8 +124,19 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
         {"score": "entropy", "share": 0.5},
         {"score": "entropy", "share": 0.5, "drawn": True},
     ),
+    ("token-weights", "where"): ({"where": {"name": "highest-entropy"}},),
     ("trainer", "latent-reasoning"): ({"thoughts": 2},),
     ("trainer", "minillm"): ({"steps_per_generation": 2, "discount": 0.9, "reward_clip": 2.0},),
+    ("trainer", "policy-optimisation"): (
+        {
+            "num_generations": 2,
+            "steps_per_generation": 1,
+            "num_iterations": 2,
+            "epsilon_high": 0.3,
+            "teacher_mix": 0.3,
+            "anchor_teacher_share": 0.2,
+        },
+    ),
 }
 
 Figures = list[list[float]]
@@ -117,7 +156,13 @@ def behaviour(slot: str, name: str, settings: Mapping[str, Any] | None = None) -
 def _tried(slot: str, name: str, settings: Mapping[str, Any]) -> Figures:
     with _toy_world():
         surroundings = ToySurroundings()
+        if name == "right-answers":
+            _stops_often(surroundings.student(), surroundings.tokenizer)
         trainer = trainer_for(canonical_method(example(slot, name, settings)), surroundings)
+        if slot == "reward":  # an untrained student is never right
+            trainer.writer = written
+        if name == "step-weighted":
+            trainer.writer = in_turns
         student = [surroundings.student()]
         learnt = [module for _, module in sorted(getattr(trainer, "trained_along", dict)().items())]
         before = [_copied(student), _copied(learnt)]
@@ -134,7 +179,11 @@ def _tried(slot: str, name: str, settings: Mapping[str, Any]) -> Figures:
 def _toy_world() -> Iterator[None]:
     """Float64, known random numbers, and the probe among the divergences; all of it put back."""
     precision = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]), registered("divergence", PROBE, probe):
+    with (
+        torch.random.fork_rng(devices=[]),
+        registered("divergence", PROBE, probe),
+        registered("reward", PROBE, ProbeReward),
+    ):
         torch.manual_seed(0)
         torch.set_default_dtype(torch.float64)
         gc.freeze()  # Trainer collects garbage when it starts: half of the time, among all that is imported
@@ -150,6 +199,42 @@ def probe(block: Block, skew: float | torch.Tensor = 0.0) -> tuple[torch.Tensor,
     skew = by_row("skew", skew, block)
     mixture = skew * block.p + (1 - skew) * block.q
     return (block.p * (block.log_p - mixture.log())).sum(-1), (skew - 1) * block.p * block.q / mixture
+
+
+class ProbeReward:
+    """A figure of a text's letters, which differs between the completions of a prompt; none for some."""
+
+    def __init__(self, size: int = 11):
+        self.size = size
+
+    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float | None]:
+        figures = [sum(map(ord, text)) % self.size for text in completions]
+        return [None if figure == 10 else figure / 9 for figure in figures]
+
+
+def written(rows: Sequence[Mapping[str, Any]], trainer: Any) -> tuple[Rollouts, None, None]:
+    """The row's answer, whole, without its first and without its last letter, and its thoughts, as if sampled."""
+    answers = [row["completion"] for row in rows]
+    texts = [
+        (a, a[1:], a[:-1], row["thoughts"])[n % 4]
+        for n, (a, row) in enumerate(zip(answers, rows, strict=True))
+    ]
+    encode = trainer.processing_class
+    prompts, said = (encode(part)["input_ids"] for part in ([row["prompt"] for row in rows], texts))
+    ids, mask = left_pad(prompts, encode.pad_token_id, trainer.model.device)
+    width = max(map(len, said)) + 1
+    ended = [[*row, encode.eos_token_id] for row in said]
+    own = torch.tensor([row + [encode.pad_token_id] * (width - len(row)) for row in ended])
+    there = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ended])
+    none = torch.zeros(len(rows), dtype=torch.bool)
+    return Rollouts(ids, mask, own, there, none, none), None, None
+
+
+def in_turns(rows: Sequence[Mapping[str, Any]], trainer: Any) -> tuple[Rollouts, None, torch.Tensor]:
+    """What the student samples, three tokens a turn."""
+    sampled = trainer.rollouts(rows)
+    places = torch.arange(sampled.completion_ids.shape[1])
+    return sampled, None, (places // 3).expand(sampled.completion_ids.shape)
 
 
 def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,6 +256,16 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
     ):  # a formula of the library's: a mask says that ids are left out, which is not the probe's
         own = {"divergence": "reverse-kl", "support": tree}
         return {"terms": [own, {**own, "divergence": "forward-kl", "weight": 0.5}]}
+    probes = [PROBE, {"name": PROBE, "size": 7}]
+    policy: dict[str, Any] = {"trainer": {"name": POLICY, "num_generations": 2}, "rewards": probes}
+    if slot == "advantage":
+        return {**policy, "teacher": ["main", "second"], "advantage": tree}
+    if slot == "condition":
+        return {**policy, "advantage": {"name": "only", "advantage": {"name": "constant"}, "where": tree}}
+    if slot == "reward":
+        return {**policy, "advantage": {"name": "group-reward", "baseline": "none"}, "rewards": [tree]}
+    if (slot, name) == ("token-weights", "where"):
+        return {**policy, "terms": [{**plain, "token_weights": tree}]}
     if slot in ("target", "token-weights", "row-settings"):
         teachers = "main" if slot == "row-settings" else ["main", "second"]
         return {"teacher": teachers, "terms": [{**plain, slot.replace("-", "_"): tree}]}
@@ -184,7 +279,11 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
         }
     if slot == "data":
         return {"data": {"use": name, **own}, "terms": [plain]}
-    return {"trainer": tree} | ({"terms": [plain]} if name == "distillation" else {})
+    parts: dict[str, dict[str, Any]] = {
+        "distillation": {"terms": [plain]},
+        POLICY: {"advantage": {"name": "group-reward"}, "rewards": probes},
+    }
+    return {"trainer": tree} | parts.get(name, {})
 
 
 def measured(only: Callable[[str, str], bool] = lambda slot, name: True) -> dict[str, Figures]:
@@ -230,7 +329,7 @@ class ToySurroundings:
         """Three are known: "main", "second", and "other", which reads other tokens."""
         tokenizer = _pieces() if name == "other" else self.tokenizer
         model = _model(tokenizer, seed=102 + ("main", "second", "other").index(name), width=16)
-        model.generation_config.eos_token_id = list(range(0, len(tokenizer), 4))  # untrained, it seldom stops
+        _stops_often(model, tokenizer)
         return Asked(name, model.eval().requires_grad_(False), tokenizer, self.completion_tokens)
 
     def rows(self, name: str) -> Dataset:
@@ -246,6 +345,15 @@ class ToySurroundings:
             for n, word in enumerate(WORDS)
         ]
         return Dataset.from_list(rows)
+
+    def scorer(self, name: str | None) -> Callable[..., list[float]]:
+        """How many tokens of an answer are among some, in percent; among others for another score."""
+        rest = 0 if name is None else 1
+
+        def percent(prompts: Sequence[str], answers: Sequence[Sequence[int]]) -> list[float]:
+            return [100 * sum(i % 3 == rest for i in ids) / max(1, len(ids)) for ids in answers]
+
+        return percent
 
     def corpus(self) -> Dataset:
         return Dataset.from_list([{"text": f"{word}|{word}"} for word in WORDS])
@@ -288,6 +396,11 @@ class ToySurroundings:
 
     def spent(self, report: Any) -> None:
         """Nobody asks."""
+
+
+def _stops_often(model: Any, tokenizer: Any) -> None:
+    """Untrained, a model seldom stops."""
+    model.generation_config.eos_token_id = list(range(0, len(tokenizer), 4))
 
 
 def answer(word: str) -> str:

@@ -24,11 +24,21 @@ from typing import Any
 import yaml
 
 from methods.data_tree import canonical_data
-from methods.registry import RegistryError, canonical, canonical_settings, find, near, plain
+from methods.registry import (
+    NESTED,
+    NESTED_LISTS,
+    RegistryError,
+    canonical,
+    canonical_settings,
+    find,
+    near,
+    plain,
+)
 from methods.trees import below, known_keys, text
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
-METHOD_KEYS = ("trainer", "teacher", "data", "terms", "sampler", "gradient_balance")
+METHOD_KEYS = ("trainer", "teacher", "data", "terms", "sampler", "gradient_balance", "advantage", "rewards")
+SAMPLES_ITSELF = "policy-optimisation"  # the trainer that has an advantage and rewards beside its terms
 RECIPE_KEYS = ("title", "settings", "needs", *METHOD_KEYS)
 # What a divergence's term has beside the settings of the divergence itself, with defaults.
 TERM_DEFAULTS: Mapping[str, Any] = {
@@ -42,6 +52,7 @@ TERM_DEFAULTS: Mapping[str, Any] = {
     "support": None,
 }
 SOURCES = ("data", "teacher", "student")
+OWN_STEPS = frozenset({"right-answers"})  # data steps that ask the student itself, and no teacher
 ITSELF = "student"  # the teacher that is the student before the training
 # Slots of the components that stand under a key somewhere in a method.
 NESTED_IN_METHOD: Mapping[str, str] = {
@@ -51,6 +62,9 @@ NESTED_IN_METHOD: Mapping[str, str] = {
     "score": "score",
     "token_weights": "token-weights",
     "row_settings": "row-settings",
+    "rewards": "reward",
+    **NESTED,
+    **NESTED_LISTS,
 }
 
 
@@ -206,8 +220,14 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
         made["terms"] = [part for part in parts if part.get("weight") != 0]  # a term of weight zero is none
         if not made["terms"]:
             raise RegistryError("every term has the weight zero", "terms")
+    elif trainer["name"] == SAMPLES_ITSELF:
+        made |= _policy(tree)
     elif terms is not None:
         raise RegistryError(f"the trainer {trainer['name']} has a loss of its own: no terms", "terms")
+    if trainer["name"] != SAMPLES_ITSELF:
+        for name in ("advantage", "rewards"):
+            if tree.get(name) is not None:
+                raise RegistryError(f'"{name}" goes with the trainer {SAMPLES_ITSELF}', name)
     if tree.get("sampler") is not None:
         made["sampler"] = below("sampler", canonical, "sampler", tree["sampler"])
     balance = tree.get("gradient_balance", False)
@@ -216,6 +236,30 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
     if balance:
         made["gradient_balance"] = True
     return made
+
+
+def _policy(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Advantage, rewards and terms of a method that samples itself; those that are there."""
+    for name in ("sampler", "gradient_balance"):
+        if tree.get(name):
+            raise RegistryError(f'{SAMPLES_ITSELF} samples itself and takes no "{name}"', name)
+    made: dict[str, Any] = {}
+    if tree.get("advantage") is not None:
+        made["advantage"] = below("advantage", canonical, "advantage", tree["advantage"])
+    for key, read in (("rewards", _reward), ("terms", canonical_term)):
+        parts = tree.get(key) or []
+        if not isinstance(parts, list):
+            raise RegistryError(f'"{key}" is a list', key)
+        read_parts = [below((key, n), read, part) for n, part in enumerate(parts)]
+        kept = [part for part in read_parts if part.get("weight") != 0]
+        made |= {key: kept} if kept else {}
+    if not {"advantage", "terms"} & set(made):
+        raise RegistryError("nothing to learn from: an advantage, or terms", "advantage")
+    return made
+
+
+def _reward(tree: Any) -> dict[str, Any]:
+    return canonical("reward", tree)
 
 
 def canonical_term(tree: Any) -> dict[str, Any]:
@@ -269,7 +313,7 @@ def teachers_of(method: Mapping[str, Any]) -> list[str]:
 
     def walk(tree: Any) -> None:
         if isinstance(tree, Mapping):
-            if "use" in tree:
+            if "use" in tree and tree["use"] not in OWN_STEPS:
                 found.append(tree.get("teacher", "main"))
             for item in tree.values():
                 walk(item)

@@ -34,6 +34,9 @@ SLOTS: Mapping[str, str] = {
     "score": "a number for each token, that weights are made of",
     "row-settings": "settings of a divergence that differ from row to row",
     "schedule": "a weight that changes over the training",
+    "advantage": "how much better than expected each token of a sampled completion was, without gradient",
+    "condition": "which tokens of sampled completions something holds for",
+    "reward": "a figure for each sampled completion, by an exact check",
     "data": "rows made from rows, by a teacher or without one",
 }
 # Handed over, never set: by the trainer, by the recipe's surroundings, or by the call itself.
@@ -63,7 +66,12 @@ NESTED: Mapping[str, str] = {
     "weight": "schedule",
     "score": "score",
     "token_weights": "token-weights",
+    "advantage": "advantage",
+    "where": "condition",
+    "verifier": "reward",
 }
+# And a list of them.
+NESTED_LISTS: Mapping[str, str] = {"parts": "advantage"}
 
 ROOT = Path(__file__).resolve().parent
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -239,6 +247,8 @@ def canonical_settings(entry: Component, settings: Mapping[str, Any]) -> dict[st
                 value = canonical(NESTED[name], value)
             except RegistryError as error:
                 raise error.below(name) from None
+        elif name in NESTED_LISTS:
+            value = _canonical_list(entry, name, value)
         else:
             _check_kind(entry, parameter, value)
             if isinstance(value, int) and not isinstance(value, bool) and parameter.kind.startswith("float"):
@@ -258,6 +268,19 @@ def canonical_settings(entry: Component, settings: Mapping[str, Any]) -> dict[st
     return dict(sorted(kept.items()))
 
 
+def _canonical_list(entry: Component, name: str, value: Any) -> list[dict[str, Any]]:
+    """A list of components, each in its canonical form."""
+    if not isinstance(value, list) or not value:
+        raise RegistryError(f'{entry.slot} {entry.name}: "{name}" is a list of {NESTED_LISTS[name]}s', name)
+    made = []
+    for place, part in enumerate(value):
+        try:
+            made.append(canonical(NESTED_LISTS[name], part))
+        except RegistryError as error:
+            raise error.below(name, place) from None
+    return made
+
+
 def build(slot: str, tree: Mapping[str, Any], /, **context: Any) -> Any:
     """The component of a canonical tree: a class is made with its settings, a function comes with them bound.
 
@@ -270,8 +293,11 @@ def build(slot: str, tree: Mapping[str, Any], /, **context: Any) -> Any:
     for name, value in tree.items():
         if name == "name":
             continue
-        nested = name in NESTED and isinstance(value, Mapping)
-        settings[name] = build(NESTED[name], value, **context) if nested else value
+        if name in NESTED and isinstance(value, Mapping):
+            value = build(NESTED[name], value, **context)
+        elif name in NESTED_LISTS:
+            value = [build(NESTED_LISTS[name], part, **context) for part in value]
+        settings[name] = value
     if not isinstance(made, type):
         return partial(made, **settings) if settings else made
     taken = {name: context[name] for name in _context_of(entry, made) if name in context}

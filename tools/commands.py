@@ -15,7 +15,7 @@ from catalog.errors import nearest
 
 NAMES = (
     *("reproduce", "distill", "tune", "browse", "show", "verify", "readme", "site", "new", "check"),
-    *("check-links", "bench", "plan", "gate", "attempt"),
+    *("check-links", "bench", "plan", "gate", "attempt", "replay"),
 )
 # Their files stand in a room of their own, verbs/evidence.
 EVIDENCE = ("reproduce", "tune", "verify", "plan", "gate", "attempt")

@@ -6,7 +6,7 @@ again. What it cost is told to `surroundings.spent(report)`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
@@ -14,7 +14,7 @@ from datasets import Dataset
 from methods.elicitation.journal import Journal
 from methods.elicitation.labelling import beam_search, closest, label_with_teacher
 from methods.errors import MethodError
-from methods.registry import component
+from methods.registry import build, canonical, component
 
 if TYPE_CHECKING:
     from methods.assembly import Asked, Surroundings
@@ -64,6 +64,64 @@ def label(
     report.empty += unread
     surroundings.spent(report)
     return readable
+
+
+@component("data", "right-answers")
+def right_answers(
+    rows: Dataset,
+    teacher: None,
+    surroundings: Surroundings,
+    *,
+    verifier: Mapping[str, Any] | str = "exact-answer",
+    samples: int = 4,
+    temperature: float = 1.0,
+    greedy: bool = False,
+    threshold: float = 1.0,
+    most: int | None = None,
+    distinct: bool = True,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Dataset:
+    """The student's own answers before its training, of which a check keeps those that are right.
+
+    `samples` to each prompt, or one greedy one; kept are those whose reward reaches `threshold`, each text once where
+    `distinct`, at most `most` for a prompt (all where null). Cut and empty answers are left out and counted. Raises
+    MethodError where none is right.
+    Source: RFT, Yuan et al., arXiv 2308.01825; STaR, arXiv 2203.14465 (greedy); ReST-EM, arXiv 2312.06585 (`most` 10).
+    """
+    by_prompt = {row["prompt"]: row for row in rows}
+    asked = list(by_prompt) * (1 if greedy else samples)
+    student = surroundings.student()
+    answers, report = label_with_teacher(
+        student,
+        surroundings.tokenizer,
+        asked,
+        max_new_tokens=surroundings.completion_tokens,
+        temperature=temperature,
+        greedy=greedy,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    surroundings.spent(report)
+    check = build("reward", canonical("reward", verifier), surroundings=surroundings)
+    about = [by_prompt[prompt] for prompt in answers["prompt"]]
+    columns = {name: [row[name] for row in about] for name in rows.column_names}
+    said = list(answers["completion"])
+    encode, end = surroundings.tokenizer, getattr(surroundings.tokenizer, "eos_token_id", None)
+    ids = [[*row, end] for row in encode(said, add_special_tokens=False)["input_ids"]] if said else []
+    given = {**columns, "reference": columns.pop("completion"), "completions": said, "completion_ids": ids}
+    figures = check(prompts=given.pop("prompt"), **given)
+    kept: dict[str, list[str]] = {}
+    for row, text, figure in zip(about, said, figures, strict=True):
+        own = kept.setdefault(row["prompt"], [])
+        repeated = distinct and text in own
+        full = most is not None and len(own) >= most
+        if figure is not None and figure >= threshold and not repeated and not full:
+            own.append(text)
+    pairs = [{"prompt": prompt, "completion": text} for prompt, own in kept.items() for text in own]
+    if not pairs:
+        raise MethodError(f"right-answers: none of the student's {len(said)} answers is right")
+    return Dataset.from_list(pairs)
 
 
 @component("data", "beam-search")

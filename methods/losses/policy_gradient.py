@@ -89,3 +89,31 @@ def clipped_policy_loss(
     if clip is not None:
         gain = torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * advantages)
     return -(gain * mask)
+
+
+def surrogate(
+    logps: torch.Tensor,
+    anchor: torch.Tensor,
+    advantages: torch.Tensor,
+    *,
+    low: float | None,
+    high: float | None,
+    capped: bool = False,
+) -> torch.Tensor:
+    """The loss per token (...) whose gradient is the policy gradient, of log-probabilities (...).
+
+    -min(rho A, clip(rho, 1 - low, 1 + high) A), rho = exp(logps - anchor): PPO, with ends of its own on both sides
+    (DAPO). `low=None` leaves rho alone. `capped`: -sg(min(rho, high)) A logps instead (CISPO), which never stops a
+    token's gradient.
+    Differentiable in `logps` only. Where the anchor is the policy itself the gradient is -A grad log q for all of them.
+    Source: PPO, arXiv 1707.06347, eq. 7; DAPO, arXiv 2503.14476, eq. 10; CISPO, MiniMax-M1, arXiv 2506.13585, eq. 4.
+    """
+    advantages = advantages.detach()
+    ratio = torch.exp(logps - anchor.detach())
+    if capped:
+        return -ratio.detach().clamp(max=high) * advantages * logps
+    gain = ratio * advantages
+    if low is not None:
+        assert high is not None, "both ends, or none"
+        gain = torch.minimum(gain, ratio.clamp(1 - low, 1 + high) * advantages)
+    return -gain

@@ -27,6 +27,8 @@ class Rollouts:
     completion_mask: torch.Tensor  # (B, C), 1 up to and including the first end-of-sequence token
     truncated: torch.Tensor  # (B,) bool: stopped by the length limit
     empty: torch.Tensor  # (B,) bool: nothing before the end-of-sequence token
+    # (B, C) log-probabilities of the tokens under what was sampled from, in nats, where they were asked for
+    log_probs: torch.Tensor | None = None
 
     def counts(self) -> dict[str, int]:
         """How many completions there are, and how many of them are truncated or empty."""
@@ -88,6 +90,7 @@ def rollout(
     teacher_mix: float = 0.0,
     vocabulary: int | None = None,
     generator: torch.Generator | None = None,
+    log_probs: bool = False,
 ) -> Rollouts:
     """Sample one completion for each prompt from `(1 - teacher_mix) * model + teacher_mix * teacher`, token by token.
 
@@ -95,7 +98,8 @@ def rollout(
     the logits of both models. Models with different head sizes are mixed over their shared leading ids; of one alone
     only the first `vocabulary` ids are sampled, for whoever else has to read them. Both run in evaluation mode (dropout
     off) and get back their mode. Rows that have ended are dropped from the batch of models
-    of DROP_FROM parameters or more; what is drawn for the others does not depend on it.
+    of DROP_FROM parameters or more; what is drawn for the others does not depend on it. `log_probs` keeps those of
+    what was drawn (of the mixture, at this temperature).
     Raises MethodError for an empty prompt, and a temperature that is not positive unless `greedy`.
     """
     if not greedy:
@@ -121,11 +125,16 @@ def rollout(
         rows = torch.arange(batch, device=device)  # those in the models' batch
         alive = torch.ones(batch, dtype=torch.bool, device=device)
         columns, alive_columns = [], []
+        said = torch.zeros(batch, dtype=torch.float32, device=device)
+        said_columns: list[torch.Tensor] = []
         for _ in range(max_new_tokens):
             logits = (decode(ids, positions)[:, :vocabulary].float() for decode in decoders)
             probs = [torch.softmax(z if temperature == 1 else z / temperature, -1) for z in logits]
             mixture = (1 - teacher_mix) * probs[0] + teacher_mix * probs[1] if mix else probs[0]
             drawn = mixture.argmax(-1) if greedy else _draw(mixture, rows, batch, generator)
+            if log_probs:
+                chosen = mixture.gather(1, drawn.unsqueeze(1)).squeeze(1).log()
+                said_columns.append(said.index_copy(0, rows, chosen).masked_fill(~alive, 0.0))
             if len(rows) < batch:
                 drawn = prompt_ids.new_full((batch,), pad_id).index_copy_(0, rows, drawn)
             token = drawn.masked_fill(~alive, pad_id)
@@ -153,4 +162,5 @@ def rollout(
         completion_mask,
         truncated=alive,
         empty=torch.isin(completion_ids[:, 0], stop),
+        log_probs=torch.stack(said_columns, 1) if log_probs else None,
     )

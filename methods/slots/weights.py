@@ -123,3 +123,12 @@ def teacher_share(progress: float) -> float:
     Source: 2 - beta of the official code of DistiLLM-2, Ko et al., arXiv 2503.07067.
     """
     return 2.0 - student_share(progress)
+
+
+@component("schedule", "linear")
+def linear_weight(progress: float, start: float = 1.0, end: float = 0.0, until: float = 1.0) -> float:
+    """From `start` to `end` over the first share `until` of the training, then `end`.
+
+    Source: KDRL, arXiv 2506.02208 (its weight of distillation falls from 5e-3 to 1e-3).
+    """
+    return start + (end - start) * min(1.0, progress / until if until > 0 else 1.0)

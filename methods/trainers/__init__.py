@@ -1,4 +1,4 @@
-"""Trainers: one for every sum of terms, one for policy gradients, one for latent reasoning.
+"""Trainers: one for every sum of terms, one for every policy gradient, MiniLLM's own, one for latent reasoning.
 
 As components they are functions whose settings are plain data; `parts` are what no recipe can hold: `arguments`, which
 makes a configuration (class, **settings) -> TrainingArguments, and what the class itself takes.
@@ -11,6 +11,7 @@ from typing import Any
 from methods.registry import component
 from methods.trainers.distiller import Distiller, Hook
 from methods.trainers.latent import LatentDistiller
+from methods.trainers.optimisation import OptimisationConfig, PolicyOptimiser
 from methods.trainers.policy import PolicyConfig, PolicyDistiller
 from methods.trainers.teachers import Teacher
 from methods.trainers.trl_compat import SFTConfig
@@ -19,13 +20,16 @@ __all__ = [
     "Distiller",
     "Hook",
     "LatentDistiller",
+    "OptimisationConfig",
     "PolicyConfig",
     "PolicyDistiller",
+    "PolicyOptimiser",
     "SFTConfig",
     "Teacher",
     "distillation",
     "latent_reasoning",
     "minillm",
+    "policy_optimisation",
 ]
 
 
@@ -73,6 +77,45 @@ def minillm(
         epsilon=epsilon,
     )
     return PolicyDistiller(student, teacher=teacher, args=args, **parts)
+
+
+@component("trainer", "policy-optimisation")
+def policy_optimisation(
+    student: Any,
+    *,
+    num_generations: int = 8,
+    steps_per_generation: int | None = None,
+    num_iterations: int = 1,
+    epsilon: float | None = 0.2,
+    epsilon_high: float | None = None,
+    loss_type: str = "dapo",
+    temperature: float = 1.0,
+    teacher_mix: float = 0.0,
+    anchor_teacher_share: float = 0.0,
+    **parts: Any,
+) -> PolicyOptimiser:
+    """Clipped policy gradient of an advantage on what the student samples, with terms on the same completions.
+
+    `num_generations` completions share a prompt. Ratios are clipped at `epsilon` (null: not at all) below and
+    `epsilon_high` (null: the same) above. `loss_type` is "dapo" (mean over tokens), "grpo", "dr_grpo" or "cispo".
+    `teacher_mix` is the first teacher's share in sampling, `anchor_teacher_share` its weight in the ratio's anchor.
+    Source: GRPO, DeepSeekMath, arXiv 2402.03300, eq. 3; DAPO, arXiv 2503.14476; the anchor is RLAD's, arXiv 2602.22495.
+    """
+    length = parts.pop("max_completion_length")
+    args = parts.pop("arguments")(
+        OptimisationConfig,
+        max_completion_length=length,
+        num_generations=num_generations,
+        steps_per_generation=steps_per_generation,
+        num_iterations=num_iterations,
+        epsilon=epsilon,
+        epsilon_high=epsilon_high,
+        loss_type=loss_type,
+        temperature=temperature,
+        teacher_mix=teacher_mix,
+        anchor_teacher_share=anchor_teacher_share,
+    )
+    return PolicyOptimiser(student, args=args, **parts)
 
 
 @component("trainer", "latent-reasoning")

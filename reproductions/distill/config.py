@@ -10,8 +10,9 @@ A method of methods/recipes, with the settings of that file:
     settings: {on_policy_fraction: 0.5}
     budget: {steps: 1000, batch_size: 8, learning_rate: 1.0e-5}
 
-Or one of your own, by the same keys as in a recipe (`terms`, `sampler`, `trainer`, `gradient_balance`; its `data` are
-called `rows` here): half labels, half a skewed KL, on the teacher's answers and the student's own.
+Or one of your own, by the same keys as in a recipe (`terms`, `sampler`, `trainer`, `gradient_balance`, `advantage`,
+`rewards`; its `data` are called `rows` here): half labels, half a skewed KL, on the teacher's answers and the student's
+own.
 
     teacher: models/teacher
     student: models/student
@@ -22,6 +23,17 @@ called `rows` here): half labels, half a skewed KL, on the teacher's answers and
     terms:
       - {term: next-token, weight: 0.5, sources: [teacher]}
       - {divergence: skew-reverse-kl, skew: 0.1, weight: 0.5}
+
+A policy gradient: a verifier's reward, and the teacher where no answer of a group is right.
+
+    trainer: {name: policy-optimisation, num_generations: 8}
+    rewards:
+      - {name: exact-answer, after: "####"}
+    advantage:
+      name: sum
+      parts:
+        - {name: group-reward, baseline: leave-one-out}
+        - {name: only, advantage: {name: log-ratio, weight: 0.1}, where: {name: group-unsolved}}
 
 methods/GALLERY.md lists the components that may stand there. Every other field, with its default: BUDGET, LORA and
 OPTIONAL below. `hub:ORG/NAME` is a model of the hub even where a folder has a name like it.
@@ -38,6 +50,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.reader import Lines, nearest, read_yaml_with_lines
+from methods.recipe import SAMPLES_ITSELF
 from reproductions.distill import limits
 from reproductions.distill.method import OWN_METHOD, check_method, read_method
 from reproductions.distill.places import model_in, teachers_in
@@ -212,6 +225,16 @@ def _check_budget(config: Config) -> None:
             "update would mix two policies",
             *("budget", "accumulate"),
         )
+
+    completions = config.tree["trainer"].get("num_generations", 8)
+    if config.tree["trainer"]["name"] == SAMPLES_ITSELF:
+        batches = generated or budget["accumulate"]
+        if budget["batch_size"] * batches % completions:
+            raise lines.error(
+                f"{budget['batch_size']} (batch_size) x {batches} sequences a generation are no whole number of groups "
+                f"of {completions} (num_generations)",
+                *("budget", "batch_size"),
+            )
 
 
 def _lora(data: Mapping[str, Any], lines: Lines) -> dict[str, Any] | None:

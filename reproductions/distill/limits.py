@@ -57,7 +57,9 @@ SETTING_RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("base", "momentum", "threshold", "teacher_mix"), SHARE),
     **dict.fromkeys(("every", "capacity", "validations", "anchor_steps", "batch_size", "prompts"), COUNT),
     **dict.fromkeys(("samples", "beams", "steps_per_generation", "num_iterations", "thoughts"), COUNT),
-    **dict.fromkeys(("chunk_size", "max_length", "size"), COUNT),
+    **dict.fromkeys(("chunk_size", "max_length", "size", "num_generations", "most"), COUNT),
+    **dict.fromkeys(("share", "mix", "band", "until", "begin", "anchor_teacher_share"), SHARE),
+    **dict.fromkeys(("epsilon_high", "limit"), POSITIVE),
     **dict.fromkeys(("weight", "tolerance", "step_size", "deviation"), ANY),
     "discount": Range(0, 1, "least"),
     "seed": Range(0, MOST_SEED),
@@ -136,6 +138,10 @@ def check_settings(
 def _range_of(name: str, path: tuple[str | int, ...]) -> Range | None:
     if name == "teacher_mix" and path[0] == "trainer":  # MiniLLM weighs by the student's own share
         return Range(0, 1, "most")
+    if name == "weight" and path[0] == "advantage":  # a part may be subtracted
+        return None
+    if name == "most" and path[0] == "advantage":  # a number, not a count
+        return None
     if name.endswith("_weight"):
         return ANY
     return SETTING_RANGES.get(name)

@@ -9,14 +9,22 @@ from typing import Any
 from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest
 from methods.errors import MethodError
-from methods.recipe import Recipe, canonical_method, read_recipe, recipe_ids, teachers_of, variables
+from methods.recipe import (
+    Recipe,
+    canonical_method,
+    components_of,
+    read_recipe,
+    recipe_ids,
+    teachers_of,
+    variables,
+)
 from methods.registry import RegistryError
 from reproductions.distill import limits
 from reproductions.distill.surroundings import named_teachers
 from reproductions.engine.errors import KDError
 
 # A method of one's own in place of a recipe's, by the same keys; `rows` are a recipe's `data`.
-OWN_METHOD = ("terms", "sampler", "rows", "trainer", "gradient_balance")
+OWN_METHOD = ("terms", "sampler", "rows", "trainer", "gradient_balance", "advantage", "rewards")
 MADE_UP = (4, 3, 5)  # tokens, width, ids that a divergence is tried on
 
 
@@ -131,6 +139,10 @@ def try_out(method: Mapping[str, Any], teachers: int) -> None:
         raise RegistryError("teacher-alone trains nothing: it is for measuring a teacher", "trainer")
     for place, tree in enumerate(method.get("terms", ())):
         _try("terms", place, run=lambda tree=tree: _term(tree, method, teachers))
+    if "advantage" in method:
+        _try("advantage", run=lambda: _advantage(method, teachers))
+    for place, tree in enumerate(method.get("rewards", ())):
+        _try("rewards", place, run=lambda tree=tree: build("reward", tree))
     if "sampler" in method:
         _try("sampler", run=lambda: build("sampler", method["sampler"]))
 
@@ -154,6 +166,22 @@ def _term(tree: Mapping[str, Any], method: Mapping[str, Any], teachers: int) -> 
         raise MethodError('this term reads a "teacher", and the config names none')
     if isinstance(made, Divergence) and made._by_rows is None and not callable(made.settings):
         _measure(made)
+
+
+def _advantage(method: Mapping[str, Any], teachers: int) -> None:
+    """An advantage whose teachers and rewards are there."""
+    from methods.registry import build
+    from methods.slots.advantages import asked_of
+    from methods.slots.advantages.signals import DIVERGENCE
+
+    asked = asked_of(build("advantage", method["advantage"]))
+    numbers = {who for who in asked if isinstance(who, int)} | ({0} if DIVERGENCE in asked else set())
+    if max(numbers, default=-1) >= teachers:
+        raise MethodError(f"this advantage asks teacher number {max(numbers)}, counted from 0, of {teachers}")
+    if any(
+        name == "advantage" and "reward" in what for name, what in components_of(method)
+    ) and not method.get("rewards"):
+        raise MethodError('this advantage is about rewards, and the method has no "rewards"')
 
 
 def _measure(term: Any) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FIELDS = ("prompt", "completion")
+REFERENCE = "reference"  # the row's completion, as rewards call it
 # Fields that say something to a model: a row that has one and is read without it is not the row that was meant.
 SPOKEN = (
     "system",
@@ -53,15 +54,20 @@ def columns_of(method: Mapping[str, Any]) -> list[str]:
     def walk(tree: Any) -> None:
         if isinstance(tree, Mapping):
             found.extend(part for part in tree.get("join", ()) if isinstance(part, str))
+            if isinstance(tree.get("column"), str):  # of a reward, or of an advantage
+                found.append(tree["column"])
+            if tree.get("name") == "by-column" and "column" not in tree:
+                found.append("domain")
             for item in tree.values():
                 walk(item)
         elif isinstance(tree, list):
             for item in tree:
                 walk(item)
 
-    walk(method["data"])
+    for part in ("data", "advantage", "rewards", "terms"):
+        walk(method.get(part))
     found += columns_of_terms(method)
-    return [name for name in dict.fromkeys(found) if name not in FIELDS]
+    return [name for name in dict.fromkeys(found) if name not in (*FIELDS, REFERENCE)]
 
 
 def group_column(method: Mapping[str, Any]) -> str | None:

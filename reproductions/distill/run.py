@@ -12,6 +12,8 @@ from typing import Any
 
 from methods.assembly import THOUGHT_TOKENS, looks_at_validation, trainer_for
 from methods.recipe import columns_of as columns_of_terms
+from methods.replay import NAME as REPLAY
+from methods.replay import ReplayWriter
 from methods.tokenizers.encoding import eos_token
 from reproductions.distill import state
 from reproductions.distill.config import Config
@@ -93,6 +95,8 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressCallback(report, config.method))
     trainer.add_callback(LossCallback())
+    if hasattr(trainer, "listeners"):
+        trainer.listeners.append(ReplayWriter(output / REPLAY, trainer))
     clock = ClockCallback(output / STATE / "clock.json")
     trainer.add_callback(clock)
     for name in state.drop_broken(output) if trainer.is_world_process_zero() else ():

@@ -17,11 +17,36 @@ from methods.slots.targets import AverageLogits, OneTeacher, linear
 # How memory is used, which changes no figure; and what cannot be set alone.
 NOT_SHOWN = {"batch_size", "chunk_size"}
 ELSEWHERE = {
+    ("data", "right-answers", "distinct"): "the toy's student says nothing twice",
+    ("data", "right-answers", "greedy"): "the toy's student is never right in its likeliest answers",
     ("term", "dual-space", "attention"): "without it both sides must have the same tokens",
+    (
+        "term",
+        "sampled-kl",
+        "to",
+    ): "another teacher, or the student's start, is a matter of the policy trainer",
     ("term", "task-filters", "filters"): "a module, handed over by code",
 }
 # Another value, where it is no number and no yes or no.
 OTHERS = {
+    ("data", "right-answers", "verifier"): {"name": "task", "by": "other"},
+    ("advantage", "by-column", "column"): "thoughts",
+    ("advantage", "by-column", "parts"): [{"name": "log-ratio"}, {"name": "constant"}],
+    ("advantage", "by-column", "values"): ["b", "a"],
+    ("advantage", "group-reward", "baseline"): "leave-one-out",
+    ("advantage", "group-reward", "reward"): 0,
+    ("advantage", "log-ratio", "over"): 1,
+    ("advantage", "log-ratio", "under"): "start",
+    ("advantage", "only", "where"): {"name": "lowest-probability"},
+    **{("advantage", name, "over"): 1 for name in ("prefix-weighted", "scaled-by-ratio", "step-weighted")},
+    ("advantage", "reward-within-budget", "baseline"): "none",
+    ("advantage", "sum", "parts"): [{"name": "constant"}],
+    **{("condition", name, "reward"): 0 for name in ("group-unsolved", "reward-below")},
+    ("condition", "sign", "sign"): "negative",
+    ("reward", "exact-answer", "after"): ",",
+    ("reward", "exact-answer", "column"): "thoughts",
+    ("reward", "shared-beginning", "column"): "thoughts",
+    ("reward", "task", "by"): "other",
     ("data", "beam-search", "pick"): "mode",
     ("row-settings", "adaptive-skew", "side"): "student",
     ("row-settings", "adaptive-skew", "base"): 0.8,
@@ -69,7 +94,11 @@ OTHERS = {
     ("token-weights", "pass-rate", "between"): [0.1, 0.3],
     ("token-weights", "pass-rate", "column"): "skill",
     ("token-weights", "prefix-drift", "form"): "share",
+    ("term", "sampled-kl", "estimator"): "k3",
+    ("token-weights", "where", "where"): {"name": "lowest-probability"},
     ("trainer", "minillm", "steps_per_generation"): 1,
+    ("trainer", "policy-optimisation", "loss_type"): "grpo",
+    ("trainer", "policy-optimisation", "num_generations"): 4,
 }
 ALL = sorted(set(components()) - WITHOUT)
 
@@ -82,6 +111,8 @@ def other(key, value):
         return not value
     if isinstance(value, int):
         return value + 1 if value < 4 else value // 2
+    if isinstance(value, dict) and "name" in value:
+        return {"name": "entropy-scaled"}
     assert isinstance(value, float), f"{key}: OTHERS needs another value than {value!r}"
     return value / 2 if value else 0.1
 

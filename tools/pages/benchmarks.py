@@ -24,8 +24,8 @@ def page(folder: Path | None = None) -> str:
         "<!-- Written by `make readme` from the files of this folder; edit tools/pages/benchmarks.py. -->",
         "",
         "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`,",
-        "`--evidence`, `--cohort`; `make bench` measures your machine. Times are of one thread, or the table says.",
-        "[Back to the README](../README.md).",
+        "`--policy`, `--evidence`, `--cohort`; `make bench` measures your machine. Times are of one thread, or the",
+        "table says. [Back to the README](../README.md).",
         "",
     ]
     for title, about, tables in sections(folder):
@@ -53,6 +53,13 @@ def sections(folder: Path | None = None) -> list[tuple[str, str, list[dict[str, 
             "backward, AdamW. The same models, examples and loss in both trainers; memory is what a step needs above "
             "the models. `make bench ARGS=--step`.",
             step_benchmarks(folder),
+        ),
+        (
+            "A step of a policy gradient",
+            "Everything between two updates: sampling, rewards, scoring, the student forward and backward, AdamW. The "
+            "same model, prompts, reward and settings in both trainers, and as many tokens in every completion. What a "
+            "teacher adds stands below. `make bench ARGS=--policy`.",
+            policy_benchmarks(folder),
         ),
         (
             "Sampling",
@@ -126,6 +133,23 @@ def step_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
                 for case in cases
             ]
             tables.append(_table(f"{about}; {_versions(record)}", columns, cases, _measured))
+    return tables
+
+
+def policy_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table of what `kd bench --policy` recorded: trainers down, vocabularies across."""
+    tables = []
+    for record in _records("policy-*.json", folder):
+        cases = record["cases"]
+        first = cases[0]
+        shapes = " and ".join(f"{n} layers of {size}" for size, n in (first["student"], first["teacher"]))
+        about = (
+            f"{record['device']}, {first['batch']} completions of {first['tokens']} tokens in groups of "
+            f"{first['group']}, {shapes}; {_versions(record)}"
+        )
+        columns = ["a step", *(f"vocabulary {case['vocabulary']:,}" for case in cases)]
+        shown = _table(about, columns, cases, lambda r: f"{r['seconds']:.2f} s, {r['share']:.2f} x TRL")
+        tables.append(shown)
     return tables
 
 

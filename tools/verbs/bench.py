@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-SUMMARY = "time and memory beside others: loss, step, rollouts, pages, evidence, cohorts"
+SUMMARY = "time and memory beside others: loss, step, rollouts, policy, pages, evidence"
 OTHERS = (
     "store",
     "rollouts",
@@ -16,6 +16,7 @@ OTHERS = (
     "catalog",
     "evidence",
     "cohort",
+    "policy",
 )  # measured instead of the fused loss
 
 
@@ -41,6 +42,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--catalog", action="store_true", help="pages and browsing at a thousand records")
     parser.add_argument("--evidence", action="store_true", help="what a CPU minute says about a contrast")
     parser.add_argument("--cohort", action="store_true", help="seeds trained as one model beside each alone")
+    parser.add_argument("--policy", action="store_true", help="policy-gradient steps beside TRL's GRPO")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 

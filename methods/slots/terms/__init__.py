@@ -5,6 +5,7 @@ from methods.slots.terms.clipped import ClippedKL, FixedBand, LearnedBand
 from methods.slots.terms.divergence import Divergence, NextToken
 from methods.slots.terms.hidden import HiddenMatch, TaskFilters
 from methods.slots.terms.plain_text import PlainText
+from methods.slots.terms.sampled import SampledKL
 from methods.slots.terms.spans import SpanConsistency
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "LearnedBand",
     "NextToken",
     "PlainText",
+    "SampledKL",
     "SpanConsistency",
     "TaskFilters",
     "Term",

@@ -15,8 +15,13 @@ def recipe_line(spec: Mapping[str, Any]) -> str:
     parts = (
         [" + ".join(_term(term) for term in method["terms"])] if "terms" in method else [_component(trainer)]
     )
+    if "advantage" in method:  # a policy gradient, with its terms beside it
+        beside = f" + {parts[0]}" if "terms" in method else ""
+        parts[0] = f"{_component(trainer)} of {_component(method['advantage'])}{beside}"
     if method["teachers"] and method["teachers"] != ["main"]:
         parts[0] += f" from {' and '.join(method['teachers'])}"
+    if "rewards" in method:
+        parts.append(f"rewards: {', '.join(_component(reward) for reward in method['rewards'])}")
     if "sampler" in method:
         parts.append(f"sequences: {_component(method['sampler'])}")
     if method["data"] != "train":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from catalog.reader import nearest
 from methods.assembly import Asked, trainer_for
+from reproductions.engine.errors import KDError
 from reproductions.engine.work.run import Run
 from reproductions.tasks.base import fingerprint
 
@@ -123,6 +125,32 @@ class RunSurroundings:
 
     def train(self, trainer: Trainer, phase: str) -> Any:
         return self._run.train(trainer, phase=phase)
+
+    def scorer(self, name: str | None) -> Callable[[Sequence[str], Sequence[Sequence[int]]], list[float]]:
+        """A score of the task by name, its first for None: (prompts of its training rows, completion ids) -> percent.
+
+        An answer that was cut, without the end-of-sequence token, is worth 0. Raises KDError for an unknown score, or
+        one of which less is better.
+        """
+        task, tokenizer = self._bed.task, self.tokenizer
+        name = next(iter(task.scores)) if name is None else name
+        if name not in task.scores:
+            raise KDError(f'the task has no score "{name}"{nearest(name, task.scores)}')
+        score = task.scores[name]
+        if not score.higher_is_better or score.unit != "%":
+            raise KDError(f'the score "{name}" is no percentage of which more is better, so it is no reward')
+        known = dict(zip(task.rows("train")["prompt"], task.references("train"), strict=True))
+
+        def percent(prompts: Sequence[str], answers: Sequence[Sequence[int]]) -> list[float]:
+            missing = next((prompt for prompt in prompts if prompt not in known), None)
+            if missing is not None:
+                raise KDError(f"the reward of a task knows its training rows alone, not {missing!r}")
+            ended = [bool(ids) and ids[-1] == tokenizer.eos_token_id for ids in answers]
+            bare = [list(ids[:-1]) if end else list(ids) for ids, end in zip(answers, ended, strict=True)]
+            figures = score.function(task.said(bare, tokenizer), [known[prompt] for prompt in prompts])
+            return [float(figure) if end else 0.0 for figure, end in zip(figures, ended, strict=True)]
+
+        return percent
 
     def spent(self, report: Any) -> None:
         self._run.budget.add_report(report)

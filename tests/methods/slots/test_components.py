@@ -10,7 +10,7 @@ NAMES = {
     "divergence": "forward-kl reverse-kl jensen-shannon total-variation adaptive-kl skew-forward-kl skew-reverse-kl "
     "detached-skew-reverse-kl cross-entropy plackett-luce student-entropy",
     "term": "next-token plain-text clipped-kl span-consistency hidden-match task-filters sorted-probabilities "
-    "chunk-likelihood merged-chunks continuation-units dual-space",
+    "chunk-likelihood merged-chunks continuation-units dual-space sampled-kl",
     "sampler": "on-policy teacher-mixed with-student half-student adaptive-replay paired-student corrected domains "
     "speculative switching handing-over nucleus mixed truncated continued gated-length",
     "target": "teacher average-logits interpolated-logits noisy-teacher combined-logits teacher-by-row likeliest-token",
@@ -18,8 +18,13 @@ NAMES = {
     "token-weights": "by-score gate sigmoid top-share opening first prefix-drift pass-rate except-tokens normalised",
     "score": "entropy entropy-gap gap log-ratio soft-or",
     "row-settings": "adaptive-skew",
-    "schedule": "student-share teacher-share",
-    "trainer": "distillation minillm latent-reasoning",
+    "schedule": "student-share teacher-share linear",
+    "trainer": "distillation minillm latent-reasoning policy-optimisation",
+    "advantage": "group-reward log-ratio centred-log-ratio "
+    "return-to-go sum only clipped powered constant entropy-scaled by-column "
+    "scaled-by-ratio step-weighted prefix-weighted reward-within-budget",
+    "condition": "sign reward-below group-unsolved lowest-probability highest-entropy during",
+    "reward": "exact-answer shared-beginning task",
 }
 REQUIRED = {
     "teacher-mixed": {"teacher_mix": 0.5},

@@ -18,7 +18,18 @@ from torch.distributed.tensor import DTensor
 from methods.losses.fused.order import plackett_luce, student_entropy
 from methods.losses.mutual_information import MutualInformation
 from methods.modeling.interleaved import interleaved
-from methods.modeling.rollouts import rollout
+from methods.modeling.rollouts import Rollouts, rollout
+from methods.slots.advantages import (
+    EntropyScaled,
+    GroupReward,
+    LogRatio,
+    LowestProbability,
+    Only,
+    ReturnToGo,
+    Sign,
+    Sum,
+    Where,
+)
 from methods.slots.blends import CombinedLogits, LikeliestToken, TeacherByRow
 from methods.slots.features import LayerFilters
 from methods.slots.samplers import (
@@ -44,6 +55,7 @@ from methods.slots.terms import (
     LearnedBand,
     NextToken,
     PlainText,
+    SampledKL,
     SpanConsistency,
     TaskFilters,
 )
@@ -59,7 +71,18 @@ from methods.slots.token_weights import (
 from methods.slots.weights import AdaptiveSkew, student_share, teacher_share
 from methods.tokenizers.dual_space import DualSpace
 from methods.tokenizers.terms import ChunkLikelihood, ContinuationUnits, MergedChunks, SortedProbabilities
-from methods.trainers import Distiller, PolicyConfig, PolicyDistiller, SFTConfig, Teacher, policy, sampling
+from methods.trainers import (
+    Distiller,
+    OptimisationConfig,
+    PolicyConfig,
+    PolicyDistiller,
+    PolicyOptimiser,
+    SFTConfig,
+    Teacher,
+    policy,
+    sampling,
+)
+from methods.trainers.optimisation import trainer as optimisation
 from tests.methods.conftest import ONE_STEP, make_model, pair_tokenizer
 from tests.methods.trainers import latent_update
 
@@ -238,7 +261,42 @@ CROSS |= {
         "sampler": WithStudent(),
     },
 }
-TRAINERS = ("minillm", "minillm-corpus", "codi", *COMPOSITIONS, *CROSS)
+
+
+def spread_reward(completion_ids, **_):
+    """A figure that differs between completions of one prompt; None for some."""
+    return [None if len(ids) == 3 else sum(i % 7 for i in ids) / 9 for ids in completion_ids]
+
+
+# Of the policy trainer: one group over all ranks, and everything at once on a prompt each.
+POLICIES = {
+    "policy-group": lambda: {
+        "advantage": GroupReward(),
+        "rewards": [spread_reward],
+        "settings": {"num_generations": 4, "loss_type": "grpo"},
+        "teachers": 0,
+    },
+    "policy-dense": lambda: {
+        "advantage": Sum(
+            [
+                ReturnToGo(LogRatio(), discount=0.9),
+                Only(EntropyScaled(), LowestProbability(0.3)),
+                GroupReward("leave-one-out"),
+                LogRatio(1, "start", weight=0.3),
+            ]
+        ),
+        "rewards": [spread_reward],
+        "terms": [
+            Divergence("forward_kl", token_weights=Where(Sign(LogRatio(), sign="non-positive"))),
+            PlainText(CORPUS, weight=0.7),
+            SampledKL("k3", to="start", weight=0.1),
+            SampledKL("k2", to=1, weight=0.2),
+        ],
+        "settings": {"num_generations": 2, "anchor_teacher_share": 0.3},
+        "teachers": 2,
+    },
+}
+TRAINERS = ("minillm", "minillm-corpus", "codi", *POLICIES, *COMPOSITIONS, *CROSS)
 # Of those, the ones that the slower matrices leave out.
 SAMPLED = ("data and own", "text+bands, balanced", "simct+domains", "alm+both sides", "task-filters")
 MODELS = ("llama", "gpt2", "wide-teacher-vocabulary", "lora", "tied")
@@ -276,6 +334,13 @@ def make_trainer(trainer_name: str, kind: str, tokenizer, folder: str, *, accumu
         return PolicyDistiller(
             student, teacher=teacher, args=args, pretraining_dataset=corpus, **shared
         ), trained
+    if trainer_name in POLICIES:
+        parts = POLICIES[trainer_name]()
+        ours = {"steps_per_generation": accumulate, **common, **parts.pop("settings")}
+        count, kind = parts.pop("teachers"), "gpt2" if kind == "gpt2" else "llama"
+        several = [teacher, make_model(kind, seed=2)][:count]
+        args = OptimisationConfig(**ours, max_completion_length=7)
+        return PolicyOptimiser(student, teacher=several, args=args, **parts, **shared), trained
     options = (COMPOSITIONS | CROSS)[trainer_name]()
     family = "gpt2" if kind == "gpt2" else "llama"
     teachers = [teacher, make_model(family, seed=2)][: options.pop("teachers", 1)]
@@ -330,6 +395,23 @@ def greedy_rollouts() -> None:
     for module in (policy, sampling):
         module.rollout = functools.partial(rollout, greedy=True)
     sampling.interleaved = functools.partial(interleaved, greedy=True)
+    optimisation.rollout = greedy_in_turn
+
+
+def greedy_in_turn(model, prompts, *, max_new_tokens: int, **settings) -> Rollouts:
+    """Greedy from a first token that tells apart the completions of all ranks, so that a group has several."""
+    first = int(os.environ.get("RANK", 0)) * len(prompts)
+    begun = [[*prompt, 3 + 5 * ((first + place) % 4)] for place, prompt in enumerate(prompts)]
+    made = rollout(model, begun, max_new_tokens=max_new_tokens - 1, **{**settings, "greedy": True})
+    ids, mask = made.prompt_ids[:, -1:], made.prompt_mask[:, -1:]
+    return Rollouts(
+        made.prompt_ids[:, :-1],
+        made.prompt_mask[:, :-1],
+        torch.cat([ids, made.completion_ids], 1),
+        torch.cat([mask, made.completion_mask], 1),
+        made.truncated,
+        made.empty,
+    )
 
 
 if __name__ == "__main__":

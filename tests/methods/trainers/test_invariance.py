@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 from methods.modeling.interleaved import interleaved
 from methods.modeling.rollouts import rollout
 from methods.trainers import policy, sampling
+from methods.trainers.optimisation import trainer as optimisation
 from tests.methods.trainers.one_update import MODELS, SAMPLED, TRAINERS, greedy_rollouts, one_update
 
 
 @pytest.fixture(autouse=True)
 def greedy(monkeypatch):
-    for module in (policy, sampling):
+    for module in (policy, sampling, optimisation):
         monkeypatch.setattr(module, "rollout", rollout)  # so that the patch below is undone after each test
     monkeypatch.setattr(sampling, "interleaved", interleaved)
     greedy_rollouts()

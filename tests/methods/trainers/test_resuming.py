@@ -119,10 +119,13 @@ def trained(name, kind, tokenizer, folder, resume=None, **settings):
 @pytest.mark.parametrize("kind", ["llama", "lora"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_training_ends_like_one_that_was_not_interrupted(name, kind, tokenizer, tmp_path):
-    # Four steps from each buffer of MiniLLM, eight an epoch.
+    # Four steps from each buffer of what samples so, eight an epoch.
     rollouts = {"steps_per_generation": 2, "num_iterations": 2, "max_steps": 11}
-    settings = rollouts if name.startswith("minillm") else {}
+    settings = rollouts if name.startswith(("minillm", "policy")) else {}
+    if name.startswith("policy"):  # a group of four in each buffer
+        settings = {**settings, "per_device_train_batch_size": 2}
     places = (WITHIN, 10) if settings else (WITHIN, NEXT_EPOCH)
+    places += (4, 8) if name.startswith("policy") else ()  # before a generation, before an epoch
     whole, counts = trained(name, kind, tokenizer, tmp_path / "whole", **settings)
     for place in places:
         checkpoint = tmp_path / "whole" / f"checkpoint-{place}"

@@ -17,6 +17,7 @@ from reproductions.engine.errors import KDError
 
 from .conftest import WORDS, config_of, made
 
+VERIFIED = ("kdrl", "rlad", "deepseekmath", "constrained-opd")  # by a reward
 SETTINGS = {
     "seqkd": {"greedy": True},
     "minillm": {"steps_per_generation": 2, "num_iterations": 1},
@@ -24,6 +25,9 @@ SETTINGS = {
     "distillm-2": {"anchor_steps": 1},
     "ddk": {"every": 2},
     "codi": {"thoughts": 2},
+    **dict.fromkeys(VERIFIED, {"num_generations": 4, "reward": "shared-beginning"}),
+    **dict.fromkeys(("rft", "rest-em"), {"samples": 2, "threshold": 0.0}),
+    "star": {"threshold": 0.0},
     "dac-kl": {"spans": "ends-in-punctuation"},
 }
 
@@ -51,6 +55,19 @@ def _with_columns(folder):
         tokenizer.save_pretrained(folder / name)
 
 
+def _with_likely_answers(folder):
+    """Rows whose answers an untrained student is likely to begin with, so that some samples earn more than others."""
+    student = AutoModelForCausalLM.from_pretrained(folder / "student").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    rows = []
+    for word in WORDS:
+        ids = tokenizer(f"{word}|", return_tensors="pt")["input_ids"]
+        for _ in range(3):
+            ids = torch.cat([ids, student(ids).logits[:, -1:, 3:].argmax(-1) + 3], 1)
+        rows.append({"prompt": f"{word}|", "completion": tokenizer.decode(ids[0, -3:]).replace(" ", "")})
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 @pytest.mark.parametrize("method", recipe_ids())
 def test_every_method_saves_a_plain_folder(folder, method):
     """Every recipe runs from a config, on rows that have what it needs."""
@@ -58,13 +75,15 @@ def test_every_method_saves_a_plain_folder(folder, method):
     teacher = [None, "teacher", "[teacher, second]"][needed]
     if method in ("ddk", "codi", "paced"):
         _with_columns(folder)
+    if method in VERIFIED:
+        _with_likely_answers(folder)
     path = config_of(
         folder, method, teacher=teacher, extra=f"settings: {json.dumps(SETTINGS.get(method, {}))}\n"
     )
-    if needed:
-        model = AutoModelForCausalLM.from_pretrained(folder / "teacher")
-        model.generation_config.eos_token_id = list(range(1, 29, 3))  # an untrained teacher hardly ever stops
-        model.save_pretrained(folder / "teacher")
+    for name in ("teacher", "student"):
+        model = AutoModelForCausalLM.from_pretrained(folder / name)
+        model.generation_config.eos_token_id = list(range(1, 29, 3))  # an untrained model hardly ever stops
+        model.save_pretrained(folder / name)
     record = made(path)
     assert record["steps"] == 4 and record["tokens"]["student"] > 0
     student = AutoModelForCausalLM.from_pretrained(folder / "run")
@@ -94,6 +113,7 @@ def test_two_teachers_and_lora(folder):
         ("distillm", "settings: {start: 0.8, validations: 4}\n"),  # remembers a share, a loss and a buffer
         ("taid", "settings: {step_size: 0.5}\n"),  # remembers the loss and its trend
         ("minillm", "settings: {steps_per_generation: 2, num_iterations: 2}\n"),  # remembers its rollouts
+        ("kdrl", "settings: {num_generations: 2, until: 1.0}\n"),  # its weight falls
     ],
 )
 def test_an_interrupted_run_goes_on_and_ends_the_same(folder, stopped, method, extra, within_an_epoch):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from methods.recipe import SAMPLES_ITSELF
 from methods.registry import load
 from methods.slots.term import NOTHING
 from reproductions.engine.plan.experiment import list_papers, load_experiment
@@ -124,17 +125,19 @@ def check(case, record):
     assert ("sft-start" in kinds) == (trained and spec["start"] == "sft")
     assert (record["tokens"]["student"] > 0) == trained
     assert (record["tokens"]["teacher"] > 0) == asks_a_teacher(method)
-    samples = method["trainer"]["name"] == "minillm" or "sampler" in method
+    itself = method["trainer"]["name"] in ("minillm", SAMPLES_ITSELF)
+    samples = itself or "sampler" in method
     if not samples:
         assert record["rollouts"]["completions"] == 0
-    if method["trainer"]["name"] == "minillm" or method.get("sampler", {}).get("name") in ALWAYS_SAMPLE:
+    if itself or method.get("sampler", {}).get("name") in ALWAYS_SAMPLE:
         assert record["rollouts"]["completions"] > 0
 
 
 def asks_a_teacher(method):
     """Whether a teacher reads along in each step."""
     if method["trainer"]["name"] != "distillation":
-        return method["trainer"]["name"] == "minillm"
+        itself = method["trainer"]["name"] in ("minillm", SAMPLES_ITSELF)
+        return itself and bool(method["teachers"])
     terms = [load("term", term["term"]).reads for term in method["terms"] if "term" in term]
     divergences = [term["divergence"] for term in method["terms"] if "divergence" in term]
     weighed = method.get("sampler", {}).get("name") == "domains"

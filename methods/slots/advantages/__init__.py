@@ -1,0 +1,52 @@
+"""How much better than expected each sampled token was: of rewards, of log-ratios, and of both combined."""
+
+from methods.slots.advantages.combine import ByColumn, Clipped, Constant, Only, Powered, ReturnToGo, Sum
+from methods.slots.advantages.conditions import (
+    During,
+    GroupUnsolved,
+    HighestEntropy,
+    LowestProbability,
+    RewardBelow,
+    Sign,
+    Where,
+)
+from methods.slots.advantages.ratios import (
+    CentredLogRatio,
+    EntropyScaled,
+    LogRatio,
+    PrefixWeighted,
+    ScaledByRatio,
+    StepWeighted,
+)
+from methods.slots.advantages.rewards import GroupReward, WithinBudget
+from methods.slots.advantages.signals import START, Advantage, Condition, Signals, asked_of
+
+__all__ = [
+    "START",
+    "Advantage",
+    "ByColumn",
+    "CentredLogRatio",
+    "Clipped",
+    "Condition",
+    "Constant",
+    "During",
+    "EntropyScaled",
+    "GroupReward",
+    "GroupUnsolved",
+    "HighestEntropy",
+    "LogRatio",
+    "LowestProbability",
+    "Only",
+    "Powered",
+    "PrefixWeighted",
+    "ReturnToGo",
+    "RewardBelow",
+    "ScaledByRatio",
+    "Sign",
+    "Signals",
+    "StepWeighted",
+    "Sum",
+    "Where",
+    "WithinBudget",
+    "asked_of",
+]

@@ -1,0 +1,88 @@
+"""Advantages of whole completions, from their rewards within the group of one prompt's completions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from methods.errors import MethodError
+from methods.registry import component
+from methods.slots.advantages.signals import DIVERGENCE, Advantage, Signals
+from methods.slots.term import Weight, weight_at
+
+BASELINES = ("none", "mean", "mean-std", "leave-one-out")
+SMALL = 1e-4  # added to a standard deviation, as TRL's GRPO trainer does
+
+
+def against_group(signals: Signals, rewards: Tensor, baseline: str) -> Tensor:
+    """Rewards (B,) less their group's baseline, over all ranks; 0 where one is NaN or its group has no other.
+
+    n rewards of a group count: "mean" subtracts their mean, "leave-one-out" the mean of the n - 1 others, "mean-std"
+    divides by their standard deviation (n - 1 in its denominator) + 1e-4 too. "none" leaves them as they are.
+    """
+    if baseline == "none":
+        return rewards.nan_to_num(nan=0.0)
+    group = signals.groups()
+    everyones, values = signals.everyone(group), signals.everyone(rewards)
+    numbers, place = everyones.unique(return_inverse=True)
+    scored = ~values.isnan()
+    known = values.nan_to_num(nan=0.0)
+    count = known.new_zeros(len(numbers)).index_add_(0, place, scored.to(known.dtype))
+    mean = known.new_zeros(len(numbers)).index_add_(0, place, known) / count.clamp_min(1)
+    own = torch.searchsorted(numbers, group)
+    gap = rewards - mean[own]
+    if baseline == "leave-one-out":
+        gap = gap * (count / (count - 1).clamp_min(1))[own]
+    elif baseline == "mean-std":
+        squares = ((known - mean[place]) * scored).square()
+        variance = known.new_zeros(len(numbers)).index_add_(0, place, squares) / (count - 1).clamp_min(1)
+        gap = gap / (variance.sqrt() + SMALL)[own]
+    return gap.nan_to_num(nan=0.0)
+
+
+def check_baseline(baseline: str) -> None:
+    """Raises MethodError for a baseline that there is not."""
+    if baseline not in BASELINES:
+        raise MethodError(f"no baseline {baseline!r}; one of {', '.join(BASELINES)}")
+
+
+@component("advantage", "group-reward")
+class GroupReward(Advantage):
+    """The completion's reward against those of its prompt's other completions, the same at each of its tokens.
+
+    `reward` is the number of one, all are added where it is null. `baseline` is "none", "mean" (Dr.GRPO), "mean-std"
+    (GRPO: the mean subtracted, divided by the standard deviation) or "leave-one-out" (RLOO, the unbiased one).
+    Source: DeepSeekMath, arXiv 2402.03300, section 4.1 (GRPO); Dr.GRPO, arXiv 2503.20783; RLOO, arXiv 2402.14740.
+    """
+
+    def __init__(self, baseline: str = "mean-std", *, reward: int | None = None, weight: Weight = 1.0):
+        check_baseline(baseline)
+        self.baseline, self.reward, self.weight = baseline, reward, weight
+
+    def __call__(self, signals: Signals) -> Tensor:
+        gap = against_group(signals, signals.reward(self.reward), self.baseline)
+        return weight_at(self.weight, signals.progress) * gap.unsqueeze(1).expand(signals.mask.shape)
+
+
+@component("advantage", "reward-within-budget")
+class WithinBudget(Advantage):
+    """The reward while the completion's KL to the first teacher is within a limit, a penalty once it is not.
+
+    The completion's KL is the sum over its tokens of KL(student || teacher), exact at each, in nats; beyond `limit` the
+    reward is `penalty`. Then as "group-reward".
+    Source: constrained on-policy distillation, arXiv 2509.22921, seen in part: the problem and its cumulative budget;
+    that the penalty takes the reward's place for the whole completion is our reading.
+    """
+
+    asks = (DIVERGENCE,)
+
+    def __init__(self, limit: float, *, penalty: float = -1.0, baseline: str = "mean-std"):
+        check_baseline(baseline)
+        self.limit, self.penalty, self.baseline = limit, penalty, baseline
+
+    def __call__(self, signals: Signals) -> Tensor:
+        assert signals.divergence is not None, "whoever makes signals gives what is asked for"
+        rewards, spent = signals.reward(), (signals.divergence * signals.mask).sum(1)
+        rewards = torch.where(spent > self.limit, torch.full_like(rewards, self.penalty), rewards)
+        gap = against_group(signals, rewards, self.baseline)
+        return gap.unsqueeze(1).expand(signals.mask.shape)

@@ -1,0 +1,58 @@
+"""What one generation batch has written down: completions, groups, rewards, columns, turns, who wrote which token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.modeling.rollouts import Rollouts
+from methods.slots.samplers import SOURCES
+
+STUDENT = SOURCES.index("student")
+
+
+@dataclass(frozen=True)
+class Record:
+    """B completions of at most C tokens on this rank."""
+
+    rollouts: Rollouts  # with the log-probabilities under what was sampled from, where somebody kept them
+    group: Tensor  # (B,) completions of one prompt have one number, on all ranks
+    rewards: Tensor  # (B, R), NaN where a reward says nothing
+    columns: Mapping[str, list[Any]] = field(default_factory=dict)  # of the data rows, the prompt among them
+    model_tokens: Tensor | None = (
+        None  # (B, C) 0 on what a tool or an environment wrote; all are the student's if None
+    )
+    turn: Tensor | None = None  # (B, C) in which turn a token stands, from 0
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, C) 1 on the tokens that the student wrote: what is learnt from."""
+        whole = self.rollouts.completion_mask
+        return whole if self.model_tokens is None else whole * self.model_tokens
+
+
+# (rows of the data, the trainer) -> completions, who wrote their tokens, and their turns: an environment with tools in
+# the place of one completion a prompt.
+Writer = Callable[[Sequence[Mapping[str, Any]], Any], tuple[Rollouts, Tensor | None, Tensor | None]]
+
+
+def as_batch(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A micro-batch as terms see it: ids, attention, labels (B, P + C), -100 on what the student did not write."""
+    labels = inputs["completion_ids"].masked_fill(inputs["mask"] == 0, -100)
+    return {
+        "input_ids": torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1),
+        "attention_mask": torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1),
+        "labels": torch.cat([torch.full_like(inputs["prompt_ids"], -100), labels], 1),
+        "source": torch.full((len(labels),), STUDENT, device=labels.device),
+    }
+
+
+def spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Values (N, ...) of the tokens inside a mask (B, C) at their places, (B, C, ...), 0 elsewhere."""
+    made = values.new_zeros(*mask.shape, *values.shape[1:])
+    made[mask.bool()] = values
+    return made

@@ -1,0 +1,71 @@
+"""What the student, its start and the teachers think of completions: log-probabilities, entropy, divergence, states."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.losses.fused.kernels import Layout
+from methods.losses.fused.linear import Head, head_of, linear_divergence, linear_log_probs
+from methods.modeling.core import hidden_states
+from methods.slots.advantages.signals import DIVERGENCE, ENTROPY, STUDENT
+from methods.trainers.optimisation.record import spread
+
+
+@torch.no_grad()
+def linear_entropy(hidden: Tensor, head: Head, *, temperature: float = 1.0) -> Tensor:
+    """Entropy (N,) in nats of what a head makes of hidden states (N, H); logits exist a few rows at a time."""
+    size = len(head.weight)
+    chunk = Layout.plan(len(hidden), size, hidden.device, torch.float32, None).chunk
+    found = []
+    for rows in hidden.split(chunk):
+        logq = (head.logits(rows) / temperature).log_softmax(-1)
+        found.append(-torch.special.xlogy(logq.exp(), logq.exp()).sum(-1))
+    return torch.cat(found) if found else hidden.new_zeros(0)
+
+
+def token_states(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Last hidden states (N, H) at the positions that predict the labels of a micro-batch."""
+    hidden = hidden_states(model, batch["input_ids"], batch["attention_mask"])
+    return hidden[:, :-1][batch["labels"][:, 1:] != -100]
+
+
+@torch.no_grad()
+def looked_at(
+    batch: Mapping[str, Tensor],
+    mask: Tensor,
+    models: Mapping[str | int, Any],
+    *,
+    asked: Collection[str | int],
+    kept: Collection[str | int],
+    temperature: float,
+) -> dict[str, Tensor]:
+    """By name, tensors (B, C, ...) of a part of the generation batch, on the tokens inside `mask` (B, C).
+
+    `models` by whom: STUDENT, START, the numbers of teachers. "log_probs <who>" of those in `asked`, the student's at
+    the temperature of sampling; "entropy" (its, at that temperature) and "divergence" (to teacher 0, at 1); "hidden
+    <who>" of those in `kept`.
+    """
+    ids = batch["labels"][:, 1:]
+    ids, made = ids[ids != -100], dict[str, Tensor]()
+    states: dict[str | int, Tensor] = {}
+    for who, model in models.items():
+        states[who] = token_states(model, batch)
+        if who in asked:
+            heat = temperature if who == STUDENT else 1.0
+            said = linear_log_probs(states[who], head_of(model), ids, temperature=heat)
+            made[f"log_probs {who}"] = spread(said, mask)
+        if who in kept:
+            made[f"hidden {who}"] = spread(states[who], mask)
+    if ENTROPY in asked:
+        entropy = linear_entropy(states[STUDENT], head_of(models[STUDENT]), temperature=temperature)
+        made[ENTROPY] = spread(entropy, mask)
+    if DIVERGENCE in asked:
+        sides = ((states[who], head_of(models[who])) for who in (STUDENT, 0))
+        (ours, our_head), (theirs, their_head) = sides
+        gap = linear_divergence(ours, our_head, theirs, their_head, divergence="reverse_kl").values
+        made[DIVERGENCE] = spread(gap, mask)
+    return made

@@ -1,0 +1,48 @@
+"""The task of a run as a reward: its own score of whole answers, by the prompts of its training rows."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from reproductions.engine.errors import KDError
+from reproductions.engine.work.surroundings import RunSurroundings
+from reproductions.tasks.base import Score
+
+
+def right(said, references):
+    return np.array([100.0 * (a == b) for a, b in zip(said, references, strict=True)])
+
+
+@pytest.fixture
+def surroundings():
+    rows = {"prompt": ["1+1=", "2+2="], "completion": ["2", "4"]}
+    task = SimpleNamespace(
+        scores={
+            "exact_match": Score(right, "right"),
+            "errors": Score(right, "wrong", higher_is_better=False),
+        },
+        rows=lambda split: rows,
+        references=lambda split: rows["completion"],
+        said=lambda ids, tokenizer: ["".join(map(chr, row)) for row in ids],
+    )
+    bed = SimpleNamespace(
+        task=task, tokenizer=SimpleNamespace(eos_token_id=0), max_prompt_tokens=4, max_completion_tokens=4,
+        pair_limits=(),
+    )  # fmt: skip
+    return RunSurroundings(SimpleNamespace(testbed=bed, seed=0, spec={}))
+
+
+def test_answers_are_scored_by_their_prompts_and_a_cut_one_is_worth_nothing(surroundings):
+    percent = surroundings.scorer(None)
+    answers = [[ord("2"), 0], [ord("2"), 0], [ord("4"), 0], [ord("2")]]
+    assert percent(["1+1=", "2+2=", "2+2=", "1+1="], answers) == [100.0, 0.0, 100.0, 0.0]
+    with pytest.raises(KDError, match="knows its training rows alone, not '3'"):
+        percent(["3"], [[0]])
+
+
+def test_a_score_that_is_no_reward_is_refused(surroundings):
+    with pytest.raises(KDError, match='no score "exact_mtch" \\(did you mean "exact_match"\\?\\)'):
+        surroundings.scorer("exact_mtch")
+    with pytest.raises(KDError, match="of which more is better"):
+        surroundings.scorer("errors")
