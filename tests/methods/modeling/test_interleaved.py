@@ -43,18 +43,18 @@ def law(rule, q, p):
     return found, by_teacher
 
 
-@pytest.mark.parametrize("top_k", [1, 2, 4, 6])
-def test_a_speculative_token_is_the_student_s_within_the_teacher_s_top_k(top_k):
+def check_speculative(top_k):
     q, p = some(6, seed=1), some(6, seed=2)
     inside = torch.zeros(6, dtype=torch.bool).index_fill(0, p.topk(top_k).indices, True)
     found, by_teacher = law(Speculative(top_k), q, p)
     outside = float(q[~inside].sum())
     torch.testing.assert_close(found, q * inside + outside * p)
     assert by_teacher == pytest.approx(outside)
-    wrong = (
-        torch.where(inside, q, 0) / q[inside].sum()
-    )  # the student's own top-k, renormalised: not what SKD does
-    assert top_k == 6 or not torch.allclose(found, wrong)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 4, 6])
+def test_a_speculative_token_is_the_student_s_within_the_teacher_s_top_k(top_k):
+    check_speculative(top_k)
 
 
 def both(model, teacher, rule, **settings):
@@ -85,7 +85,7 @@ def test_the_ends_of_every_dial_are_one_model_alone(kind):
         assert not made.by_teacher[~expected.completion_mask.bool()].any()
 
 
-def test_each_token_is_what_the_rule_makes_of_full_forward_passes():
+def check_switching():
     """Greedy, prompt by prompt, without cache or padding."""
     student, teacher = make_model(seed=3).eval(), make_model(seed=4, width=24, vocabulary=33).eval()
     rule = Switching(0.6, 0.3)
@@ -107,14 +107,59 @@ def test_each_token_is_what_the_rule_makes_of_full_forward_passes():
     assert any(switched) and not all(switched), "the rule decides something"
 
 
+def test_each_token_is_what_the_rule_makes_of_full_forward_passes():
+    check_switching()
+
+
+def told(rule, gaps):
+    """Who writes, of student and teacher so far apart: KL(p || q) grows with the gap."""
+    rule.begin(1, CPU)
+    return [bool(rule(*apart(x), lambda probs: probs.argmax(-1), n)[1]) for n, x in enumerate(gaps)]
+
+
+def apart(gap):
+    return torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5 + gap, 0.5 - gap]])
+
+
+def check_handing_over():
+    assert told(HandingOver(2.0, recent=3), [0.4, 0.1, 0.1, 0.1, 0.3, 0.0, 0.0]) == [False] * 4 + [True] * 3
+
+
+def by_the_student_s_top_k(self, student, teacher, draw, place):
+    proposed, instead = draw(student), draw(teacher)
+    replaced = (student.topk(min(self.top_k, 6), -1).indices != proposed.unsqueeze(-1)).all(-1)
+    return torch.where(replaced, instead, proposed), replaced
+
+
+def rising(self, student, teacher, draw, place):
+    by_teacher = jensen_shannon(student, teacher) > self.threshold * math.exp(self.decay * place)
+    return draw(torch.where(by_teacher.unsqueeze(-1), teacher, student)), by_teacher
+
+
+def there_and_back(self, student, teacher, draw, place):
+    gap = forward_kl(student, teacher)
+    gone = gap > self.factor * torch.stack(self._seen[-3:]).mean(0) if self._seen else gap < 0
+    self._seen.append(gap)
+    return draw(student), gone
+
+
+MUTATIONS = {
+    "the student's own top k": (Speculative, by_the_student_s_top_k, lambda: check_speculative(2)),
+    "a threshold that rises": (Switching, rising, check_switching),
+    "a switch back": (HandingOver, there_and_back, check_handing_over),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_what_is_wrong_is_caught(mutation, monkeypatch):
+    rule, wrong, check = MUTATIONS[mutation]
+    check()
+    monkeypatch.setattr(rule, "__call__", wrong)
+    with pytest.raises(AssertionError):
+        check()
+
+
 def test_handing_over_is_for_good_and_waits_for_something_to_compare_with():
-    def apart(x):  # student and teacher so far apart: KL(p || q) grows with x
-        return torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5 + x, 0.5 - x]])
-
-    def told(rule, gaps):
-        rule.begin(1, CPU)
-        return [bool(rule(*apart(x), lambda probs: probs.argmax(-1), n)[1]) for n, x in enumerate(gaps)]
-
     gaps = [0.4, 0.1, 0.1, 0.1, 0.3, 0.0, 0.0]
     kls = [float(forward_kl(*apart(x))) for x in gaps]
     assert kls[0] > 3 * kls[4] / 2, "the large first gap is not compared with anything"

@@ -5,8 +5,10 @@ import torch
 
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head, linear_divergence
+from methods.slots import blends
 from methods.slots.blends import CombinedLogits, LikeliestToken, TeacherByRow
 from methods.slots.support import SampledToken, TopIds
+from methods.slots.targets import mix_logits
 from methods.slots.terms import Divergence, Window
 from methods.teachers.top_k import TopK
 from tests.methods.slots.three_sequences import COUNT, LENGTHS, SIZE, Trainer, log_probs, three_sequences
@@ -18,7 +20,7 @@ def of(target, size=SIZE):
     return z[:, :size].log_softmax(-1)
 
 
-def test_powers_of_distributions_are_sums_of_logits():
+def check_powers():
     rows = three_sequences()
     p, b, q = log_probs(rows, 0), log_probs(rows, 1), log_probs(rows)
     target = CombinedLogits([1.25, -0.25], student_start=0.3, student_end=0.9)
@@ -26,6 +28,11 @@ def test_powers_of_distributions_are_sums_of_logits():
     target.begin_step(Window(0.5))
     torch.testing.assert_close(of(target(rows)), (1.25 * p - 0.25 * b + 0.6 * q).log_softmax(-1))
     torch.testing.assert_close(of(CombinedLogits([1.0, 0.0])(rows)), p)
+
+
+def test_powers_of_distributions_are_sums_of_logits():
+    check_powers()
+    rows = three_sequences()
     with pytest.raises(MethodError, match="1 coefficients for 2 teachers"):
         CombinedLogits()(rows)
     with pytest.raises(MethodError, match="all zero"):
@@ -47,13 +54,18 @@ def test_the_sampled_extrapolation_is_on_average_reverse_kl_to_the_combined_targ
     )
 
 
-def test_each_sequence_has_the_teacher_that_its_row_names():
+def check_teachers_by_row():
     rows, target = three_sequences(), TeacherByRow({"maths": 1, "code": 0})
     target.prepare(Trainer("maths", "code", "maths"))
     p, second = log_probs(rows, 0), log_probs(rows, 1)
     own = torch.tensor([1, 0, 1]).repeat_interleave(torch.tensor(LENGTHS)).bool()
     expected = torch.where(own.unsqueeze(-1), second, p)
     torch.testing.assert_close(of(target(rows)), expected)
+
+
+def test_each_sequence_has_the_teacher_that_its_row_names():
+    check_teachers_by_row()
+    rows, target = three_sequences(), TeacherByRow({"maths": 1, "code": 0})
     assert target.column == "domain"
     with pytest.raises(MethodError, match="'law' names no teacher; known: maths, code"):
         TeacherByRow({"maths": 1, "code": 0}).prepare(Trainer("law"))
@@ -61,6 +73,29 @@ def test_each_sequence_has_the_teacher_that_its_row_names():
     far.prepare(Trainer("maths", "maths", "maths"))
     with pytest.raises(MethodError, match="no teacher number 2"):
         far(rows)
+
+
+def backwards(self, rows):
+    return torch.tensor([1, 1, 0]).repeat_interleave(torch.tensor(LENGTHS))
+
+
+MUTATIONS = {
+    "the student's share never moves": (CombinedLogits, "begin_step", lambda self, window: None, check_powers),
+    "coefficients made to sum to one": (
+        blends, "mix_logits", lambda parts: mix_logits([(c / sum(x[0] for x in parts), *x) for c, *x in parts]),
+        check_powers,
+    ),
+    "another sequence's teacher": (TeacherByRow, "chosen", backwards, check_teachers_by_row),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_what_is_wrong_is_caught(mutation, monkeypatch):
+    where, name, wrong, check = MUTATIONS[mutation]
+    check()
+    monkeypatch.setattr(where, name, wrong)
+    with pytest.raises(AssertionError):
+        check()
 
 
 def test_who_wrote_a_sequence_may_choose_its_teacher():

@@ -9,6 +9,7 @@ import torch
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head
 from methods.registry import build, canonical
+from methods.slots import token_weights
 from methods.slots.scores import Entropy, LogRatio
 from methods.slots.terms import Divergence, Window
 from methods.slots.token_weights import (
@@ -107,7 +108,7 @@ def test_the_first_tokens_may_become_more():
         First(3, grown=2)
 
 
-def test_drift_lowers_what_stands_behind_it():
+def check_drift():
     rows = three_sequences()
     ratio = LogRatio()(rows)
     share, product = [], []
@@ -118,8 +119,50 @@ def test_drift_lowers_what_stands_behind_it():
             product.append(min(1.0, max(0.2, math.exp(sum(float(x) for x in part[:t])))))
     torch.testing.assert_close(PrefixDrift()(rows), torch.tensor(share).double())
     torch.testing.assert_close(PrefixDrift("ratio", floor=0.2)(rows), torch.tensor(product).double())
+
+
+def test_drift_lowers_what_stands_behind_it():
+    check_drift()
+    rows = three_sequences()
     same = replace(rows, teachers=((rows.hidden, Head(rows.head.weight)),))
     assert PrefixDrift("ratio")(same).tolist() == [1.0] * COUNT, "no drift without a difference"
+
+
+def with_its_own_drift(self, ratio):
+    return 1 + self.gamma * (1 - ratio.abs().cumsum(0) / ratio.abs().sum())
+
+
+def of_the_whole_micro_batch(function, rows, *values):
+    return function(*values)
+
+
+MUTATIONS = {
+    "a token's own drift counts": (PrefixDrift, "_share", with_its_own_drift, check_drift),
+    "the product the wrong way round": (
+        PrefixDrift, "_ratio", lambda self, ratio: (ratio - ratio.cumsum(0)).exp().clamp(self.floor, 1), check_drift,
+    ),
+    "sequences run into one another": (
+        token_weights, "by_sequence", of_the_whole_micro_batch,
+        lambda: test_weights_do_not_depend_on_what_else_is_in_the_micro_batch(),
+    ),
+    "a gate that opens below": (
+        Gate, "__call__", lambda self, rows: (self.score(rows) < self.level).double(),
+        lambda: test_scores_become_weights(),
+    ),
+    "a token short of the share": (
+        Opening, "_kept", lambda self, score: (score.cumsum(0) < self.share * score.sum()).double(),
+        lambda: test_the_opening_holds_a_share_of_the_sequence_s_score(),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_what_is_wrong_is_caught(mutation, monkeypatch):
+    where, name, wrong, check = MUTATIONS[mutation]
+    check()
+    monkeypatch.setattr(where, name, wrong)
+    with pytest.raises(AssertionError):
+        check()
 
 
 def test_trl_s_trainer_weighs_the_same():
