@@ -141,7 +141,8 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
 
 def measured(only: Callable[[str, str], bool] = lambda slot, name: True) -> dict[str, Figures]:
     """The figures of every component of the library that trains something, "slot/name" -> figures."""
-    wanted = [key for key in sorted(components()) if key not in WITHOUT and only(*key)]
+    trained = [key for key in sorted(components()) if key[0] != "elicitation" and key not in WITHOUT]
+    wanted = [key for key in trained if only(*key)]
     return {f"{slot}/{name}": behaviour(slot, name) for slot, name in wanted}
 
 

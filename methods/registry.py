@@ -33,6 +33,7 @@ SLOTS: Mapping[str, str] = {
     "row-settings": "settings of a divergence that differ from row to row",
     "schedule": "a weight that changes over the training",
     "data": "rows made from rows, by a teacher or without one",
+    "elicitation": "records made from records, by asking a session's teacher for text or without one",
 }
 # Handed over, never set: by the trainer, by the recipe's surroundings, or by the call itself.
 CONTEXT = frozenset(
@@ -49,6 +50,7 @@ CONTEXT = frozenset(
         "seed",
         "trainer",
         "surroundings",
+        "session",
     }
     | {"student", "teacher", "teachers", "tokenizer", "teacher_tokenizer"}
 )
