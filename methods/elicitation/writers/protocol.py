@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -105,13 +105,15 @@ class Usage:
 class Answer:
     """`samples` texts and how each ended; where no text came its end is "failed" and `failure` says why.
 
-    `writer` is the identity of who wrote (of a pool: the member), `request` the journal's key, `terms` the entry of
-    catalog/teachers.yaml that binds whoever trains on it.
+    `thoughts` are what the teacher thought before each text, where it tells that apart. `writer` is the identity of who
+    wrote (of a pool: the member), `request` the journal's key, `terms` the entry of catalog/teachers.yaml that binds
+    whoever trains on it.
     """
 
     texts: tuple[str, ...]
     ended: tuple[str, ...]
     usage: Usage = Usage()
+    thoughts: tuple[str, ...] = ()
     writer: str = ""
     terms: str = ""
     request: str = ""
@@ -142,23 +144,47 @@ class Answer:
         return replace(self, **fields)
 
 
+def joined(parts: Sequence[Answer]) -> Answer:
+    """The texts of several answers to one request as one."""
+    texts, ends, thoughts, usage = list[str](), list[str](), list[str](), Usage()
+    for part in parts:
+        texts, ends = texts + list(part.texts), ends + list(part.ended)
+        thoughts += list(part.thoughts or [""] * len(part.texts))
+        usage = usage + part.usage
+    last = parts[-1]
+    kept = tuple(thoughts) if any(thoughts) else ()
+    return replace(last, texts=tuple(texts), ended=tuple(ends), thoughts=kept, usage=usage)
+
+
 def failed(request: Request, why: str, usage: Usage = Usage()) -> Answer:
     """The answer to a request that gave none."""
-    return Answer(("",) * request.samples, (FAILED,) * request.samples, usage, failure=why)
-
-
-class Meter(Protocol):
-    """What a writer tells of each attempt, so that caps hold while many are under way and failed ones count."""
-
-    def begin(self, request: Request, expected: Usage) -> None:
-        """An attempt that may cost `expected` is about to be sent; raises CapReached where a cap would be passed."""
-
-    def end(self, request: Request, expected: Usage, used: Usage, *, failed: str = "") -> None:
-        """It came back, having cost `used`; `failed` names the kind of failure where it gave no answer."""
+    return Answer(("",) * request.samples, (FAILED,) * request.samples, usage, failure=why or "no answer")
 
 
 class CapReached(MethodError):
     """The next request would pass a cap; what was answered is in the journal."""
+
+
+class Meter(Protocol):
+    """What a writer tells of its work, from any thread: caps hold while many are under way, no answer is lost.
+
+    Each attempt has one `begin` and then one `end` or `failed`; each request one `keep` at last.
+    """
+
+    def had(self, request: Request) -> Answer | None:
+        """The texts that earlier attempts gave to this request, where they were fewer than it wants."""
+
+    def begin(self, request: Request, expected: Usage) -> None:
+        """An attempt that may cost `expected` is about to be sent; raises CapReached where a cap would be passed."""
+
+    def end(self, request: Request, expected: Usage, part: Answer) -> None:
+        """It gave some or all of the texts, and cost `part.usage`: both are in the journal when this returns."""
+
+    def failed(self, request: Request, expected: Usage, used: Usage, kind: str) -> None:
+        """It gave no text, and cost `used`; `kind` is counted."""
+
+    def keep(self, place: int, answer: Answer) -> None:
+        """All texts of the request at `place`, or a `failed` answer."""
 
 
 class Writer(Protocol):
@@ -177,11 +203,11 @@ class Writer(Protocol):
     def expected(self, request: Request) -> Usage:
         """What the request will cost at most, in tokens of this teacher as well as it can be told beforehand."""
 
-    def write(self, requests: Sequence[Request], meter: Meter) -> Iterator[tuple[int, Answer]]:
-        """The place of a request and its answer, as they come, in any order; each place once.
+    def write(self, requests: Sequence[Request], meter: Meter) -> None:
+        """Give each request's answer to `meter.keep`, in any order; each attempt is told to `meter` beforehand.
 
-        Each attempt is told to `meter` beforehand. A request that gives nothing is a `failed` answer; raises
-        MethodError only for what concerns every request (no such model, a key that is refused, a cap).
+        A request that gives nothing has a `failed` answer. Raises MethodError only for what concerns every request (no
+        such model, a key that is refused, a cap); what is under way then is awaited and kept.
         """
 
 
@@ -189,5 +215,5 @@ class Writer(Protocol):
 class Scorer(Protocol):
     """A writer that can also say how probable given texts are."""
 
-    def score(self, requests: Sequence[Request], texts: Sequence[str], meter: Meter) -> list[list[float]]:
+    def score(self, requests: Sequence[Request], texts: Sequence[str]) -> list[list[float]]:
         """For each request the log-probabilities, in nats, of the tokens of the text behind its messages."""
