@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-RUN = 13  # words in a row, as Brown et al. (arXiv 2005.14165, appendix C) take them
+RUN = 13  # words in a row, as GPT-3's authors (arXiv 2005.14165) take them
 
 
 def runs(text: str, words: int = RUN) -> set[tuple[str, ...]]:

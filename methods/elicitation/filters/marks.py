@@ -49,7 +49,7 @@ def exact_copies(
     `key` says what of the text counts: text (all of it), words (no case, blanks or punctuation), equations (Yuan et
     al.: two chains with the same equations are one path; give the column `completion`, and copies of one prompt alone
     count then).
-    Source: Yuan et al., arXiv 2308.01825, section 3.3 (rejection sampling, distinct equation lists).
+    Source: RFT, arXiv 2308.01825 (distinct lists of equations).
     """
     reduced, seen = copies.key_of(key), dict[tuple[str, str], str]()
 
@@ -79,7 +79,7 @@ def near_copies(
 
     Every pair counts that could be so near: none is missed. Rows of one prompt are copies by their prompts; for several
     answers to a question give the column `completion`.
-    Source: Wang et al. (Self-Instruct), arXiv 2212.10560, section 2.2: kept below 0.7.
+    Source: Self-Instruct, arXiv 2212.10560 (a new task is kept below 0.7 to all).
     """
     pool = copies.Pool(near)
 
@@ -107,7 +107,7 @@ def leaks(
 
     `held_out` is a file of JSON lines, each text in it counts, or a list of texts. A held-out text of fewer words
     counts where a row is nothing but it.
-    Source: Brown et al., arXiv 2005.14165, appendix C (13-grams).
+    Source: GPT-3, arXiv 2005.14165 (runs of 13 words).
     """
     if words < 1:
         raise MethodError(f'leaks: "words" must be 1 or more, not {words}')
@@ -151,7 +151,7 @@ def parse(
     """Reads the answer out of a text into the label, or a field; a text without one is dropped: unparseable.
 
     Parsers: text, final, boxed, number, choice, yes-no, program, items, verdict, `field:NAME` of JSON.
-    Source: Ding et al., "Is GPT-3 a Good Data Annotator?", 2212.10450, section 3 (labels are read from prompted text).
+    Source: "Is GPT-3 a Good Data Annotator?", arXiv 2212.10450.
     """
     read = _parser(parser)
     made = []
@@ -185,8 +185,8 @@ def well_formed(
     `words` are the least and the most, `without` words that must not be there, `repeats` [n, times] a run of n words
     that comes more often. A text that begins with punctuation or with what is no ASCII is dropped too, and one that
     says sorry within fewer than 80 words.
-    Source: Wang et al. (Self-Instruct), arXiv 2212.10560, appendix A.2; Tian et al., arXiv 2505.14464 (20-grams more
-    than 20 times); Xu et al. (WizardLM), arXiv 2304.12244, section 3.2 (apologies).
+    Source: Self-Instruct, arXiv 2212.10560; WizardLM, arXiv 2304.12244 (apologies); "Not All Correct Answers Are
+    Equal", arXiv 2505.14464 (20 words in a row more than 20 times).
     """
     if len(words) != 2 or not 0 <= words[0] <= words[1]:
         raise MethodError(f'well-formed: "words" is [least, most], not {words}')

@@ -9,7 +9,24 @@ from methods.elicitation.filters.marks import exact_copies, near_copies
 from methods.elicitation.records.record import Record
 from methods.errors import MethodError
 
-WORDS = "add two list of the numbers word sort write a short story about rain and fish".split()
+WORDS = [
+    "add",
+    "two",
+    "list",
+    "of",
+    "the",
+    "numbers",
+    "word",
+    "sort",
+    "write",
+    "a",
+    "short",
+    "story",
+    "about",
+    "rain",
+    "and",
+    "fish",
+]
 
 
 def texts(count, seed=0, longest=14):
@@ -96,7 +113,11 @@ def test_a_bound_that_is_too_tight_would_miss_copies(monkeypatch):
 
 
 def test_a_near_copy_says_of_whom():
-    rows = [Record("write a story about the rain"), Record("write a poem about the rain"), Record("sort numbers")]
+    rows = [
+        Record("write a story about the rain"),
+        Record("write a poem about the rain"),
+        Record("sort numbers"),
+    ]
     made = near_copies(rows)
     assert [row.dropped for row in made] == [None, "near copy", None]
     assert made[1].why == f"ROUGE-L 0.83 to {rows[0].id}"  # 2 x 5 / 12
@@ -111,12 +132,20 @@ def test_what_is_dropped_already_makes_no_copies():
 
 def test_exact_copies_by_text_words_and_equations():
     def kept(key, column="completion", *said):
-        rows = exact_copies([Record("q", one, fields={"n": n}) for n, one in enumerate(said)], key=key, column=column)
+        rows = exact_copies(
+            [Record("q", one, fields={"n": n}) for n, one in enumerate(said)], key=key, column=column
+        )
         return [place for place, row in enumerate(rows) if row.alive]
 
     assert kept("text", "completion", "A b", "a b", "A b") == [0, 1]
     assert kept("words", "completion", "A b!", "a  B", "ab") == [0, 2]
-    chains = ["First 3 + 4 = 7. Then 7*2=14", "so 3+4 = 7, and 7 * 2 = 14!", "7*2 = 14 and 3+4=7", "no sums", "no sums"]
+    chains = [
+        "First 3 + 4 = 7. Then 7*2=14",
+        "so 3+4 = 7, and 7 * 2 = 14!",
+        "7*2 = 14 and 3+4=7",
+        "no sums",
+        "no sums",
+    ]
     assert kept("equations", "completion", *chains) == [0, 2, 3]
     two = [Record("q", chains[0]), Record("other", chains[1])]
     assert all(row.alive for row in exact_copies(two, key="equations", column="completion"))

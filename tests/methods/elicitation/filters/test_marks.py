@@ -32,7 +32,11 @@ def test_thirteen_words_in_a_row_are_a_leak_and_twelve_are_none():
 
 
 def test_a_short_text_leaks_as_a_whole_row():
-    rows = [Record("What is two and two?"), Record("Say: what is two and two"), Record("four", "what is two and two")]
+    rows = [
+        Record("What is two and two?"),
+        Record("Say: what is two and two"),
+        Record("four", "what is two and two"),
+    ]
     assert reasons(leaks(rows, held_out=["what is two and two"])) == ["leak", None, "leak"]
     assert reasons(leaks([Record("", "")], held_out=["", "..."])) == [None]
 
