@@ -38,11 +38,11 @@ class RecordedWriter:
             meter.begin(request, Usage())
             first = 0 if request.temperature == 0 else request.seed % len(said)
             turned = (said[first:] + said[:first])[: request.samples]
-            answer = Answer(turned, (STOP,) * len(turned))
             missing = request.samples - len(turned)
+            ends = (STOP,) * len(turned) + (FAILED,) * missing
+            answer = Answer(turned + ("",) * missing, ends)
             meter.end(request, Usage(), answer)
-            ends = answer.ended + (FAILED,) * missing
-            meter.keep(place, Answer(answer.texts + ("",) * missing, ends))
+            meter.keep(place, answer)
 
 
 def read_recorded(
