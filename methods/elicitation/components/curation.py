@@ -39,7 +39,8 @@ def select(
     if of not in ("prompt", "all"):
         raise MethodError(f'select: "of" is prompt or all, not "{of}"')
     counted("keep", keep)
-    within = groups(rows).values() if of == "prompt" else [[n for n, row in enumerate(rows) if row.alive]]
+    every = [place for place, row in enumerate(rows) if row.alive]
+    within = list(groups(rows).values()) if of == "prompt" else [every]
     out: dict[int, tuple[str, str]] = {}
     for places in within:
         chosen = set(_chosen([rows[place] for place in places], by, keep, column, session))

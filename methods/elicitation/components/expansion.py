@@ -107,7 +107,7 @@ def _listed(asked: Asked, examples: Rows, most: int) -> Rows:
     made = []
     tasks = said.split("\n")
     for place, task in enumerate(tasks):
-        more = {
+        more: dict[str, Any] = {
             "others": others,
             "prompt": task,
             "completion": "",
@@ -167,7 +167,7 @@ def evolve(
             )
             for place, one in zip(places, asked, strict=True):
                 task = _task(one.answer.texts[0])
-                more = {"prompt": task, "completion": "", "fields": {"operator": name}}
+                more: dict[str, Any] = {"prompt": task, "completion": "", "fields": {"operator": name}}
                 fresh[place] = _eliminated(one.child("evolve", round=number, **more), one.row, words)
         if judge:
             fresh = _different(fresh, current, session, number)
