@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -19,6 +19,34 @@ START = 4.0
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit-")
+
+
+class Crew:
+    """Threads that are waited for. `Thread.join` takes a thread for ended when Ctrl-C interrupts it; this does not."""
+
+    def __init__(self, works: Sequence[Callable[[], None]]) -> None:
+        self._left, self._all = len(works), threading.Event()
+        self._lock = threading.Lock()
+        if not works:
+            self._all.set()
+        for work in works:
+            threading.Thread(target=self._do, args=(work,), daemon=True).start()
+
+    def wait(self, seconds: float = float("inf")) -> bool:
+        """Whether all have ended, at the latest after so many seconds."""
+        ends = time.monotonic() + seconds
+        while not self._all.is_set() and time.monotonic() < ends:
+            self._all.wait(min(0.5, max(0.0, ends - time.monotonic())))
+        return self._all.is_set()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            with self._lock:
+                self._left -= 1
+                if not self._left:
+                    self._all.set()
 
 
 class Pace:

@@ -11,7 +11,7 @@ from typing import Any
 
 from methods.elicitation.writers.budget import Stopped
 from methods.elicitation.writers.http import Failed, Post
-from methods.elicitation.writers.pace import Pace, retry_after
+from methods.elicitation.writers.pace import Crew, Pace, retry_after
 from methods.elicitation.writers.protocol import (
     FAILED,
     FILTERED,
@@ -262,17 +262,12 @@ class _Work:
 
     def run(self, threads: int) -> None:
         self._writer.pace.stopped = False
-        crew = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        for thread in crew:
-            thread.start()
+        crew = Crew([self._work] * threads)
         try:
-            for thread in crew:
-                while thread.is_alive():
-                    thread.join(0.5)
+            crew.wait()
         except KeyboardInterrupt:
             self._halt()
-            for thread in crew:
-                thread.join()
+            crew.wait()
             raise
         if self._errors:
             raise next((error for error in self._errors if not isinstance(error, Stopped)), self._errors[0])

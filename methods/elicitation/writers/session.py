@@ -6,11 +6,13 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from methods.elicitation.writers.budget import FREE, NO_CAPS, Caps, Ledger, Prices, Stopped
 from methods.elicitation.writers.journal import AnswerJournal
+from methods.elicitation.writers.pace import Crew
 from methods.elicitation.writers.pool import Pool
 from methods.elicitation.writers.protocol import Answer, Request, Scorer, Usage, Writer, failed
 from methods.errors import MethodError
@@ -182,18 +184,14 @@ class Session:
                 errors.append(error)
                 self.ledger.stop()
 
-        threads = [threading.Thread(target=write, args=(batch,), daemon=True) for batch in batches[1:]]
-        for thread in threads:
-            thread.start()
+        others = Crew([partial(write, batch) for batch in batches[1:]])
         try:
             write(batches[0])
-            for thread in threads:
-                thread.join()
+            others.wait()
         except KeyboardInterrupt as error:
             errors.insert(0, error)
             self.ledger.stop()
-            for thread in threads:
-                thread.join(GRACE)
+            others.wait(GRACE)
         if errors:
             raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
         for batch in batches:
