@@ -83,7 +83,7 @@ def _distinct(texts: Sequence[Sequence[str]], keep: int) -> list[int]:
         return [0]
     apart = [[edit_distance(one, other) for other in texts] for one in texts]
     pairs = [(i, j) for i in range(len(texts)) for j in range(i + 1, len(texts))]
-    chosen = list(max(pairs, key=lambda pair: apart[pair[0]][pair[1]]))
+    chosen = list(pairs[max(range(len(pairs)), key=lambda n: apart[pairs[n][0]][pairs[n][1]])])
     while len(chosen) < keep:
         rest = [n for n in range(len(texts)) if n not in chosen]
         chosen.append(max(rest, key=lambda n: min(apart[n][m] for m in chosen)))
