@@ -97,3 +97,22 @@ def test_yields_count_every_row():
     assert yields(run_steps(rows, Session(FunctionWriter("x", lambda r, n: "y")), [{"name": "label"}])) == {
         "kept": 1, "copy": 2, "leak": 1,
     }  # fmt: skip
+
+
+def test_a_models_own_answers_become_training_rows_of_a_method():
+    """No oracle: the toy's teacher writes, and a trainer takes what it wrote."""
+    from methods.assembly import trainer_for
+    from methods.behaviour import ToySurroundings
+    from methods.recipe import canonical_method
+
+    around = ToySurroundings()
+    tree = {"elicit": [{"name": "self-generate", "samples": 3, "temperature": 1.0, "max_tokens": 8}]}
+    method = canonical_method({"terms": [{"term": "next-token"}], "data": tree})
+    made = rows_of(method["data"], around)
+    assert 3 <= len(made) <= 30 and set(made["prompt"]) <= {
+        f"{row['prompt']}" for row in around.rows("train")
+    }
+    assert all(made["completion"])
+    trainer = trainer_for(method, around)
+    trainer.train()
+    assert trainer.state.global_step == 4
