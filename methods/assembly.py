@@ -285,6 +285,8 @@ def rows_of(tree: Any, surroundings: Surroundings) -> Dataset:
         return rows.select(range(int(count * tree.get("share", 1.0))))
     if "use" in tree:
         return Dataset.from_list(_kept_step(tree, surroundings))
+    if "elicit" in tree:
+        return Dataset.from_list(_kept_elicited(tree, surroundings))
     if "join" in tree:
         parts = [_column(part, surroundings) for part in tree["join"]]
         prompts = next(prompts for prompts, _ in parts)
@@ -316,6 +318,19 @@ def _kept_step(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict
     if tree["use"] in OWN_STEPS:  # each seed's student says something else
         key |= {"student": surroundings.start, "run": surroundings.seed}
     return surroundings.keep(f"rows-{tree['use']}", key, make)
+
+
+def _kept_elicited(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict[str, Any]]:
+    """What components of elicitation make, drawn anew for each seed of the runs unless one draw serves all."""
+    from methods.elicitation.pipeline import elicited
+
+    seed = 0 if tree.get("once") else surroundings.seed
+
+    def make(apart: Surroundings) -> list[dict[str, Any]]:
+        rows = rows_of(tree.get("of", "train"), apart)
+        return elicited(rows, apart.teacher(tree.get("teacher", "main")), apart, tree["elicit"], seed)
+
+    return surroundings.keep("rows-elicited", {"step": dict(tree), "seed": seed}, make)
 
 
 def _column(part: Any, surroundings: Surroundings) -> tuple[list[str], list[str]]:

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from methods.assembly import THOUGHT_TOKENS, Asked, trainer_for
+from methods.elicitation import behaviour as elicitation
 from methods.errors import MethodError
 from methods.losses.fused.formulas import Block, by_row
 from methods.modeling.rollouts import Rollouts, left_pad
@@ -287,9 +288,12 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
 
 
 def measured(only: Callable[[str, str], bool] = lambda slot, name: True) -> dict[str, Figures]:
-    """The figures of every component of the library that trains something, "slot/name" -> figures."""
+    """The figures of every component of the library that does something, "slot/name" -> figures."""
     wanted = [key for key in sorted(components()) if key not in WITHOUT and only(*key)]
-    return {f"{slot}/{name}": behaviour(slot, name) for slot, name in wanted}
+    return {
+        f"{slot}/{name}": elicitation.figures(name) if slot == elicitation.SLOT else behaviour(slot, name)
+        for slot, name in wanted
+    }
 
 
 def _copied(modules: list[Any]) -> torch.Tensor:

@@ -3,6 +3,7 @@
 train                                        the rows of the surroundings
 {from: X, first: 100} | {from: X, share: .5}  some of them
 {use: label, of: X, teacher: T, ...}          what a registered step makes of them
+{elicit: [explain, verify], of: X, teacher: T}  what components of elicitation make of them, one after another
 {join: [thoughts, completion]}                completions made of several columns
 {mix: [{data: X, prefix: "..."}, ...]}        rows of several sources
 """
@@ -16,6 +17,7 @@ from methods.registry import RegistryError, canonical, near
 from methods.trees import below, known_keys, text
 
 DATA_ROOTS = ("train", "teacher_train")
+KINDS = ("from", "use", "elicit", "join", "mix")
 
 
 def canonical_data(tree: Any, steps: Mapping[str, Any], around: tuple[str, ...] = ()) -> Any:
@@ -33,11 +35,12 @@ def canonical_data(tree: Any, steps: Mapping[str, Any], around: tuple[str, ...] 
         known = [*DATA_ROOTS, *steps]
         raise RegistryError(f'no rows are called "{tree}"{near(tree, known)}; known: {", ".join(known)}')
     if not isinstance(tree, Mapping):
-        raise RegistryError("data are a name, or a mapping with one of from, use, join, mix")
-    kinds = [kind for kind in ("from", "use", "join", "mix") if kind in tree]
+        raise RegistryError(f"data are a name, or a mapping with one of {', '.join(KINDS)}")
+    kinds = [kind for kind in KINDS if kind in tree]
     if len(kinds) != 1:
-        raise RegistryError("data are a name, or a mapping with one of from, use, join, mix")
-    return {"from": _cut, "use": _use, "join": _join, "mix": _mix}[kinds[0]](tree, steps, around)
+        raise RegistryError(f"data are a name, or a mapping with one of {', '.join(KINDS)}")
+    read = {"from": _cut, "use": _use, "elicit": _elicit, "join": _join, "mix": _mix}
+    return read[kinds[0]](tree, steps, around)
 
 
 def _cut(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> Any:
@@ -68,6 +71,35 @@ def _use(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, .
     teacher = tree.get("teacher", "main")
     if teacher != "main":
         made["teacher"] = below("teacher", text, teacher, "a teacher")
+    return made
+
+
+def _elicit(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> dict[str, Any]:
+    """Components of elicitation over rows, with their teacher; drawn anew for each seed of the runs, or `once`."""
+    known_keys(tree, ("elicit", "of", "teacher", "once"), "elicited data")
+    made: dict[str, Any] = {"elicit": below("elicit", canonical_steps, tree["elicit"])}
+    rows = below("of", canonical_data, tree.get("of"), steps, around)
+    if rows != "train":
+        made["of"] = rows
+    teacher = tree.get("teacher", "main")
+    if teacher != "main":
+        made["teacher"] = below("teacher", text, teacher, "a teacher")
+    once = tree.get("once", False)
+    if not isinstance(once, bool):
+        raise RegistryError('"once" must be true or false', "once")
+    return {**made, "once": True} if once else made
+
+
+def canonical_steps(tree: Any) -> list[dict[str, Any]]:
+    """The one form of a list of components. Raises RegistryError whose path leads to what is wrong."""
+    if not isinstance(tree, list) or not tree:
+        raise RegistryError('"elicit" must be a list of components: [label, {name: verify, check: number}]')
+    made = []
+    for place, step in enumerate(tree):
+        try:
+            made.append(canonical("elicitation", step))
+        except RegistryError as error:
+            raise error.below(place) from None
     return made
 
 

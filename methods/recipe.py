@@ -313,7 +313,7 @@ def teachers_of(method: Mapping[str, Any]) -> list[str]:
 
     def walk(tree: Any) -> None:
         if isinstance(tree, Mapping):
-            if "use" in tree and tree["use"] not in OWN_STEPS:
+            if ("use" in tree and tree["use"] not in OWN_STEPS) or "elicit" in tree:
                 found.append(tree.get("teacher", "main"))
             for item in tree.values():
                 walk(item)
@@ -362,6 +362,8 @@ def components_of(method: Mapping[str, Any]) -> list[tuple[str, str]]:
         ):
             if isinstance(tree.get(key), str):
                 found.add((kind, tree[key]))
+        for step in tree.get("elicit", ()):
+            found.add(("elicitation", step["name"]))
         if slot and isinstance(tree.get("name"), str):
             found.add((slot, tree["name"]))
         for key, item in tree.items():

@@ -38,6 +38,7 @@ SLOTS: Mapping[str, str] = {
     "condition": "which tokens of sampled completions something holds for",
     "reward": "a figure for each sampled completion, by an exact check",
     "data": "rows made from rows, by a teacher or without one",
+    "elicitation": "records made from records, by asking a session's teacher for text or without one",
 }
 # Handed over, never set: by the trainer, by the recipe's surroundings, or by the call itself.
 CONTEXT = frozenset(
@@ -54,6 +55,7 @@ CONTEXT = frozenset(
         "seed",
         "trainer",
         "surroundings",
+        "session",
     }
     | {"student", "teacher", "teachers", "tokenizer", "teacher_tokenizer"}
 )

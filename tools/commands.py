@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol, cast
 from catalog.errors import nearest
 
 NAMES = (
-    *("reproduce", "distill", "tune", "browse", "show", "verify", "readme", "site", "new", "check"),
+    *("reproduce", "distill", "elicit", "tune", "browse", "show", "verify", "readme", "site", "new", "check"),
     *("check-links", "bench", "plan", "gate", "attempt", "replay"),
 )
 # Their files stand in a room of their own, verbs/evidence.

@@ -86,6 +86,10 @@ class GivenSurroundings:
         path = self._state / f"{kind}-{digest(dict(about), 12)}.journal"
         return Journal(path, about, lambda done, of: self._report(kind, done, of))
 
+    def answers(self) -> Path:
+        """The journal of what teachers were asked for in words."""
+        return self._state / "answers.jsonl"
+
     def keep_module(
         self,
         kind: str,

@@ -212,6 +212,42 @@ def test_teachers_and_components_are_found_wherever_they_stand():
     ]
 
 
+def test_elicited_rows_are_a_list_of_components_in_one_form():
+    tree = {"elicit": ["explain", {"name": "verify", "check": "number"}], "of": {"from": "train", "first": 9}}
+    method = canonical_method({"terms": [{"term": "next-token"}], "data": tree})
+    wanted = {"elicit": [{"name": "explain"}, {"name": "verify"}], "of": {"from": "train", "first": 9}}
+    assert method["data"] == wanted
+    assert canonical_method({"terms": [{"term": "next-token"}], "data": wanted}) == method
+    assert ("elicitation", "verify") in components_of(method) and teachers_of(method) == ["main"]
+    other = {**tree, "teacher": "small", "once": True}
+    small = canonical_method({"terms": [{"term": "next-token"}], "data": other})
+    assert teachers_of(small) == ["main", "small"] and small["data"]["once"] is True
+
+
+@pytest.mark.parametrize(
+    ("tree", "message", "path"),
+    [
+        (
+            {"elicit": ["explian"]},
+            'no elicitation "explian" (did you mean "explain"?)',
+            ("data", "elicit", 0, "name"),
+        ),
+        (
+            {"elicit": ["explain", {"name": "verify", "chek": "number"}]},
+            'no setting "chek" (did you mean "check"?)',
+            ("data", "elicit", 1, "chek"),
+        ),
+        ({"elicit": "explain"}, '"elicit" must be a list of components', ("data", "elicit")),
+        ({"elicit": ["label"], "ones": True}, 'elicited data has no "ones"', ("data", "ones")),
+        ({"elicit": ["label"], "once": 1}, '"once" must be true or false', ("data", "once")),
+    ],
+)
+def test_what_is_wrong_in_elicited_rows_says_where(tree, message, path):
+    with pytest.raises(RegistryError) as error:
+        canonical_method({"terms": [{"term": "next-token"}], "data": tree})
+    assert message in str(error.value) and error.value.path == path
+
+
 def test_named_steps_are_written_out_and_may_not_be_made_of_themselves():
     steps = {"gold": {"from": "testbed.train", "share": 0.5}, "said": {"use": "label", "of": "gold"}}
     tree = {"terms": [{"term": "next-token"}], "data": "said"}

@@ -31,6 +31,7 @@ HOSTILE = (
 OPTIONS = {
     "reproduce": {"PAPER": None, "SCALE": "--scale", "SEEDS": "--seeds", "ARMS": "--arms"},
     "distill": {"CONFIG": None},
+    "elicit": {"CONFIG": None},
     "plan": {"PAPER": None, "SCALE": "--scale"},
     "tune": {"PAPER": None, "SCALE": "--scale"},
     "gate": {"TESTBED": None},

@@ -74,6 +74,9 @@ def _data(tree: Any) -> str:
         return tree["use"] + _settings(
             {key: value for key, value in tree.items() if key not in ("use", "of")}
         )
+    if "elicit" in tree:
+        steps = ", then ".join(_component(step) for step in tree["elicit"])
+        return steps + _settings({key: value for key, value in tree.items() if key not in ("elicit", "of")})
     if "from" in tree:
         return f"{_data(tree['from'])}{_settings({k: v for k, v in tree.items() if k != 'from'})}"
     if "join" in tree:

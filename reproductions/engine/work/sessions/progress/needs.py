@@ -63,7 +63,11 @@ def _needs(
         own = {"training": spec["sft_start"], "seed": seed}
         yield student, "sft-start", {**_named(student), **own, **about}
     for step in _steps(spec["method"]["data"]):
-        yield step, f"rows-{step['use']}", {"step": step, **about}
+        if "elicit" in step:
+            drawn = 0 if step.get("once") else seed
+            yield step, "rows-elicited", {"step": step, "seed": drawn, **about}
+        else:
+            yield step, f"rows-{step['use']}", {"step": step, **about}
 
 
 def _named(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def _named(tree: Mapping[str, Any]) -> dict[str, Any]:
 def _steps(tree: Any) -> Iterator[dict[str, Any]]:
     """The data steps in a canonical data tree."""
     if isinstance(tree, Mapping):
-        if "use" in tree:
+        if "use" in tree or "elicit" in tree:
             yield dict(tree)
         for item in tree.values():
             yield from _steps(item)

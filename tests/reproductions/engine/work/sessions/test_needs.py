@@ -6,7 +6,7 @@ import json
 
 from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.work.artifacts import Artifacts
-from reproductions.engine.work.sessions.progress.needs import to_make
+from reproductions.engine.work.sessions.progress.needs import _needs, to_make
 
 
 def needed(plan, tasks=None):
@@ -37,3 +37,12 @@ def test_what_is_in_the_cache_need_not_be_made(tmp_path):
     path, _ = artifacts.obtain("sft-start", {**start, "seed": 3, **revision}, lambda folder: None)
     (path / "meta.json").write_text(json.dumps({"kind": "sft-start"}))  # broken: it is made again
     assert needed(plan) == {"sft-start": 4, "rows-label": 1}
+
+
+def test_elicited_texts_are_made_for_each_seed_unless_one_draw_serves_all():
+    tree = {"elicit": [{"name": "explain"}], "of": {"from": "train", "first": 9}}
+    for once, kinds in ((False, 3), (True, 1)):
+        data = {**tree, "once": True} if once else tree
+        spec = {"testbed": {"teachers": {}}, "method": {"data": {"mix": [{"data": data}, {"data": "train"}]}}}
+        found = {str((kind, key)) for seed in range(3) for _, kind, key in _needs(spec, seed, {})}
+        assert len(found) == kinds and all("rows-elicited" in one for one in found)

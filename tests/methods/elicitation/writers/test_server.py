@@ -1,0 +1,341 @@
+"""A server that fails in every way that servers do: nothing is lost, nothing is asked twice, everything is counted."""
+
+import json
+import signal
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from methods.elicitation.writers.budget import Caps, Prices
+from methods.elicitation.writers.protocol import INVALID, LENGTH, STOP, CapReached, ask
+from methods.elicitation.writers.server import Patience, ServerWriter
+from methods.elicitation.writers.session import Session
+from methods.errors import MethodError
+from tests.methods.elicitation.writers.conftest import cut, dripping, huge, send, slow, status, text
+
+KEY = "sk-planted-0123456789"
+QUICK = Patience(attempts=4, timeout=1.0, first_wait=0.001, longest_wait=2.0, give_up=5)
+QUESTIONS = [ask(f"question {n}", temperature=1.0, max_tokens=20) for n in range(6)]
+
+
+def choice(content="fine", reason="stop", **message):
+    return {"message": {"content": content, **message}, "finish_reason": reason}
+
+
+def answer_of(*choices, **more):
+    return text(json.dumps({"choices": list(choices), **more}))
+
+
+def asked(server, requests=QUESTIONS, journal=None, **settings):
+    own = {name: settings.pop(name) for name in ("caps", "prices") if name in settings}
+    session = Session(ServerWriter(server.url, "m", patience=QUICK, **settings), journal, **own)
+    try:
+        return session.ask(requests), session.report()
+    finally:
+        session.close()
+
+
+FAULTS = {
+    "HTTP 429": status(429, "slow down", Retry_After="0"),
+    "HTTP 500": status(500, "oops"),
+    "HTTP 503": status(503, ""),
+    "timeout": slow(1.3),
+    "cut connection": cut,
+    "not JSON": text('{"choices": [{"message": {"content": "ha'),
+    "another shape": text('{"choices": []}'),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_is_tried_again_and_counted_and_no_answer_is_lost(server, tmp_path, kind):
+    server.faults = [FAULTS[kind], None, FAULTS[kind]]
+    answers, report = asked(server, journal=tmp_path / "journal")
+    assert [answer.text for answer in answers] == [f"question {n}!" for n in range(6)]
+    assert report["failures"] == {kind: 2} and report["calls"] == 8 == len(server.bodies)
+    assert sorted(server.answered) == sorted(f"question {n}" for n in range(6))
+    again, report = asked(server, journal=tmp_path / "journal")
+    assert again == answers and report["calls"] == 0 and len(server.bodies) == 8
+    assert report["spent"]["calls"] == 8 and report["failures"] == {kind: 2}
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (text("[]"), "no object"),
+        (text("null"), "no object"),
+        (text("[" * 100_000), "no JSON"),
+        (text('{"choices": "none"}'), "no choices"),
+        (text('{"choices": [7]}'), "no message"),
+        (answer_of(choice(content=["a"])), "no text"),
+        (answer_of(choice(content=None)), "no text"),
+        (text('{"error": {"message": "overloaded"}}'), "overloaded"),
+        (text(b"\xff\xfe\x00"), "no JSON"),
+        (dripping, "no whole answer in 1 s"),
+    ],
+)
+def test_an_answer_of_another_shape_is_a_failure_that_says_so(server, raw, why):
+    server.faults = [raw] * QUICK.attempts
+    (answer,), _ = asked(server, QUESTIONS[:1])
+    assert answer.dropped() == "failed" and why in answer.failure and "after 4 attempts" in answer.failure
+
+
+def test_a_huge_answer_is_not_read_to_its_end(server, monkeypatch):
+    monkeypatch.setattr("methods.elicitation.writers.http.LARGEST_ANSWER", 2**21)
+    server.faults = [huge]
+    answers, report = asked(server)
+    assert [bool(answer.failure) for answer in answers].count(True) == 1 and report["calls"] == 6
+    assert report["failures"] == {"huge answer": 1}
+
+
+def test_how_a_text_ended_is_told(server):
+    server.faults = [
+        answer_of(choice("cut off in the", "length")),
+        answer_of(choice("no", "content_filter")),
+        answer_of(choice(None, refusal="I cannot")),
+        answer_of(choice("", "stop")),
+        answer_of(choice("call", "tool_calls")),
+        answer_of(choice(None, "length", reasoning_content="let me think")),
+    ]
+    answers, _ = asked(server, parallel=1)
+    reasons = ["truncated", "filtered", "filtered", "empty", "invalid", "truncated"]
+    assert [answer.dropped() for answer in answers] == reasons
+    assert answers[5].thoughts == ("let me think",)
+
+
+@pytest.mark.parametrize("given", ["seconds", "date", "milliseconds"])
+def test_the_server_says_how_long_to_wait(server, given):
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)  # dates have whole seconds
+    headers = {
+        "seconds": {"Retry_After": "1"},
+        "date": {"Retry_After": when},
+        "milliseconds": {"retry_after_ms": "1000"},
+    }
+    server.faults = [status(429, "later", **headers[given])]
+    began = time.monotonic()
+    answers, _ = asked(server, QUESTIONS[:1])
+    assert answers[0].text == "question 0!"
+    assert 0.8 < time.monotonic() - began < 3
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for_and_what_came_is_kept(server, tmp_path):
+    server.faults = [None, None, status(429, "daily limit", Retry_After="3600")]
+    with pytest.raises(MethodError, match="come back in 3600 s"):
+        asked(server, journal=tmp_path / "journal", parallel=1)
+    answers, report = asked(server, journal=tmp_path / "journal")
+    assert report["journal"] == 2 and len(server.answered) == 6 and not any(a.failure for a in answers)
+
+
+@pytest.mark.parametrize("code", [301, 401, 403, 404])
+def test_what_concerns_every_request_ends_the_run_at_once(server, code):
+    server.faults = [status(code, "not here", Location="http://127.0.0.1:1/v1")] * 20
+    with pytest.raises(MethodError, match=f"HTTP {code}: not here"):
+        asked(server, parallel=1)
+    assert len(server.bodies) == 1
+
+
+def test_a_request_that_is_refused_is_not_tried_again_and_the_others_go_on(server):
+    server.faults = [status(400, "this prompt is too long")]
+    answers, report = asked(server, parallel=1)
+    assert answers[0].failure == "HTTP 400: this prompt is too long" and report["calls"] == 6
+    assert [answer.text for answer in answers[1:]] == [f"question {n}!" for n in range(1, 6)]
+
+
+def test_a_server_that_is_gone_is_given_up(server):
+    server.faults = [status(400, "no")] * 100
+    with pytest.raises(MethodError, match="5 requests in a row gave nothing, the last one: HTTP 400"):
+        asked(server, [ask(str(n)) for n in range(40)], parallel=1)
+    assert len(server.bodies) == 5
+
+
+@pytest.mark.parametrize("offers", ["n", "one at a time", "refuses n"])
+def test_several_samples_whatever_the_server_offers(server, offers):
+    request = ask("q", samples=5, temperature=1.0, seed=3)
+
+    def fewer(handler, body):
+        server.reply(handler, {**body, "n": 2 if body.get("n", 1) > 2 else 1})
+        return True
+
+    server.faults = {
+        "n": [],
+        "one at a time": [fewer] * 9,
+        "refuses n": [status(422, "Unexpected fields in the request: {'n'}")],
+    }[offers]
+    (answer,), report = asked(server, [request])
+    assert answer.texts == ("q!",) * 5 and answer.ended == (STOP,) * 5
+    assert [body.get("n") for body in server.bodies] == {
+        "n": [5],
+        "one at a time": [5, 3, None],
+        "refuses n": [5, *[None] * 5],
+    }[offers]
+    seeds = [body["seed"] for body in server.bodies]
+    assert len(set(seeds)) == (1 if offers == "n" else len(seeds) - (offers == "refuses n")), (
+        "each draws anew"
+    )
+    assert answer.usage.written == 15
+
+
+def test_more_choices_than_were_asked_for_are_not_taken(server):
+    server.faults = [answer_of(choice("a"), choice("b"), choice("c"))]
+    (answer,), _ = asked(server, QUESTIONS[:1])
+    assert answer.texts == ("a",)
+
+
+def test_samples_that_came_are_kept_when_the_rest_does_not(server, tmp_path):
+    request = ask("q", samples=3, temperature=1.0)
+
+    def two(handler, body):
+        server.reply(handler, {**body, "n": 2})
+        return True
+
+    server.faults = [two, *[status(500)] * 4]
+    (answer,), report = asked(server, [request], tmp_path / "journal")
+    assert answer.texts == ("q!", "q!", "") and [answer.dropped(n) for n in range(3)] == [
+        None,
+        None,
+        "failed",
+    ]
+    (answer,), report = asked(server, [request], tmp_path / "journal")
+    assert answer.texts == ("q!",) * 3 and report["calls"] == 1 and "n" not in server.bodies[-1]
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"answer": {"type": "integer"}, "steps": {"type": "array", "items": {"type": "string"}}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
+
+
+def test_json_is_asked_for_where_it_is_offered_and_checked_everywhere(server):
+    said = iter(
+        ['{"answer": 4}', '```json\n{"answer": 5}\n```', '{"answer": "4"}', '{"answer": 4', "4", "[]"]
+    )
+    server.text = lambda body: next(said)
+    requests = [ask(f"q{n}", schema=SCHEMA) for n in range(6)]
+    server.faults = [status(400, 'unknown field "response_format"')]
+    answers, report = asked(server, requests, parallel=1)
+    assert [answer.ended[0] for answer in answers] == [STOP, STOP, *[INVALID] * 4]
+    assert ["response_format" in body for body in server.bodies] == [True, *[False] * 6]
+    assert server.bodies[0]["response_format"]["json_schema"]["schema"] == SCHEMA
+
+
+def test_stops_are_cut_here_where_the_server_does_not(server):
+    server.text = lambda body: "one. END two"
+    (answer,), _ = asked(server, [ask("q", stop=("END",))])
+    assert answer.text == "one. " and server.bodies[0]["stop"] == ["END"]
+
+
+@pytest.mark.parametrize(
+    "usage", [None, {}, {"prompt_tokens": -3, "completion_tokens": True}, {"prompt_tokens": "9"}, [1]]
+)
+def test_a_server_that_does_not_tell_what_it_used_is_guessed_at_the_worst(server, usage):
+    server.faults = [answer_of(choice(), usage=usage)]
+    (answer,), report = asked(server, QUESTIONS[:1])
+    assert answer.usage.guessed and answer.usage.written == 20 and report["spent"]["written"] == 20
+
+
+@pytest.mark.parametrize(
+    ("caps", "sent"),
+    [
+        (Caps(calls=3), 3),
+        (Caps(written=20 + 3 + 3), 3),
+        (Caps(money=3 * 3e-3 + 17.1e-3), 3),
+        (Caps(read=3), 0),
+    ],
+)
+def test_a_cap_is_held_before_anything_is_sent(server, tmp_path, caps, sent):
+    """A text may take 20 tokens and takes 3: the fourth is sent only if its worst case fits."""
+    prices = Prices(written=1000.0)
+    with pytest.raises(CapReached, match="above the cap of"):
+        asked(server, journal=tmp_path / "journal", caps=caps, prices=prices, parallel=4)
+    assert len(server.bodies) == sent
+    with pytest.raises(CapReached):
+        asked(server, journal=tmp_path / "journal", caps=caps, prices=prices)
+    assert len(server.bodies) == sent, "what was spent stands in the journal"
+    answers, report = asked(server, journal=tmp_path / "journal", prices=prices)
+    assert report["calls"] == 6 - sent and len(server.answered) == 6
+    assert report["spent"]["money"] == pytest.approx(18e-3)
+
+
+def test_failed_attempts_count_against_the_caps(server):
+    server.faults = [status(500)] * 3
+    with pytest.raises(CapReached, match="calls to 4, above the cap of 3"):
+        asked(server, QUESTIONS[:1], caps=Caps(calls=3))
+    server.faults = [status(500)] * 3
+    with pytest.raises(CapReached, match="tokens written to 60, above the cap of 59"):
+        asked(server, QUESTIONS[:1], caps=Caps(written=59))
+
+
+def test_concurrency_grows_to_what_the_server_takes(server):
+    server.pause = 0.01
+    asked(server, [ask(str(n)) for n in range(80)], parallel=8)
+    assert 6 <= server.most <= 8
+
+
+def test_what_the_headers_say_is_left_is_not_passed(server):
+    server.extra_headers = {"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "300ms"}
+    began = time.monotonic()
+    asked(server, QUESTIONS[:3], parallel=1)
+    assert time.monotonic() - began > 0.5
+
+
+def test_the_key_appears_nowhere(server, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    server.text = lambda body: f"your key is {KEY}"
+
+    def refuse(handler, body):
+        send(handler, 400, f"bad key {handler.headers['Authorization']}", x_echo=KEY)
+        return True
+
+    server.faults = [refuse, answer_of(choice(), note=KEY), status(500, KEY)]
+    answers, report = asked(server, journal=tmp_path / "journal", parallel=1)
+    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert "[key]" in answers[0].failure and answers[2].text == "your key is [key]"
+    shown = repr((answers, report)) + "".join(capfd.readouterr())
+    files = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert files and not any(KEY in text for text in [shown, *files])
+    server.faults = [status(401, f"no such key: {KEY}")]
+    with pytest.raises(MethodError) as error:
+        asked(server, [ask("other")])
+    chain, seen = error.value, ""
+    while chain is not None:
+        seen, chain = seen + str(chain) + repr(chain), chain.__cause__
+    assert KEY not in seen and "[key]" in seen
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://a/v1", "a/v1", "https://user:word@a/v1", "https://a/v1?key=1", "http://example.org/v1"],
+)
+def test_an_address_where_a_key_could_leak_is_refused(url, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(MethodError) as error:
+        ServerWriter(url, "m")
+    assert KEY not in str(error.value) and "word" not in str(error.value)
+
+
+def test_what_was_written_until_ctrl_c_is_kept(server, tmp_path):
+    """The one under way comes in and is journalled; nothing new is sent."""
+
+    def interrupting(handler, body):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.2)
+        server.reply(handler, body)
+        return True
+
+    server.faults = [None, None, interrupting]
+    with pytest.raises(KeyboardInterrupt):
+        asked(server, journal=tmp_path / "journal", parallel=1)
+    assert len(server.bodies) == 3
+    _, report = asked(server, journal=tmp_path / "journal")
+    assert report["journal"] == 3 and report["lost"] == 0 and len(server.bodies) == 6
+
+
+def test_a_length_that_the_server_names_otherwise(server):
+    server.faults = [status(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")]
+    (answer,), _ = asked(server, QUESTIONS[:1])
+    assert answer.ended == (STOP,) != (LENGTH,)
+    assert "max_tokens" not in server.bodies[1] and server.bodies[1]["max_completion_tokens"] == 20
