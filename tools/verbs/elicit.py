@@ -118,7 +118,9 @@ def summary(record: dict[str, Any], config: Config, partial: bool = False) -> li
     """What came of it, in a few lines."""
     session, spent = record["session"], record["session"]["spent"]
     dropped = ", ".join(f"{count} {reason}" for reason, count in record["dropped"].items())
-    lines = [f"{record['kept']} rows of {record['rows']}" + (f"; dropped: {dropped}" if dropped else "")]
+    lines = [
+        f"{record['kept']} of {record['rows']} rows are data" + (f"; dropped: {dropped}" if dropped else "")
+    ]
     calls = f"{session['calls']} calls, {session['journal']} answers from the journal"
     failures = ", ".join(f"{count} x {kind}" for kind, count in session["failures"].items())
     lines.append(calls + (f"; failed attempts so far: {failures}" if failures else ""))

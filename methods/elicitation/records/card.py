@@ -35,14 +35,12 @@ def card(
         "task_categories: [text-generation]",
         "configs:",
         f"  - {{config_name: default, data_files: {TRAIN}}}",
-        f"  - {{config_name: rows, data_files: {ROWS}}}",
         "---",
         "",
         f"# {plain(title)}",
         "",
-        f"{kept} rows that teachers wrote about {plain(seeds)}, made with KD Atlas. `{TRAIN}` holds what is data,",
-        f"`{ROWS}` all {rows} rows with their provenance; each that is no data says why.",
-        "",
+        f"What teachers wrote about {plain(seeds)}, made with KD Atlas. `{TRAIN}` holds the {kept} rows that are data,",
+        f"`{ROWS}` all {rows} with their provenance (`Dataset.from_parquet`); each that is no data says why.",
     ]
     wrote = [["teacher", "its terms", "what they say"]]
     wrote += [

@@ -69,7 +69,8 @@ def training_lines(rows: Iterable[Record]) -> str:
 
 def report(rows: Sequence[Record]) -> dict[str, Any]:
     """Yield and cost, from the rows alone: rows kept, dropped by reason; answers and tokens, each counted once."""
-    asked = {one.request: one for row in rows for one in row.asked if one.request}
+    answered = (row for row in rows if row.dropped != "failed")
+    asked = {one.request: one for row in answered for one in row.asked if one.request}
     kept = sum(1 for row in rows if row.alive and row.completion)
     return {
         "rows": len(rows),
@@ -93,9 +94,11 @@ def _row(row: Record) -> dict[str, Any]:
 
 def write(folder: Path, rows: Sequence[Record], card: str, keep: Mapping[str, str] | None = None) -> None:
     """Write the data set; each file is there whole or not at all, and the rows come last."""
+    import pyarrow.parquet as pq
+
     folder.mkdir(parents=True, exist_ok=True)
     parquet = folder / f".{ROWS}.partial"
-    dataset(rows).to_parquet(parquet)
+    pq.write_table(dataset(rows).with_format("arrow")[:], parquet, compression="zstd")
     parquet.replace(folder / ROWS)
     for name, text in {CARD: card, **(keep or {}), TRAIN: training_lines(rows)}.items():
         fresh = folder / f".{name}.partial"

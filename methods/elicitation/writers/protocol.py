@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from methods.errors import MethodError
@@ -18,6 +18,10 @@ ROLES = ("system", "user", "assistant")
 # How a text ended. Only a text that ended with "stop" is whole: the others carry their reason as far as the record.
 STOP, LENGTH, FILTERED, INVALID, FAILED = "stop", "length", "filtered", "invalid", "failed"
 ENDS = (STOP, LENGTH, FILTERED, INVALID, FAILED)
+USUAL: Mapping[str, Any] = {
+    **{"samples": 1, "temperature": 0.0, "top_p": 1.0, "stop": (), "seed": 0},
+    **{"schema": None, "note": {}},
+}
 _REASONS = {LENGTH: "truncated", FILTERED: "filtered", INVALID: "invalid", FAILED: "failed"}
 
 
@@ -65,17 +69,13 @@ class Request:
 
     def plain(self) -> dict[str, Any]:
         """The request as JSON keeps it; fields that are at their default are left out, so that new ones can come."""
-        whole = asdict(self)
-        usual = {
-            "samples": 1,
-            "temperature": 0.0,
-            "top_p": 1.0,
-            "stop": (),
-            "seed": 0,
-            "schema": None,
-            "note": {},
-        }
-        return {name: value for name, value in whole.items() if name not in usual or value != usual[name]}
+        turns = [{"role": message.role, "content": message.content} for message in self.messages]
+        made: dict[str, Any] = {"messages": turns, "max_tokens": self.max_tokens}
+        for name, usual in USUAL.items():
+            value = getattr(self, name)
+            if value != usual:
+                made[name] = value
+        return made
 
     def key(self, writer: str) -> str:
         """64 hex digits over who is asked (a `Writer.identity`) and what: under these the answer is journalled."""
