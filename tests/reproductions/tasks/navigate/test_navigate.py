@@ -28,6 +28,7 @@ from reproductions.tasks.navigate.language import (
 from reproductions.tasks.navigate.policy import Walker
 from reproductions.tasks.navigate.task import Navigate
 from reproductions.tasks.navigate.world import MOVES, WALL, World, all_distances
+from reproductions.testbeds import load_testbed
 
 DOORS = [(0, 1), (1, 4), (2, 5), (3, 4), (4, 5), (3, 6), (6, 7), (5, 8)]
 SMALL = {"size": 5, "loops": 3, "shortest": 3, "demonstrations": 20, "tokens": 24, "walks": 200}
@@ -241,6 +242,17 @@ def test_the_score_knows_an_answer_that_did_not_end(small):
     )
     assert cut[-1] == walk[-1]
     assert problem.ending(cut).kind == ("unfinished" if len(cut) == small.tokens else "right")
+
+
+def test_the_testbeds_data_stay_as_its_results_were_measured_on():
+    testbed = load_testbed("navigate")
+    assert testbed.revision == "41af63a11c4b7125"
+    assert [len(testbed.rows(name)) for name in ("train", "more", "validation", "test")] == [
+        400,
+        800,
+        300,
+        700,
+    ]
 
 
 def test_another_draw_is_another_task_and_what_is_too_much_is_refused():

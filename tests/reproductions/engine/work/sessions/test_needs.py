@@ -37,3 +37,12 @@ def test_what_is_in_the_cache_need_not_be_made(tmp_path):
     path, _ = artifacts.obtain("sft-start", {**start, "seed": 3, **revision}, lambda folder: None)
     (path / "meta.json").write_text(json.dumps({"kind": "sft-start"}))  # broken: it is made again
     assert needed(plan) == {"sft-start": 4, "rows-label": 1}
+
+
+def test_a_base_is_made_once_for_all_seeds(tmp_path):
+    plan = make_plan("coverage", cache=tmp_path)
+    sft = [task for task in plan.tasks if task[0] == "sft"]
+    assert needed(plan, sft) == {"base": 1, "sft-start": 5}, "an oracle is not made"
+    student = plan.specs["sft"]["testbed"]["students"]["main"]
+    Artifacts(tmp_path).obtain("base", {**student, "seed": 0, "data_revision": "x"}, lambda folder: None)
+    assert needed(plan, sft) == {"sft-start": 5}
