@@ -53,9 +53,10 @@ class Parts:
         if not self._imported:
             self._imported = True
             folder = Path(str(importlib.import_module(self.package).__path__[0]))
-            for path in sorted(folder.glob("*.py")):
+            for path in sorted(folder.rglob("*.py")):
                 if f"@{self.kind}(" in path.read_text(encoding="utf-8"):
-                    importlib.import_module(f"{self.package}.{path.stem}")
+                    inside = path.relative_to(folder).with_suffix("").parts
+                    importlib.import_module(".".join((self.package, *inside)))
         return dict(sorted(self._made.items()))
 
     def find(self, name: Any) -> type:

@@ -2,6 +2,7 @@
 
     students:
       main: {shape: {layers: 2, hidden: 48, heads: 2, intermediate: 96}}         # random weights of the run's seed
+      based: {shape: {...}, base: {rows: walks, training: {...}}}                # trained on other rows before
     teachers:
       main: {shape: {...}, training: {...}}                 # trained on the task's rows for teachers
       large: {like: main, shape: {...}, training: {learning_rate: 1.5e-3}}
@@ -10,9 +11,11 @@
       second-hand: {shape: {...}, training: {...}, answers: {of: main, last: 6000, temperature: 1.0, seed: 1}}
       other: {like: main, tokenizer: {merges: 40, tokens: 48, completion: 26}}
       published: {model: openai-community/gpt2-xl, training: {...}}
+      exact: {oracle: {temperature: 0.02}}                  # the task's own program
 
 A teacher with `draws: 5` is made five times, with the seeds 0 to 4; the run of seed s learns from draw s mod 5.
-A published model without `training` is as it was published.
+A published model without `training` is as it was published. A base is made once, whatever the run's seed: it stands
+where a published model stands.
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ class Data(Protocol):
 
     def rows(self, name: str) -> Dataset: ...
     def texts(self) -> Iterable[str]: ...
+    def oracle(self, **settings: Any) -> Any: ...
 
 
 class Published:
@@ -258,8 +262,14 @@ class Models:
     def _untrained(
         self, tree: Mapping[str, Any], vocabulary: Vocabulary, run: Run, *, seed: int
     ) -> PreTrainedModel:
+        if "oracle" in tree:
+            from reproductions.models.oracle import Oracle
+
+            return Oracle(self.data.oracle(**tree["oracle"]), vocabulary.tokenizer)
+        if "base" in tree:
+            return self._base(tree, vocabulary, run)
         if "shape" in tree:
-            return scratch_llama(vocabulary.tokenizer, tree["shape"], max_tokens=self._limit(tree), seed=seed)
+            return self._scratch(tree, vocabulary, seed)
         model = self._published(tree["model"], vocabulary, run)
         rows = model.config.vocab_size
         if len(vocabulary.tokenizer) > rows:
@@ -267,6 +277,21 @@ class Models:
                 f"{tree['model']} has {rows} tokens, its tokenizer here {len(vocabulary.tokenizer)}"
             )
         return on_device(keep_layers(model, tree["layers"]) if "layers" in tree else model, run)
+
+    def _scratch(self, tree: Mapping[str, Any], vocabulary: Vocabulary, seed: int) -> PreTrainedModel:
+        return scratch_llama(vocabulary.tokenizer, tree["shape"], max_tokens=self._limit(tree), seed=seed)
+
+    def _base(self, tree: Mapping[str, Any], vocabulary: Vocabulary, run: Run) -> PreTrainedModel:
+        """What a model from scratch was trained on before all else; made once, with a seed of its own."""
+        chosen = tree["base"]
+
+        def build(run: Run) -> PreTrainedModel:
+            model, rows = self._scratch(tree, vocabulary, key["seed"]), self.data.rows(chosen["rows"])
+            limit, training = self._limit(tree), dict(chosen["training"])
+            return fine_tune(model, rows, vocabulary.tokenizer, run, training, max_tokens=limit, phase="base")
+
+        key = {**self._model_key(tree, vocabulary), "seed": chosen.get("seed", 0)}
+        return on_device(run.shared.model("base", key, build), run)
 
     @staticmethod
     def _published(hub_id: str, vocabulary: Vocabulary, run: Run) -> PreTrainedModel:
@@ -296,7 +321,7 @@ class Models:
 
     @staticmethod
     def _model_key(tree: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
-        named = {name: tree[name] for name in ("shape", "model", "layers") if name in tree}
+        named = {name: tree[name] for name in ("shape", "model", "layers", "oracle", "base") if name in tree}
         return {**named, **vocabulary.key}
 
     def _training_key(

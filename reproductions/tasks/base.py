@@ -69,6 +69,8 @@ class Task:
     # those that compare token ids of the task's own tokenizer.
     expected: tuple[str, ...] = ()
     set_titles: Mapping[str, str] = {}  # of evaluation sets
+    # How an answer can end other than right, with titles, where a reference has a method `ending`.
+    endings: Mapping[str, str] = {}
     teacher_rows = "train"  # what a teacher learns where the testbed says nothing else
     student_rows = "train"  # what students learn before any method: their common start
     named_by: tuple[str, ...] = ()
@@ -119,6 +121,10 @@ class Task:
         asked = [prompt for split in SPLITS for prompt in self.rows(split)["prompt"]]
         learnt = zip(self.rows("train")["prompt"], self.rows("train")["completion"], strict=True)
         return asked + [prompt + completion for prompt, completion in learnt]
+
+    def oracle(self, *_: Any, **settings: Any) -> Any:
+        """Exact next-token probabilities behind any tokens (models/oracle.py). Raises KDError where there are none."""
+        raise KDError(f"{self.shelf} has no oracle: the task knows no policy that is right behind any tokens")
 
     def sets(self, split: str) -> dict[str, list[tuple[str, Any]]]:
         """Pairs of prompt and reference by evaluation set, where a split is made of several."""

@@ -10,7 +10,7 @@
     decoding: {batch: 100, samples: 1, keep: end, prompt: ..., completion: ..., temperatures: [0.5, 1.0]}
                                       # how answers are measured; temperatures: the grid of matched decoding
     students: {main: <model>, large: <model>}
-    teachers: {main: <model>, large: <model>}      # models: see reproductions/models/makers.py
+    teachers: {main: <model>, exact: {oracle: {}}} # models: see reproductions/models/makers.py
     metrics: {answers: {sampled: [rouge_l], greedy: [exact_match]}, excess-error: {}}
     defaults: {sft_start: ..., training: ..., label: ..., tuning: ..., curve: {points: 2, examples: 120}, ...}
     gate: {metric: ..., seeds: 5, baseline: {...}, checks: {...}, covers: {...}}   # see engine/gate/spec.py
@@ -50,8 +50,10 @@ LIMITS = ("prompt", "completion", "whole", "pairs")
 DECODING = ("batch", "samples", "keep", "prompt", "completion", "temperatures")
 TOKENIZER = ("of", "pad", "eos", "trimmed", "merges", "tokens", "completion")
 SHAPE = ("layers", "hidden", "heads", "intermediate")
-STUDENT = ("like", "shape", "model", "layers", "rows", "tokens")
-TEACHER = (*STUDENT, "training", "first", "answers", "seed", "draws", "tokenizer")
+MODEL = ("like", "shape", "model", "layers", "rows", "tokens")
+STUDENT = (*MODEL, "base")
+TEACHER = (*MODEL, "oracle", "training", "first", "answers", "seed", "draws", "tokenizer")
+BASE = ("rows", "training", "seed")
 DEFAULTS = (
     "sft_start", "training", "label", "tuning", "curve", "precision", "test_examples", "download", "start",
 )  # fmt: skip
@@ -348,10 +350,15 @@ def _check_models(tree: Mapping[str, Any], where: Where) -> None:
     for kind, known in {"students": STUDENT, "teachers": TEACHER}.items():
         for name, model in tree[kind].items():
             _known(model, known, f'"{name}"', where, kind, name)
+            if "oracle" in model:
+                _check_oracle(model, tree["task"], where, kind, name)
+                continue
             if ("shape" in model) == ("model" in model):
                 raise where.error(
                     'a model has either a "shape", from scratch, or a "model", a hub id', kind, name
                 )
+            if "base" in model:
+                _check_base(model, where, kind, name)
             if "shape" in model and sorted(model["shape"]) != sorted(SHAPE):
                 raise where.error(f"a shape is {', '.join(SHAPE)}", kind, name, "shape")
             if "shape" in model and kind == "teachers" and "training" not in model:
@@ -379,6 +386,29 @@ def _check_models(tree: Mapping[str, Any], where: Where) -> None:
                     "answers",
                     "of",
                 )
+
+
+def _check_oracle(model: Mapping[str, Any], task: Mapping[str, Any], where: Where, *path: str) -> None:
+    """A task's own program and nothing else; its settings are those of the task's `oracle`."""
+    if set(model) != {"oracle"}:
+        raise where.error("an oracle is the task's own program: it takes nothing else", *path)
+    if task.get("name") not in TASKS.all:
+        return  # said where the task is checked
+    kind: Any = TASKS.find(task["name"])
+    taken = inspect.signature(kind.oracle).parameters.values()
+    known = [item.name for item in taken if item.kind is item.KEYWORD_ONLY]
+    if not known:
+        raise where.error(f"the task {task['name']} has no oracle", *path, "oracle")
+    _known(model["oracle"] or {}, known, "the oracle", where, *path, "oracle")
+
+
+def _check_base(model: Mapping[str, Any], where: Where, *path: str) -> None:
+    if "shape" not in model:
+        raise where.error("a published model is its own base", *path, "base")
+    _known(model["base"], BASE, '"base"', where, *path, "base")
+    for key in ("rows", "training"):
+        if key not in model["base"]:
+            raise where.error(f'a base needs "{key}"', *path, "base")
 
 
 def _check_parts(tree: dict[str, Any], where: Where) -> None:

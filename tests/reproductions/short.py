@@ -11,6 +11,10 @@ FEW = {
     "conversations": {"validation_rows": 2},
     "maths": {"validation_rows": 4},
     "reading": {"validation_rows": 4},
+    "navigate": {
+        **{"size": 5, "loops": 3, "shortest": 3, "demonstrations": 20, "tokens": 24, "walks": 60},
+        **{"longest_walk": 12, "corrections": 60, "validation_pairs": 20, "test_pairs": 40},
+    },
 }
 TOKENS = {  # of answers
     "word-problems": {"limits": {"completion": 24}},
@@ -45,6 +49,9 @@ def shortened(spec, changes=None, training=SHORT, **task):
             tree["answers"] = {"of": tree["answers"]["of"], "last": 20, "seed": 1}
         if "first" in tree:
             tree["first"] = 30
+    for tree in spec["students"].values():
+        if "base" in tree:
+            tree["base"]["training"] = dict(training)
     return changed(spec, changes or {})
 
 

@@ -60,7 +60,11 @@ def _about(name: str, spec: Mapping[str, Any]) -> Iterator[str]:
 def _model(tree: Mapping[str, Any]) -> str:
     if "model" in tree:
         return md(tree["model"])
-    return md(", ".join(f"{key} {value}" for key, value in tree["shape"].items()))
+    if "oracle" in tree:
+        own = ", ".join(f"{key} {value}" for key, value in (tree["oracle"] or {}).items())
+        return md(f"oracle, {own}" if own else "oracle")
+    shape = ", ".join(f"{key} {value}" for key, value in tree["shape"].items())
+    return md(f"{shape}, trained on {tree['base']['rows']} before" if "base" in tree else shape)
 
 
 def _gate(

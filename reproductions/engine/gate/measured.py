@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from catalog.reader import nearest
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import significant
 from reproductions.engine.metrics import Metric
@@ -22,10 +23,11 @@ Outcome = tuple[bool, str, dict[str, Any]]  # passed, in words, the figures
 
 @dataclass(frozen=True)
 class Measured:
-    """The gate's metric on every arm.
+    """The gate's metric, `name`, on every arm, and others on some.
 
     `arms`: per-example features, (seeds, examples, F); `draws`: of an arm's teacher, 1 where there is one teacher for
-    all seeds; `seeds`: of each arm. `bed` loads the testbed, which only checks of the data need.
+    all seeds; `seeds`: of each arm. `load` loads the testbed, which only checks of the data need. `others`: by name the
+    further metrics of the baseline and the teacher, each with its features by arm.
     """
 
     metric: Metric
@@ -36,14 +38,26 @@ class Measured:
     draws: Mapping[str, int]
     load: Any = None
     level: float = LEVEL
+    name: str = ""
+    others: Mapping[str, tuple[Metric, Mapping[str, Array]]] = field(default_factory=dict)
 
     def contrast(self, better: str, worse: str) -> Estimate:
         """better - worse, turned so that + is the metric's better side; seed k of one beside seed k of the other."""
         return self._estimate((better, worse), (1.0, -1.0), self.metric.higher_is_better)
 
-    def level_of(self, arm: str) -> Estimate:
-        """An arm's own figure, no sign turned."""
-        return self._estimate((arm,), (1.0,), True)
+    def level_of(self, arm: str, metric: str | None = None) -> Estimate:
+        """An arm's own figure on the gate's metric or another one, no sign turned."""
+        kind, table = self._table(metric or self.name)
+        return self._estimate((arm,), (1.0,), True, kind.kind, [table[arm]])
+
+    def gap(self, one: str, other: str, arm: str) -> Estimate:
+        """One metric minus another of the same arm, no sign turned. Raises KDError where they are no means."""
+        tables = [self._table(name) for name in (one, other)]
+        for name, (metric, _) in zip((one, other), tables, strict=True):
+            if metric.kind != "mean":
+                raise KDError(f"{name} is a {metric.kind} over examples: only means have a gap here")
+        arrays = [table[arm] for _, table in tables]
+        return self._estimate((arm,), (1.0, -1.0), True, "mean", arrays)
 
     def above(self, better: str, worse: str, points: float) -> Outcome:
         """Whether one arm beats another by more than `points`, with the whole interval."""
@@ -102,12 +116,28 @@ class Measured:
             raise KDError("the gate's testbed is not at hand")
         return self.load()
 
-    def _estimate(self, names: Sequence[str], weights: Sequence[float], higher: bool) -> Estimate:
+    def _table(self, metric: str) -> tuple[Metric, Mapping[str, Array]]:
+        """A metric and its features by arm. Raises KDError with the nearest one that was measured."""
+        if metric == self.name:
+            return self.metric, self.arms
+        if metric not in self.others:
+            raise KDError(f'the gate measured no "{metric}"{nearest(metric, self.others)}')
+        return self.others[metric]
+
+    def _estimate(
+        self,
+        names: Sequence[str],
+        weights: Sequence[float],
+        higher: bool,
+        kind: str | None = None,
+        arrays: Sequence[Array] | None = None,
+    ) -> Estimate:
+        """Of the arms' features on the gate's metric, or of `arrays` of a kind."""
         most = max(self.draws.get(name, 1) for name in names)
         groups = [seed % most for seed in self.seeds[names[0]]] if most > 1 else None
         return estimate(
-            self.metric.kind,
-            [self.arms[name] for name in names],
+            kind or self.metric.kind,
+            [self.arms[name] for name in names] if arrays is None else arrays,
             weights,
             higher_is_better=higher,
             groups=groups,

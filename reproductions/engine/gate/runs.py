@@ -12,6 +12,7 @@ from reproductions.engine.files import cache_root
 from reproductions.engine.gate.checks.base import AGAIN, BASELINE, teacher_name
 from reproductions.engine.gate.measured import Measured
 from reproductions.engine.gate.spec import SCALE, SHARE, Gate
+from reproductions.engine.metrics import Metric
 from reproductions.engine.plan.plan import Plan, Task
 from reproductions.engine.plan.spec import key_of
 from reproductions.engine.store.arm import ArmResults, arm_of, features, with_only
@@ -108,12 +109,18 @@ def results_of(plan: GatePlan, runs: Mapping[tuple[str, int], RunResults]) -> di
 
 def measured_of(gate: Gate, arms: Mapping[str, ArmResults]) -> Measured:
     """The gate's metric on every arm of its runs."""
-    metric = metrics_of(gate.testbed)[gate.metric]
+    known = metrics_of(gate.testbed)
+    metric = known[gate.metric]
 
-    def of(arm: str, seeds: tuple[int, ...]) -> object:
+    def of(arm: str, seeds: tuple[int, ...], metric: Metric = metric) -> object:
         return features([arms[arm].runs[seed] for seed in seeds], metric, f"the gate of {gate.name}, {arm}")
 
     table = {arm: of(arm, gate.seeds) for arm in arms} | {AGAIN: of(BASELINE, gate.second)}
+    others = {
+        name: (one, {BASELINE: of(BASELINE, gate.seeds, one)})
+        for name, one in known.items()
+        if all(name in arms[BASELINE].runs[seed].metrics for seed in gate.seeds)
+    }
     teachers = gate.testbed.get("teachers", {})
     draws = {
         arm: max(
@@ -134,6 +141,8 @@ def measured_of(gate: Gate, arms: Mapping[str, ArmResults]) -> Measured:
         seeds=dict.fromkeys(arms, gate.seeds) | {AGAIN: gate.second},
         draws=draws,
         load=lambda: _loaded(gate),
+        name=gate.metric,
+        others=others,  # type: ignore[arg-type]
     )
 
 

@@ -246,7 +246,7 @@ def _row(claim: Claim, bare: Mapping[str, str], outcomes: tuple[Outcome, ...]) -
     return ClaimRow(
         id=claim.id,
         statement=claim.statement,
-        source=f"arXiv {claim.source.label}, {claim.source.where}",
+        source=claim.source.told,
         metric=claim.metric,
         better=pair[0],
         worse=pair[1],
@@ -257,7 +257,7 @@ def _row(claim: Claim, bare: Mapping[str, str], outcomes: tuple[Outcome, ...]) -
         outcomes=outcomes,
         formula=claim.contrast.formula,
         within=claim.contrast.bound if claim.contrast.relation == "within" else None,
-        source_url=f"https://arxiv.org/abs/{claim.source.label}",
+        source_url=claim.source.url,
     )
 
 

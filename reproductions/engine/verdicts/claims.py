@@ -20,7 +20,10 @@ Relation = Literal["greater", "within"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where in which version of the paper something stands; `version` is None where that was not seen."""
+    """Where in which version of the paper something stands; `version` is None where that was not seen.
+
+    A question of the atlas' own has no paper: `arxiv` is empty, and `where` says what it comes from.
+    """
 
     arxiv: str
     version: int | None
@@ -30,6 +33,16 @@ class Source:
     def label(self) -> str:
         """The identifier as arXiv writes it, e.g. "2306.08543v5"."""
         return self.arxiv if self.version is None else f"{self.arxiv}v{self.version}"
+
+    @property
+    def told(self) -> str:
+        """All of it on one line."""
+        return f"arXiv {self.label}, {self.where}" if self.arxiv else f"a question of our own: {self.where}"
+
+    @property
+    def url(self) -> str:
+        """The paper's address, '' for a question of our own."""
+        return f"https://arxiv.org/abs/{self.label}" if self.arxiv else ""
 
 
 @dataclass(frozen=True)

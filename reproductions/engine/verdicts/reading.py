@@ -17,7 +17,8 @@
           rows: {sft: {row: "GPT-2 120M, SFT", numbers: [23.01]}}   # `arm:` where the name is another than the arm's
     findings: {beats-sft: {tiny: "..."}}
 
-A claim's own `source` changes the fields that it names. `paper` holds the paper's numbers: a list in the order of the
+A claim's own `source` changes the fields that it names; `{ours: true, where: "..."}` is that of a question which no
+paper states. `paper` holds the paper's numbers: a list in the order of the
 arms, or arm: number. Without `says`, a sentence is made from the arms' titles. `smallest_effect` is what size matters,
 in the metric's unit (an equivalence has its bound instead); `needs: [long-answers]` are properties that a testbed must
 have shown before it may judge the claim.
@@ -217,18 +218,22 @@ class _Reader:
         """The default source with what this one changes; `place` is where in the paper, if not its field `where`."""
         own, default = item.get("source", {}), self.defaults.get("source", {})
         at = (*where, "source") if "source" in item else ("claims", "source")
-        self.fields(
-            own, (*where, "source"), set(), {"arxiv", "version", "where"} - ({"where"} if place else set())
-        )
-        self.fields(default, ("claims", "source"), set(), {"arxiv", "version", "where"})
+        known = {"arxiv", "version", "where", "ours"}
+        self.fields(own, (*where, "source"), set(), known - ({"where"} if place else set()))
+        self.fields(default, ("claims", "source"), set(), known)
         merged = {**default, **own} | ({"where": place} if place else {})
-        for name in ("arxiv", "where"):
+        ours = merged.get("ours", False)
+        paper = any(merged.get(name) is not None for name in ("arxiv", "version"))
+        if type(ours) is not bool or (ours and paper):
+            raise self.error('"ours: true" is a question of our own: it has no arXiv number', *at)
+        for name in ("where",) if ours else ("arxiv", "where"):
             if name not in merged:
                 raise self.error(f'"source" without "{name}", here and under "claims"', *where)
         version = merged.get("version")
         if version is not None and (type(version) is not int or version < 1):
             raise self.error('"version" must be a whole number of 1 or more', *at, "version")
-        return Source(self.text(merged, at, "arxiv"), version, self.text(merged, at, "where"))
+        arxiv = "" if ours else self.text(merged, at, "arxiv")
+        return Source(arxiv, version, self.text(merged, at, "where"))
 
     def margin(self, item: Mapping[str, Any], where: Place) -> float:
         if "margin" in item:

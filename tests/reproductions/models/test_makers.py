@@ -204,3 +204,40 @@ def test_draws_are_checked(own, message, tmp_path):
     )
     with pytest.raises(KDError, match=rf"mine.yaml:\d+.*{message}"):
         read_testbed("mine", tmp_path)
+
+
+def test_a_base_is_made_once_and_every_seed_starts_from_it(trial):
+    testbed = load_short("navigate", {"gate": None})
+    runs = [trial(testbed, seed=seed) for seed in (1, 2)]
+    one, other = (testbed.student(run).state_dict() for run in runs)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [item["kind"] for item in runs[0].shared.used.values()] == ["base"]
+    assert runs[0].shared.used == runs[1].shared.used
+    plain = load_short("navigate", {"gate": None, "students": {"main": {"base": None}}})
+    fresh = plain.student(trial(plain)).state_dict()
+    assert any(not torch.equal(one[name], fresh[name]) for name in one)
+    starts = [testbed.sft_start(run).state_dict() for run in runs]  # its seed is the run's again
+    assert any(not torch.equal(starts[0][name], starts[1][name]) for name in one)
+
+
+def test_what_a_base_was_trained_on_is_part_of_its_start(trial):
+    testbed = load_short("navigate", {"gate": None})
+    other = load_short("navigate", {"gate": None, "students": {"main": {"base": {"seed": 1}}}})
+    longer = {"training": {**SHORT, "max_steps": 3}}
+    third = load_short("navigate", {"gate": None, "students": {"main": {"base": longer}}})
+    keys = [one.models.student_key() for one in (testbed, other, third)]
+    assert keys[0] != keys[1] != keys[2] != keys[0]
+    assert "base" not in load_testbed("pronunciation").models.student_key()
+
+
+def test_an_oracle_is_the_tasks_own_and_is_kept_by_its_settings(trial):
+    testbed = load_short("navigate", {"gate": None})
+    run = trial(testbed)
+    oracle, astray = (testbed.teacher(run, name) for name in ("main", "astray"))
+    assert not oracle.training and not any(p.requires_grad for p in oracle.parameters())
+    assert run.shared.used == {}
+    assert testbed.teacher_key(run, "astray") == {"oracle": {"slip": 0.3, "uniform": 0.0}}
+    prompt = torch.tensor([testbed.tokenizer(testbed.test["prompt"][0])["input_ids"]])
+    said = [model(prompt).logits[0, -1].exp() for model in (oracle, astray)]
+    assert said[0].sum() == pytest.approx(1, abs=1e-5) and said[1].sum() == pytest.approx(1, abs=1e-5)
+    assert said[0].min() == pytest.approx(0.001 / len(testbed.tokenizer)) and said[1].min() < 1e-20

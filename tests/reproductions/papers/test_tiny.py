@@ -12,7 +12,9 @@ PHASE = {"max_steps": 2, "per_device_train_batch_size": 8}
 def short_testbed(bed):
     label = {"label": {"prompts": 32}} if "label" in bed["defaults"] else {}
     change = {"revision": None, "teachers": small_teachers(bed, PHASE, {}, (2, 0)), "defaults": label}
-    return changed(bed, change)
+    bases = {name: {"base": {"training": PHASE}} for name, tree in bed["students"].items() if "base" in tree}
+    fewer = {"walks": 300, "corrections": 300} if bed["task"]["name"] == "navigate" else {}
+    return changed(bed, {**change, "students": bases, "task": fewer})
 
 
 CASES = cases(["tiny"], short_testbed, lambda spec: short_phases(spec, PHASE, 1))

@@ -177,3 +177,35 @@ def test_a_second_hand_teacher_brings_the_one_that_it_learnt_from():
     spec = changed(read_testbed("pronunciation-hacking"), {"metrics": None})
     spec["metrics"] = {}
     assert set(identity(spec, teachers=["imperfect"])["teachers"]) == {"main", "imperfect"}
+
+
+WALK = """about: a testbed of a test
+task: {name: navigate}
+decoding: {batch: 8}
+students: {main: {shape: {layers: 1, hidden: 8, heads: 1, intermediate: 8}, base: {rows: walks, training: {steps: 1}}}}
+teachers:
+  main: {oracle: {slip: 0.1}}
+metrics: {exposure: {}, endings: {}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "message"),
+    [
+        (("slip:", "slips:"), 6, 'the oracle has no "slips" .did you mean "slip"'),
+        (("{slip: 0.1}}", "{slip: 0.1}, training: {}}"), 6, "it takes nothing else"),
+        (("name: navigate", "name: pronunciation"), 6, "the task pronunciation has no oracle"),
+        (("rows: walks", "row: walks"), 4, '"base" has no "row" .did you mean "rows"'),
+        ((", training: {steps: 1}}", "}"), 4, 'a base needs "training"'),
+        (("shape: {layers: 1, hidden: 8, heads: 1, intermediate: 8}", "model: gpt2"), 4, "is its own base"),
+        (("exposure: {}", "exposure: {oracle: exact}"), 7, 'asks a teacher "exact" that is not there'),
+        (("name: navigate", "name: navigate, sizes: 3"), 2, 'has no setting "sizes" .did you mean "size"'),
+    ],
+)  # fmt: skip
+def test_oracles_and_bases_are_checked_like_any_model(folder, change, line, message):
+    assert written(folder, WALK)["teachers"] == {"main": {"oracle": {"slip": 0.1}}}
+    old, new = change
+    assert old in WALK
+    with pytest.raises(KDError, match=message) as error:
+        written(folder, WALK.replace(old, new, 1))
+    assert f"mine.yaml:{line}:" in str(error.value)

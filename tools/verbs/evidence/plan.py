@@ -29,14 +29,14 @@ def main(args: argparse.Namespace) -> int:
     """Print a line a paper and scale; 0 always, for nothing is wrong with what is yet to be done."""
     if args.paper and args.all:
         raise UsageError("kd plan: a paper's id, or --all")
-    from catalog.schema import load_catalog
     from reproductions.engine.plan.experiment import list_papers, load_experiment
     from reproductions.engine.plan.plan import make_plan
     from reproductions.engine.prospect import prospect_of
     from reproductions.engine.show import gather
     from reproductions.engine.show.cost import Costs
+    from tools.experiments import experiment_id
 
-    papers = [load_catalog().paper(args.paper).id] if args.paper else list_papers(gather.PAPERS)
+    papers = [experiment_id(args.paper)] if args.paper else list_papers(gather.PAPERS)
     costs: Costs | None = None
     found: list[dict[str, Any]] = []
     for paper in papers:

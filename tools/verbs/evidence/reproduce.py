@@ -53,9 +53,9 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError("kd reproduce: a paper's id, or --all")
     if args.all:
         return _all(args)
-    from catalog.schema import load_catalog
+    from tools.experiments import experiment_id
 
-    paper = load_catalog().paper(args.paper).id
+    paper = experiment_id(args.paper)
     from reproductions.engine.plan.plan import make_plan
     from reproductions.engine.reproduce import reproduce
 

@@ -25,9 +25,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run what is missing of the sweep, print the table and each arm's best rate."""
-    from catalog.schema import load_catalog
+    from tools.experiments import experiment_id
 
-    paper = load_catalog().paper(args.paper).id
+    paper = experiment_id(args.paper)
     from reproductions.engine.plan.rates import tuning_path
     from reproductions.engine.work.sessions.sweep import tune
     from tools.paths import relative

@@ -5,11 +5,13 @@ sqrt(5), with s the standard deviation of the per-seed differences. For differen
 .3162 and the half width .8780.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from reproductions.engine.errors import KDError
 from reproductions.engine.gate.checks.base import AGAIN, BASELINE, CHECKS, Declared
 from reproductions.engine.gate.measured import Measured
 from reproductions.engine.metrics import Metric
@@ -41,7 +43,7 @@ def decide(name, figures, **settings):
 def test_every_check_has_a_case_here_and_says_what_it_does():
     assert set(CHECKS.all) == {
         *("teacher-better", "baseline-between", "same-arm-twice", "must-exist", "scarce-labels", "plateau"),
-        *("ladder", "long-answers", "several-modes"),
+        *("ladder", "long-answers", "several-modes", "forced-above-free", "repairable", "teachers-reach"),
     }
     assert all(kind.__doc__ for kind in CHECKS.all.values())
 
@@ -172,6 +174,60 @@ def test_several_modes_counts_different_right_answers():
     assert decide("several-modes", figures, share=0.5).measured == (
         "1.75 right answers a row, 50.0 % of the rows have two or more; needed: a share of 0.5"
     )
+
+
+def with_others(kinds=("mean", "mean"), **levels) -> Measured:
+    """The gate's metric `greedy` is 50 everywhere; `levels` are other metrics of the baseline."""
+    figures = measured()
+    columns = {"mean": ("x",), "ratio": ("x", "y")}
+    others = {
+        name: (Metric(kind, columns[kind], True, name), {BASELINE: arm(values)})
+        for (name, values), kind in zip(levels.items(), kinds, strict=False)
+    }
+    return replace(figures, name="greedy", others=others)
+
+
+@pytest.mark.parametrize(
+    ("level", "passed"), [(70 + HALF + 0.01, True), (70 + HALF - 0.01, False), (20, False)]
+)
+def test_steps_must_be_right_far_more_often_than_answers(level, passed):
+    found = decide("forced-above-free", with_others(token_accuracy=level + SPREAD), points=20)
+    assert found.passed is passed
+    assert found.measured.startswith(f"token_accuracy {level:.4g}, greedy 50: gap {level - 50:+.4g} [")
+
+
+def test_a_gap_is_between_means_that_were_measured():
+    with pytest.raises(KDError, match='measured no "token_accuracy"'):
+        decide("forced-above-free", with_others(tokens_accuracy=90 + SPREAD))
+    with pytest.raises(KDError, match="only means have a gap"):
+        decide("forced-above-free", with_others(("ratio",), token_accuracy=90 + SPREAD))
+    both = with_others(steps=90 + SPREAD, answers=60 + SPREAD)
+    assert decide("forced-above-free", both, forced="steps", free="answers", points=29.9).passed
+
+
+@pytest.mark.parametrize(
+    ("level", "passed"), [(60 + HALF + 0.01, True), (60 + HALF - 0.01, False), (95, True)]
+)
+def test_most_errors_must_be_such_as_can_be_repaired(level, passed):
+    assert decide("repairable", with_others(repaired=level + SPREAD), share=60).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("level", "passed"), [(90 + HALF + 0.01, True), (90 + HALF - 0.01, False), (40, False)]
+)
+def test_every_teacher_must_reach_the_level(level, passed):
+    figures = measured(teacher_main=100 + 0 * SPREAD, teacher_trained=level + SPREAD)
+    found = decide("teachers-reach", figures, teachers=["main", "trained"], level=90)
+    assert found.passed is passed and found.measured.startswith("main 100 [100, 100]; trained ")
+    assert decide("teachers-reach", figures, teachers=["main"], level=90).passed
+
+
+def test_teachers_to_reach_a_level_are_those_of_the_testbed():
+    bed = {"teachers": {"main": {}, "trained": {}}}
+    check = CHECKS.find("teachers-reach")(["main", "trained"], 90)
+    assert list(check.arms(Declared({}, "main", bed))) == ["teacher-main", "teacher-trained"]
+    with pytest.raises(PartError, match='no teacher "other"'):
+        CHECKS.find("teachers-reach")(["other"], 90).arms(Declared({}, "main", bed))
 
 
 def test_one_seed_passes_nothing():

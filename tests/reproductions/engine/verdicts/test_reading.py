@@ -302,6 +302,23 @@ def test_a_bare_name_is_that_of_the_arm_or_of_its_last_point(tmp_path):
     assert sentence(threshold, {"a": "A"}) == "A (n 2) is better than 3."
 
 
+def test_a_question_of_our_own_has_no_paper(tmp_path):
+    paper = 'source: {arxiv: "2305.02301", version: 2, where: "Table 1"}'
+    assert paper in PAGE
+    theirs, ours = (
+        read(PAGE, tmp_path),
+        read(PAGE.replace(paper, "source: {ours: true, where: issue 12}"), tmp_path),
+    )
+    one, other = theirs.claims[0], ours.claims[0]
+    assert one.source.told == f"arXiv 2305.02301v2, {one.source.where}"
+    assert one.source.url == "https://arxiv.org/abs/2305.02301v2"
+    assert other.source.told.startswith("a question of our own: ") and other.source.url == ""
+    assert theirs.digest(one.id) == ours.digest(other.id)
+    for wrong in ("ours: true, version: 2", 'ours: true, arxiv: "2305.02301"', "ours: 1"):
+        with pytest.raises(KDError, match='"ours: true" is a question of our own'):
+            read(PAGE.replace(paper, f"source: {{{wrong}, where: issue 12}}"), tmp_path)
+
+
 def test_points_need_a_sweep_and_metrics_may_be_unknown(tmp_path):
     with pytest.raises(KDError, match=r'"step@share=0.125": the experiment has no sweep'):
         read(PAGE, tmp_path, sweep={}, arms=TITLES)

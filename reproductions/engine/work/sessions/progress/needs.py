@@ -58,6 +58,9 @@ def _needs(
             own = {"training": tree["training"], "seed": tree.get("seed", 0)}
             kind = "teacher-other-tokens" if "merges" in tree.get("tokenizer", {}) else "teacher"
             yield tree, kind, {**_named(tree), **own, **about}
+    for tree in bed["students"].values():
+        if "base" in tree:
+            yield tree, "base", {**_named(tree), "seed": tree["base"].get("seed", 0), **about}
     if "sft_start" in spec:
         (student,) = bed["students"].values()
         own = {"training": spec["sft_start"], "seed": seed}
@@ -71,7 +74,7 @@ def _needs(
 
 
 def _named(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tree[name] for name in ("shape", "model") if name in tree}
+    return {name: tree[name] for name in ("shape", "model", "base") if name in tree}
 
 
 def _steps(tree: Any) -> Iterator[dict[str, Any]]:

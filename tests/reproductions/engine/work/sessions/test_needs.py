@@ -46,3 +46,12 @@ def test_elicited_texts_are_made_for_each_seed_unless_one_draw_serves_all():
         spec = {"testbed": {"teachers": {}}, "method": {"data": {"mix": [{"data": data}, {"data": "train"}]}}}
         found = {str((kind, key)) for seed in range(3) for _, kind, key in _needs(spec, seed, {})}
         assert len(found) == kinds and all("rows-elicited" in one for one in found)
+
+
+def test_a_base_is_made_once_for_all_seeds(tmp_path):
+    plan = make_plan("coverage", cache=tmp_path)
+    sft = [task for task in plan.tasks if task[0] == "sft"]
+    assert needed(plan, sft) == {"base": 1, "sft-start": 5}, "an oracle is not made"
+    student = plan.specs["sft"]["testbed"]["students"]["main"]
+    Artifacts(tmp_path).obtain("base", {**student, "seed": 0, "data_revision": "x"}, lambda folder: None)
+    assert needed(plan, sft) == {"sft-start": 5}
