@@ -246,7 +246,7 @@ def test_the_score_knows_an_answer_that_did_not_end(small):
 
 def test_the_testbeds_data_stay_as_its_results_were_measured_on():
     testbed = load_testbed("navigate")
-    assert testbed.revision == "41af63a11c4b7125"
+    assert testbed.revision == "f10b5ee76be967c8"
     assert [len(testbed.rows(name)) for name in ("train", "more", "validation", "test")] == [
         400,
         800,
