@@ -220,7 +220,7 @@ def _attempts(view: PaperView) -> list[str]:
         "Every configuration under which this paper was judged before; none is ever dropped.",
     ]
     if number_now:
-        lines.append(f"What is judged above is attempt {number_now}: {md(changed)}.")
+        lines.append(f"What is judged above is attempt {number_now}: {md(changed.removesuffix('.'))}.")
     lines += ["", *table(("attempt", "date", "testbed", "what changed", "verdicts then"), rows)]
     lines += ["", "<details><summary>Claim by claim</summary>", ""]
     lines += [
