@@ -137,7 +137,8 @@ def test_methods_by_the_nearest_name(folder, name):
     path = folder / "near.yaml"
     path.write_text(HEAD + f'method: "{name}"\n')
     with pytest.raises(
-        CatalogError, match=r"near.yaml:5: no method .* \(did you mean \"[a-z0-9-]+\"\?\); known: adaswitch, akl"
+        CatalogError,
+        match=r"near.yaml:5: no method .* \(did you mean \"[a-z0-9-]+\"\?\); known: adaswitch, akl",
     ):
         load_config(path)
 
