@@ -202,4 +202,4 @@ def test_a_target_that_ignores_a_teacher_shows_in_itself_alone():
 
 def test_a_teacher_that_is_another_shows_in_whatever_asks_it(monkeypatch):
     monkeypatch.setattr(OneTeacher, "__call__", lambda self, rows: rows.teachers[-1])
-    assert changed("target") == {"target/teacher", "target/noisy-teacher"}
+    assert changed("target") == {"target/likeliest-token", "target/noisy-teacher", "target/teacher"}

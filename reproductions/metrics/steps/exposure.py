@@ -6,17 +6,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from reproductions.engine.metrics import Metric
 from reproductions.metrics.answers import RIGHT, score_of
 from reproductions.metrics.base import Columns, measurement
-from reproductions.metrics.decoding import sampling
-from reproductions.metrics.decoding.decoder import autocast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import Tensor
 
     from reproductions.metrics.decoding.evaluation import Evaluation
     from reproductions.metrics.decoding.sampling import Samples
@@ -78,6 +76,8 @@ class Exposure:
 
 def _right(model: Any, oracle: Any, ids: Tensor, attention: Tensor, samples: Samples) -> Tensor:
     """(B, T) whether a model's most probable tokens, or those of the samples themselves, are right by the oracle."""
+    from reproductions.metrics.decoding import sampling
+
     said = sampling.completion_logprobs(oracle, ids, attention, samples)
     chosen = samples.ids
     if model is not None:
@@ -87,6 +87,11 @@ def _right(model: Any, oracle: Any, ids: Tensor, attention: Tensor, samples: Sam
 
 
 def _in_parts(evaluation: Evaluation, samples: Samples, of: Callable[..., Tensor]) -> Tensor:
+    import torch
+
+    from reproductions.metrics.decoding import sampling
+    from reproductions.metrics.decoding.decoder import autocast
+
     ids, attention = evaluation.decoder.encode(evaluation.prompts)
     spans = [slice(n, n + sampling.FORWARD_ROWS) for n in range(0, len(ids), sampling.FORWARD_ROWS)]
     with torch.no_grad(), autocast(evaluation.run):
@@ -95,6 +100,10 @@ def _in_parts(evaluation: Evaluation, samples: Samples, of: Callable[..., Tensor
 
 def _given(evaluation: Evaluation) -> Samples:
     """The completions of the rows, with EOS, as if they had been sampled."""
+    import torch
+
+    from reproductions.metrics.decoding import sampling
+
     decoder = evaluation.decoder
     texts = list(evaluation.task.rows(evaluation.split)["completion"])[: len(evaluation.prompts)]
     rows = decoder.tokenizer(texts, add_special_tokens=False)["input_ids"]

@@ -42,6 +42,7 @@ if __name__ == "__main__":
         patches.enter_context(mock.patch.object(PartialState, "__init__", pretend(PartialState.__init__)))
         for module, name in (
             (one_update, "SFTConfig"),
+            (one_update, "OptimisationConfig"),
             (one_update, "PolicyConfig"),
             (latent_update, "SFTConfig"),
         ):

@@ -43,7 +43,10 @@ def test_elicited_texts_are_made_for_each_seed_unless_one_draw_serves_all():
     tree = {"elicit": [{"name": "explain"}], "of": {"from": "train", "first": 9}}
     for once, kinds in ((False, 3), (True, 1)):
         data = {**tree, "once": True} if once else tree
-        spec = {"testbed": {"teachers": {}}, "method": {"data": {"mix": [{"data": data}, {"data": "train"}]}}}
+        spec = {
+            "testbed": {"teachers": {}, "students": {}},
+            "method": {"data": {"mix": [{"data": data}, {"data": "train"}]}},
+        }
         found = {str((kind, key)) for seed in range(3) for _, kind, key in _needs(spec, seed, {})}
         assert len(found) == kinds and all("rows-elicited" in one for one in found)
 
