@@ -24,7 +24,7 @@ from tools.pages.atlas import MARKS, NEWEST, Atlas, Coverage, badge, judging, to
 from tools.pages.evidence.page import short
 from tools.pages.markdown import cut, link, links, md, table
 
-LIMIT = 300_000  # bytes; GitHub shows a README whole up to half a million
+LIMIT = 150_000  # bytes
 TEMPLATES = Path(__file__).parent / "templates"
 BAR = 10  # signs of a coverage bar
 NAMED = 40  # so many papers that are described elsewhere are named in a leaf; more are counted
@@ -42,8 +42,7 @@ class Length:
 LENGTHS = (
     Length(200, links=True, named=True),
     Length(200, links=True, named=False),
-    Length(90, links=False, named=False),
-    *(Length(limit, links=False, named=False) for limit in range(80, 15, -8)),
+    *(Length(limit, links=False, named=False) for limit in range(92, 15, -2)),
 )
 
 
