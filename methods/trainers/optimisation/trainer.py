@@ -22,7 +22,7 @@ from methods.modeling.rollouts import Rollouts, prompt_tokens, rollout
 from methods.modeling.sharding import gathered
 from methods.slots.advantages import START, Signals, Where, asked_of
 from methods.slots.advantages.signals import DIVERGENCE, ENTROPY, STUDENT, Advantage
-from methods.slots.rewards import RewardFunction
+from methods.slots.rewards import RewardFunction, named, no_reward
 from methods.slots.samplers import Example
 from methods.slots.term import IDS, NOTHING, Term, Window, weight_at
 from methods.teachers.store import TeacherStore
@@ -90,7 +90,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         self._check_parts(given, asked)
         super().__init__(
             model,
-            reward_funcs=[_named(reward) for reward in rewards or (_none,)],
+            reward_funcs=[named(reward) for reward in rewards or (no_reward,)],
             args=args,
             train_dataset=train_dataset,
             processing_class=processing_class,
@@ -492,20 +492,3 @@ def _wheres_of(part: Any) -> Iterator[Where]:
         yield weights
     elif weights is not None:
         yield from _wheres_of(weights)
-
-
-def _none(prompts: Sequence[Any], **_: Any) -> list[float | None]:
-    """GRPO asks for a reward function; a method may have none."""
-    return [0.0] * len(prompts)
-
-
-def _named(reward: RewardFunction) -> RewardFunction:
-    """The same reward as a function with a name, which TRL logs it by."""
-    if hasattr(reward, "__name__"):
-        return reward
-
-    def called(*args: Any, **kwargs: Any) -> list[float | None]:
-        return reward(*args, **kwargs)
-
-    called.__name__ = type(reward).__name__
-    return called
