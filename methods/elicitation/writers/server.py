@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,6 +52,7 @@ class Patience:
 
 
 PATIENCE = Patience()
+SUSPECT = 3  # so many requests whose samples are all alike are told
 
 
 class ServerWriter:
@@ -81,6 +83,7 @@ class ServerWriter:
         self._post = Post(url, key_variable, timeout=patience.timeout)
         self.model, self.terms, self.patience = model, terms, patience
         self._extra = dict(extra or {})
+        self._drawn: list[bool] = []
         more = f" with {sorted(self._extra.items())}" if self._extra else ""
         self.identity = f"server:{name or f'{self._post.url} {model}'}{more}"
         self.parallel, self._draws = parallel, draws or random.Random()
@@ -121,7 +124,22 @@ class ServerWriter:
                 break
             attempt = 0
             parts.append(part)
-        return joined(parts)
+        answer = joined(parts)
+        self._watch(request, answer)
+        return answer
+
+    def _watch(self, request: Request, answer: Answer) -> None:
+        """Warns, once, of a server that seems not to sample: a vote among copies of one text says nothing."""
+        if request.samples < 2 or request.temperature == 0 or FAILED in answer.ended:
+            return
+        self._drawn.append(len(set(answer.texts)) == 1)
+        if len(self._drawn) == SUSPECT and all(self._drawn):
+            warnings.warn(
+                f"{self.identity}: the first {SUSPECT} requests for several samples each got one text in copies. Some "
+                "servers ignore the temperature where the model's own settings are greedy (transformers serve: "
+                "extra: {generation_config: '{\"do_sample\": true, ...}'})",
+                stacklevel=2,
+            )
 
     def _attempt(self, request: Request, missing: int, meter: Meter) -> Answer:
         """One POST for the `missing` texts, of which at least one comes back; raises Failed."""

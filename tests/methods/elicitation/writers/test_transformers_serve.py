@@ -1,11 +1,8 @@
 """Against a server that nobody here wrote: transformers' own, with a packaged model behind it.
 
-Needs the extra `serving` of transformers (fastapi, uvicorn, openai), in this environment or in the folder that
-SERVING_EXTRAS names.
+Needs the extra `serving` of transformers, which the extra `dev` brings.
 """
 
-import importlib.util
-import os
 import socket
 import subprocess
 import sys
@@ -21,33 +18,20 @@ from methods.elicitation.writers.session import Session
 from reproductions.models.sources import PACKAGED, packaged_folder
 
 pytestmark = pytest.mark.slow
-EXTRAS = os.environ.get("SERVING_EXTRAS", "")
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-def offered():
-    return bool(EXTRAS) or all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn", "openai"))
 
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory):
-    if not offered():
-        pytest.skip("transformers[serving] is not installed")
     folder = packaged_folder(PACKAGED[MODEL])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("serve") / "log"
     command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--port", str(port)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [EXTRAS, os.environ.get("PYTHONPATH")])),
-    }
     with (
         log.open("w") as file,
-        subprocess.Popen(
-            [*command, "--host", "127.0.0.1"], env=environment, stdout=file, stderr=file
-        ) as process,
+        subprocess.Popen([*command, "--host", "127.0.0.1"], stdout=file, stderr=file) as process,
     ):
         url = f"http://127.0.0.1:{port}/v1"
         try:
@@ -78,12 +62,27 @@ def test_a_real_server_answers_and_is_asked_nothing_twice(serving, tmp_path):
             schema={"type": "object", "properties": {}, "additionalProperties": False},
         ),
     ]
-    session = Session(ServerWriter(url, model, parallel=2, patience=patience), tmp_path / "journal")
+    # The model's own settings are greedy, and this server keeps to them at any temperature unless it is told otherwise.
+    sampled = {
+        "generation_config": '{"do_sample": true, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}'
+    }
+    session = Session(
+        ServerWriter(url, model, parallel=2, patience=patience, extra=sampled), tmp_path / "journal"
+    )
     one, cut, drawn, checked = session.ask(requests)
     assert one.usage.read > 5 and 0 < one.usage.written <= 12 and not one.usage.guessed
     assert cut.ended == (LENGTH,) and cut.usage.written == 4
     assert len(drawn.texts) == 3 and len(set(drawn.texts)) > 1, "no `n` there, so a request a sample"
     assert checked.ended != (STOP,), "what is no JSON of the schema is never taken for it"
     session.close()
-    session = Session(ServerWriter(url, model, patience=patience), tmp_path / "journal")
+    session = Session(ServerWriter(url, model, patience=patience, extra=sampled), tmp_path / "journal")
     assert session.ask(requests) == [one, cut, drawn, checked] and session.report()["calls"] == 0
+
+
+def test_a_server_that_does_not_sample_is_told(serving, tmp_path):
+    url, model = serving
+    writer = ServerWriter(url, model, parallel=1, patience=Patience(timeout=300.0))
+    requests = [ask(f"Say word {n}.", max_tokens=4, temperature=1.0, samples=2) for n in range(3)]
+    with pytest.warns(UserWarning, match="got one text in copies"):
+        answers = Session(writer, tmp_path / "journal").ask(requests)
+    assert all(len(set(answer.texts)) == 1 for answer in answers)
