@@ -135,7 +135,12 @@ def _scales_of(view: PaperView) -> list[str]:
 
 def _statement(claim: ClaimRow) -> str:
     source = f"[{md(claim.source)}]({link(claim.source_url)})" if claim.source_url else md(claim.source)
-    compared = f" {code(claim.formula)} on {code(claim.metric)}." if claim.formula else ""
+    others = [
+        f", at {md(outcome.scale)} on {code(outcome.metric)}"
+        for outcome in claim.outcomes
+        if outcome.metric not in ("", claim.metric)
+    ]
+    compared = f" {code(claim.formula)} on {code(claim.metric)}{''.join(others)}." if claim.formula else ""
     setting = f"; {md(claim.paper_setting)}" if claim.paper_setting else ""
     waiting = "" if claim.outcomes else f" {MARKS['not run']} not run."
     return f"- **{md(claim.id)}**: {md(claim.statement)}{compared}{waiting} <sub>{source}{setting}</sub>"

@@ -237,6 +237,7 @@ def _outcome(found: Decision, claims: ClaimSet, plan: Plan) -> Outcome:
             pair(matched["interval"]),
             matched["seeds"],
         ),
+        metric=claims.claim(found.claim).on(found.scale).metric,
     )
 
 
@@ -303,7 +304,7 @@ def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[s
 
 
 def _claimed(claims: ClaimSet) -> list[str]:
-    return [claim.metric for claim in claims.claims]
+    return [metric for claim in claims.claims for metric in (claim.metric, *claim.metrics.values())]
 
 
 def _arm(
