@@ -315,8 +315,8 @@ def _kept_step(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict
         return step(rows, teacher, apart, **settings).to_list()
 
     key = {"step": dict(tree), **({"seed": settings["seed"]} if "seed" in settings else {})}
-    if tree["use"] in OWN_STEPS:  # each seed's student says something else
-        key |= {"student": surroundings.start, "run": surroundings.seed}
+    if tree["use"] in OWN_STEPS:  # each seed's student says something else: `make` runs with the key's seed
+        key |= {"student": surroundings.start, "seed": surroundings.seed}
     return surroundings.keep(f"rows-{tree['use']}", key, make)
 
 

@@ -25,7 +25,7 @@ from methods.elicitation import behaviour as elicitation
 from methods.errors import MethodError
 from methods.losses.fused.formulas import Block, by_row
 from methods.modeling.rollouts import Rollouts, left_pad
-from methods.recipe import canonical_method
+from methods.recipe import OWN_STEPS, canonical_method
 from methods.registry import components, find, load, registered
 from methods.slots.term import PAIR
 
@@ -66,6 +66,9 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
             "most": 4,
             "seed": 1,
         },
+    ),
+    ("data", "pass-rates"): (
+        {"verifier": {"name": "task"}, "samples": 6, "temperature": 0.3, "threshold": 0.3, "seed": 1},
     ),
     ("data", "label"): ({"temperature": 0.8, "prompts": 7, "samples": 2, "seed": 1},),
     ("divergence", "plackett-luce"): ({}, {"released": True}),
@@ -157,7 +160,7 @@ def behaviour(slot: str, name: str, settings: Mapping[str, Any] | None = None) -
 def _tried(slot: str, name: str, settings: Mapping[str, Any]) -> Figures:
     with _toy_world():
         surroundings = ToySurroundings()
-        if name == "right-answers":
+        if name in OWN_STEPS:
             _stops_often(surroundings.student(), surroundings.tokenizer)
         trainer = trainer_for(canonical_method(example(slot, name, settings)), surroundings)
         if slot == "reward":  # an untrained student is never right
@@ -279,7 +282,8 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
             "terms": [{**plain, "sources": [s], "weight": w} for s, w in weights.items()],
         }
     if slot == "data":
-        return {"data": {"use": name, **own}, "terms": [plain]}
+        seen = {"token_weights": {"name": "pass-rate"}} if name == "pass-rates" else {}
+        return {"data": {"use": name, **own}, "terms": [{**plain, **seen}]}
     parts: dict[str, dict[str, Any]] = {
         "distillation": {"terms": [plain]},
         POLICY: {"advantage": {"name": "group-reward"}, "rewards": probes},

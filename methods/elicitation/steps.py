@@ -89,18 +89,65 @@ def right_answers(
     MethodError where none is right.
     Source: RFT, Yuan et al., arXiv 2308.01825; STaR, arXiv 2203.14465 (greedy); ReST-EM, arXiv 2312.06585 (`most` 10).
     """
+    sampling = {"temperature": temperature, "greedy": greedy, "batch_size": batch_size, "seed": seed}
+    judged = _own_answers(rows, surroundings, verifier, 1 if greedy else samples, **sampling)
+    kept: dict[str, list[str]] = {}
+    for prompt, text, figure in judged:
+        own = kept.setdefault(prompt, [])
+        repeated = distinct and text in own
+        full = most is not None and len(own) >= most
+        if figure is not None and figure >= threshold and not repeated and not full:
+            own.append(text)
+    pairs = [{"prompt": prompt, "completion": text} for prompt, own in kept.items() for text in own]
+    if not pairs:
+        raise MethodError(f"right-answers: none of the student's {len(judged)} answers is right")
+    return Dataset.from_list(pairs)
+
+
+@component("data", "pass-rates")
+def pass_rates(
+    rows: Dataset,
+    teacher: None,
+    surroundings: Surroundings,
+    *,
+    verifier: Mapping[str, Any] | str = "exact-answer",
+    samples: int = 8,
+    temperature: float = 1.0,
+    threshold: float = 1.0,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Dataset:
+    """The rows as they are with a column `pass_rate`: how often the student, before its training, solves each prompt.
+
+    The share of `samples` answers whose reward reaches `threshold`; a cut or empty answer is a wrong one.
+    Source: PACED, arXiv 2603.11178 (an empirical rate of the student's own rollouts; 8 is our choice).
+    """
+    if samples < 1:
+        raise MethodError(f'pass-rates: "samples" must be 1 or more, not {samples}')
+    sampling = {"temperature": temperature, "greedy": False, "batch_size": batch_size, "seed": seed}
+    right: dict[str, int] = {}
+    for prompt, _, figure in _own_answers(rows, surroundings, verifier, samples, **sampling):
+        right[prompt] = right.get(prompt, 0) + (figure is not None and figure >= threshold)
+    rates = [right.get(prompt, 0) / samples for prompt in rows["prompt"]]
+    kept = rows.remove_columns("pass_rate") if "pass_rate" in rows.column_names else rows
+    return kept.add_column("pass_rate", rates)
+
+
+def _own_answers(
+    rows: Dataset,
+    surroundings: Surroundings,
+    verifier: Mapping[str, Any] | str,
+    samples: int,
+    **sampling: Any,
+) -> list[tuple[str, str, float | None]]:
+    """(prompt, answer, reward) of what the student says to each prompt, `samples` times; whole answers alone."""
     by_prompt = {row["prompt"]: row for row in rows}
-    asked = list(by_prompt) * (1 if greedy else samples)
-    student = surroundings.student()
     answers, report = label_with_teacher(
-        student,
+        surroundings.student(),
         surroundings.tokenizer,
-        asked,
+        list(by_prompt) * samples,
         max_new_tokens=surroundings.completion_tokens,
-        temperature=temperature,
-        greedy=greedy,
-        batch_size=batch_size,
-        seed=seed,
+        **sampling,
     )
     surroundings.spent(report)
     check = build("reward", canonical("reward", verifier), surroundings=surroundings)
@@ -111,17 +158,7 @@ def right_answers(
     ids = [[*row, end] for row in encode(said, add_special_tokens=False)["input_ids"]] if said else []
     given = {**columns, "reference": columns.pop("completion"), "completions": said, "completion_ids": ids}
     figures = check(prompts=given.pop("prompt"), **given)
-    kept: dict[str, list[str]] = {}
-    for row, text, figure in zip(about, said, figures, strict=True):
-        own = kept.setdefault(row["prompt"], [])
-        repeated = distinct and text in own
-        full = most is not None and len(own) >= most
-        if figure is not None and figure >= threshold and not repeated and not full:
-            own.append(text)
-    pairs = [{"prompt": prompt, "completion": text} for prompt, own in kept.items() for text in own]
-    if not pairs:
-        raise MethodError(f"right-answers: none of the student's {len(said)} answers is right")
-    return Dataset.from_list(pairs)
+    return [(row["prompt"], text, figure) for row, text, figure in zip(about, said, figures, strict=True)]
 
 
 @component("data", "beam-search")

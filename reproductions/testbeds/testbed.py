@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from methods.recipe import ITSELF
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import Metric
 from reproductions.metrics.base import make_measurements, metrics_of, rounded
@@ -138,7 +139,8 @@ class Testbed:
         for name in dict.fromkeys(
             [*spec["method"].get("teachers", ()), *(n for own in measured for n in own)]
         ):
-            self.models.prepare_teacher(runs, name)
+            if name != ITSELF:  # each student's own start, which is there by now
+                self.models.prepare_teacher(runs, name)
 
     def callbacks(self, run: Run) -> list[Any]:
         """What the measurements do in the middle of a student's training: every arm's trainer takes them."""

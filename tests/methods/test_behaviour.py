@@ -29,7 +29,10 @@ ELSEWHERE = {
 }
 # Another value, where it is no number and no yes or no.
 OTHERS = {
-    ("data", "right-answers", "verifier"): {"name": "task", "by": "other"},
+    **{
+        ("data", name, "verifier"): {"name": "task", "by": "other"}
+        for name in ("right-answers", "pass-rates")
+    },
     ("advantage", "by-column", "column"): "thoughts",
     ("advantage", "by-column", "parts"): [{"name": "log-ratio"}, {"name": "constant"}],
     ("advantage", "by-column", "values"): ["b", "a"],

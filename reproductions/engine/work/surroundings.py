@@ -31,6 +31,7 @@ def train(run: Run) -> Any:
     return student.merge_and_unload() if hasattr(student, "merge_and_unload") else student
 
 
+FURTHER_ROWS = ("more",)  # that an arm may train on in the place of a task's training rows, where it has them
 LARGEST_TABLE, ALL_TABLES = 2**26, 2**30  # bytes of one teacher's states on disk, and of all together
 
 
@@ -127,7 +128,7 @@ class RunSurroundings:
         return self._run.train(trainer, phase=phase)
 
     def scorer(self, name: str | None) -> Callable[[Sequence[str], Sequence[Sequence[int]]], list[float]]:
-        """A score of the task by name, its first for None: (prompts of its training rows, completion ids) -> percent.
+        """A score of the task by name, its first for None: (prompts to train on, completion ids) -> percent.
 
         An answer that was cut, without the end-of-sequence token, is worth 0. Raises KDError for an unknown score, or
         one of which less is better.
@@ -140,8 +141,12 @@ class RunSurroundings:
         if not score.higher_is_better or score.unit != "%":
             raise KDError(f'the score "{name}" is no percentage of which more is better, so it is no reward')
         known = dict(zip(task.rows("train")["prompt"], task.references("train"), strict=True))
+        further = [rows for rows in FURTHER_ROWS if task.has_rows(rows)]
 
         def percent(prompts: Sequence[str], answers: Sequence[Sequence[int]]) -> list[float]:
+            while further and not known.keys() >= set(prompts):
+                rows = further.pop()
+                known.update(zip(task.rows(rows)["prompt"], task.references(rows), strict=True))
             missing = next((prompt for prompt in prompts if prompt not in known), None)
             if missing is not None:
                 raise KDError(f"the reward of a task knows its training rows alone, not {missing!r}")

@@ -1,12 +1,15 @@
 """The student's own right answers: which are kept, and of whom they are."""
 
+from types import SimpleNamespace
+
 import pytest
 from datasets import Dataset
 
+from methods.assembly import _kept_step
 from methods.elicitation import steps
 from methods.elicitation.labelling import LabellingReport
 from methods.errors import MethodError
-from methods.recipe import canonical_method, components_of, teachers_of
+from methods.recipe import OWN_STEPS, canonical_method, components_of, teachers_of
 
 ROWS = Dataset.from_list([{"prompt": "1+1=", "completion": "2"}, {"prompt": "2+2=", "completion": "so #4"}])
 
@@ -67,6 +70,57 @@ def test_nothing_right_is_an_error(said):
     with pytest.raises(MethodError, match="none of the student's 2 answers is right"):
         kept(greedy=True)
     assert len(kept(greedy=True, threshold=0.0)) == 2
+
+
+def check_rates():
+    rows = ROWS.add_column("hint", ["a", "b"])
+    found = steps.pass_rates(rows, None, Around(), samples=4, verifier={"name": "exact-answer", "after": "#"})
+    assert found["pass_rate"] == [0.5, 0.25], "2 of 4, and 1 of 4 of which one was cut"
+    assert found.remove_columns("pass_rate").to_list() == rows.to_list(), "the rows stay as they are"
+
+
+SAID = ["2", "#4", "2", "5", "3", "7", "1", ""]
+
+
+def test_the_rate_of_right_answers_stands_beside_each_row(said):
+    said(SAID)
+    check_rates()
+    again = steps.pass_rates(
+        ROWS.add_column("pass_rate", [0.9, 0.9]), None, Around(), samples=4, threshold=0.0
+    )
+    assert again["pass_rate"] == [1.0, 0.75], "an old rate goes; what was cut reaches no threshold"
+    with pytest.raises(MethodError, match="1 or more"):
+        steps.pass_rates(ROWS, None, Around(), samples=0)
+
+
+def of_the_next_prompt(rows, surroundings, verifier, samples, **sampling):
+    judged = OWN_ANSWERS(rows, surroundings, verifier, samples, **sampling)
+    return [(other[0], *one[1:]) for one, other in zip(judged, judged[1:] + judged[:1], strict=True)]
+
+
+OWN_ANSWERS = steps._own_answers
+
+
+@pytest.mark.parametrize("wrong", [of_the_next_prompt])
+def test_a_wrong_rate_is_caught(wrong, said, monkeypatch):
+    said(SAID)
+    check_rates()
+    monkeypatch.setattr(steps, "_own_answers", wrong)
+    with pytest.raises(AssertionError):
+        check_rates()
+
+
+@pytest.mark.parametrize("step", sorted(OWN_STEPS))
+def test_the_student_of_each_seed_is_asked_itself(step):
+    """What is kept is made by a run of the key's seed; a seed of the sampling is another matter."""
+    keys = []
+    for seed in (3, 4):
+        around = SimpleNamespace(
+            seed=seed, start={"start": "sft"}, keep=lambda kind, key, make: keys.append(key)
+        )
+        _kept_step({"use": step, "seed": 1}, around)
+    assert [key["seed"] for key in keys] == [3, 4]
+    assert all(key["step"]["seed"] == 1 for key in keys)
 
 
 def test_no_teacher_is_asked():

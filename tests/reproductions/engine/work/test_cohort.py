@@ -8,6 +8,7 @@ import torch
 
 import methods.trainers.cohort as cohort_room
 import reproductions
+from methods.recipe import canonical_method
 from methods.trainers.cohort import Cohort
 from reproductions.engine.errors import KDError
 from reproductions.engine.plan.experiment import load_experiment
@@ -85,6 +86,18 @@ def test_records_are_those_of_runs_made_alone(arm, bed, tmp_path):
         assert set(one["shared"]) == set(other["shared"])
         for name in ("seed", "tokens", "rollouts"):
             assert one[name] == other[name]
+        for name, value in other["metrics"].items():
+            assert one["metrics"][name] == pytest.approx(value, rel=1e-3, abs=1e-3)
+
+
+def test_each_student_is_its_own_teacher(bed, tmp_path):
+    to_its_start = {"divergence": "reverse-kl", "target": {"name": "teacher", "index": 1}, "weight": 5.0}
+    tree = {"teacher": ["main", "student"], "terms": [{"divergence": "forward-kl"}, to_its_start]}
+    together, alone = runs_of("fkl", bed, tmp_path), runs_of("fkl", bed, tmp_path)
+    for run in (*together, *alone):
+        run.spec = {**run.spec, "method": canonical_method(tree)}
+    assert train_together(together) is None
+    for one, other in zip(map(execute, together), map(execute, alone), strict=True):
         for name, value in other["metrics"].items():
             assert one["metrics"][name] == pytest.approx(value, rel=1e-3, abs=1e-3)
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from reproductions.engine.errors import KDError
 from reproductions.engine.work.surroundings import RunSurroundings
@@ -23,6 +24,7 @@ def surroundings():
             "errors": Score(right, "wrong", higher_is_better=False),
         },
         rows=lambda split: rows,
+        has_rows={"train", "test"}.__contains__,
         references=lambda split: rows["completion"],
         said=lambda ids, tokenizer: ["".join(map(chr, row)) for row in ids],
     )
@@ -39,6 +41,18 @@ def test_answers_are_scored_by_their_prompts_and_a_cut_one_is_worth_nothing(surr
     assert percent(["1+1=", "2+2=", "2+2=", "1+1="], answers) == [100.0, 0.0, 100.0, 0.0]
     with pytest.raises(KDError, match="knows its training rows alone, not '3'"):
         percent(["3"], [[0]])
+
+
+def test_more_rows_to_train_on_are_known_too(surroundings):
+    bed = surroundings._run.testbed
+    rows = {
+        "train": bed.task.rows("train"),
+        "more": Dataset.from_dict({"prompt": ["3"], "completion": ["3"]}),
+    }
+    bed.task.rows, bed.task.references = rows.get, lambda name: rows[name]["completion"]
+    bed.task.has_rows = rows.__contains__
+    answers = [[ord("3"), 0], [ord("2"), 0], [ord("4"), 0]]
+    assert surroundings.scorer(None)(["3", "1+1=", "3"], answers) == [100.0, 100.0, 0.0]
 
 
 def test_a_score_that_is_no_reward_is_refused(surroundings):
