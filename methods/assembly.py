@@ -107,7 +107,10 @@ class Surroundings(Protocol):
 
 @component("trainer", "teacher-alone")
 def teacher_alone(surroundings: Surroundings, method: Mapping[str, Any]) -> Any:
-    """No training: the arm is its teacher as it is, to be measured beside the students."""
+    """No training: the arm is its teacher as it is, to be measured beside the students.
+
+    The teacher "student" is the student as all arms start.
+    """
     raise MethodError("teacher-alone trains nothing: it is for measuring a teacher, not for making a student")
 
 

@@ -3,10 +3,21 @@
 A *member* is the `Distiller` of one seed, with its own rows, order, sampler, terms, counts and random numbers. Its
 model reads its weights out of a stack of all members' models (`stack.py`), so that what a member asks of its model is
 answered by the weights of now. The cohort (`trainer.py`) puts together what is large: the students' forward and
-backward passes, the teachers' (`teachers.py`) and the rollouts (`rollouts.py`).
+backward passes, the teachers' (`teachers.py`) and the rollouts (`rollouts.py`). Of policy trainers the rollouts alone
+(`policies.py`).
 """
 
+from methods.trainers.cohort.policies import PolicyCohort, unfit_policies
 from methods.trainers.cohort.stack import StackedModel, cannot_stack, stack, unstack
 from methods.trainers.cohort.trainer import Cohort, unfit
 
-__all__ = ["Cohort", "StackedModel", "cannot_stack", "stack", "unfit", "unstack"]
+__all__ = [
+    "Cohort",
+    "PolicyCohort",
+    "StackedModel",
+    "cannot_stack",
+    "stack",
+    "unfit",
+    "unfit_policies",
+    "unstack",
+]

@@ -193,6 +193,7 @@ def stacked_rollouts(
     teacher_places: Mapping[int, int] | None = None,
     teacher_mix: float = 0.0,
     vocabulary: int | None = None,
+    log_probs: bool = False,
 ) -> dict[int, Rollouts]:
     """What `methods.modeling.rollouts.rollout` gives each member (by place), all of them computed together.
 
@@ -229,7 +230,7 @@ def stacked_rollouts(
     alive = torch.ones(count, batch, dtype=torch.bool, device=device)
     for row, size in enumerate(sizes):
         alive[row, size:] = False
-    columns, alive_columns = [], []
+    columns, alive_columns, said_columns = [], [], []
     for step in range(max_new_tokens):
         logits = (decode(new, positions, bias)[..., :vocabulary].float() for decode in decoders)
         probs = [torch.softmax(z if temperature == 1 else z / temperature, -1) for z in logits]
@@ -243,6 +244,9 @@ def stacked_rollouts(
                 else torch.multinomial(own, 1, generator=requests[place].generator).squeeze(1)
             )
             token[row, :size] = drawn
+        if log_probs:
+            said = mixed.gather(2, token.unsqueeze(2)).squeeze(2).log()
+            said_columns.append(said.masked_fill(~alive, 0.0))
         token = token.masked_fill(~alive, pad_id)
         columns.append(token)
         alive_columns.append(alive)
@@ -252,6 +256,7 @@ def stacked_rollouts(
         new, positions = token.unsqueeze(2), positions[:, -1:] + 1
         bias = hidden[..., : width + step + 1]
     tokens, kept = torch.stack(columns, 2), torch.stack(alive_columns, 2)
+    said_of = torch.stack(said_columns, 2) if log_probs else None
     made = {}
     for row, (place, size) in enumerate(zip(places, sizes, strict=True)):
         # As many columns as this member alone would have needed.
@@ -264,5 +269,6 @@ def stacked_rollouts(
             kept[row, :size, :used].long(),
             truncated=alive[row, :size],
             empty=torch.isin(completion[:, 0], stop),
+            log_probs=None if said_of is None else said_of[row, :size, :used],
         )
     return made

@@ -127,6 +127,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         self._window: list[dict[str, Any]] = []
         self._counts: dict[str, Any] = {}
         self._window_loss: Tensor | None = None
+        self.rollout: Callable[..., Rollouts] = rollout  # of a cohort, where several trainers sample together
         self.listeners: list[Callable[[Record, Tensor], None]] = []  # told of each generation batch
         for term in self.terms:
             term.prepare(self)
@@ -272,7 +273,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         draws = torch.Generator(device=student.device).manual_seed(source.getrandbits(63))
         mix = self.args.teacher_mix
         with gathered(student), self.accelerator.autocast():
-            return rollout(
+            return self.rollout(
                 student,
                 prompt_tokens(self.processing_class, [row["prompt"] for row in rows]),
                 max_new_tokens=self.args.max_completion_length or 0,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.reader import nearest
 from methods.assembly import Asked, trainer_for
+from methods.recipe import ITSELF
 from reproductions.engine.errors import KDError
 from reproductions.engine.work.run import Run
 from reproductions.tasks.base import fingerprint
@@ -26,7 +27,8 @@ def train(run: Run) -> Any:
         return run.trained
     method, surroundings = run.spec["method"], RunSurroundings(run)
     if method["trainer"]["name"] == "teacher-alone":
-        return surroundings.teacher(method["teachers"][0]).model
+        teacher = method["teachers"][0]
+        return surroundings.student() if teacher == ITSELF else surroundings.teacher(teacher).model
     student = run.train(trainer_for(method, surroundings))
     return student.merge_and_unload() if hasattr(student, "merge_and_unload") else student
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from methods.recipe import SAMPLES_ITSELF
+from methods.recipe import ITSELF, SAMPLES_ITSELF
 from methods.registry import load
 from methods.slots.term import NOTHING
 from reproductions.engine.plan.experiment import list_papers, load_experiment
@@ -127,7 +127,7 @@ def check(case, record):
     assert not unknown, f"{sorted(unknown)} have no value"
     trained = method["trainer"]["name"] != "teacher-alone"
     kinds = {item["kind"] for item in record["shared"].values()}
-    assert ("sft-start" in kinds) == (trained and spec["start"] == "sft")
+    assert ("sft-start" in kinds) == ((trained or method["teachers"] == [ITSELF]) and spec["start"] == "sft")
     assert (record["tokens"]["student"] > 0) == trained
     assert (record["tokens"]["teacher"] > 0) == asks_a_teacher(method)
     itself = method["trainer"]["name"] in ("minillm", SAMPLES_ITSELF)

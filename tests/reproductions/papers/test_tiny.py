@@ -17,7 +17,16 @@ def short_testbed(bed):
     return changed(bed, {**change, "students": bases, "task": fewer})
 
 
-CASES = cases(["tiny"], short_testbed, lambda spec: short_phases(spec, PHASE, 1))
+def short_spec(spec):
+    """A student of two steps is never right: of its own answers all that ended are kept, and they are sampled."""
+    data = spec["method"]["data"]
+    if isinstance(data, dict) and data.get("use") == "right-answers":
+        kept = {name: value for name, value in data.items() if name not in ("greedy", "samples")}
+        spec["method"]["data"] = {**kept, "threshold": 0.0}
+    return short_phases(spec, PHASE, 1)
+
+
+CASES = cases(["tiny"], short_testbed, short_spec)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])

@@ -54,7 +54,9 @@ def bed():
 
 
 def short_spec(arm):
-    spec = spec_of(load_experiment("gkd"), "tiny", arm, read_testbed("pronunciation"), learning_rate=RATE)
+    paper, _, arm = arm.rpartition(" ")
+    experiment = load_experiment(paper or "gkd")
+    spec = spec_of(experiment, "tiny", arm, read_testbed("pronunciation"), learning_rate=RATE)
     return {**spec, "training": {**spec["training"], **TRAINING}, "sft_start": START}
 
 
@@ -72,7 +74,7 @@ def runs_of(arm, bed, folder, seeds=(0, 1, 2)):
     ]
 
 
-@pytest.mark.parametrize("arm", ["sft", "seqkd", "fkl", "jsd-mixed"])
+@pytest.mark.parametrize("arm", ["sft", "seqkd", "fkl", "jsd-mixed", "kdrl kdrl"])
 def test_records_are_those_of_runs_made_alone(arm, bed, tmp_path):
     runs = runs_of(arm, bed, tmp_path)
     assert train_together(runs) is None
