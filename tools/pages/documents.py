@@ -12,6 +12,7 @@ from pathlib import Path
 from reproductions.testbeds.spec import list_testbeds
 from tools.pages import benchmarks, gallery, lists, papers, readme, testbeds
 from tools.pages.atlas import Atlas
+from tools.pages.evidence import disputes
 from tools.pages.evidence import page as evidence
 from tools.pages.figure import forest
 from tools.pages.markdown import sealed
@@ -33,12 +34,13 @@ def documents(atlas: Atlas) -> dict[str, str]:
 
 
 def merged(atlas: Atlas) -> dict[str, str]:
-    """What is made of all papers or of the code: README, lists, gallery, benchmarks, the atlas' page; each sealed."""
+    """What is made of all papers or of the code, README and lists among it; each sealed."""
     found = {
         "README.md": readme.render(atlas),
         "methods/GALLERY.md": gallery.page(),
         "benchmarks/README.md": benchmarks.page(),
         evidence.PATH: evidence.page(atlas),
+        disputes.PATH: disputes.page(atlas),
         **{f"catalog/lists/{name}": text for name, text in lists.pages(atlas).items()},
     }
     return {path: sealed(text) for path, text in found.items()}

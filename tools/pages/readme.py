@@ -21,6 +21,7 @@ from methods.recipe import recipe_ids
 from reproductions.engine.show.view import STANDS_IN
 from tools.pages import lists
 from tools.pages.atlas import MARKS, NEWEST, Atlas, Coverage, badge, judging, told
+from tools.pages.evidence import disputes
 from tools.pages.evidence.page import short
 from tools.pages.markdown import cut, link, links, md, table
 
@@ -67,6 +68,7 @@ def _render(atlas: Atlas, length: Length) -> str:
         questions="\n".join(questions(atlas)),
         evidence="\n\n".join(map(told, atlas.evidence.values())),
         together="\n".join(short(atlas)),
+        disputes="\n".join(disputes.short(atlas.record)),
         awesome="\n".join(awesome(atlas, length)),
         newest="\n".join(f"- {paper.date} {_title(atlas, paper, length)}" for paper in atlas.papers[:NEWEST]),
         axes=[(md(axis.title), f"axis-{axis.id}") for axis in axes.values()],

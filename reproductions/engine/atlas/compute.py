@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from reproductions.engine.atlas.orders import agreements
 from reproductions.engine.atlas.stated import pooled
 from reproductions.engine.atlas.statements import Statement, read_statements
 from reproductions.engine.atlas.tables import PAIR_LEVEL, table
+from reproductions.engine.disputes.answers import answered
+from reproductions.engine.disputes.reading import Dispute, read_disputes
 from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.store.arm import ArmResults
 
@@ -25,7 +27,16 @@ def compute(root: Path | None = None) -> kept.Record:
     arms = read_all(folder / "results")
     stated = folder / "statements.yaml"
     statements = read_statements(stated) if stated.is_file() else ()
-    return record_of(known, arms, statements, attempts=_attempts(papers, folder), made_from=kept.inputs(root))
+    disputed = folder / "disputes.yaml"
+    return record_of(
+        known,
+        arms,
+        statements,
+        disputes=read_disputes(disputed) if disputed.is_file() else (),
+        may_judge=lambda testbed: _passed(testbed, folder / "gates"),
+        attempts=_attempts(papers, folder),
+        made_from=kept.inputs(root),
+    )
 
 
 def record_of(
@@ -33,12 +44,19 @@ def record_of(
     arms: Sequence[ArmResults],
     statements: Sequence[Statement],
     *,
+    disputes: Sequence[Dispute] = (),
+    may_judge: Callable[[str], bool] = lambda testbed: True,
     attempts: Sequence[Any] = (),
     made_from: str = "",
 ) -> kept.Record:
-    """The record of these experiments, results, statements and earlier attempts (engine/verdicts/attempts.py)."""
+    """The record of these experiments, results, statements, disputes and earlier attempts.
+
+    `attempts` are those of engine/verdicts/attempts.py. `may_judge`: whether a testbed's gate has passed; disputes are
+    answered on such alone.
+    """
     found = [league for league in leagues(arms, names_of(known, attempts)) if league.primary]
     named = _named(found)
+    judging = {name: league for name, league in named.items() if may_judge(league.testbeds[0])}
     return kept.Record(
         made_from=made_from,
         level=PAIR_LEVEL,
@@ -47,6 +65,7 @@ def record_of(
             row for statement in statements for name, league in named.items() for row in pooled(statement, name, league)
         ),
         agreement=tuple(agreements(known, arms, attempts)),
+        disputes=tuple(answered(dispute, judging, known, {arm.key for arm in arms}) for dispute in disputes),
     )  # fmt: skip
 
 
@@ -61,6 +80,14 @@ def _named(found: Sequence[League]) -> dict[str, League]:
             name += f", {league.budget.told}"
         names[name if name not in names else f"{name} ({len(names) + 1})"] = league
     return names
+
+
+def _passed(testbed: str, gates: Path) -> bool:
+    from reproductions.engine.gate.record import read_gate
+    from reproductions.testbeds.spec import list_testbeds
+
+    gate = read_gate(testbed, gates) if testbed in list_testbeds() else None
+    return gate is not None and gate.passed
 
 
 def _attempts(papers: Sequence[str], folder: Path) -> list[Any]:

@@ -46,7 +46,8 @@ class Cell:
 class Row:
     """An arm in a league table.
 
-    `behind`: the best arm minus this one on the seeds of both, with its interval at the level of a look.
+    `behind`: the best arm minus this one on the seeds of both, with its interval at the level of a look. `generated`:
+    tokens that the student wrote in a training, the mean over seeds; None where that was not counted.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Row:
     cells: tuple[Cell, ...]
     behind: float
     behind_interval: Interval | None
+    generated: float | None = None
 
     @property
     def letters(self) -> str:
@@ -178,6 +180,34 @@ class AgreementRow:
 
 
 @dataclass(frozen=True)
+class SideRow:
+    """What some papers say in a dispute."""
+
+    says: str
+    papers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """What recorded arms say to a dispute, a row a league; `missing`: arms that no contrast has yet, in words."""
+
+    says: str
+    rows: tuple[PooledRow, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DisputeRow:
+    """A question that papers answer differently. `unanswered`: why nothing recorded can answer the question itself."""
+
+    id: str
+    asks: str
+    unanswered: str
+    sides: tuple[SideRow, ...]
+    answers: tuple[AnswerRow, ...]
+
+
+@dataclass(frozen=True)
 class Record:
     """All of it. `made_from` is the digest of what it was computed from; `level` that of a pair of arms."""
 
@@ -186,6 +216,7 @@ class Record:
     tables: tuple[Table, ...] = ()
     statements: tuple[PooledRow, ...] = ()
     agreement: tuple[AgreementRow, ...] = ()
+    disputes: tuple[DisputeRow, ...] = ()
 
 
 def text(record: Record) -> str:
@@ -219,10 +250,17 @@ def write(record: Record, root: Path | None = None) -> bool:
 def inputs(root: Path | None = None) -> str:
     """The digest of everything that a record is computed from, results by their JSON: it has theirs."""
     folder = (root or ROOT) / "reproductions"
-    patterns = ("results/*/*.json", "papers/*.yaml", "testbeds/*.yaml", "tuning/*/*.json", "attempts/*.json")
+    patterns = (
+        "results/*/*.json",
+        "papers/*.yaml",
+        "testbeds/*.yaml",
+        "tuning/*/*.json",
+        "attempts/*.json",
+        "gates/*.json",
+    )
     paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     digest = hashlib.sha256()
-    for path in [*paths, folder / "statements.yaml"]:
+    for path in [*paths, folder / "statements.yaml", folder / "disputes.yaml"]:
         if path.is_file():
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -262,9 +300,10 @@ def _hints(kind: Any) -> dict[str, Any]:
 def _made(kind: Any, plain: Any) -> Any:
     """A dataclass from its plain form. Raises TypeError or KeyError where that has another shape."""
     hints = _hints(kind)
-    if set(plain) != set(hints):
+    later = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+    if not set(hints) - later <= set(plain) <= set(hints):  # an older file may lack what came later
         raise TypeError(f"{kind.__name__} has {sorted(hints)}")
-    return kind(**{name: _value(hint, plain[name]) for name, hint in hints.items()})
+    return kind(**{name: _value(hint, plain[name]) for name, hint in hints.items() if name in plain})
 
 
 def _value(hint: Any, value: Any) -> Any:

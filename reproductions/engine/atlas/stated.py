@@ -24,34 +24,43 @@ def pooled(statement: Statement, name: str, league: League) -> Iterator[kept.Poo
     """A statement on each metric of a league where it has a contrast."""
     pairs = contrasts(statement, league)
     for metric in [league.primary or "", *(other for other in STATED if other in league.known)]:
-        able = league.measured(metric)
-        mine = [pair for pair in pairs if pair[0] in able and pair[1] in able]
-        estimates = [difference(metric, *pair) for pair in mine]
-        sure = [
-            (pair, found)
-            for pair, found in zip(mine, estimates, strict=True)
-            if found.standard_error is not None and found.standard_error > 0
-        ]
-        if not sure:
-            continue
-        together = _together(metric, sure) if len(sure) > 1 else None
-        about = column(metric, league)
-        yield kept.PooledRow(
-            statement=statement.id,
-            title=statement.title,
-            says=statement.says,
-            league=name,
-            scale=league.scale,
-            metric=metric,
-            metric_title=about.title,
-            unit=about.unit,
-            mean=None if together is None else short(together.mean),
-            interval=None if together is None else pair(together.interval),
-            tau=None if together is None else short(together.tau),
-            prediction=None if together is None else pair(together.prediction),
-            shared=None if together is None else short(together.shared),
-            contrasts=tuple(_contrast(pair, found) for pair, found in sure),
-        )
+        row = pooled_on(metric, statement, pairs, name, league)
+        if row is not None:
+            yield row
+
+
+def pooled_on(
+    metric: str, statement: Statement, pairs: Sequence[tuple[Entrant, Entrant]], name: str, league: League
+) -> kept.PooledRow | None:
+    """Contrasts (more, less) of a league on a metric, pooled; None where none of them has it and a spread."""
+    able = league.measured(metric)
+    mine = [both for both in pairs if both[0] in able and both[1] in able]
+    estimates = [difference(metric, *both) for both in mine]
+    sure = [
+        (both, found)
+        for both, found in zip(mine, estimates, strict=True)
+        if found.standard_error is not None and found.standard_error > 0
+    ]
+    if not sure:
+        return None
+    together = _together(metric, sure) if len(sure) > 1 else None
+    about = column(metric, league)
+    return kept.PooledRow(
+        statement=statement.id,
+        title=statement.title,
+        says=statement.says,
+        league=name,
+        scale=league.scale,
+        metric=metric,
+        metric_title=about.title,
+        unit=about.unit,
+        mean=None if together is None else short(together.mean),
+        interval=None if together is None else pair(together.interval),
+        tau=None if together is None else short(together.tau),
+        prediction=None if together is None else pair(together.prediction),
+        shared=None if together is None else short(together.shared),
+        contrasts=tuple(_contrast(both, found) for both, found in sure),
+    )
 
 
 def _together(metric: str, sure: Sequence[tuple[tuple[Entrant, Entrant], Estimate]]) -> Pooled:

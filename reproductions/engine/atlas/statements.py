@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,12 @@ _PAIR = ("part", "more", "less")
 
 @dataclass(frozen=True)
 class Pair:
-    """In what part two arms differ, and how."""
+    """In what part two arms differ, and how. `where`: patterns that other parts of both must match."""
 
     part: str
     more: Any
     less: Any
+    where: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def contrasts(statement: Statement, league: League) -> list[tuple[Entrant, Entra
     found: dict[str, tuple[Entrant, Entrant]] = {}
     for pair in statement.pairs:
         for first, second in itertools.permutations(league.entrants, 2):
-            if _differ(pair, first.arm.spec, second.arm.spec):
+            if differ(pair, first.arm.spec, second.arm.spec):
                 both = (first, second)
                 same = canonical_json([_taught(arm.arm.spec) for arm in both])
                 if same not in found or _evidence(both) > _evidence(found[same]):
@@ -85,19 +86,23 @@ def _evidence(both: tuple[Entrant, Entrant]) -> tuple[int, int, str]:
 def _taught(spec: Mapping[str, Any]) -> list[Any]:
     """An arm but for its learning rate."""
     training = {name: value for name, value in spec["training"].items() if name != "learning_rate"}
-    return [spec["method"], training, spec.get("student"), spec.get("code"), _asked(spec)]
+    return [spec["method"], training, spec.get("student"), spec.get("code"), asked(spec)]
 
 
-def _asked(spec: Mapping[str, Any]) -> dict[str, Any]:
+def asked(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The teachers that an arm asks, as its testbed has them."""
     known = spec["testbed"].get("teachers", {})
     return {name: known.get(name) for name in teachers_of(spec["method"])}
 
 
-def _differ(pair: Pair, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+def differ(pair: Pair, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two specs differ in exactly what a pair names."""
+    if not all(_matches(wanted, first["method"].get(part)) for part, wanted in pair.where.items()):
+        return False
     if _rest(pair.part, first) != _rest(pair.part, second):
         return False
     if pair.part == "terms":
-        return _same_teachers(_asked(first), _asked(second)) and _terms_differ(
+        return _same_teachers(asked(first), asked(second)) and _terms_differ(
             pair, first["method"].get("terms"), second["method"].get("terms")
         )
     return _matches(pair.more, first["method"].get(pair.part)) and _matches(
@@ -113,7 +118,7 @@ def _rest(part: str, spec: Mapping[str, Any]) -> str:
     if part == "terms":  # a term more may ask a teacher that nothing else asks
         method.pop("teachers", None)
     if part == "sampler":  # in the others who is asked may differ, and what of whom stands in the method
-        rest.append(_asked(spec))
+        rest.append(asked(spec))
     return canonical_json(rest)
 
 
@@ -168,19 +173,25 @@ def _statement(name: str, tree: Any, lines: Lines) -> Statement:
     for key in ("title", "says"):
         if not isinstance(tree[key], str) or not tree[key].strip():
             raise lines.error(f'"{key}" must be a sentence', *where, key)
-    if not isinstance(tree["pairs"], list) or not tree["pairs"]:
-        raise lines.error('"pairs" must be a list of {part, more, less}', *where, "pairs")
     return Statement(
-        name, tree["title"].strip(), tree["says"].strip(), tuple(_pairs(tree["pairs"], where, lines))
+        name, tree["title"].strip(), tree["says"].strip(), tuple(read_pairs(tree["pairs"], where, lines))
     )
 
 
-def _pairs(items: Sequence[Any], where: tuple[str, ...], lines: Lines) -> Iterator[Pair]:
+def read_pairs(
+    items: Any, where: tuple[str | int, ...], lines: Lines, *, filtered: bool = False
+) -> Iterator[Pair]:
+    """The pairs of a list; with `filtered` they may say `where`. Raises CatalogError with file and line."""
+    if not isinstance(items, list) or not items:
+        raise lines.error('"pairs" must be a list of {part, more, less}', *where, "pairs")
     for place, item in enumerate(items):
         at: tuple[str | int, ...] = (*where, "pairs", place)
         if not isinstance(item, dict):
             raise lines.error("a pair must have part, more, less", *at)
-        _keys(item, _PAIR, at, lines, "a pair")
+        others = item.get("where", {}) if filtered else {}
+        _keys({k: v for k, v in item.items() if k != "where" or not filtered}, _PAIR, at, lines, "a pair")
+        if not isinstance(others, dict) or item.get("part") in others:
+            raise lines.error('"where" maps other parts of a method to patterns', *at, "where")
         part = item["part"]
         if part not in PARTS:
             raise lines.error(f'"{part}" is no part of a method{nearest(str(part), PARTS)}', *at, "part")
@@ -190,7 +201,7 @@ def _pairs(items: Sequence[Any], where: tuple[str, ...], lines: Lines) -> Iterat
             not isinstance(item[side], dict | None) or item[side] == {} for side in ("more", "less")
         ):
             raise lines.error('of terms, "more" and "less" are mappings or null', *at)
-        yield Pair(part, item["more"], item["less"])
+        yield Pair(part, item["more"], item["less"], others)
 
 
 def _keys(

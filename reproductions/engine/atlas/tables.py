@@ -44,6 +44,7 @@ def table(name: str, league: League) -> kept.Table:
                 cells=tuple(one.cells[entrant.key] for one in ranked.values() if entrant.key in one.cells),
                 behind=short(behind.difference),
                 behind_interval=pair(behind.interval(PAIR_LEVEL)),
+                generated=_generated(entrant),
             )
         )
     return kept.Table(
@@ -60,6 +61,12 @@ def table(name: str, league: League) -> kept.Table:
         apart=first.apart,
         correlations=tuple(_correlations(rows, names)),
     )
+
+
+def _generated(entrant: Entrant) -> float | None:
+    counts = [run.tokens.get("generated") for run in entrant.arm.runs.values()]
+    known = [count for count in counts if count is not None]
+    return short(sum(known) / len(known)) if known and len(known) == len(counts) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,14 +12,14 @@ from tools.pages.evidence.told import (
     figure,
     holds,
     league_name,
-    main_table,
+    main_tables,
     place,
     rules,
     sharp,
     stated,
 )
 from tools.pages.markdown import link, md, table
-from tools.terminal import interval, number
+from tools.terminal import interval, number, thousands
 
 PATH = "reproductions/atlas.md"
 FIGURES = "reproductions/figures"
@@ -70,23 +70,21 @@ def figures(atlas: Atlas) -> dict[str, str]:
 
 
 def short(atlas: Atlas) -> list[str]:
-    """What the README says of it: the statements of the largest league of each scale, and the agreement."""
+    """What the README says of it: the statements of each testbed's largest league, and the agreement."""
     record = atlas.record
     if record is None:
         return ["No result is recorded that could be compared."]
     lines = []
     for scale in dict.fromkeys(found.scale for found in record.tables):
-        largest = main_table(record, scale)
-        if largest is None:
-            continue
-        rows = [row for found, some in stated(record) if found.name == largest.name for row in some]
-        what = md(f"{league_name(largest)}: {len(largest.rows)} arms of equal budget, {_best(largest)}")
-        lines.append(f"- **{what}**")
-        lines += [
-            f"  - {md(row.title)}: {md(holds(row))}, {md(figure(row))}"
-            for row in rows[:SHORT]
-            if row.mean is not None
-        ]
+        for league in main_tables(record, scale):
+            rows = [row for found, some in stated(record) if found.name == league.name for row in some]
+            what = md(f"{league_name(league)}: {len(league.rows)} arms of equal budget, {_best(league)}")
+            lines.append(f"- **{what}**")
+            lines += [
+                f"  - {md(row.title)}: {md(holds(row))}, {md(figure(row))}"
+                for row in rows[:SHORT]
+                if row.mean is not None
+            ]
         lines += [f"  - The papers' own order{_when(row)}: {md(agrees(row))}" for row in _now(record, scale)]
     return lines
 
@@ -220,6 +218,7 @@ def _leagues(record: Record) -> Iterator[str]:
             "arm",
             *(md(column.title) for column in found.columns),
             "behind",
+            "tokens written",
             "seeds",
             "papers",
         ]
@@ -236,7 +235,17 @@ def _row(found: Table, row: Row) -> list[str]:
     shown = ["" if cell is None else number(cell.mean) for cell in cells]
     behind = "" if row.behind_interval is None else f"{number(row.behind)} {interval(row.behind_interval)}"
     ranks = f"{row.ranks[0]}–{row.ranks[1]}"
-    return [row.letters, ranks, md(row.title), *shown, md(behind), str(row.seeds), _papers(row.papers)]
+    written = "" if row.generated is None else thousands(round(row.generated))
+    return [
+        row.letters,
+        ranks,
+        md(row.title),
+        *shown,
+        md(behind),
+        written,
+        str(row.seeds),
+        _papers(row.papers),
+    ]
 
 
 def _papers(names: Iterable[str]) -> str:

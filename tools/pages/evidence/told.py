@@ -125,10 +125,13 @@ def stated(record: Record) -> Iterator[tuple[Table, list[PooledRow]]]:
             yield table, rows
 
 
-def main_table(record: Record, scale: str) -> Table | None:
-    """The largest league of a scale, among those whose testbed has passed its gate where there are such."""
-    tables = [table for table in record.tables if table.scale == scale]
-    return max(tables, key=lambda table: (gated(table), len(table.rows)), default=None)
+def main_tables(record: Record, scale: str) -> list[Table]:
+    """The largest league of each testbed at a scale that has passed its gate; without any, the largest league."""
+    tables = sorted((one for one in record.tables if one.scale == scale), key=lambda one: -len(one.rows))
+    able: dict[str, Table] = {}
+    for one in filter(gated, tables):
+        able.setdefault(one.testbeds[0], one)
+    return list(able.values()) or tables[:1]
 
 
 def gated(table: Table) -> bool:
@@ -136,7 +139,8 @@ def gated(table: Table) -> bool:
     from reproductions.engine.gate.record import read_gate
     from reproductions.testbeds.spec import list_testbeds
 
-    gate = read_gate(table.name) if table.name in list_testbeds() else None
+    bed = table.testbeds[0]
+    gate = read_gate(bed) if bed in list_testbeds() else None
     return gate is not None and gate.passed
 
 

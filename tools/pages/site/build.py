@@ -18,6 +18,7 @@ from reproductions.engine.show.view import PERCENT, STANDS_IN
 from reproductions.engine.verdicts.words import MEANING
 from tools.pages.atlas import Atlas, judging
 from tools.pages.atlas import atlas as read_atlas
+from tools.pages.evidence import disputes
 from tools.pages.evidence.site import evidence
 from tools.pages.site import pages
 from tools.pages.site.facets import Facet, clean, data_script, facets, slug
@@ -33,6 +34,7 @@ NAV = (
     ("matrix.html", "Matrix"),
     ("timeline.html", "Timeline"),
     ("evidence.html", "Evidence"),
+    ("disputes.html", "Disputes"),
     ("about.html", "About"),
 )
 # Signs that every system font has, unlike the README's; a word stands beside each.
@@ -92,6 +94,7 @@ def _write(out: Path, atlas: Atlas) -> int:
     page("matrix.html", "matrix.html.j2", pages.matrix(atlas))
     page("timeline.html", "timeline.html.j2", pages.timeline(atlas))
     page("evidence.html", "evidence.html.j2", evidence(atlas, MARKS))
+    page("disputes.html", "disputes.html.j2", disputes.values(atlas))
     page("about.html", "about.html.j2", {})
     for axis in atlas.catalog.taxonomy.values():
         for value in axis.values.values():
