@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, every verdict agrees with the recorded one; 1 one differs, or something is missing; 2 bad usage or
 input; 130 interrupted. What a verb understands and does stands in its own file, tools/verbs/<verb>.py
-(those that make evidence in tools/verbs/evidence).
+(those that make evidence in tools/verbs/evidence, those of a builder in tools/verbs/own).
 """
 
 from __future__ import annotations

@@ -15,10 +15,13 @@ from catalog.errors import nearest
 
 NAMES = (
     *("reproduce", "distill", "elicit", "tune", "browse", "show", "verify", "readme", "site", "new", "check"),
-    *("check-links", "bench", "plan", "gate", "attempt", "replay"),
+    *("check-links", "bench", "plan", "gate", "attempt", "replay", "methods", "compare"),
 )
-# Their files stand in a room of their own, verbs/evidence.
-EVIDENCE = ("reproduce", "tune", "verify", "plan", "gate", "attempt")
+# Files that stand in rooms of their own: verbs/evidence and verbs/own.
+ROOMS = {
+    **dict.fromkeys(("reproduce", "tune", "verify", "plan", "gate", "attempt"), "evidence"),
+    **dict.fromkeys(("distill", "elicit", "methods", "compare"), "own"),
+}
 
 
 class UsageError(ValueError):
@@ -41,7 +44,7 @@ def load(name: str) -> Verb:
     """The file of a verb; UsageError with the nearest name."""
     if name not in NAMES:
         raise UsageError(f'no verb "{name}"{nearest(name, NAMES)}; `kd --help` lists them')
-    room = "tools.verbs.evidence" if name in EVIDENCE else "tools.verbs"
+    room = f"tools.verbs.{ROOMS[name]}" if name in ROOMS else "tools.verbs"
     return cast(Verb, importlib.import_module(f"{room}.{name.replace('-', '_')}"))
 
 

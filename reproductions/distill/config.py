@@ -5,8 +5,9 @@ A method of methods/recipes, with the settings of that file:
     method: gkd
     teacher: models/teacher        # a folder beside this file, a hub id, or a list of either
     student: models/student
-    data: train.jsonl              # one {"prompt": ..., "completion": ...} a line
+    data: train.jsonl              # one {"prompt": ..., "completion": ...} a line; DISTIL.md has all other kinds
     output: my-student
+    evaluate: {rows: 64}           # held out: loss and answers of start, teacher and student, before and after
     settings: {on_policy_fraction: 0.5}
     budget: {steps: 1000, batch_size: 8, learning_rate: 1.0e-5}
 
@@ -36,7 +37,8 @@ A policy gradient: a verifier's reward, and the teacher where no answer of a gro
         - {name: only, advantage: {name: log-ratio, weight: 0.1}, where: {name: group-unsolved}}
 
 methods/GALLERY.md lists the components that may stand there. Every other field, with its default: BUDGET, LORA and
-OPTIONAL below. `hub:ORG/NAME` is a model of the hub even where a folder has a name like it.
+OPTIONAL below, KEYS of data/spec.py (`data`), evaluate/spec.py (`evaluate`) and places.py (a model as a mapping).
+`hub:ORG/NAME` is a model of the hub even where a folder has a name like it.
 """
 
 from __future__ import annotations
@@ -52,10 +54,13 @@ from typing import Any
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods.recipe import SAMPLES_ITSELF
 from reproductions.distill import limits
+from reproductions.distill.data.spec import DataSpec, read_spec
+from reproductions.distill.evaluate.spec import Evaluation, read_evaluation
 from reproductions.distill.method import OWN_METHOD, check_method, read_method
-from reproductions.distill.places import model_in, teachers_in
+from reproductions.distill.places import student_in, teachers_in
+from reproductions.distill.watch.services import read_services
 from reproductions.engine.files import content_digest, digest
-from reproductions.models.sources import adapter_base, model_folder
+from reproductions.models.sources import Loading, adapter_base, model_folder
 
 REQUIRED = ("student", "data", "output")
 BUDGET: dict[str, Any] = {
@@ -88,6 +93,8 @@ OPTIONAL: dict[str, Any] = {
     "precision": "fp32",
     "seed": 0,
     "save_every": 100,
+    "evaluate": None,  # true, or a mapping
+    "report_to": [],  # tensorboard, trackio, wandb
 }
 PRECISIONS = ("fp32", "bf16-autocast")
 
@@ -122,7 +129,7 @@ class Config:
     tree: Mapping[str, Any]
     teachers: tuple[str, ...]
     student: str
-    data: Path
+    data: DataSpec
     output: Path
     teacher_terms: str | None
     accept_teacher_terms: bool
@@ -133,6 +140,10 @@ class Config:
     seed: int
     save_every: int
     needs: str = ""
+    teachers_loaded: tuple[Loading, ...] = ()
+    student_loaded: Loading = Loading()
+    evaluate: Evaluation | None = None
+    report_to: tuple[str, ...] = ()
     lines: Lines = field(kw_only=True, repr=False, compare=False)
 
     @property
@@ -143,14 +154,21 @@ class Config:
         return digest(json.loads(json.dumps(plain)), 12)
 
     @cached_property
-    def inputs(self) -> dict[str, str]:
+    def inputs(self) -> dict[str, Any]:
         """What is read, by its content as it was when this was first asked for; a model of the hub by its name."""
-        models = {"student": self.student}
-        models |= {f"teacher {place}": name for place, name in enumerate(self.teachers, 1)}
-        found = {"data": content_digest(self.data)}
-        for what, name in models.items():
+        models = {"student": (self.student, self.student_loaded)}
+        loaded = self.teachers_loaded or (Loading(),) * len(self.teachers)
+        for place, (name, loading) in enumerate(zip(self.teachers, loaded, strict=True), 1):
+            models[f"teacher {place}"] = (name, loading)
+        found: dict[str, Any] = {"data": self.data.identity}
+        if self.evaluate is not None:
+            own = self.evaluate.data
+            found["evaluation"] = [self.evaluate.rows, None if own is None else own.identity]
+        for what, (name, loading) in models.items():
             folder = model_folder(name)
             found[what] = name if folder is None else content_digest(folder)
+            if loading != Loading():
+                found[f"loading of {what}"] = {key: value for key, value in vars(loading).items() if value}
             base = adapter_base(name)
             if base is not None:
                 folder = model_folder(base)
@@ -158,24 +176,35 @@ class Config:
         return found
 
 
-def load_config(path: Path) -> Config:
-    """The config in a file: a recipe with its settings, or terms of one's own. Raises CatalogError."""
+def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
+    """The config in a file, a recipe with its settings or terms of one's own; `changes` are fields to put in place of
+    its own, None takes one out. Raises CatalogError.
+    """
     data, lines = read_yaml_with_lines(path)
+    data = {name: value for name, value in {**data, **(changes or {})}.items() if value is not None}
     known = [*REQUIRED, *OPTIONAL]
     for name in data:
         if name not in known:
             raise lines.error(f'unknown field "{name}"{nearest(name, known)}', name)
     for name in REQUIRED:
-        if not isinstance(data.get(name), str) or not data[name].strip():
+        given = data.get(name)
+        if (
+            given is None
+            or given == ""
+            or (name == "output" and not (isinstance(given, str) and given.strip()))
+        ):
             raise lines.error(f'"{name}" is missing or not text', *([name] if name in data else []))
     recipe, settings, tree = read_method(data, lines)
+    teachers, teachers_loaded = teachers_in(data, lines)
+    student, student_loaded = student_in(data, lines)
+    spec = read_spec(data, lines, "data")
     config = Config(
         path=path,
         method=recipe.id if recipe else "own",
         tree=tree,
-        teachers=teachers_in(data, lines),
-        student=model_in(data["student"], lines, "student"),
-        data=(path.parent / data["data"]).resolve(),
+        teachers=teachers,
+        student=student,
+        data=spec,
         output=(path.parent / data["output"]).resolve(),
         teacher_terms=_one_of(
             data, "teacher_terms", str, "the name of an entry of catalog/teachers.yaml", lines
@@ -188,6 +217,10 @@ def load_config(path: Path) -> Config:
         seed=limits.whole(data, "seed", 0, limits.SETTING_RANGES["seed"], lines),
         save_every=limits.whole(data, "save_every", OPTIONAL["save_every"], limits.COUNT, lines),
         needs=recipe.needs if recipe else "",
+        teachers_loaded=teachers_loaded,
+        student_loaded=student_loaded,
+        evaluate=read_evaluation(data, lines, spec),
+        report_to=read_services(data, lines),
         lines=lines,
     )
     _check_budget(config)
@@ -196,9 +229,6 @@ def load_config(path: Path) -> Config:
         raise lines.error(
             f'precision "{config.precision}"{near}; known: {", ".join(PRECISIONS)}', "precision"
         )
-    if not config.data.is_file():
-        what = "is a folder, not a file of JSON lines:" if config.data.is_dir() else "no file"
-        raise lines.error(f'"data": {what} {config.data}', "data")
     _check_output(config, lines)
     check_method(config.tree, data, recipe, config.settings, config.teachers, lines)
     return config

@@ -161,7 +161,7 @@ def _term(tree: Mapping[str, Any], method: Mapping[str, Any], teachers: int) -> 
     from methods.slots.term import NOTHING
     from methods.slots.terms.divergence import Divergence
 
-    made = term_of(tree, _Nowhere(), method["teachers"])  # type: ignore[arg-type]
+    made = term_of(tree, Nowhere(), method["teachers"])  # type: ignore[arg-type]
     if made.reads != NOTHING and not teachers:
         raise MethodError('this term reads a "teacher", and the config names none')
     if isinstance(made, Divergence) and made._by_rows is None and not callable(made.settings):
@@ -206,11 +206,13 @@ def _measure(term: Any) -> None:
         )
 
 
-class _Nowhere:
+class Nowhere:
     """Surroundings without models: what a term asks for when it is made."""
 
     seed = 0
-    tokenizer = None
+
+    def __init__(self, tokenizer: Any = None) -> None:
+        self.tokenizer = tokenizer
 
     def corpus(self) -> None:
         """A config names no plain text."""

@@ -13,21 +13,29 @@ from methods.recipe import ITSELF, teachers_of
 from reproductions.distill.config import Config
 from reproductions.distill.surroundings import named_teachers
 from reproductions.engine.errors import KDError
-from reproductions.models.sources import load_outline, load_pretrained
+from reproductions.models.sources import Loading, load_outline, load_pretrained
 
 
-def look_at(config: Config, say: Callable[[str], None]) -> Any:
-    """The student without its weights. Raises what is known of the models from their configs, with the config's line.
+def look_at(config: Config, say: Callable[[str], None]) -> tuple[Any, list[Any]]:
+    """Student and teachers without their weights. Raises what their configs already tell, with the config's line.
 
     That is: rows longer than a model has positions for, and targets of an adapter that match no layer.
     """
     student = load_outline(config.student)
     _check_positions(config, config.student, student, say)
-    for name in config.teachers:
-        _check_positions(config, name, load_outline(name), say)
+    teachers = [load_outline(name) for name in config.teachers]
+    for name, teacher in zip(config.teachers, teachers, strict=True):
+        _check_positions(config, name, teacher, say)
     if config.lora is not None:
         _check_targets(config, student)
-    return student
+    return student, teachers
+
+
+def with_template(tokenizer: Any, config: Config) -> Any:
+    """The student's tokenizer with the chat template that the config gives it, if any."""
+    if config.data.chat_template is not None:
+        tokenizer.chat_template = config.data.chat_template.read_text(encoding="utf-8")
+    return tokenizer
 
 
 def _check_positions(config: Config, name: str, model: Any, say: Callable[[str], None]) -> None:
@@ -73,9 +81,14 @@ def load_models(
 
     Heads that are not what the losses read are refused; a teacher that only writes is asked for its own logits.
     """
-    student = load_pretrained(config.student)
+    student = load_pretrained(config.student, loading=config.student_loaded)
     check_head(student[0])
-    loaded = [load_pretrained(name) for name in config.teachers]
+    loadings = config.teachers_loaded or (Loading(),) * len(config.teachers)
+    loaded = [
+        load_pretrained(name, loading=loading)
+        for name, loading in zip(config.teachers, loadings, strict=True)
+    ]
+    with_template(student[1], config)
     method, teachers = named_teachers(config.tree, teachers_of(config.tree), loaded)
     for name in method["teachers"]:
         if name != ITSELF:

@@ -1,4 +1,7 @@
-"""Where the models of a config lie: folders beside it first, then the hub, and never the hub for a misspelt folder."""
+"""Where the models of a config lie, and how they are loaded: folders beside it first, then the hub.
+
+Never the hub for a misspelt folder.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,82 @@ from pathlib import Path
 from typing import Any
 
 from catalog.reader import Lines, nearest
-from reproductions.models.sources import PACKAGED, model_folder
+from reproductions.models.sources import DTYPES, PACKAGED, Loading, model_folder
+
+# Those that transformers has without a package of somebody else's, and those that need one.
+ATTENTION = {"eager": None, "sdpa": None, "flex_attention": None, "flash_attention_2": "flash_attn"}
+BITS = (4, 8)
+KEYS = ("model", "dtype", "attention", "bits", "revision")
+OF_A_STUDENT = ("model", "attention", "revision")  # it is trained in fp32, or under autocast: `precision`
 
 
-def teachers_in(data: Mapping[str, Any], lines: Lines) -> tuple[str, ...]:
-    """The teachers of a config: none, one, or a list."""
+def teachers_in(data: Mapping[str, Any], lines: Lines) -> tuple[tuple[str, ...], tuple[Loading, ...]]:
+    """The teachers of a config, none, one, or a list, and how each is loaded."""
     value = data.get("teacher")
     several = isinstance(value, list)
     found = value if isinstance(value, list) else [] if value is None else [value]
-    for place, name in enumerate(found):
-        if not isinstance(name, str) or not name.strip():
-            raise lines.error('"teacher" must be a model or a list of models', "teacher", place)
-    return tuple(
-        model_in(name, lines, "teacher", *([place] if several else [])) for place, name in enumerate(found)
-    )
+    made = [
+        one_model(one, lines, "teacher", *([place] if several else []), keys=KEYS)
+        for place, one in enumerate(found)
+    ]
+    return tuple(name for name, _ in made), tuple(loading for _, loading in made)
+
+
+def student_in(data: Mapping[str, Any], lines: Lines) -> tuple[str, Loading]:
+    """The student of a config."""
+    return one_model(data.get("student"), lines, "student", keys=OF_A_STUDENT)
+
+
+def one_model(value: Any, lines: Lines, *where: str | int, keys: tuple[str, ...]) -> tuple[str, Loading]:
+    """A model by its name, or by a mapping that says how it is loaded. Raises CatalogError."""
+    given = {"model": value} if isinstance(value, str) else value
+    what = "a model or a list of models" if where[0] == "teacher" else "a model"
+    if (
+        not isinstance(given, Mapping)
+        or not isinstance(given.get("model"), str)
+        or not given["model"].strip()
+    ):
+        raise lines.error(f'"{where[0]}" must be {what}: a name, or a mapping with "model"', *where)
+    for key in given:
+        if key not in keys:
+            raise lines.error(
+                f'{where[0]}: unknown "{key}"{nearest(key, keys)}; known: {", ".join(keys)}', *where, key
+            )
+    own: dict[str, Any] = {name: given[name] for name in KEYS[1:] if given.get(name) is not None}
+    if own.get("dtype", "fp32") not in DTYPES:
+        near = nearest(str(own["dtype"]), DTYPES)
+        raise lines.error(f'no dtype "{own["dtype"]}"{near}; known: {", ".join(DTYPES)}', *where, "dtype")
+    if "attention" in own:
+        _check_attention(own["attention"], lines, *where, "attention")
+    if "bits" in own:
+        _check_bits(own["bits"], lines, *where, "bits")
+    if "revision" in own and not isinstance(own["revision"], str):
+        raise lines.error('"revision" must be text: a commit, a tag or a branch', *where, "revision")
+    return model_in(given["model"], lines, *where), Loading(**own)
+
+
+def _check_attention(name: Any, lines: Lines, *where: str | int) -> None:
+    from importlib.util import find_spec
+
+    if name not in ATTENTION:
+        raise lines.error(
+            f'no attention "{name}"{nearest(str(name), ATTENTION)}; known: {", ".join(ATTENTION)}', *where
+        )
+    package = ATTENTION[name]
+    if package is not None and find_spec(package) is None:
+        raise lines.error(f"attention {name} needs the package {package}, which is not installed", *where)
+
+
+def _check_bits(bits: Any, lines: Lines, *where: str | int) -> None:
+    from importlib.util import find_spec
+
+    if type(bits) is not int or bits not in BITS:
+        raise lines.error('"bits" must be 4 or 8', *where)
+    import torch
+
+    if find_spec("bitsandbytes") is None or not torch.cuda.is_available():
+        missing = "a GPU" if find_spec("bitsandbytes") else "the package bitsandbytes"
+        raise lines.error(f"a model in {bits} bits needs {missing}; `dtype: bf16` needs neither", *where)
 
 
 def model_in(name: str, lines: Lines, *where: str | int) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reproductions.distill.config import Config
+from reproductions.distill.data import lengths
+from reproductions.distill.data.rows import Rows
+from reproductions.distill.evaluate import table
 from reproductions.distill.losses import start_and_end
-from reproductions.distill.rows import Rows
 from reproductions.distill.surroundings import GivenSurroundings
 from reproductions.engine.work.environment import environment_of, now
 
@@ -17,7 +19,12 @@ ROSE = 2.0  # a loss that ends at so many times its start
 
 
 def record_of(
-    config: Config, trainer: Any, found: GivenSurroundings, rows: Rows, seconds: float
+    config: Config,
+    trainer: Any,
+    found: GivenSurroundings,
+    rows: Rows,
+    seconds: float,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that is known of a finished training, as plain data; seconds are of the training alone."""
     import torch
@@ -32,6 +39,11 @@ def record_of(
         "inputs": config.inputs,
         "rows": rows.counts | {"trained_on": len(trainer.train_dataset)},
         "unused_fields": rows.unused,
+        "shape": rows.shape,
+        "chat": rows.chat,
+        "bad_rows": rows.bad,
+        "told": rows.told,
+        "lengths": rows.lengths,
         "labels": {name: found.labels[name] for name in LABELS} if found.labels else {},
         "settings": dict(config.settings),
         "budget": dict(config.budget),
@@ -43,9 +55,10 @@ def record_of(
         "seconds": round(seconds, 1),
         "tokens": dict(Counter(_of_all_ranks(trainer, "token_counts")) + found.tokens),
         "rollouts": _of_all_ranks(trainer, "rollout_counts"),
+        "evaluation": None if evaluation is None else table.summary(evaluation),
         "finished": now(),
         "environment": environment_of(
-            trainer.accelerator.device.type, torch.get_num_threads(), config.inputs["data"], config.tree
+            trainer.accelerator.device.type, torch.get_num_threads(), config.data.digest, config.tree
         ),
     }
 
@@ -67,11 +80,9 @@ def summary(record: Mapping[str, Any]) -> list[str]:
     limits = f"{budget['prompt_tokens']} + {budget['completion_tokens']} tokens"
     lines = [f"{record['method']}: {record['steps']} steps in {record['seconds']:g} s; tokens: {tokens}"]
     lines += _of_the_loss(record["loss"], record["steps"])
-    parts = [f"{rows['read']:,} read", f"{rows['too_long']:,} left out as longer than {limits}"]
-    parts += [f"{rows['held_out']:,} held out for validation"] if rows["held_out"] else []
-    lines.append(f"rows: {', '.join(parts)}, {rows['trained_on']:,} trained on")
-    if record["unused_fields"]:
-        lines.append(f"fields of the data that nothing reads: {', '.join(record['unused_fields'])}")
+    lines.append(f"rows: {', '.join(parts_of(rows, limits))}, {rows['trained_on']:,} trained on")
+    lines += of_the_data(record["bad_rows"], record["told"], record["unused_fields"])
+    lines += [line for line in lengths.lines_of(record["lengths"]) if "longer" in line or "left out" in line]
     if labels:
         lines.append(
             f"labels: {labels['completions']:,} written, left out: {labels['truncated']:,} cut at "
@@ -87,7 +98,33 @@ def summary(record: Mapping[str, Any]) -> list[str]:
                 "warning: no rollout came to its end, so the student never saw how an answer ends; raise "
                 "completion_tokens, or begin with a student that has learned to end (method: sft)"
             )
+    if record["evaluation"]:
+        lines += ["", *table.lines_of(table.rows_of(record["evaluation"]))]
     return lines
+
+
+def parts_of(rows: Mapping[str, int], limits: str) -> list[str]:
+    """What became of rows, by count."""
+    words = (
+        ("unreadable", "left out as unreadable"),
+        ("answers", "answers in them"),
+        ("too_long", f"left out as longer than {limits}"),
+        ("equal_to_evaluated", "left out as rows of the evaluation"),
+        ("evaluated", "held out for evaluation"),
+        ("held_out", "held out for validation"),
+    )
+    parts = [f"{rows['read']:,} read"]
+    return parts + [f"{rows[name]:,} {what}" for name, what in words if rows.get(name) or name == "too_long"]
+
+
+def of_the_data(bad: Mapping[str, int], told: Mapping[str, int], unused: Sequence[str]) -> list[str]:
+    """What else there is to say of rows: why some cannot be read, what was found, what nothing reads."""
+    lines = []
+    if bad:
+        lines.append(f"unreadable: {', '.join(f'{count:,} {kind}' for kind, count in bad.items())}")
+    if told:
+        lines.append(f"in the data: {', '.join(f'{count:,} {what}' for what, count in told.items())}")
+    return lines + ([f"fields of the data that nothing reads: {', '.join(unused)}"] if unused else [])
 
 
 def _of_the_loss(loss: Mapping[str, Any] | None, steps: int) -> list[str]:

@@ -10,27 +10,29 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from methods.assembly import THOUGHT_TOKENS, looks_at_validation, trainer_for
-from methods.recipe import columns_of as columns_of_terms
+from methods.assembly import trainer_for
+from methods.recipe import read_recipe
 from methods.replay import NAME as REPLAY
 from methods.replay import ReplayWriter
-from methods.tokenizers.encoding import eos_token
 from reproductions.distill import state
-from reproductions.distill.config import Config
+from reproductions.distill.config import Config, family
+from reproductions.distill.evaluate.run import FILE, START, Evaluated
 from reproductions.distill.losses import Diverged, LossCallback, check_weights, logging_steps
-from reproductions.distill.models import adapted, check_tokens, load_models, look_at, training_device
+from reproductions.distill.models import adapted, load_models, training_device
+from reproductions.distill.preflight import Ready, prepare
 from reproductions.distill.record import record_of
-from reproductions.distill.rows import Rows, columns_of, group_column, read_rows
 from reproductions.distill.state import STATE
 from reproductions.distill.surroundings import GivenSurroundings
+from reproductions.distill.watch.card import CARD, card_of
+from reproductions.distill.watch.curve import LOG, PICTURE, log_of, picture_of
+from reproductions.distill.watch.progress import WatchCallback
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, write_atomic
-from reproductions.engine.work.callbacks import ClockCallback, ProgressCallback
+from reproductions.engine.work.callbacks import ClockCallback
 from reproductions.engine.work.seeding import seed_everything
-from reproductions.models.sources import load_pretrained
 
 RECORD = "kd-distill.json"
-Report = Callable[[str, int, int], None]
+Report = Callable[..., None]  # (phase, step, steps in all, what is known)
 Say = Callable[[str], None]
 
 
@@ -62,12 +64,11 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
     logging.disable_progress_bar()  # of loading and saving: the run has one of its own
     # TRL turns gradient checkpointing on by default; turning it off is still done by its old name.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    rows = _rows(config)
-    outline = look_at(config, say)
-    budget, output = config.budget, config.output
+    ready = prepare(config, say)
+    rows, budget, output = ready.rows, config.budget, config.output
     state.check_room(
         output,
-        outline.num_parameters(),
+        ready.student.num_parameters(),
         adapters=config.lora is not None,
         checkpoints=(budget["steps"] - 1) // config.save_every,
     )
@@ -91,9 +92,11 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
         device=training_device(),
         report=report,
     )
+    evaluated = _before(config, surroundings, ready, teachers, report)
+    seed_everything(config.seed)  # whatever was measured, the training is the same
     trainer = trainer_for(method, surroundings)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressCallback(report, config.method))
+    trainer.add_callback(WatchCallback(report, config.method, trainer))
     trainer.add_callback(LossCallback())
     if hasattr(trainer, "listeners"):
         trainer.listeners.append(ReplayWriter(output / REPLAY, trainer))
@@ -102,38 +105,50 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
     for name in state.drop_broken(output) if trainer.is_world_process_zero() else ():
         say(f"{name} was not written to its end, and is taken for none")
     checkpoint = state.newest_checkpoint(output)
-    if checkpoint is not None:
-        say(f"going on from step {state.step_of(checkpoint)}")
+    say(
+        f"the first row: {rows.first[0]!r} -> {rows.first[1]!r}"
+        if checkpoint is None
+        else f"going on from step {state.step_of(checkpoint)}"
+    )
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         check_weights(trainer.model, trainer.state.global_step, trainer.args)
     except Diverged:
         shutil.rmtree(output / STATE, ignore_errors=True)
         raise
-    record = record_of(config, trainer, surroundings, rows, clock.seconds)
-    _save(config, trainer, tokenizer, record)
+    seconds, found = clock.seconds, None
+    if evaluated is not None and trainer.is_world_process_zero():
+        found = evaluated.after(trainer.accelerator.unwrap_model(trainer.model))
+    record = record_of(config, trainer, surroundings, rows, seconds, found)
+    _save(config, trainer, tokenizer, record, found)
     return record
 
 
-def _rows(config: Config) -> Rows:
-    """The rows of the config, and all that can be said of them before a model is loaded."""
-    _, tokenizer = load_pretrained(config.student, weights=False)
-    eos_token(tokenizer)
-    needs = f"{config.method} needs {config.needs}" if config.needs else ""
-    if config.tree["trainer"]["name"] == "latent-reasoning":
-        check_tokens(tokenizer, THOUGHT_TOKENS, needs or "latent thoughts stand between these tokens")
-    return read_rows(
-        config.data,
-        tokenizer,
-        prompt_tokens=config.budget["prompt_tokens"],
-        completion_tokens=config.budget["completion_tokens"],
-        validate=looks_at_validation(config.tree),
-        seed=config.seed,
-        columns=columns_of(config.tree),
-        values=columns_of_terms(config.tree),
-        group=group_column(config.tree),
-        needs=needs,
+def _before(
+    config: Config, surroundings: GivenSurroundings, ready: Ready, teachers: dict[str, Any], report: Report
+) -> Evaluated | None:
+    """The evaluation of what is there before the training, where the config asks for one."""
+    if config.evaluate is None:
+        return None
+    found = Evaluated(
+        config.evaluate,
+        ready.rows,
+        surroundings.tokenizer,
+        config.budget["completion_tokens"],
+        config.output / STATE,
+        report,
     )
+    device = training_device()
+    found.before(START, lambda: (surroundings.student().to(device), surroundings.tokenizer))
+    for number, name in enumerate(teachers, 1):
+        what = "teacher" if len(teachers) == 1 else f"teacher {number}"
+
+        def asked(name: str = name) -> tuple[Any, Any]:
+            one = surroundings.teacher(name)
+            return one.model, one.tokenizer
+
+        found.before(what, asked)
+    return found
 
 
 def _finished(config: Config) -> dict[str, Any] | None:
@@ -186,7 +201,7 @@ def _arguments(config: Config, kind: type, more: dict[str, Any]) -> Any:
         "logging_strategy": "steps",
         "logging_steps": logging_steps(budget["steps"]),
         "logging_nan_inf_filter": False,  # it puts the mean of before in the place of a loss that is none
-        "report_to": "none",
+        "report_to": list(config.report_to) or "none",
         "disable_tqdm": True,
         "gradient_checkpointing": False,
         "dataloader_pin_memory": cuda,
@@ -194,8 +209,10 @@ def _arguments(config: Config, kind: type, more: dict[str, Any]) -> Any:
     return kind(**{name: value for name, value in (values | more).items() if name in known})
 
 
-def _save(config: Config, trainer: Any, tokenizer: Any, record: dict[str, Any]) -> None:
-    """The student as a plain folder, adapters merged in; checkpoints go once it is there."""
+def _save(
+    config: Config, trainer: Any, tokenizer: Any, record: dict[str, Any], evaluation: dict[str, Any] | None
+) -> None:
+    """The student as a plain folder, adapters merged in, with card, log and figures; checkpoints go then."""
     if not trainer.is_world_process_zero():
         return
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -203,5 +220,34 @@ def _save(config: Config, trainer: Any, tokenizer: Any, record: dict[str, Any]) 
         model = model.merge_and_unload()
     model.save_pretrained(config.output)
     tokenizer.save_pretrained(config.output)
+    history = trainer.state.log_history
+    write_atomic(config.output / LOG, log_of(history))
+    picture = picture_of(history, f"loss of {config.method}")
+    if picture is not None:
+        write_atomic(config.output / PICTURE, picture)
+    if evaluation is not None:
+        write_atomic(config.output / FILE, json.dumps(evaluation) + "\n")
+    write_atomic(config.output / CARD, _card(config, record, evaluation, picture=picture is not None))
     write_atomic(config.output / RECORD, json.dumps(record, indent=1) + "\n")
     shutil.rmtree(config.output / STATE, ignore_errors=True)
+
+
+def _card(config: Config, record: dict[str, Any], evaluation: dict[str, Any] | None, *, picture: bool) -> str:
+    from catalog.records import load_teachers
+    from catalog.schema import HERE
+
+    known = load_teachers(HERE / "teachers.yaml")
+    teachers = []
+    for name in config.teachers:
+        entry = known.get(config.teacher_terms or family(name) or "")
+        said = {"terms": entry.title, "note": entry.note} if entry else {"terms": "", "note": ""}
+        teachers.append({"name": name, **said})
+    recipe = None if config.method == "own" else read_recipe(config.method)
+    return card_of(
+        record,
+        teachers=teachers,
+        title=recipe.title if recipe else "terms of its own",
+        about=recipe.about if recipe else "",
+        evaluation=evaluation,
+        picture=picture,
+    )

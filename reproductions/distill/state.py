@@ -81,8 +81,7 @@ def check_room(output: Path, parameters: int, *, adapters: bool, checkpoints: in
 
     A checkpoint is written before the one before it goes. Adapters count as nothing beside their model.
     """
-    student, checkpoint = 4 * parameters, 0 if adapters else 12 * parameters
-    needed = max(min(2, checkpoints) * checkpoint, min(1, checkpoints) * checkpoint + student)
+    needed = room_needed(parameters, adapters=adapters, checkpoints=checkpoints)
     state = output / STATE
     there = sum(file.stat().st_size for file in state.rglob("*") if file.is_file()) if state.is_dir() else 0
     free = shutil.disk_usage(output).free
@@ -91,6 +90,12 @@ def check_room(output: Path, parameters: int, *, adapters: bool, checkpoints: in
             f"{output}: {_size(free)} free, checkpoints and student take up to {_size(needed)}; make room, or name an "
             "output on another disk"
         )
+
+
+def room_needed(parameters: int, *, adapters: bool, checkpoints: int) -> int:
+    """Bytes that checkpoints and student take at their most, beside each other."""
+    student, checkpoint = 4 * parameters, 0 if adapters else 12 * parameters
+    return max(min(2, checkpoints) * checkpoint, min(1, checkpoints) * checkpoint + student)
 
 
 def _size(count: int) -> str:

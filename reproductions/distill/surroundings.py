@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from methods.assembly import Asked
 from methods.elicitation.journal import Journal
+from reproductions.distill.data.rows import TEACHER_PROMPT
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import digest, read_json, write_atomic
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from reproductions.distill.rows import Rows
+    from reproductions.distill.data.rows import Rows
 
 
 class GivenSurroundings:
@@ -53,8 +54,18 @@ class GivenSurroundings:
 
     def teacher(self, name: str) -> Asked:
         model, tokenizer = self._teachers[name]
-        asked = model.to(self._device).eval().requires_grad_(False)
-        return Asked(name, asked, tokenizer, self.completion_tokens)
+        held = getattr(model, "is_quantized", False)  # in 4 or 8 bit: it was loaded where it stays
+        asked = (model if held else model.to(self._device)).eval().requires_grad_(False)
+        if TEACHER_PROMPT not in self._rows.train.column_names:
+            return Asked(name, asked, tokenizer, self.completion_tokens)
+        return Asked(name, asked, tokenizer, self.completion_tokens, TEACHER_PROMPT, self._readable)
+
+    def _readable(self, labels: Dataset) -> tuple[Dataset, int]:
+        """A teacher's answers to its own prompts as the student's rows."""
+        ours = dict(zip(self._rows.train[TEACHER_PROMPT], self._rows.train["prompt"], strict=True))
+        theirs = list(labels["prompt"])
+        rows = labels.remove_columns("prompt").add_column("prompt", [ours[prompt] for prompt in theirs])
+        return rows.add_column(TEACHER_PROMPT, theirs), 0
 
     def rows(self, name: str) -> Dataset:
         if name == "validation":

@@ -56,6 +56,43 @@ PACKAGED = {
 }
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How a model's weights are held: `dtype` is one of DTYPES, `bits` 4 or 8 (bitsandbytes, on a GPU) or None.
+
+    `attention` is an implementation that transformers knows by that name, `revision` a commit or tag of the hub.
+    """
+
+    dtype: str = "fp32"
+    attention: str | None = None
+    bits: int | None = None
+    revision: str | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What `from_pretrained` takes for it."""
+        import torch
+
+        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "own": "auto"}
+        made: dict[str, Any] = {"dtype": dtypes[self.dtype]}
+        made |= {"attn_implementation": self.attention} if self.attention else {}
+        if self.bits:
+            from transformers import BitsAndBytesConfig
+
+            how = {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_compute_dtype": torch.bfloat16,
+            }
+            made["quantization_config"] = BitsAndBytesConfig(
+                **(how if self.bits == 4 else {"load_in_8bit": True})
+            )
+            made["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+        return made
+
+
+DTYPES = ("fp32", "bf16", "fp16", "own")  # "own": as the weights are stored
+
+
 def mirror(variable: str) -> Path | None:
     """The folder named by KD_DATA_DIR or KD_MODEL_DIR; None where it is not set, KDError where it does not exist."""
     value = os.environ.get(variable, "").strip()
@@ -132,32 +169,35 @@ def check_columns(row: Any, columns: Sequence[str], where: str) -> None:
 
 
 def load_pretrained(
-    hub_id: str, *, weights: bool = True
+    hub_id: str, *, weights: bool = True, loading: Loading | None = None
 ) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase]:
-    """A causal language model in fp32 on the CPU (None without `weights`) and its tokenizer.
+    """A causal language model (None without `weights`) and its tokenizer; in fp32 on the CPU, or as `loading` says.
 
     Looks in `$KD_MODEL_DIR/<hub id>`, then for a package that ships the model, then asks the hub. Only safetensors
     are read and no code that comes with a model is run. A folder that holds an adapter is the model that it makes of
     its base. Raises KDError naming the places when none has it.
     """
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    loading = loading or Loading()
     source, looked = _source(hub_id)
     base, model = adapter_base(hub_id), None
+    pinned = {} if isinstance(source, Path) or not loading.revision else {"revision": loading.revision}
     with _clear(hub_id, source, looked):
         own = not isinstance(source, Path) or (source / "tokenizer_config.json").is_file()
         tokenizer = (
-            None if base and not own else AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            None
+            if base and not own
+            else AutoTokenizer.from_pretrained(source, trust_remote_code=False, **pinned)
         )
     if base is not None:
-        made, other = load_pretrained(base, weights=weights)
+        made, other = load_pretrained(base, weights=weights, loading=loading)
         assert isinstance(source, Path)
         return made and _with_adapter(made, source), tokenizer or other
     with _clear(hub_id, source, looked):
         if weights:
             model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+                source, use_safetensors=True, trust_remote_code=False, **loading.arguments(), **pinned
             )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise KDError(f"{hub_id}: an adapter, not a model; download it, and name its folder")

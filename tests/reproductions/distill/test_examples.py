@@ -83,7 +83,7 @@ def nothing_is_loaded(monkeypatch):
 
 
 def test_ddk_without_domains(folder, nothing_is_loaded):
-    with pytest.raises(KDError, match=r'row 1: "domain" must be text; ddk needs rows with a column "domain"'):
+    with pytest.raises(KDError, match=r':1: "domain" must be text; ddk needs rows with a column "domain"'):
         made(config_of(folder, "ddk"))
 
 
@@ -94,7 +94,7 @@ def test_codi_without_its_tokens_and_thoughts(folder, nothing_is_loaded):
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
     tokenizer.save_pretrained(folder / "student")
-    with pytest.raises(KDError, match=r'row 1: "thoughts" must be text; codi needs rows'):
+    with pytest.raises(KDError, match=r':1: "thoughts" must be text; codi needs rows'):
         made(path)
 
 
@@ -131,12 +131,12 @@ def test_half_a_character_and_a_byte_order_mark(folder):
     (folder / "data.jsonl").write_text(
         '{"prompt": "a|", "completion": "b"}\n{"prompt": "a\\ud800|", "completion": "b"}\n'
     )
-    with pytest.raises(KDError, match='row 2: "prompt" holds half of a surrogate pair'):
+    with pytest.raises(KDError, match=':2: "prompt" holds half of a surrogate pair'):
         made(config_of(folder, "sft", teacher=None))
 
 
-def test_data_that_are_a_folder(folder):
+def test_data_that_are_a_model(folder):
     path = config_of(folder)
     path.write_text(path.read_text().replace("data: data.jsonl", "data: student"))
-    with pytest.raises(ValueError, match='run.yaml:3: "data": is a folder, not a file of JSON lines'):
+    with pytest.raises(ValueError, match='run.yaml:3: "data": .*student is a model, not data'):
         load_config(path)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -11,8 +12,8 @@ from catalog.errors import CatalogError
 from methods.errors import MethodError
 from reproductions.distill import run
 from reproductions.distill.config import load_config
+from reproductions.distill.data.rows import Rows
 from reproductions.distill.record import summary
-from reproductions.distill.rows import Rows
 from reproductions.distill.surroundings import GivenSurroundings
 from reproductions.engine.errors import KDError
 from tests.methods.conftest import letter_tokenizer, make_model
@@ -90,7 +91,8 @@ def test_rows_longer_than_a_model_was_made_for_are_noted(folder):
     path, heard = config_of(folder, "sft", teacher=None), []
     path.write_text(path.read_text().replace("prompt_tokens: 12", "prompt_tokens: 60"))
     run.distil(load_config(path), lambda *_: None, heard.append)
-    assert heard == [f"note: rows may have 72 tokens, and {folder / 'student'} was made for 64"]
+    assert heard[0] == f"note: rows may have 72 tokens, and {folder / 'student'} was made for 64"
+    assert heard[1:] == ["the first row: 'ab|' -> 'ba'"], "as the student reads it"
 
 
 def recurrent():
@@ -165,7 +167,7 @@ def test_a_teacher_is_asked_on_the_device_of_the_training(tmp_path):
         student=None,
         teachers={"main": (make_model(), letter_tokenizer())},
         tokenizer=letter_tokenizer(),
-        rows=Rows(None, None),
+        rows=Rows(Dataset.from_dict({"prompt": []}), None),
         budget={"prompt_tokens": 4, "completion_tokens": 4},
         seed=0,
         arguments=dict,

@@ -161,7 +161,7 @@ def test_one_row_cannot_be_trained_on_and_held_out(folder):
 
 def test_a_field_that_would_be_left_out_is_named(folder):
     (folder / "data.jsonl").write_text('{"prompt": "a|", "completion": "b", "id": 3, "system": "Be kind."}\n')
-    with pytest.raises(KDError, match=r'data\.jsonl: row 1 has a field "system", which would be left out'):
+    with pytest.raises(KDError, match=r'data\.jsonl:1: the field "system" would be left out'):
         made(config_of(folder))
     (folder / "data.jsonl").write_text('{"prompt": "a|", "completion": "b", "id": 3}\n')
     record = made(config_of(folder))

@@ -131,7 +131,7 @@ def test_two_at_a_time_is_one_too_many(folder, stopped):
 
 def test_a_run_that_cannot_begin_leaves_nothing(folder):
     (folder / "data.jsonl").write_text('{"prompt": "", "completion": "b"}\n')
-    with pytest.raises(KDError, match="row 1"):
+    with pytest.raises(KDError, match=":1: "):
         made(config_of(folder))
     assert not (folder / "run").exists()
 
@@ -186,7 +186,7 @@ def test_labels_that_were_written_before_a_kill_are_kept(folder, monkeypatch):
     expected = made(config_of(folder, "seqkd", name="whole", extra=settings))
     path, heard = config_of(folder, "seqkd", extra=settings), []
 
-    def report(phase, step, total):
+    def report(phase, step, total, known=None):
         heard.append((phase, step, total))
         if heard.count(("labels", 2, 3)) == 1 and phase == "labels" and step == 2:
             raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""Start, teachers and student on rows that nothing is trained on: figures of every row, and the table of them."""

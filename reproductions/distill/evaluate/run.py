@@ -1,0 +1,66 @@
+"""The evaluation of one training: start and teachers before it, the student after it; kept over interrupts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reproductions.distill.data.rows import Rows
+from reproductions.distill.evaluate.measure import Figures, answer_tokens, measure
+from reproductions.distill.evaluate.spec import Evaluation
+from reproductions.engine.files import read_json, write_atomic
+
+FILE = "evaluation.json"  # beside the student: the figures of every row
+START, STUDENT = "start", "student"
+SAID = 3  # answers that a card shows
+
+
+class Evaluated:
+    """The figures so far of the models of a training; `state` is where they are kept until the student is saved."""
+
+    def __init__(
+        self,
+        wanted: Evaluation,
+        rows: Rows,
+        tokenizer: Any,
+        completion_tokens: int,
+        state: Path,
+        report: Callable[..., None],
+    ) -> None:
+        assert rows.evaluation is not None
+        self._wanted, self._rows, self._tokenizer = wanted, rows, tokenizer
+        self._limit, self._file, self._report = completion_tokens, state / FILE, report
+        self._found: dict[str, Any] = read_json(self._file)["models"] if self._file.is_file() else {}
+
+    def before(self, who: str, model: Callable[[], tuple[Any, Any]]) -> None:
+        """Measure a model (and its tokenizer) that the training leaves as it is, unless it was before an interrupt."""
+        if who not in self._found:
+            self._measure(who, *model(), teacher=who != START)
+            write_atomic(self._file, json.dumps(self.as_dict()))
+
+    def after(self, model: Any) -> dict[str, Any]:
+        """Measure the student; everything, as plain data."""
+        self._measure(STUDENT, model, self._tokenizer)
+        return self.as_dict()
+
+    def _measure(self, who: str, model: Any, tokenizer: Any, *, teacher: bool = False) -> None:
+        self._report(f"evaluating the {who}", 0, 0)
+        figures: Figures = measure(
+            model, tokenizer, self._rows.evaluation, self._wanted, self._limit, teacher=teacher
+        )
+        self._found[who] = figures.as_dict()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the table is made from: figures by model, tokens and conversation of each row, the rows themselves."""
+        rows: Any = self._rows.evaluation
+        return {
+            "rows": len(rows),
+            "answers": min(len(rows), self._wanted.answers if self._wanted.scores else 0),
+            "tokens": answer_tokens(rows, self._tokenizer),
+            "clusters": self._rows.clusters,
+            "prompts": rows["prompt"][:SAID],
+            "references": rows["completion"][:SAID],
+            "models": self._found,
+        }

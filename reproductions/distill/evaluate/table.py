@@ -1,0 +1,132 @@
+"""The table of an evaluation: start, teachers and student side by side, each with its distance from the start.
+
+Intervals are of rows: 95 % by Student's t over conversations, as another draw of rows would move the figure. Of another
+seed's training they say nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+LEVEL = 0.95
+LOSS = "loss"
+BETTER = {LOSS: -1}  # the sign of what is better, + where nothing stands here
+TITLES = {LOSS: "loss (nats a token)", "exact-match": "exact match %", "rouge-l": "ROUGE-L"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of a figure from another one on the same rows, with its interval (None where one conversation is all)."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return asdict(self)
+
+
+def difference(
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    sizes: Sequence[float],
+    clusters: Sequence[int],
+    level: float = LEVEL,
+) -> Difference:
+    """sum(ours - theirs) / sum(sizes) over rows of one or more clusters, each of which counts as one draw.
+
+    The standard error is that of a ratio, to first order: residuals summed within a cluster.
+    """
+    gap = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    weight = np.asarray(sizes, dtype=np.float64)
+    value = float(gap.sum() / weight.sum())
+    numbers = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    count = int(numbers.max()) + 1
+    if count < 2:
+        return Difference(value, None, None)
+    residuals: np.ndarray = np.bincount(numbers, weights=gap - value * weight, minlength=count)
+    error = math.sqrt(count / (count - 1) * float((residuals**2).sum())) / float(weight.sum())
+    if error == 0 and value != 0:  # every row moved alike: too few to know how far another would
+        return Difference(value, None, None)
+    half = float(stdtrit(count - 1, (1 + level) / 2)) * error
+    return Difference(value, value - half, value + half)
+
+
+def columns_of(evaluation: Mapping[str, Any], who: str) -> dict[str, tuple[list[float], list[float]]]:
+    """Figures of one of an evaluation's models by name of the metric: of each row, and what they are divided by."""
+    figures = evaluation["models"][who]
+    made = {LOSS: (list(figures["nats"]), [float(n) for n in evaluation["tokens"]])}
+    return made | {name: (list(values), [1.0] * len(values)) for name, values in figures["scores"].items()}
+
+
+def figure(values: Sequence[float], sizes: Sequence[float]) -> float:
+    """One model's figure: the mean over what it is divided by."""
+    return float(np.sum(values) / np.sum(sizes))
+
+
+def summary(evaluation: Mapping[str, Any], *, against: str = "start") -> dict[str, Any]:
+    """{model: {metric: {value, difference?}}}: plain data for record, card and table."""
+    base = columns_of(evaluation, against)
+    made: dict[str, Any] = {}
+    for who in evaluation["models"]:
+        made[who] = {}
+        for name, (values, sizes) in columns_of(evaluation, who).items():
+            made[who][name] = {"value": significant(figure(values, sizes))}
+            if who != against:
+                clusters = evaluation["clusters"][: len(values)]
+                gap = difference(values, base[name][0], sizes, clusters)
+                made[who][name] |= {
+                    key: significant(value) for key, value in gap.as_dict().items() if key != "value"
+                }
+                made[who][name]["difference"] = significant(gap.value)
+    return made
+
+
+def significant(value: float | None) -> float | None:
+    """Five digits, as much as a record needs."""
+    return None if value is None else float(f"{value:.5g}")
+
+
+def rows_of(found: Mapping[str, Any], words: Mapping[str, str] | None = None) -> list[list[str]]:
+    """Head and lines of the table; a difference stands behind its figure as "-0.52 [-0.61, -0.43]"."""
+    names = list(next(iter(found.values())))
+    table = [["", *(TITLES.get(name, name) for name in names)]]
+    for who, figures in found.items():
+        cells = []
+        for name in names:
+            one = figures[name]
+            cell = _number(name, one["value"])
+            if "difference" in one:
+                cell += f" ({_number(name, one['difference'], signed=True)}"
+                if one["low"] is not None:
+                    cell += f" [{_number(name, one['low'], signed=True)}, {_number(name, one['high'], signed=True)}]"
+                cell += ")"
+            cells.append(cell)
+        table.append([(words or {}).get(who, who), *cells])
+    return table
+
+
+def _number(name: str, value: float, *, signed: bool = False) -> str:
+    digits = 3 if name == LOSS else 1
+    return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def lines_of(table: Sequence[Sequence[str]]) -> list[str]:
+    """A table as text, columns under each other."""
+    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]

@@ -1,0 +1,193 @@
+"""`kd distill --plan`: what a training will read, compute and take, before a weight is loaded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from methods.recipe import ITSELF, SAMPLES_ITSELF, components_of
+from reproductions.distill import state
+from reproductions.distill.config import Config, family
+from reproductions.distill.data import lengths
+from reproductions.distill.preflight import Ready, prepare
+from reproductions.distill.record import of_the_data, parts_of
+from reproductions.distill.watch.progress import duration
+from reproductions.engine.show.methods import methods
+from reproductions.models.sources import Loading
+
+BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "own": 4.0}
+PROBE = 1024  # rows and columns of the matrices that the machine is timed with
+SHARE_OF_PEAK = (0.15, 0.6)  # what a training reaches of that: slow for small models and short rows
+ACTIVATIONS = (
+    34  # values a token, layer and unit of width that a backward pass keeps (arXiv 2205.05198, section 4.1)
+)
+WRITING = 3  # a token that is written, with its cache, takes so many times the time of one that is read
+
+
+def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that can be told beforehand, as plain data. Raises what the training would begin with."""
+    ready, budget = prepare(config, say), config.budget
+    rows, sequences = ready.rows, budget["steps"] * budget["batch_size"] * budget["accumulate"]
+    held = rows.counts["held_out"] + (rows.counts.get("evaluated", 0) if config.evaluate else 0)
+    kept = len(rows.train) + held
+    each = (rows.lengths["tokens"] - rows.lengths["tokens_left_out"]) / max(1, kept)
+    tokens = _tokens(config, ready, sequences, each)
+    memory = _memory(config, ready)
+    needed = state.room_needed(
+        ready.student.num_parameters(),
+        adapters=config.lora is not None,
+        checkpoints=(budget["steps"] - 1) // config.save_every,
+    )
+    cost = None if config.method == "own" else methods([config.method])[0].cost
+    return {
+        "method": config.method,
+        "computes": [" ".join(part) for part in components_of(ready.method)],
+        "rows": dict(rows.counts) | {"trained_on": len(rows.train)},
+        "limits": [budget["prompt_tokens"], budget["completion_tokens"]],
+        "shape": rows.shape,
+        "chat": rows.chat,
+        "bad_rows": rows.bad,
+        "told": rows.told,
+        "unused_fields": rows.unused,
+        "lengths": rows.lengths,
+        "first": list(rows.first),
+        "steps": budget["steps"],
+        "sequences": sequences,
+        "epochs": round(sequences / max(1, len(rows.train)), 3),
+        "tokens": tokens,
+        "memory_bytes": memory,
+        "disk_bytes": needed,
+        "seconds": _seconds(ready, tokens),
+        "cost_beside_sft": cost,
+        "teachers": [_terms(config, name, known) for name in config.teachers],
+        "output": str(config.output),
+    }
+
+
+def _writes(method: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether the student writes while it learns, and whether a teacher writes beforehand."""
+    samplers = [name for slot, name in components_of(method) if slot == "sampler"]
+    itself = method["trainer"]["name"] in (SAMPLES_ITSELF, "minillm") or any(n != "domains" for n in samplers)
+    return itself, not isinstance(method["data"], str)
+
+
+def _tokens(config: Config, ready: Ready, sequences: int, each: float) -> dict[str, int]:
+    """Tokens by who reads or writes them; what is written is a most."""
+    student, before = _writes(ready.method)
+    readers = [name for name in ready.method["teachers"] if name != ITSELF]
+    made = {"student": round(sequences * each), "teacher": round(sequences * each * len(readers))}
+    written = config.budget["completion_tokens"]
+    if student:
+        made["generated at most"] = sequences * written
+    if before:
+        made["labels at most"] = len(ready.rows.train) * written
+    return made
+
+
+def _memory(config: Config, ready: Ready) -> dict[str, int]:
+    """Bytes while training: weights, gradients and Adam's moments of the student, teachers, roughly activations."""
+    count, shape = ready.student.num_parameters(), ready.student.config
+    trained = count if config.lora is None else _adapters(config, ready.student)
+    made = {
+        "student": 4 * count + (0 if config.lora is None else 4 * trained),
+        "gradients and Adam": 12 * trained,
+    }
+    loadings = config.teachers_loaded or (Loading(),) * len(config.teachers)
+    models = [model for model, _ in ready.teachers.values()]
+    made["teachers"] = sum(
+        round(model.num_parameters() * (loading.bits / 8 if loading.bits else BYTES[loading.dtype]))
+        for model, loading in zip(models, loadings, strict=True)
+    )
+    longest = sum(
+        min(ready.rows.lengths[side]["quantiles"]["100%"], ready.rows.lengths[side]["limit"])
+        for side in ("prompt", "completion")
+    )
+    width, layers = getattr(shape, "hidden_size", 0), getattr(shape, "num_hidden_layers", 0)
+    size = 2 if config.precision == "bf16-autocast" else 4
+    made["activations, roughly"] = (
+        size * ACTIVATIONS * config.budget["batch_size"] * longest * width * layers // 2
+    )
+    return made
+
+
+def _adapters(config: Config, model: Any) -> int:
+    """Parameters of LoRA's two matrices on every layer that gets them."""
+    from torch import nn
+
+    assert config.lora is not None
+    targets, head = config.lora["targets"], model.get_output_embeddings()
+    chosen = [
+        layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear)
+        and layer is not head
+        and (not targets or any(name == one or name.endswith(f".{one}") for one in targets))
+    ]
+    return sum(config.lora["rank"] * (layer.in_features + layer.out_features) for layer in chosen)
+
+
+def _seconds(ready: Ready, tokens: Mapping[str, int]) -> list[float]:
+    """From and to: the arithmetic of the training at a share of this machine's speed; only its size is right."""
+    student = ready.student.num_parameters()
+    teachers = [model.num_parameters() for model, _ in ready.teachers.values()]
+    largest = max(teachers, default=student)
+    work = 6 * student * tokens["student"] + 2 * largest * tokens["teacher"]
+    work += 2 * WRITING * student * tokens.get("generated at most", 0)
+    work += 2 * WRITING * largest * tokens.get("labels at most", 0)
+    speed = _speed()
+    return [float(f"{work / speed / share:.2g}") for share in reversed(SHARE_OF_PEAK)]
+
+
+def _speed() -> float:
+    """Operations a second of this machine in a product of matrices."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    left = torch.ones(PROBE, PROBE, device=device)
+    (left @ left).sum().item()
+    begun = time.perf_counter()
+    (left @ left @ left).sum().item()
+    return 4 * PROBE**3 / max(time.perf_counter() - begun, 1e-9)
+
+
+def _terms(config: Config, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    entry = known.get(config.teacher_terms or family(name) or "")
+    if entry is None:
+        return {"name": name, "terms": None, "allows_training": "unknown", "note": "look them up"}
+    return {"name": name, "terms": entry.title, "allows_training": entry.allows_training, "note": entry.note}
+
+
+def lines_of(plan: Mapping[str, Any]) -> list[str]:
+    """The plan for a reader."""
+    rows, limits = plan["rows"], "{} + {} tokens".format(*plan["limits"])
+    lines = [f"{plan['method']}: {', '.join(plan['computes'])}"]
+    form = "in the student's chat template" if plan["chat"] else "as plain text"
+    lines.append(
+        f"data: {plan['shape']}, {form}; {', '.join(parts_of(rows, limits))}, {rows['trained_on']:,} to train on"
+    )
+    lines += of_the_data(plan["bad_rows"], plan["told"], plan["unused_fields"])
+    lines += lengths.lines_of(plan["lengths"])
+    lines.append(f"the first row: {plan['first'][0]!r} -> {plan['first'][1]!r}")
+    lines.append(
+        f"{plan['steps']:,} steps of {plan['sequences'] // plan['steps']:,} sequences: {plan['epochs']:g} epochs"
+    )
+    lines.append("tokens: " + ", ".join(f"{who} {count:,}" for who, count in plan["tokens"].items() if count))
+    memory = plan["memory_bytes"]
+    parts = ", ".join(f"{what} {size_of(count)}" for what, count in memory.items() if count)
+    lines.append(f"memory: about {size_of(sum(memory.values()))} ({parts})")
+    lines.append(f"disk: up to {size_of(plan['disk_bytes'])} in {plan['output']}")
+    low, high = plan["seconds"]
+    beside = f"; {plan['cost_beside_sft']:g} x SFT where it was measured" if plan["cost_beside_sft"] else ""
+    lines.append(f"time: very roughly {duration(low)} to {duration(high)} on this machine{beside}")
+    for one in plan["teachers"]:
+        said = one["terms"] or "terms unknown"
+        lines.append(
+            f"teacher {one['name']}: {said}, training on its outputs: {one['allows_training']}; {one['note']}"
+        )
+    return lines
+
+
+def size_of(count: float) -> str:
+    """'3.4 GiB', '120 MiB'."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,108 @@
+"""All that can be known of a training before a weight is loaded: its rows, its models' shapes, whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from methods.assembly import THOUGHT_TOKENS, looks_at_validation, term_of
+from methods.modeling.core import shared_vocabulary
+from methods.recipe import ITSELF, SAMPLES_ITSELF, teachers_of
+from methods.recipe import columns_of as columns_of_terms
+from methods.registry import build
+from methods.tokenizers.encoding import eos_token
+from reproductions.distill.config import Config
+from reproductions.distill.data.rows import Held, Limits, Rows, columns_of, group_column, read_rows
+from reproductions.distill.method import Nowhere
+from reproductions.distill.models import check_tokens, look_at, with_template
+from reproductions.distill.surroundings import named_teachers
+from reproductions.models.sources import load_pretrained
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is known: rows, models without weights (device "meta") with their tokenizers, the method as it will run."""
+
+    rows: Rows
+    student: Any
+    tokenizer: Any
+    teachers: Mapping[str, tuple[Any, Any]]  # by the method's names for them
+    method: Mapping[str, Any]
+
+
+def prepare(config: Config, say: Callable[[str], None]) -> Ready:
+    """Reads rows and tokenizers and holds them to the models. Raises what a training would end with, and says notes."""
+    _, tokenizer = load_pretrained(config.student, weights=False, loading=config.student_loaded)
+    tokenizer = with_template(tokenizer, config)
+    eos_token(tokenizer)
+    needs = f"{config.method} needs {config.needs}" if config.needs else ""
+    if config.tree["trainer"]["name"] == "latent-reasoning":
+        check_tokens(tokenizer, THOUGHT_TOKENS, needs or "latent thoughts stand between these tokens")
+    student, outlines = look_at(config, say)
+    theirs = [
+        load_pretrained(name, weights=False, loading=loading)[1]
+        for name, loading in zip(config.teachers, config.teachers_loaded, strict=True)
+    ]
+    rows = _rows(config, tokenizer, _own_prompts(config, tokenizer, theirs), needs)
+    if not rows.chat and getattr(tokenizer, "chat_template", None):
+        say(
+            "note: the student has a chat template, and these rows are plain text to it; `chat: true` puts them in"
+        )
+    given = list(zip(outlines, theirs, strict=True))
+    method, teachers = named_teachers(config.tree, teachers_of(config.tree), given)
+    _check_readers(method, student, tokenizer, teachers)
+    return Ready(rows, student, tokenizer, teachers, method)
+
+
+def _rows(config: Config, tokenizer: Any, teacher: Any, needs: str) -> Rows:
+    wanted, budget = config.evaluate, config.budget
+    return read_rows(
+        config.data,
+        tokenizer,
+        Limits(budget["prompt_tokens"], budget["completion_tokens"]),
+        validate=looks_at_validation(config.tree),
+        held=None if wanted is None else Held(wanted.rows, wanted.data),
+        seed=config.seed,
+        columns=columns_of(config.tree),
+        values=columns_of_terms(config.tree),
+        group=group_column(config.tree),
+        needs=needs,
+        teacher=teacher,
+        tell=lambda message, *path: config.lines.error(message, "data", *path),
+    )
+
+
+def _own_prompts(config: Config, tokenizer: Any, theirs: list[Any]) -> Any:
+    """The tokenizer of a teacher that is asked by its own chat template; None where all read the student's prompts.
+
+    That is one teacher whose template is another one. Where a sampler writes anew what both read, they read one text.
+    """
+    if len(theirs) != 1 or "sampler" in config.tree:
+        return None
+    own = getattr(theirs[0], "chat_template", None)
+    return theirs[0] if own and own != getattr(tokenizer, "chat_template", None) else None
+
+
+def _check_readers(
+    method: Mapping[str, Any], student: Any, tokenizer: Any, teachers: Mapping[str, tuple[Any, Any]]
+) -> None:
+    """Raises MethodError where a teacher's tokens are not the student's and the method needs that they are."""
+    from methods.trainers import Teacher
+    from methods.trainers.teachers import readers
+
+    trainer = method["trainer"]["name"]
+    named = [(student, tokenizer) if name == ITSELF else teachers[name] for name in method["teachers"]]
+    if trainer == "minillm":
+        for model, its in named:
+            shared_vocabulary(student, model, tokenizer, its)
+    elif trainer in ("distillation", SAMPLES_ITSELF):
+        nowhere: Any = Nowhere(tokenizer)
+        terms = [term_of(tree, nowhere, method["teachers"]) for tree in method.get("terms", ())]
+        sampler = build("sampler", method["sampler"]) if "sampler" in method else None
+        along = trainer == SAMPLES_ITSELF or getattr(sampler, "teacher_reads_along", False)
+        given = [Teacher(model, its) for model, its in named]
+        found = readers(given, terms, student, tokenizer, along=along) if given or terms else None
+        if trainer == SAMPLES_ITSELF and found is not None and not found.read_pair:
+            for model, its in named:  # an advantage asks them for the student's ids
+                shared_vocabulary(student, model, tokenizer, its)

@@ -1,0 +1,126 @@
+"""The card of a student: what it was made of, under whose terms, how, and how good it was on held-out rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from methods.elicitation.records.card import code, plain
+from reproductions.distill.evaluate import table
+
+CARD = "README.md"
+
+
+def card_of(
+    record: Mapping[str, Any],
+    *,
+    teachers: Sequence[Mapping[str, str]],
+    title: str,
+    about: str,
+    evaluation: Mapping[str, Any] | None,
+    picture: bool,
+) -> str:
+    """The README.md of a student's folder, with the front matter that the hub reads.
+
+    `teachers` have `name`, `terms` and `note`; `title` and `about` are the recipe's.
+    """
+    student = _short(record["student"])
+    head = [
+        "---",
+        "library_name: transformers",
+        "license: other",
+        "tags: [distillation, kd-atlas]",
+        *([f"base_model: {json.dumps(record['student'])}"] if _of_the_hub(record["student"]) else []),
+        "---",
+        "",
+        f"# {plain(student)}, distilled by {plain(title)}",
+        "",
+        *([f"{plain(about)}", ""] if about else []),
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'model = AutoModelForCausalLM.from_pretrained(".")',
+        'tokenizer = AutoTokenizer.from_pretrained(".")',
+        "```",
+    ]
+    parts: list[tuple[str, list[str]]] = [("Lineage", _lineage(record, teachers))]
+    if evaluation:
+        parts.append(("Before and after", _figures(record, evaluation)))
+    parts.append(("Data", _data(record)))
+    parts.append(("Training", _training(record, picture=picture)))
+    body = [line for name, lines in parts for line in ["", f"## {name}", "", *lines]]
+    made = record["environment"]
+    with_ = ", ".join(f"{name} {made[name]}" for name in ("torch", "transformers", "trl") if name in made)
+    return "\n".join(
+        [*head, *body, "", f"Made with KD Atlas, {plain(with_)}; `kd-distill.json` has everything.", ""]
+    )
+
+
+def _lineage(record: Mapping[str, Any], teachers: Sequence[Mapping[str, str]]) -> list[str]:
+    rows = [["role", "model", "its terms", "what they say"]]
+    rows.append(
+        ["student at the start", code(_short(record["student"])), "", "those of the model it was made from"]
+    )
+    for one in teachers:
+        note = one["note"] or "not known to KD Atlas: look them up"
+        rows.append(["teacher", code(_short(one["name"])), plain(one["terms"] or "unknown"), plain(note)])
+    return markdown(rows)
+
+
+def _figures(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:
+    found = record["evaluation"]
+    lines = markdown([[plain(cell) for cell in row] for row in table.rows_of(found)])
+    answers = f"; answers of the first {evaluation['answers']}, greedy" if evaluation["answers"] else ""
+    lines += [
+        "",
+        f"On {evaluation['rows']} answers that nothing was trained on{answers}. In brackets: the distance from the "
+        "start with its 95 % interval over conversations; another seed's training may lie elsewhere.",
+    ]
+    return lines
+
+
+def _data(record: Mapping[str, Any]) -> list[str]:
+    rows = [
+        ["what", "rows"],
+        *([plain(name.replace("_", " ")), f"{count:,}"] for name, count in record["rows"].items()),
+    ]
+    rows += [
+        [plain(f"unreadable: {name}"), f"{count:,}"] for name, count in record.get("bad_rows", {}).items()
+    ]
+    rows += [[plain(name), f"{count:,}"] for name, count in record.get("told", {}).items()]
+    return [
+        f"{code(_short(record['data']))}, read as {record.get('shape') or 'prompts and completions'}.",
+        "",
+        *markdown(rows),
+    ]
+
+
+def _training(record: Mapping[str, Any], *, picture: bool) -> list[str]:
+    budget, loss = record["budget"], record["loss"]
+    rows = [["what", "value"], ["method", code(record["method"])]]
+    rows += [["settings", code(json.dumps(record["settings"]))]] if record["settings"] else []
+    rows += [[name.replace("_", " "), plain(value)] for name, value in budget.items()]
+    rows += [["LoRA", code(json.dumps(record["lora"]))]] if record["lora"] else []
+    rows += [["precision", plain(record["precision"])], ["seed", plain(record["seed"])]]
+    rows += [["seconds", plain(record["seconds"])]]
+    rows += [["tokens", plain(", ".join(f"{who} {count:,}" for who, count in record["tokens"].items()))]]
+    if loss:
+        rows.append(["loss", plain(f"{loss['start']:g} at the start, {loss['end']:g} at the end")])
+    return [*markdown(rows), *(["", "![loss](loss.svg)"] if picture else [])]
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table; cells are Markdown already."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
+
+
+def _short(name: str) -> str:
+    """A model's or a file's name without the machine's folders."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def _of_the_hub(name: str) -> bool:
+    return not Path(name).is_absolute() and name.count("/") == 1

@@ -1,0 +1,90 @@
+"""`kd methods`: every recipe with what it needs, from its tree; costs and verdicts from what is recorded."""
+
+import json
+
+import pytest
+
+from methods.recipe import canonical_method, read_recipe, recipe_ids
+from reproductions.engine.show import methods as module
+from reproductions.engine.show.methods import methods
+from tools.cli import main
+
+KNOWN = {
+    "sft": ("none", "one", "the data's", False, ()),
+    "seqkd": ("text", "two may differ", "the teacher's", False, ()),
+    "word-kd": ("logits", "one", "the data's", False, ()),
+    "uld": ("logits", "two may differ", "the teacher's", False, ()),
+    "alm": ("logits", "two may differ", "the data's", False, ()),
+    "ted": ("logits and hidden states", "one", "the data's", False, ()),
+    "gkd": ("logits", "one", "the data's, the student's own", False, ()),
+    "tip": ("logits", "one", "the student's own", False, ()),
+    "minillm": ("logits", "one", "the student's own", False, ()),
+    "kdrl": ("logits", "one", "the student's own", True, ()),
+    "rft": ("none", "one", "the student's, checked", True, ()),
+    "ddk": ("logits", "one", "the data's", False, ("domain",)),
+    "codi": ("none", "one", "the data's", False, ("thoughts",)),
+    "babyllama": ("logits", "one", "the data's", False, ()),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_a_method_needs(name):
+    (one,) = methods([name])
+    assert (one.teacher, one.tokenizers, one.answers, one.rewards, one.columns) == KNOWN[name]
+    assert one.teachers == {"babyllama": 2, "sft": 0, "codi": 0, "rft": 0}.get(name, 1)
+
+
+def test_every_recipe_is_listed(capsys):
+    assert main(["methods", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["id"] for one in found] == recipe_ids()
+    assert main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(recipe_ids()) + 1 and lines[0].split()[0] == "method"
+
+
+def test_only_those_that_a_builder_can_use(capsys):
+    assert main(["methods", "--teacher", "text", "--json"]) == 0
+    asked = {one["id"] for one in json.loads(capsys.readouterr().out)}
+    assert {"sft", "seqkd", "rft"} <= asked and "word-kd" not in asked
+    assert main(["methods", "--two-tokenizers", "--json"]) == 0
+    other = {one["id"] for one in json.loads(capsys.readouterr().out)}
+    assert {"alm", "uld", "gold", "seqkd"} <= other and "gkd" not in other and "sft" not in other
+
+
+def test_one_in_full_and_the_nearest_name(capsys):
+    assert main(["methods", "kdrl"]) == 0
+    text = capsys.readouterr().out
+    assert "needs rows whose" in text and "settings: " in text and "kd show kdrl" in text
+    assert main(["methods", "kdlr"]) == 2
+    assert 'did you mean "kdrl"' in capsys.readouterr().err
+
+
+def recorded(folder, bed, method, seconds, **spec):
+    """Runs of an arm as results have them, as far as costs read them."""
+    tree = canonical_method(read_recipe(method).method())
+    data = {
+        "testbed": bed,
+        "spec": {"method": tree, "training": {"max_steps": 5}, **spec},
+        "runs": [{"seconds": {"train": s, "train_cpu": s}} for s in seconds],
+    }
+    (folder / bed).mkdir(exist_ok=True)
+    (folder / bed / f"{method}-{len(list((folder / bed).iterdir()))}.json").write_text(json.dumps(data))
+
+
+def test_costs_are_medians_over_testbeds_on_which_sft_ran_too(tmp_path):
+    recorded(tmp_path, "one", "sft", [1.0, 2.0, 9.0])
+    recorded(tmp_path, "one", "gkd", [6.0, 6.0])
+    recorded(tmp_path, "two", "sft", [10.0])
+    recorded(tmp_path, "two", "gkd", [50.0])
+    recorded(tmp_path, "two", "gkd", [900.0], start="sft")  # where SFT was not run so
+    recorded(tmp_path, "three", "minillm", [7.0])
+    found = {one.id: one for one in methods(["sft", "gkd", "minillm"], tmp_path)}
+    assert found["sft"].cost == 1.0 and found["gkd"].cost == 4.0 and found["gkd"].measured == 2
+    assert found["minillm"].cost is None
+
+
+def test_what_takes_alike_is_told_from_what_does_not():
+    kinds = {name: module._kind(canonical_method(read_recipe(name).method())) for name in recipe_ids()}
+    assert kinds["word-kd"] == kinds["akl"], "another divergence takes alike"
+    assert len({kinds[name] for name in ("sft", "seqkd", "word-kd", "gkd", "minillm", "ted", "alm")}) == 7

@@ -1,0 +1,1 @@
+"""The verbs of somebody with models and data of their own."""

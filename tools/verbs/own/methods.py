@@ -1,0 +1,93 @@
+"""`kd methods [NAME ...]`: every recipe that `kd distill` runs, what it needs, what it costs, what is known of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from reproductions.engine.show.methods import Method, methods
+from tools.commands import UsageError, json_option
+from tools.terminal import grid, style, wrap
+
+SUMMARY = "every method of `kd distill`: what it needs, its cost beside SFT, what is known of it"
+TEACHERS = ("none", "text", "logits")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may follow the verb."""
+    parser.add_argument("names", nargs="*", help="only these, in full; all in a table without")
+    parser.add_argument("--teacher", choices=TEACHERS, help="only those for which such a teacher is enough")
+    parser.add_argument(
+        "--two-tokenizers", action="store_true", help="only those whose teacher may have its own tokenizer"
+    )
+    json_option(parser)
+    parser.epilog = (
+        "Cost: seconds of training beside SFT's on the recorded testbeds, tiny models on a CPU; '-' where none was "
+        "recorded beside SFT. Claims: those of the paper that were judged, reproduced / all, by scale."
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print a table, or what was named in full."""
+    found = methods([name.replace("_", "-") for name in args.names] or None)
+    enough = {"none": ("none",), "text": ("none", "text"), "logits": ("none", "text", "logits")}
+    if args.teacher:
+        found = [one for one in found if one.teacher in enough[args.teacher]]
+    if args.two_tokenizers:
+        found = [one for one in found if one.teacher != "none" and one.tokenizers != "one"]
+    if not found:
+        raise UsageError("kd methods: none is like that")
+    if args.json:
+        print(json.dumps([one.as_dict() for one in found], indent=1, ensure_ascii=False))
+    elif args.names:
+        print("\n\n".join("\n".join(_page(one)) for one in found))
+    else:
+        print("\n".join(_table(found)))
+    return 0
+
+
+def _table(found: list[Method]) -> list[str]:
+    rows = [["method", "teacher", "tokenizers", "learns from", "x SFT", "claims", "needs"]]
+    rows += [
+        [one.id, _teacher(one), _tokenizers(one), one.answers, _cost(one), _claims(one), _needs(one)]
+        for one in found
+    ]
+    lines = grid(rows, right=(4,))
+    return [style(lines[0], "bold"), *lines[1:]]
+
+
+def _page(one: Method) -> list[str]:
+    lines = [style(f"{one.id}: {one.title}", "bold"), wrap(one.about), ""]
+    lines.append(f"teacher: {_teacher(one)}; tokenizers: {one.tokenizers}; learns from {one.answers} text")
+    lines += [wrap(f"needs {one.needs}")] if one.needs else []
+    said = f"{one.cost:g} x SFT, from {one.measured} testbeds" if one.cost else "not recorded beside SFT"
+    lines.append(f"cost: {said}")
+    for scale, counts in one.verdicts.items():
+        lines.append(f"claims at {scale}: {', '.join(f'{count} {kind}' for kind, count in counts.items())}")
+    settings = ", ".join(f"{name}: {json.dumps(value)}" for name, value in one.settings.items())
+    return [*lines, wrap(f"settings: {settings or 'none'}"), f"kd show {one.id}"]
+
+
+def _teacher(one: Method) -> str:
+    return one.teacher if one.teachers < 2 else f"{one.teachers} x {one.teacher}"
+
+
+def _tokenizers(one: Method) -> str:
+    return "" if one.teacher == "none" else one.tokenizers
+
+
+def _cost(one: Method) -> str:
+    return "-" if one.cost is None else f"{one.cost:.1f}"
+
+
+def _claims(one: Method) -> str:
+    parts = [
+        f"{counts.get('reproduced', 0)}/{sum(counts.values())} {scale}"
+        for scale, counts in one.verdicts.items()
+    ]
+    return ", ".join(parts) or "-"
+
+
+def _needs(one: Method) -> str:
+    parts = ["a reward"] if one.rewards else []
+    return ", ".join([*parts, *(f'column "{name}"' for name in one.columns)])
