@@ -7,7 +7,7 @@ Columns are named a, b, ... from the ones on. A step is the column's name, its t
 what is carried; the result stands behind "=", its highest digit first, one digit more than there are columns. So every
 segment, a step or the result, has a known length and needs no sign at its end.
 
-"!" strikes out: what is begun of a segment, or, where nothing is begun, the last whole one. What is left standing counts.
+"!" strikes out: what is begun of a segment, or, where nothing is begun, the last whole one. What is left counts.
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ class Page:
 @dataclass(frozen=True)
 class Ending:
     """How an answer ended: "right"; "false-copy" or "false-sum", by the first wrong word of the first wrong step that
-    stands; "false-result" (behind right steps); "broken-off" (something is missing or too much); "unfinished" (the limit
-    came first). `extra`: words of a right one beyond the least.
+    stands; "false-result" (behind right steps); "broken-off" (something is missing or too much); "unfinished" (the
+    limit came first). `extra`: words of a right one beyond the least.
     """
 
     kind: str

@@ -14,7 +14,6 @@ from reproductions.tasks.scratchpad.language import (
     EOS,
     STRIKE,
     WORKED,
-    Calculation,
     Form,
     Page,
     read_prompt,

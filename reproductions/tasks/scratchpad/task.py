@@ -1,7 +1,7 @@
 """The task `scratchpad`: rows, what is held out, and the exact score of steps and result.
 
-A right answer is a chain of 20 to 45 tokens in which what is carried from a step decides the next, so errors compound. They
-can be repaired: "!" strikes out what is wrong, and a teacher that can calculate says so wherever a student has erred.
+A right answer is a chain of 21 to 39 tokens in which what is carried from a step decides the next, so errors compound.
+They can be repaired: "!" strikes out what is wrong, and a teacher that can calculate says so wherever one has erred.
 Demonstrations hold no error and no "!", and they are few on purpose: not every combination of digits is in them.
 
 Students begin from a base that was trained on drafts: a share of all columns, two digits and what is carried into them,
@@ -84,11 +84,12 @@ class Scratchpad(Task):
     """A sum or a product, column by column. `completion` of a row is the answer without error.
 
     Dials: `operation` ("add" or "multiply": by one digit), `base` of the numbers; from `fewest` to `most` columns, each
-    count as often; `redundancy`, what a step repeats (language.py); `demonstrations` training rows; `tokens` of an answer
-    with its EOS at most, in training and when measured; `draw` of all numbers. No two rows of the splits have the same
-    numbers, whichever comes first. Further rows: `more`, the demonstrations and as many again; `drafts`, as a
-    base, in which the share `known` of all columns comes out right and the others at random; `corrections`, prompts that hold the beginning of an answer, with errors and strikes,
-    answered by the rest of the way to a right one: for a teacher that shall know what to do wherever it is.
+    count as often; `redundancy`, what a step repeats (language.py); `demonstrations` training rows; `tokens` of an
+    answer with its EOS at most, in training and when measured; `draw` of all numbers. No two rows of the splits have
+    the same numbers, whichever comes first. Further rows: `more`, the demonstrations and as many again; `drafts`, as a
+    base, in which the share `known` of all columns comes out right and the others at random; `corrections`, prompts
+    that hold the beginning of an answer, with errors and strikes, answered by the rest of the way to a right one: for a
+    teacher that shall know what to do wherever it is.
     """
 
     scores: Mapping[str, Score] = {

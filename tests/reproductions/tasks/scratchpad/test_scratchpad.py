@@ -274,8 +274,8 @@ def test_a_rollout_says_what_is_said_at_once():
     ids = torch.cat([made.prompt_ids, made.completion_ids], 1)
     mask = torch.cat([made.prompt_mask, made.completion_mask], 1)
     whole = oracle(input_ids=ids, attention_mask=mask).logits.clone()
+    step = task.oracle(slip=0.3)
     for length in range(1, ids.shape[1]):
-        step = task.oracle(slip=0.3) if length == 1 else step
         said = step(ids[:, :length], mask[:, :length])
         assert torch.allclose(
             said[:, -1].log()[mask[:, length - 1].bool()], whole[:, length - 1][mask[:, length - 1].bool()]
