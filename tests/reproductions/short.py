@@ -15,6 +15,10 @@ FEW = {
         **{"size": 5, "loops": 3, "shortest": 3, "demonstrations": 20, "tokens": 24, "walks": 60},
         **{"longest_walk": 12, "corrections": 60, "validation_pairs": 20, "test_pairs": 40},
     },
+    "scratchpad": {
+        **{"fewest": 2, "most": 3, "demonstrations": 20, "tokens": 32, "drafts": 60, "corrections": 60},
+        **{"validation_problems": 20, "test_problems": 40},
+    },
 }
 TOKENS = {  # of answers
     "word-problems": {"limits": {"completion": 24}},

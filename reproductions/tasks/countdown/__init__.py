@@ -1,0 +1,1 @@
+"""Reach a target with given numbers, each once: many solutions, written as a stack calculator reads them."""
