@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from reproductions.engine.errors import KDError
 from reproductions.tasks.countdown.language import (
@@ -20,6 +18,9 @@ from reproductions.tasks.countdown.language import (
     steps,
     vocabulary,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEVER = 1_000_000  # of a state from which no answer can be ended
 Chances = Mapping[str, float]
@@ -92,6 +93,8 @@ class Reckoner:
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
         """For ids and mask (B, L), padded on either side."""
+        import torch  # not where tasks are only looked up
+
         size = len(self.words)
         said = torch.full((*ids.shape, size), 1 / size)
         places, chosen, chances = list[tuple[int, int]](), list[int](), list[float]()

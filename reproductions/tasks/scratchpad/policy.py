@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from reproductions.engine.errors import KDError
 from reproductions.tasks.scratchpad.language import (
@@ -19,6 +17,9 @@ from reproductions.tasks.scratchpad.language import (
     read_prompt,
     vocabulary,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Chances = dict[str, float]  # word -> probability
 Behind = tuple[Page | None, list[Chances]]  # a page, and what is written behind each token up to there
@@ -115,6 +116,8 @@ class Scribe:
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
         """For ids and mask (B, L), padded on either side."""
+        import torch  # not where tasks are only looked up
+
         size, before, self._read = len(self.words), self._read, {}
         said = torch.full((*ids.shape, size), 1 / size)
         places, chosen, chances = list[tuple[int, int]](), list[int](), list[float]()
