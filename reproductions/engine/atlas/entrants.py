@@ -172,8 +172,9 @@ class Names:
 
     def entrant(self, arm: ArmResults) -> Entrant:
         """An arm with the title that most papers give it and the papers that use it; what it computes, without any."""
-        known = [*self.by_key.get(arm.key, ()), *self.by_method.get(method_text(arm.spec), ())]
-        titles = [title for _, _, title in known]
+        known = (self.by_key.get(arm.key, ()), self.by_method.get(method_text(arm.spec), ()))
+        told = [dict.fromkeys((paper, title) for paper, _, title in some) for some in known]  # scales apart
+        titles = [title for some in told for _, title in some]
         title = max(dict.fromkeys(titles), key=lambda text: (titles.count(text), -len(text)), default="")
         made = {name.partition("/")[0] for name in arm.claims}
         papers = made | {paper for paper, _, _ in self.by_key.get(arm.key, ())}
@@ -241,7 +242,7 @@ def _league(entrants: Sequence[Entrant]) -> League:
     return League(
         scale=min(scales, key=scale_order, default=""),
         testbeds=tuple(dict.fromkeys(arm.testbed for arm in sorted(arms, key=lambda arm: len(arm.testbed)))),
-        budget=Budget(**_budget(spec)),
+        budget=Budget(**budget(spec)),
         student=spec.get("student") or "main",
         examples=_examples(arms[0]),
         entrants=tuple(entrants),
@@ -266,14 +267,15 @@ def _field(arm: ArmResults) -> dict[str, Any]:
     return {
         **about,
         "data": arm.data_revision,
-        "budget": _budget(arm.spec),
+        "budget": budget(arm.spec),
         "start": arm.spec.get("sft_start"),
         "shared": {name: arm.spec.get(name) for name in ("test_examples", "precision", "lora")},
         "examples": _examples(arm),
     }
 
 
-def _budget(spec: Mapping[str, Any]) -> dict[str, Any]:
+def budget(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a spec spends, the fields of a Budget."""
     training = spec["training"]
     batch = training.get("per_device_train_batch_size", 1) * (
         training.get("gradient_accumulation_steps") or 1

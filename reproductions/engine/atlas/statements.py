@@ -69,12 +69,11 @@ def contrasts(statement: Statement, league: League) -> list[tuple[Entrant, Entra
     """
     found: dict[str, tuple[Entrant, Entrant]] = {}
     for pair in statement.pairs:
-        for first, second in itertools.permutations(league.entrants, 2):
-            if differ(pair, first.arm.spec, second.arm.spec):
-                both = (first, second)
-                same = canonical_json([_taught(arm.arm.spec) for arm in both])
-                if same not in found or _evidence(both) > _evidence(found[same]):
-                    found[same] = both
+        for more, less in differing(pair, [entrant.arm.spec for entrant in league.entrants]):
+            both = (league.entrants[more], league.entrants[less])
+            same = canonical_json([_taught(arm.arm.spec) for arm in both])
+            if same not in found or _evidence(both) > _evidence(found[same]):
+                found[same] = both
     return sorted(found.values(), key=lambda both: (both[0].title, both[1].title, both[0].key))
 
 
@@ -95,12 +94,22 @@ def asked(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {name: known.get(name) for name in teachers_of(spec["method"])}
 
 
-def differ(pair: Pair, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two specs differ in exactly what a pair names."""
-    if not all(_matches(wanted, first["method"].get(part)) for part, wanted in pair.where.items()):
-        return False
-    if _rest(pair.part, first) != _rest(pair.part, second):
-        return False
+def differing(pair: Pair, specs: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """Places (more, less) of the specs that differ in exactly what a pair names, in order."""
+    alike: dict[str, list[int]] = {}
+    for place, spec in enumerate(specs):
+        if all(_matches(wanted, spec["method"].get(part)) for part, wanted in pair.where.items()):
+            alike.setdefault(_rest(pair.part, spec), []).append(place)
+    return sorted(
+        (first, second)
+        for places in alike.values()
+        for first, second in itertools.permutations(places, 2)
+        if _differ(pair, specs[first], specs[second])
+    )
+
+
+def _differ(pair: Pair, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two specs that are alike but for the named part differ in it as the pair says."""
     if pair.part == "terms":
         return _same_teachers(asked(first), asked(second)) and _terms_differ(
             pair, first["method"].get("terms"), second["method"].get("terms")

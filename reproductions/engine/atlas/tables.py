@@ -90,9 +90,9 @@ def _ranked(metric: str, league: League) -> _Ranked:
             for entrant, features in zip(entrants, tables, strict=True)
         ]
     )
-    order = sorted(
-        range(len(entrants)), key=lambda at: -figures[at] if about.higher_is_better else figures[at]
-    )
+    sign = -1 if about.higher_is_better else 1
+    # As committed: the last bits depend on the machine's threads, and would put equal arms now this way, now that.
+    order = sorted(range(len(entrants)), key=lambda at: (sign * short(figures[at]), entrants[at].key))
     entrants, tables, figures = _by(order, entrants), _by(order, tables), _by(order, figures)
     quality = metric != CONFIDENCE
     pairs = {

@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from reproductions.engine.atlas import record as kept
-from reproductions.engine.atlas.entrants import Declared, Entrant, League, method_text
+from reproductions.engine.atlas.entrants import Declared, Entrant, League, budget, method_text
 from reproductions.engine.atlas.stated import pooled_on
-from reproductions.engine.atlas.statements import Pair, Statement, asked, contrasts, differ
+from reproductions.engine.atlas.statements import Pair, Statement, asked, contrasts, differing
 from reproductions.engine.disputes.reading import Answer, Dispute
 from reproductions.engine.errors import KDError
+from reproductions.engine.files import canonical_json
 from reproductions.engine.plan.spec import read_testbed_of
 from reproductions.engine.verdicts.gates import UNGATED
 from reproductions.testbeds import metrics_of
@@ -140,15 +141,19 @@ def _missing(
 
 
 def _declared(pair: Pair, known: Sequence[Declared]) -> list[tuple[Declared, str]]:
-    """Arms of experiments that differ as a pair says from another of their scale, recorded or not; not at `paper`."""
-    return [
-        (one, arm)
-        for one in known
-        if one.scale.name not in UNGATED
-        for both in itertools.permutations(one.specs, 2)
-        if differ(pair, *(one.specs[arm] for arm in both))
-        for arm in both
-    ]
+    """Arms that differ as a pair says from an arm of equal budget, recorded or not; not at scale `paper`."""
+    fields: dict[str, list[tuple[Declared, str]]] = {}
+    for one in known:
+        for arm, spec in one.specs.items():
+            if one.scale.name not in UNGATED:
+                field = canonical_json([one.scale.testbed, budget(spec), spec.get("sft_start")])
+                fields.setdefault(field, []).append((one, arm))
+    found: dict[tuple[str, str, str], tuple[Declared, str]] = {}
+    for arms in fields.values():
+        for both in differing(pair, [one.specs[arm] for one, arm in arms]):
+            for one, arm in (arms[place] for place in both):
+                found[one.experiment.paper, one.scale.name, arm] = (one, arm)
+    return [found[name] for name in sorted(found)]
 
 
 def told(pair: Pair) -> str:

@@ -15,6 +15,7 @@ import pytest
 from catalog.errors import CatalogError
 from catalog.schema import Catalog, load_catalog
 from tests.tools.pages.hostile import HOSTILE, SHOWN, hostile_atlas
+from tools.experiments import every_experiment
 from tools.pages.atlas import Atlas, atlas
 from tools.pages.site import pages
 from tools.pages.site.build import ASSETS, MARKER, MARKS, breakable, build, safe_link
@@ -77,9 +78,9 @@ def hostile(tmp_path_factory) -> dict[str, Page]:
 def test_there_is_a_page_for_every_paper_and_leaf(site):
     catalog = load_catalog()
     leaves = {f"leaves/{axis.id}-{value}.html" for axis in catalog.taxonomy.values() for value in axis.values}
-    papers = {f"papers/{name}.html" for name in catalog.papers}
+    papers = {f"papers/{name}.html" for name in every_experiment(catalog)}
     whole = {"index.html", "search.html", "taxonomy.html", "matrix.html", "timeline.html", "about.html"}
-    whole.add("evidence.html")
+    whole |= {"evidence.html", "disputes.html"}
     assert set(site) == leaves | papers | whole
     for name, paper in catalog.papers.items():
         text = " ".join(site[f"papers/{name}.html"].text.split())

@@ -114,6 +114,17 @@ def test_without_recorded_arms_it_says_which_are_missing(tmp_path):
     assert [answer.missing for answer in waiting.answers] == [missing, missing, missing]
 
 
+def test_two_experiments_may_have_one_arm_each(tmp_path):
+    one = declared("one", recorded=False, a=METHODS["a"])
+    two = declared("two", recorded=False, b=METHODS["b"], c=METHODS["c"])
+    which = computed(tmp_path, ["c", "d", "e"], one, two)["which"]
+    assert which.answers[0].missing == ("one/a on toy: not recorded", "two/b on toy: not recorded")
+    longer = declared("two", recorded=False, b=METHODS["b"])
+    longer.specs["b"]["training"]["max_steps"] = 200  # another budget is no contrast
+    which = computed(tmp_path, ["c", "d", "e"], one, longer)["which"]
+    assert which.answers[0].missing[0].startswith("no experiment has two arms")
+
+
 def test_one_arm_of_two_is_missing(tmp_path):
     known = declared(a=METHODS["a"], b=METHODS["b"])
     which = computed(tmp_path, ["a", "c", "d", "e"], known)["which"]
