@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from methods.assembly import THOUGHT_TOKENS, looks_at_validation, term_of
+from methods.errors import MethodError
 from methods.modeling.core import shared_vocabulary
 from methods.recipe import ITSELF, SAMPLES_ITSELF, teachers_of
 from methods.recipe import columns_of as columns_of_terms
-from methods.registry import build
+from methods.registry import build, find
 from methods.tokenizers.encoding import eos_token
 from reproductions.distill.config import Config
 from reproductions.distill.data.rows import Held, Limits, Rows, columns_of, group_column, read_rows
@@ -52,6 +54,7 @@ def prepare(config: Config, say: Callable[[str], None]) -> Ready:
     given = list(zip(outlines, theirs, strict=True))
     method, teachers = named_teachers(config.tree, teachers_of(config.tree), given)
     _check_readers(method, student, tokenizer, teachers)
+    _check_generation(config, len(rows.train))
     return Ready(rows, student, tokenizer, teachers, method)
 
 
@@ -82,6 +85,28 @@ def _own_prompts(config: Config, tokenizer: Any, theirs: list[Any]) -> Any:
         return None
     own = getattr(theirs[0], "chat_template", None)
     return theirs[0] if own and own != getattr(tokenizer, "chat_template", None) else None
+
+
+def _check_generation(config: Config, rows: int) -> None:
+    """Raises MethodError where a trainer that samples prompts itself would not fill a generation batch."""
+    trainer, budget = config.tree["trainer"], config.budget
+    if trainer["name"] not in ("minillm", SAMPLES_ITSELF) or not isinstance(config.tree["data"], str):
+        return
+    known = find("trainer", trainer["name"]).parameters
+    each = trainer.get(
+        "num_generations", known["num_generations"].default if "num_generations" in known else 1
+    )
+    steps, processes = (
+        trainer.get("steps_per_generation") or budget["accumulate"],
+        int(os.environ.get("WORLD_SIZE", "1")),
+    )
+    wanted = budget["batch_size"] * steps * processes // each
+    if rows < wanted:
+        raise MethodError(
+            f"{rows} prompts do not fill one generation batch of {wanted} (batch size {budget['batch_size']} x {steps} "
+            f"batches a generation x {processes} processes, {each} completions a prompt): give more prompts, or take a "
+            "smaller batch"
+        )
 
 
 def _check_readers(

@@ -81,8 +81,9 @@ def summary(record: Mapping[str, Any]) -> list[str]:
     lines = [f"{record['method']}: {record['steps']} steps in {record['seconds']:g} s; tokens: {tokens}"]
     lines += _of_the_loss(record["loss"], record["steps"])
     lines.append(f"rows: {', '.join(parts_of(rows, limits))}, {rows['trained_on']:,} trained on")
-    lines += of_the_data(record["bad_rows"], record["told"], record["unused_fields"])
-    lines += [line for line in lengths.lines_of(record["lengths"]) if "longer" in line or "left out" in line]
+    lines += of_the_data(record.get("bad_rows", {}), record.get("told", {}), record["unused_fields"])
+    told = lengths.lines_of(record["lengths"]) if record.get("lengths") else []  # none in a record of before
+    lines += [line for line in told if "longer" in line or "left out" in line]
     if labels:
         lines.append(
             f"labels: {labels['completions']:,} written, left out: {labels['truncated']:,} cut at "
@@ -98,7 +99,7 @@ def summary(record: Mapping[str, Any]) -> list[str]:
                 "warning: no rollout came to its end, so the student never saw how an answer ends; raise "
                 "completion_tokens, or begin with a student that has learned to end (method: sft)"
             )
-    if record["evaluation"]:
+    if record.get("evaluation"):
         lines += ["", *table.lines_of(table.rows_of(record["evaluation"]))]
     return lines
 
@@ -110,7 +111,8 @@ def parts_of(rows: Mapping[str, int], limits: str) -> list[str]:
         ("answers", "answers in them"),
         ("too_long", f"left out as longer than {limits}"),
         ("equal_to_evaluated", "left out as rows of the evaluation"),
-        ("evaluated", "held out for evaluation"),
+        ("evaluated", "to evaluate on"),
+        ("evaluation_left_out", "of the evaluation's own left out as unreadable or too long"),
         ("held_out", "held out for validation"),
     )
     parts = [f"{rows['read']:,} read"]

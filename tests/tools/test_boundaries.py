@@ -72,7 +72,7 @@ def test_nothing_comes_from_trl_experimental(room):
 @pytest.mark.parametrize(
     "words",
     [["browse"], ["browse", "--json"], ["show", "minillm"], ["--help"], ["--version"], ["plan", "minillm"]]
-    + [["tune", "codi"], ["check", "--owes"]],
+    + [["tune", "codi"], ["check", "--owes"], ["methods"]],
 )
 def test_looking_things_up_imports_no_heavy_library(words):
     done = light("import sys; from tools.cli import main; code = main(sys.argv[1:])", *words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,12 @@ class Limits:
     prompt: int
     completion: int
 
+    def fitting(self, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Places of the rows whose prompt and completion are short enough."""
+        return [
+            i for i, (asked, said) in enumerate(sizes) if asked <= self.prompt and 0 < said <= self.completion
+        ]
+
     def __str__(self) -> str:
         return f"{self.prompt} + {self.completion} tokens"
 
@@ -131,20 +138,16 @@ def read_rows(
     read: dict[str, Any] = {"columns": columns, "values": values, "needs": needs, "tell": tell}
     texts = texts_of(read_table(spec), spec, tokenizer, **read)
     sizes = _sizes(texts, tokenizer)
-    fits = [
-        i for i, (asked, said) in enumerate(sizes) if asked <= limits.prompt and 0 < said <= limits.completion
-    ]
+    fits = limits.fitting(sizes)
     if not fits:
         longest = " + ".join(str(max(size[side] for size in sizes)) for side in (0, 1))
         raise KDError(f"{spec}: no row fits into {limits}; the longest prompt and answer have {longest}")
     own: Texts | None = None
-    kept, spare, taken = fits, [], 0
+    kept, spare, taken, lost = fits, [], 0, 0
     if held is not None and held.data is not None:
         own = texts_of(read_table(held.data), held.data, tokenizer, tell=tell)
-        sizes_of_own = _sizes(own, tokenizer)
-        spare = [
-            i for i, (a, s) in enumerate(sizes_of_own) if a <= limits.prompt and 0 < s <= limits.completion
-        ]
+        spare = limits.fitting(_sizes(own, tokenizer))
+        lost = len(own.rows) - len(spare) + sum(own.bad.values())
         if not spare:
             raise KDError(f"{held.data}: no row fits into {limits}")
         if held.rows and held.rows < len(spare):
@@ -176,6 +179,11 @@ def read_rows(
     counts |= {"answers": len(texts.rows)} if len(texts.rows) != made else {}
     counts |= {"evaluated": len(spare)} if held is not None else {}
     counts |= {"equal_to_evaluated": taken} if taken else {}
+    counts |= {"evaluation_left_out": lost} if lost else {}
+    if held is not None:
+        asked = set(apart.select(spare)["prompt"])
+        again = sum(texts.rows[i]["prompt"] in asked for i in train)
+        texts.told |= Counter({"rows to train on that ask what a row of the evaluation asks": again})
     first = texts.rows[train[0]]
     return Rows(
         train=data.select(train),
@@ -187,7 +195,7 @@ def read_rows(
         shape=texts.shape,
         chat=texts.chat,
         bad=dict(texts.bad),
-        told=dict(texts.told),
+        told=dict(+texts.told),
         lengths=lengths_of(sizes, limits.prompt, limits.completion),
         first=(first["prompt"], first["completion"]),
     )

@@ -224,6 +224,19 @@ class _Reader:
         system = row.get("system") or self.spec.system
         if system is not None and not isinstance(system, str):
             return BadRow("not text", '"system" must be text')
+        read = (*self.needed, *(self.optional if self.chat else self.optional[:-1]), *self.columns)
+        spoken = [name for name in SPOKEN if row.get(name) and name not in read]
+        if spoken:
+            how = (
+                "or say `chat: true` for a system message"
+                if spoken == ["system"]
+                else "or map it by `columns`"
+            )
+            return BadRow(
+                f'a field "{spoken[0]}"',
+                f'the field "{spoken[0]}" would be left out: write it into the prompt, as the student is to read it, '
+                f"and take the field out, {how}",
+            )
         if not self.chat:
             return self._plain(row, more)
         said = self._messages(row, system)
@@ -245,14 +258,6 @@ class _Reader:
         ]
 
     def _plain(self, row: Mapping[str, Any], more: dict[str, Any]) -> Found | BadRow:
-        read = (*self.needed, *self.optional[:-1], *self.columns)
-        spoken = [name for name in SPOKEN if row.get(name) and name not in read]
-        if spoken:
-            return BadRow(
-                f'a field "{spoken[0]}"',
-                f'the field "{spoken[0]}" would be left out: write it into "prompt", as the student is to read it, and '
-                "take the field out, or say `chat: true` for a system message",
-            )
         if self.shape == INSTRUCTION:
             asked, answer = _instruction(row), _text_of(row, "output")
             asked = asked if isinstance(asked, BadRow) else f"{asked}\n"

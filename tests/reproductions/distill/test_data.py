@@ -226,9 +226,19 @@ def test_rows_of_an_evaluation_are_drawn_before_all_others_and_never_trained_on(
 
 def test_rows_of_an_evaluation_from_a_file_of_its_own(tmp_path):
     path, own = written(tmp_path, "jsonl"), tmp_path / "own.csv"
-    own.write_text("prompt,completion\nq|,r\n" + f"{ROWS[0]['prompt']},{ROWS[0]['completion']}\n")
+    own.write_text(
+        "prompt,completion\nq|,r\n" + f"{ROWS[0]['prompt']},{ROWS[0]['completion']}\n{'a' * 13}|,b\nab|,c\n"
+    )
     found = read_rows(DataSpec(path), letter_tokenizer(), LIMITS, held=Held(64, DataSpec(own)))
-    assert len(found.evaluation) == 2 and len(found.train) == 7 and found.counts["equal_to_evaluated"] == 1
+    assert len(found.evaluation) == 3 and len(found.train) == 7
+    assert found.counts["equal_to_evaluated"] == 1 and found.counts["evaluation_left_out"] == 1
+
+
+def test_a_prompt_that_is_trained_on_and_evaluated_is_told(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": "a|", "completion": letter}) + "\n" for letter in "abcd"))
+    found = read_rows(DataSpec(path), letter_tokenizer(), LIMITS, held=Held(2))
+    assert found.told == {"rows to train on that ask what a row of the evaluation asks": 2}
 
 
 @pytest.mark.parametrize(

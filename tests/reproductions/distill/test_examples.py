@@ -35,6 +35,22 @@ def readme_s_example():
     return re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1]
 
 
+def blocks_of_the_page():
+    text = (ROOT / "reproductions" / "distill" / "DISTIL.md").read_text(encoding="utf-8")
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", blocks_of_the_page(), ids=lambda block: block.split(":")[0])
+def test_every_block_of_the_page_is_understood(folder, block, monkeypatch):
+    """In a config whose other fields are a folder's own."""
+    monkeypatch.setattr("reproductions.distill.watch.services.find_spec", lambda name: True)
+    text = config_of(folder, "word-kd").read_text()
+    own = ["method" if "terms:" in block else "", *(line.split(":")[0] for line in block.splitlines())]
+    kept = [line for line in text.splitlines() if line.split(":")[0] not in own]
+    (folder / "run.yaml").write_text("\n".join([*kept, block]))
+    assert load_config(folder / "run.yaml").student == str(folder / "student")
+
+
 EXAMPLES = {
     "README": readme_s_example(),
     # The third block is a part of a config; a policy gradient is distilled in test_policy.py.

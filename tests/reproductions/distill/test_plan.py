@@ -1,6 +1,7 @@
 """`kd distill --plan`, `kd compare` and what is seen of a training: told beforehand, side by side, line by line."""
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -8,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from catalog.schema import HERE, load_teachers
 from methods.errors import MethodError
+from methods.recipe import recipe_ids
 from reproductions.distill.config import load_config
 from reproductions.distill.evaluate.compare import compare, configs_of, league, lines_of
 from reproductions.distill.plan import lines_of as lines_of_plan
@@ -16,7 +18,8 @@ from reproductions.distill.watch import progress
 from reproductions.distill.watch.curve import log_of, picture_of
 from reproductions.distill.watch.push import push
 from reproductions.engine.errors import KDError
-from tests.methods.conftest import LETTERS, letter_tokenizer
+from reproductions.engine.show.methods import methods
+from tests.methods.conftest import LETTERS, letter_tokenizer, make_model
 
 from .conftest import config_of
 
@@ -73,12 +76,61 @@ def test_half_the_bytes_and_fewer_parameters(folder, unloaded):
     assert less["memory_bytes"]["gradients and Adam"] == 12 * 2 * 2 * 32
 
 
+@pytest.mark.parametrize("method", recipe_ids())
+def test_every_recipe_is_planned_without_a_weight(folder, unloaded, method):
+    """On rows that have every column; what a method needs beyond them is one line with the row's place."""
+    tokenizer = letter_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    for name in ("student", "teacher", "second"):
+        make_model(vocabulary=len(tokenizer)).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    more = {"thoughts": "ab", "domain": "x", "pass_rate": 0.5}
+    rows = [{"prompt": f"{a}|", "completion": a, **more, "domain": a} for a in "ab" for _ in range(4)]
+    rows += [{**row, "prompt": "c" + row["prompt"]} for row in rows]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (one,) = methods([method])
+    teacher = [None, "teacher", "[teacher, second]"][one.teachers]
+    steps = {"num_generations": 4} if "num_generations" in one.settings else {}
+    extra = f"settings: {json.dumps(steps)}\n" if steps else ""
+    plan = planned(config_of(folder, method, teacher=teacher, extra=extra))
+    writes = any(word in one.answers for word in ("student's own", "fresh"))
+    assert ("generated at most" in plan["tokens"]) == writes
+    assert (plan["tokens"]["teacher"] > 0) == (one.teacher.startswith("logits"))
+    assert len(lines_of_plan(plan)) > 8
+    if one.columns:
+        bare = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
+        (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
+        with pytest.raises(KDError, match=rf'data.jsonl:1: "{one.columns[0]}" must be .*; {method} needs '):
+            planned(config_of(folder, method, teacher=teacher, extra=extra))
+
+
 @pytest.mark.parametrize("method", ["word-kd", "minillm", "thinking-machines-opd"])
 def test_a_teacher_of_other_tokens_is_refused_before_a_weight_is_loaded(folder, unloaded, method):
     letter_tokenizer(LETTERS[::-1]).save_pretrained(folder / "teacher")
     with pytest.raises(MethodError, match="id 3 is 'a' for the student and 'z' for the teacher"):
         planned(config_of(folder, method))
     assert planned(config_of(folder, "uld"))["method"] == "uld", "a method for two tokenizers takes it"
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "wanted"),
+    [
+        ("minillm", {}, "16 (batch size 4 x 4"),
+        ("kdrl", {"num_generations": 4, "reward": "exact-answer"}, None),
+    ],
+)
+def test_too_few_prompts_for_a_generation_are_refused_before_a_weight_is_loaded(
+    folder, unloaded, method, settings, wanted
+):
+    path = config_of(folder, method, extra=f"settings: {json.dumps(settings)}\n")
+    if wanted is None:
+        assert planned(path)["tokens"]["generated at most"] == 16 * 12
+        path.write_text(path.read_text().replace("batch_size: 4", "batch_size: 36"))
+        wanted = "9 (batch size 36 x 1"
+    with pytest.raises(
+        MethodError, match=re.escape(f"8 prompts do not fill one generation batch of {wanted}")
+    ):
+        planned(path)
 
 
 def test_methods_side_by_side_at_equal_budget(folder):

@@ -91,4 +91,4 @@ def progress() -> Iterator[tuple[Callable[..., None], Callable[[str], None]]]:
                 known=told(shown).removeprefix(", "),
             )
 
-        yield report, bar.console.print
+        yield report, lambda sentence: bar.console.print(sentence, markup=False, highlight=False)
