@@ -15,6 +15,10 @@ FEW = {
         **{"size": 5, "loops": 3, "shortest": 3, "demonstrations": 20, "tokens": 24, "walks": 60},
         **{"longest_walk": 12, "corrections": 60, "validation_pairs": 20, "test_pairs": 40},
     },
+    "reasoning": {
+        **{"train": 40, "solutions": 40, "base": 80, "validation_problems": 8, "test_problems": 8},
+        **{"unseen_problems": 8},
+    },
 }
 TOKENS = {  # of answers
     "word-problems": {"limits": {"completion": 24}},
