@@ -325,15 +325,18 @@ def _kept_step(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict
 
 def _kept_elicited(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict[str, Any]]:
     """What components of elicitation make, drawn anew for each seed of the runs unless one draw serves all."""
-    from methods.elicitation.pipeline import elicited
+    from methods.elicitation.pipeline import elicited, writer_of
 
-    seed = 0 if tree.get("once") else surroundings.seed
+    seed, name = 0 if tree.get("once") else surroundings.seed, tree.get("teacher", "main")
 
     def make(apart: Surroundings) -> list[dict[str, Any]]:
         rows = rows_of(tree.get("of", "train"), apart)
-        return elicited(rows, apart.teacher(tree.get("teacher", "main")), apart, tree["elicit"], seed)
+        return elicited(rows, apart.teacher(name), apart, tree["elicit"], seed)
 
-    return surroundings.keep("rows-elicited", {"step": dict(tree), "seed": seed}, make)
+    # A program's skill is told by its identity alone.
+    writer = writer_of(surroundings, name)
+    about = {} if writer is None else {"writer": writer.identity}
+    return surroundings.keep("rows-elicited", {"step": dict(tree), "seed": seed, **about}, make)
 
 
 def _column(part: Any, surroundings: Surroundings) -> tuple[list[str], list[str]]:

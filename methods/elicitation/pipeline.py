@@ -67,10 +67,16 @@ def elicited(
     return _columns(alive)
 
 
-def _writer(asked: Asked, surroundings: Surroundings) -> Any:
+def writer_of(surroundings: Surroundings, name: str) -> Any:
+    """What the surroundings say writes for a teacher; None where its model does."""
     own = getattr(surroundings, "writer", None)
+    return None if own is None else own(name)
+
+
+def _writer(asked: Asked, surroundings: Surroundings) -> Any:
+    own = writer_of(surroundings, asked.name)
     if own is not None:
-        return own(asked.name)
+        return own
     from methods.elicitation.writers.local import LocalWriter
 
     return LocalWriter(asked.model, asked.tokenizer, asked.name)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from methods.elicitation.writers.protocol import Writer
     from reproductions.engine.work.run import Run
 
 MAIN = "main"
@@ -54,6 +55,7 @@ class Data(Protocol):
     def rows(self, name: str) -> Dataset: ...
     def texts(self) -> Iterable[str]: ...
     def oracle(self, **settings: Any) -> Any: ...
+    def writer(self, **settings: Any) -> Writer | None: ...
 
 
 class Published:
@@ -140,6 +142,11 @@ class Models:
         if "model" in tree and run.settings.get("precision") == "bf16-autocast":
             model = model.to(torch.bfloat16)
         return on_device(model, run).eval().requires_grad_(False)
+
+    def writer(self, name: str) -> Writer | None:
+        """What writes in the place of a teacher that is the task's own program; None where its model does."""
+        tree = self._teacher(name)
+        return self.data.writer(**(tree["oracle"] or {})) if "oracle" in tree else None
 
     def draw(self, name: str, run: Run) -> int:
         """Which of a teacher's draws a run learns from; 0 where there is only one."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from methods.elicitation.writers.protocol import Writer
+
 SPLITS = ("train", "validation", "test")
 TASKS = Parts("task", "reproductions.tasks", context=("tokenizer", "teacher_tokenizer", "limits"))
 task = TASKS.register
@@ -125,6 +127,10 @@ class Task:
     def oracle(self, *_: Any, **settings: Any) -> Any:
         """Exact next-token probabilities behind any tokens (models/oracle.py). Raises KDError where there are none."""
         raise KDError(f"{self.shelf} has no oracle: the task knows no policy that is right behind any tokens")
+
+    def writer(self, **settings: Any) -> Writer | None:
+        """The same oracle as a writer of texts, for elicitation; None where its model writes as any other does."""
+        return None
 
     def sets(self, split: str) -> dict[str, list[tuple[str, Any]]]:
         """Pairs of prompt and reference by evaluation set, where a split is made of several."""

@@ -60,7 +60,8 @@ class OracleWriter:
 
     `right(note, draws)` and `wrong(note, draws)` write a text about the request's `note`, with random numbers of their
     own; `kind(note)` says which kind of question it is. Greedy requests have one draw: a greedy oracle that is wrong
-    about a question stays wrong about it.
+    about a question stays wrong about it. `about(request)` gives the note where more than the request's own is to be
+    known, such as the form that its messages ask for.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class OracleWriter:
         skill: Skill = Skill(),
         *,
         kind: Callable[[Mapping[str, object]], str] = lambda note: "",
+        about: Callable[[Request], Mapping[str, object]] = lambda request: request.note,
         terms: str = "",
     ) -> None:
         stated = f"right={skill.right:g} cut={skill.cut:g} garbled={skill.garbled:g}"
         stated += "".join(f" {name}={share:g}" for name, share in sorted(skill.kinds.items()))
         self.identity, self.terms = f"oracle:{name} ({stated})", terms
         self._right, self._wrong, self._kind, self.skill = right, wrong, kind, skill
+        self._about = about
 
     def expected(self, request: Request) -> Usage:
         """Nothing: a program reads no tokens."""
@@ -93,7 +96,7 @@ class OracleWriter:
 
     def _said(self, request: Request, sample: int) -> tuple[str, str]:
         draws = random.Random(f"{request.key(self.identity)}/{0 if request.temperature == 0 else sample}")
-        note = request.note
+        note = self._about(request)
         share = self.skill.kinds.get(self._kind(note), self.skill.right)
         accident, luck = draws.random(), draws.random()
         text = (self._right if luck < share else self._wrong)(note, draws)

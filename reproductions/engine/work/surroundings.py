@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import Trainer
 
+    from methods.elicitation.writers.protocol import Writer
+
 
 def train(run: Run) -> Any:
     """The student of the run's method, trained; what an adapter learnt is in its own weights.
@@ -77,6 +79,10 @@ class RunSurroundings:
             prompt_column="teacher_prompt" if own_prompt else "prompt",
             **({"readable": bed.readable} if other else {"states": partial(self._states, name)}),
         )
+
+    def writer(self, name: str) -> Writer | None:
+        """What components of elicitation ask in the place of a teacher's model, None for that."""
+        return self._bed.models.writer(name)
 
     def _states(self, name: str, rows: Dataset) -> Any:
         """What a teacher says of fixed rows, computed once for all runs; None where that would take too much disk.

@@ -19,9 +19,9 @@ from reproductions.engine.plan.experiment import code_path
 from reproductions.engine.plan.plan import Plan, Task
 from reproductions.engine.signals import terminable
 from reproductions.engine.store.arm import RunResults
-from reproductions.engine.store.cache import forget_run, read_run
-from reproductions.engine.work.environment import decisive
-from reproductions.engine.work.sessions.pool import Pool, cores, has_gpu, worker_environment
+from reproductions.engine.store.cache import forget_run
+from reproductions.engine.work.sessions.finished import device_of, finished_runs
+from reproductions.engine.work.sessions.pool import Pool, cores, worker_environment
 from reproductions.engine.work.sessions.progress import Reporter, Shown, seconds_by_arm
 from reproductions.engine.work.sessions.progress.needs import to_make
 from reproductions.engine.work.sessions.worker import Job, Work, failure_path
@@ -84,28 +84,6 @@ class Order:
         )
 
 
-def device_of(plan: Plan) -> str:
-    """Where the runs of a plan are made here."""
-    return "cuda" if plan.scale.settings.get("device", "auto") != "cpu" and has_gpu() else "cpu"
-
-
-def kept_run(plan: Plan, key: str, seed: int, device: str) -> RunResults | None:
-    """A run of a plan that the cache holds, made with what would make it now; it may lack metrics."""
-    arm = next(arm for arm in plan.arms if plan.keys[arm] == key)
-    made_with = decisive(device, plan.specs[arm]["testbed"].get("revision"), plan.specs[arm]["method"])
-    return read_run(plan.cache, key, seed, made_with, how=plan.how, testbed=plan.scale.testbed)
-
-
-def finished_runs(plan: Plan, device: str) -> dict[tuple[str, int], RunResults]:
-    """The plan's runs that the cache holds with every metric wanted of them; a broken file is set aside."""
-    found = {}
-    for key, seed in plan.runs:
-        run = kept_run(plan, key, seed, device)
-        if run is not None and set(plan.wanted(key, seed)) <= set(run.metrics):
-            found[key, seed] = run
-    return found
-
-
 def make_runs(plan: Plan, workers: int | None, reporter: Reporter, *, fresh: bool = False) -> Made:
     """Makes what is missing. `fresh` forgets finished runs first. Raises KDError where nothing can be made."""
     with Workshop([plan], workers, reporter) as shop:
@@ -118,11 +96,19 @@ class Workshop:
     """Workers for some plans, which run on one kind of device. Use as a context manager: leaving it ends them.
 
     `make` may be called again with the same plans grown by seeds: the workers wait meanwhile. Nobody else works on
-    these papers and scales as long as it is open. Raises KDError where somebody does.
+    these papers and scales as long as it is open. Raises KDError where somebody does. Runs that results under
+    `recorded` hold are not made.
     """
 
-    def __init__(self, plans: Sequence[Plan], workers: int | None, reporter: Reporter) -> None:
-        self.plans, self.reporter = list(plans), reporter
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        workers: int | None,
+        reporter: Reporter,
+        *,
+        recorded: Path | None = None,
+    ) -> None:
+        self.plans, self.reporter, self._recorded = list(plans), reporter, recorded
         self._asked, self._pool, self._stack = workers, None, contextlib.ExitStack()
         self._device = device_of(self.plans[0])
         self._errors: dict[str, KDError] = {}
@@ -156,7 +142,7 @@ class Workshop:
 
     def finished(self, plan: Plan) -> dict[tuple[str, int], RunResults]:
         """The runs of a plan that are there."""
-        return finished_runs(plan, self._device)
+        return finished_runs(plan, self._device, self._recorded)
 
     def error(self, plan: Plan) -> KDError | None:
         """Why no run of a paper can be made."""

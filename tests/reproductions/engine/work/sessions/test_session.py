@@ -21,8 +21,9 @@ from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.store.arm import same_training
 from reproductions.engine.store.cache import keep_run
 from reproductions.engine.work.environment import decisive
+from reproductions.engine.work.sessions.finished import finished_runs
 from reproductions.engine.work.sessions.progress import SilentReporter
-from reproductions.engine.work.sessions.session import finished_runs, make_runs
+from reproductions.engine.work.sessions.session import make_runs
 from reproductions.testbeds import metrics_of
 
 from ...conftest import RUNS, Events, Toy

@@ -1,0 +1,1 @@
+"""Problems of several steps in six families, told in several ways; solutions in words, programs and equations."""
