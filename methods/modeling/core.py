@@ -55,7 +55,8 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[
 
     Raises MethodError where there is none, because rollouts would never end.
     """
-    declared = model.generation_config.eos_token_id if model.generation_config is not None else None
+    config = getattr(model, "generation_config", None)  # a model that is a program has none
+    declared = None if config is None else config.eos_token_id
     ids = set(declared if isinstance(declared, (list, tuple)) else [declared]) | {tokenizer.eos_token_id}
     ids.discard(None)
     if not ids:

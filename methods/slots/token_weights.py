@@ -159,6 +159,29 @@ class First:
         self._progress = window.progress
 
 
+@component("token-weights", "stretch")
+class Stretch:
+    """1 for a stretch of a sequence, from the share `begin` of its tokens up to the share `end`, 0 elsewhere.
+
+    Token t of T, counted from 0, is in where begin <= t / T < end: of stretches that meet, each token is in one.
+    Source: IW-OPD, arXiv 2606.22600 (trained on the first 30 % of the tokens alone, or on the last).
+    """
+
+    def __init__(self, begin: float = 0.0, end: float = 0.3):
+        check_fraction("begin", begin)
+        check_fraction("end", end)
+        if begin >= end:
+            raise MethodError(f"a stretch from {begin:g} to {end:g} has no token")
+        self.begin, self.end = begin, end
+
+    def __call__(self, rows: Rows) -> Tensor:
+        return by_sequence(self._kept, rows, rows.position).to(rows.hidden.dtype)
+
+    def _kept(self, position: Tensor) -> Tensor:
+        share, rounding = position.double() / len(position), 1e-9
+        return (share >= self.begin - rounding) & (share < self.end - rounding)
+
+
 @component("token-weights", "prefix-drift")
 class PrefixDrift:
     """Less and less for tokens behind a prefix that the teacher would not have written.

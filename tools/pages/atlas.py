@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from catalog.queries import status
@@ -96,15 +96,38 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class Question:
+    """An experiment of our own, which no paper states: what its file says it is about, and its view."""
+
+    name: str
+    about: str
+    view: PaperView
+
+    @property
+    def asks(self) -> str:
+        """The question itself: the first paragraph of what the experiment is about."""
+        first = self.about.strip().partition("\n")[0].removeprefix("A question of our own: ")
+        return first[:1].upper() + first[1:]
+
+    @property
+    def badge(self) -> str:
+        """'tiny (oracle): ✅ 7 🔄 1', '' where nothing is judged yet."""
+        tally = self.view.tally()
+        return badge(tally, words={scale: self.view.stands_in(scale) for scale in tally})
+
+
+@dataclass(frozen=True)
 class Atlas:
     """The catalog with what its reproductions say; `views` holds the papers that can be run here.
 
-    `record` is what the papers say together, as it was computed from recorded results; None where nothing is committed.
+    `questions` are the experiments of our own, by name; they count in no figure about papers. `record` is what all
+    experiments say together, as it was computed from recorded results; None where nothing is committed.
     """
 
     catalog: Catalog
     views: Mapping[str, PaperView]
     record: Record | None = None
+    questions: Mapping[str, Question] = field(default_factory=dict)
 
     @cached_property
     def papers(self) -> list[Paper]:
@@ -204,6 +227,12 @@ def places(paper: Paper, view: PaperView | None) -> list[tuple[str, str]]:
     return found + [("results", f"reproductions/results/{name}/") for name in beds]
 
 
+def question_places(question: Question) -> list[tuple[str, str]]:
+    """The files of a question of our own."""
+    beds = dict.fromkeys(scale.testbed for scale in question.view.recorded)
+    return [*question.view.places, *(("results", f"reproductions/results/{name}/") for name in beds)]
+
+
 def badge(tally: Tally, marks: Mapping[str, str] = MARKS, *, words: Mapping[str, str] | None = None) -> str:
     """'tiny: ✅ 7 🔄 1 · small: ➖ 7': each scale by its name, because one says nothing about another.
 
@@ -224,4 +253,15 @@ def atlas(catalog: Catalog | None = None, views: Mapping[str, PaperView] | None 
         from reproductions.engine.show import files
 
         views = files.views(catalog.papers)
-    return Atlas(catalog, views, read_record())
+    return Atlas(catalog, views, read_record(), ours(catalog))
+
+
+def ours(catalog: Catalog, names: Iterable[str] | None = None) -> dict[str, Question]:
+    """The questions of our own, or those of some names, by name."""
+    from reproductions.engine.plan.experiment import load_experiment
+    from reproductions.engine.show import files, gather
+
+    found = files.views(gather.questions(catalog.papers) if names is None else names)
+    return {
+        name: Question(name, load_experiment(name, gather.PAPERS).about, view) for name, view in found.items()
+    }

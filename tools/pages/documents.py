@@ -45,7 +45,7 @@ def merged(atlas: Atlas) -> dict[str, str]:
 
 
 def own(atlas: Atlas) -> dict[str, str]:
-    """What is made of one paper: its page, and its figure where something was judged."""
+    """What is made of one paper, or question: its page, and its figure where something was judged."""
     found = {}
     for paper_id, view in atlas.views.items():
         found[f"reproductions/papers/{paper_id}.md"] = papers.page(
@@ -54,6 +54,11 @@ def own(atlas: Atlas) -> dict[str, str]:
         picture = forest(view)
         if picture:
             found[f"reproductions/papers/figures/{paper_id}.svg"] = picture
+    for name, question in atlas.questions.items():
+        found[f"reproductions/papers/{name}.md"] = papers.question_page(question)
+        picture = forest(question.view)
+        if picture:
+            found[f"reproductions/papers/figures/{name}.svg"] = picture
     return found
 
 

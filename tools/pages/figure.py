@@ -57,7 +57,7 @@ def _groups(view: PaperView) -> list[tuple[tuple[str, str], list[tuple[ClaimRow,
     for claim in view.claims:
         for outcome in claim.outcomes:
             if outcome.interval is not None and outcome.difference is not None:
-                found.setdefault((outcome.scale, claim.metric), []).append((claim, outcome))
+                found.setdefault((outcome.scale, outcome.metric or claim.metric), []).append((claim, outcome))
     return sorted(found.items(), key=lambda item: (scale_order(item[0][0]), item[0][1]))
 
 

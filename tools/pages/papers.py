@@ -16,7 +16,7 @@ from reproductions.engine.show.view import (
     PaperView,
     ScaleRow,
 )
-from tools.pages.atlas import MARKS, Atlas, places
+from tools.pages.atlas import MARKS, Atlas, Question, places, question_places
 from tools.pages.cite import bibtex
 from tools.pages.figure import drawn
 from tools.pages.markdown import code, link, links, md, table
@@ -59,6 +59,31 @@ def page(atlas: Atlas, paper: Paper, view: PaperView) -> str:
     return "\n".join(lines) + "\n"
 
 
+def question_page(question: Question) -> str:
+    """The page of a question of our own: no paper, so no numbers of one and nothing to cite."""
+    name, view = question.name, question.view
+    others = [text for text in question.about.strip().splitlines()[1:] if text.strip()]
+    lines = [
+        f"# {md(question.asks)}",
+        "",
+        f"<!-- Written by `make readme` from reproductions/verdicts/{name}.json; a hand edit fails the tests. -->",
+        "",
+        f"A question of our own, which no paper states · [experiment]({name}.yaml) · "
+        f"[components]({UP}methods/GALLERY.md) · [all papers]({UP}README.md)",
+        "",
+    ]
+    lines += [line for text in others for line in (md(text), "")]
+    lines += [f"**{question.badge or 'nothing judged yet'}**", ""]
+    if drawn(view):
+        lines += [f"![Differences with their intervals](figures/{name}.svg)", ""]
+    lines += ["## Claims", "", *_claims(view, ours=True), "", *_attempts(view)]
+    for scale in view.scales:
+        lines += [f"## Scale {md(scale.name)}", "", *_scale(scale), ""]
+    lines += ["## Run it", "", "```sh", *commands(name, view), "```", "", "## Where it is", ""]
+    lines += [f"- {md(what)}: {_place(path)}" for what, path in question_places(question)]
+    return "\n".join(lines) + "\n"
+
+
 def commands(paper_id: str, view: PaperView) -> Iterator[str]:
     """What to type, with the time it takes where that is known."""
     for scale in view.scales:
@@ -93,16 +118,16 @@ def _about(atlas: Atlas, paper: Paper) -> Iterator[str]:
         yield " · ".join(leaves)
 
 
-def _claims(view: PaperView) -> Iterator[str]:
+def _claims(view: PaperView, *, ours: bool = False) -> Iterator[str]:
     if not view.claims:
         yield "No claim is written down yet."
         return
     yield from (_statement(claim) for claim in view.claims)
     yield ""
-    yield (
-        "The paper's numbers are for its own models and data; ours are for the scale named. A positive difference "
-        "speaks for the claim."
+    numbers = (
+        "" if ours else "The paper's numbers are for its own models and data; ours are for the scale named. "
     )
+    yield f"{numbers}A positive difference speaks for the claim."
     for name in _scales_of(view):
         yield ""
         yield f"### Judged at scale {md(name)}"
@@ -135,7 +160,12 @@ def _scales_of(view: PaperView) -> list[str]:
 
 def _statement(claim: ClaimRow) -> str:
     source = f"[{md(claim.source)}]({link(claim.source_url)})" if claim.source_url else md(claim.source)
-    compared = f" {code(claim.formula)} on {code(claim.metric)}." if claim.formula else ""
+    others = [
+        f", at {md(outcome.scale)} on {code(outcome.metric)}"
+        for outcome in claim.outcomes
+        if outcome.metric not in ("", claim.metric)
+    ]
+    compared = f" {code(claim.formula)} on {code(claim.metric)}{''.join(others)}." if claim.formula else ""
     setting = f"; {md(claim.paper_setting)}" if claim.paper_setting else ""
     waiting = "" if claim.outcomes else f" {MARKS['not run']} not run."
     return f"- **{md(claim.id)}**: {md(claim.statement)}{compared}{waiting} <sub>{source}{setting}</sub>"

@@ -64,6 +64,7 @@ def _render(atlas: Atlas, length: Length) -> str:
         matrix="\n".join(matrix(atlas)),
         coverage="\n".join(coverage(atlas)),
         wall="\n".join(wall(atlas)),
+        questions="\n".join(questions(atlas)),
         evidence="\n\n".join(map(told, atlas.evidence.values())),
         together="\n".join(short(atlas)),
         awesome="\n".join(awesome(atlas, length)),
@@ -133,6 +134,13 @@ def wall(atlas: Atlas) -> Iterator[str]:
         more = f"{earlier} earlier attempt{'s'[: earlier != 1]}" if earlier else ""
         about = " · ".join(filter(None, (signs, more)))
         yield f"- [{md(paper_id)}](reproductions/papers/{link(paper_id)}.md) {about}"
+
+
+def questions(atlas: Atlas) -> Iterator[str]:
+    """A line a question of our own: what it asks, its verdicts, its page."""
+    for name, one in atlas.questions.items():
+        verdicts = f" {one.badge}" if one.badge else ""
+        yield f"- [{md(name)}](reproductions/papers/{link(name)}.md) {md(one.asks)}{verdicts}"
 
 
 def awesome(atlas: Atlas, length: Length) -> Iterator[str]:

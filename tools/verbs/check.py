@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from catalog.schema import Catalog, Paper, load_catalog
 from tools.commands import UsageError, json_option
+from tools.experiments import every_experiment
 from tools.paths import ROOT, relative
 from tools.terminal import grid, style, visible, wrap
 
@@ -169,7 +170,7 @@ def _results(catalog: Catalog) -> Iterator[Missing]:
     from tools.checks import results
     from tools.checks.missing import Missing
 
-    unnamed = list(results.unnamed(catalog.papers))
+    unnamed = list(results.unnamed(every_experiment(catalog)))
     broken = results.unreadable(ROOT / path for path, _ in unnamed if path.endswith(".json"))
     idle = results.idle_reasons()
     return (Missing("results", path, 1, what) for path, what in [*unnamed, *broken, *idle])

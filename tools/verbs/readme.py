@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from catalog.schema import Catalog, load_catalog
+from catalog.schema import load_catalog
 from reproductions.engine.atlas import record
 from reproductions.engine.show.view import PaperView
+from tools.experiments import every_experiment
 
 SUMMARY = "write README, lists, paper pages, gallery from the catalog and the results"
 
@@ -31,11 +33,15 @@ def main(args: argparse.Namespace) -> int:
 
     catalog, root = load_catalog(), files.gather.ROOT
     together, old = _record(root, fresh=args.fresh)
-    shown = replace(atlas(catalog, _fresh(catalog) if args.fresh else None), record=together)
+    shown = replace(atlas(catalog, _fresh(catalog.papers) if args.fresh else None), record=together)
+    if args.fresh:
+        again = _fresh(shown.questions)
+        asked = {name: replace(one, view=again[name]) for name, one in shown.questions.items()}
+        shown = replace(shown, questions=asked)
     texts = documents(shown)
     stale = [
         files.path_of(paper).relative_to(files.gather.ROOT).as_posix()
-        for paper in files.stale(catalog.papers)
+        for paper in files.stale(every_experiment(catalog))
     ]
     if args.check:
         stale += [record.FILE] if old else []
@@ -44,7 +50,8 @@ def main(args: argparse.Namespace) -> int:
             "\n".join(f"{path}: differs from what `make readme` writes" for path in found) or "all up to date"
         )
         return 1 if found else 0
-    written = [view.paper for view in shown.views.values() if files.write(view)]
+    views = [*shown.views.values(), *(one.view for one in shown.questions.values())]
+    written = [view.paper for view in views if files.write(view)]
     changed = [f"reproductions/verdicts/{paper}.json" for paper in written] + write(texts)
     changed += [record.FILE] if record.write(together, root) else []
     print("\n".join(f"{path}: written" for path in changed) or "nothing to change")
@@ -60,8 +67,8 @@ def _record(root: Path, *, fresh: bool) -> tuple[record.Record, bool]:
     return (compute(root) if kept is None or old or fresh else kept), old
 
 
-def _fresh(catalog: Catalog) -> dict[str, PaperView]:
+def _fresh(papers: Iterable[str]) -> dict[str, PaperView]:
     """Every view from the raw figures: after a change of the code that judges or gathers."""
     from reproductions.engine.show import gather
 
-    return {paper: gather.gather(paper) for paper in gather.runnable(catalog.papers)}
+    return {paper: gather.gather(paper) for paper in gather.runnable(papers)}

@@ -11,7 +11,8 @@ from catalog.schema import Catalog, Paper, load_catalog
 from reproductions.engine.show import files
 from reproductions.engine.show.view import STANDS_IN, PaperView
 from tools.commands import json_option
-from tools.pages.atlas import BASIS, places
+from tools.experiments import experiment_id
+from tools.pages.atlas import BASIS, Question, ours, places, question_places
 from tools.pages.cite import bibtex
 from tools.paths import ROOT
 from tools.terminal import interval, number, style, verdict, width, wrap
@@ -29,6 +30,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print one paper; CatalogError with the nearest id where there is none."""
     catalog = load_catalog()
+    if experiment_id(args.paper) not in catalog.papers:
+        (question,) = ours(catalog, [args.paper]).values()
+        if args.json:
+            plain = {"id": question.name, "asks": question.asks, "about": question.about}
+            print(json.dumps(plain | _figures(question.view), indent=1, ensure_ascii=False))
+        else:
+            print("\n".join(_question(question)))
+        return 0
     paper = catalog.paper(args.paper)
     view = files.view(paper.id)
     if args.json:
@@ -36,6 +45,23 @@ def main(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_page(catalog, paper, view)))
     return 0
+
+
+def _question(question: Question) -> list[str]:
+    """An experiment of our own: what it asks, where it is, what it says."""
+    view, name = question.view, question.name
+    found = [*question_places(question), ("page", f"reproductions/papers/{name}.md")]
+    lines = [style(wrap(question.asks), "bold"), "A question of our own, which no paper states.", ""]
+    lines += [line for text in question.about.splitlines()[1:] if text.strip() for line in (wrap(text), "")]
+    lines += [style("code in this repository", "bold"), *(_entry(*place) for place in found), *_arms(view)]
+    lines += ["", style("claims", "bold"), *_claims(view)]
+    return [*lines, "", style("run it", "bold"), *_commands(name, view)]
+
+
+def _figures(view: PaperView | None) -> dict[str, object]:
+    """What was judged, as JSON has it."""
+    plain = view.as_dict() if view else {}
+    return {name: plain.get(name, []) for name in ("scales", "claims", "values", "attempts")}
 
 
 def _status(paper: Paper, view: PaperView | None) -> str:
@@ -82,7 +108,7 @@ def _page(catalog: Catalog, paper: Paper, view: PaperView | None) -> list[str]:
     lines += _external(paper)
     if view and view.attempts:
         lines += ["", style("earlier attempts", "bold"), *_attempts(view)]
-    lines += ["", style("run it", "bold"), *_commands(paper, view)]
+    lines += ["", style("run it", "bold"), *_commands_of(paper, view)]
     return [*lines, "", style("cite it", "bold"), *_cite(paper)]
 
 
@@ -215,17 +241,21 @@ def _attempts(view: PaperView) -> list[str]:
     return lines
 
 
-def _commands(paper: Paper, view: PaperView | None) -> list[str]:
+def _commands_of(paper: Paper, view: PaperView | None) -> list[str]:
     if view is None and not reproducible(paper):
         return ["  nothing: no method for language models to reproduce"]
     if view is None:
         return [wrap(f"nothing to run yet; `kd check {paper.id}` lists what is missing", "  ")]
-    commands = [f"make reproduce PAPER={paper.id} SCALE={scale.name}" for scale in view.scales]
+    return _commands(paper.id, view)
+
+
+def _commands(name: str, view: PaperView) -> list[str]:
+    commands = [f"make reproduce PAPER={name} SCALE={scale.name}" for scale in view.scales]
     times = [
         f"about {number(scale.minutes)} minutes on 2 cores" if scale.minutes else "" for scale in view.scales
     ]
     if view.recorded:
-        commands.append(f"make verify PAPER={paper.id}")
+        commands.append(f"make verify PAPER={name}")
         times.append("judges what was recorded again")
     size = max(map(len, commands))
     lines = []
@@ -242,7 +272,6 @@ def _cite(paper: Paper) -> list[str]:
 
 def _as_json(catalog: Catalog, paper: Paper, view: PaperView | None) -> dict[str, object]:
     state = _status(paper, view)
-    plain = view.as_dict() if view else {}
     earlier = [other.id for other in catalog.papers.values() if other.superseded_by == paper.id]
     return {
         **record(paper, state),
@@ -256,6 +285,6 @@ def _as_json(catalog: Catalog, paper: Paper, view: PaperView | None) -> dict[str
         "sources": list(paper.sources),
         "recipe": _recipe_text(paper) if paper.method else None,
         "places": [list(place) for place in _places(paper, view)],
-        **{name: plain.get(name, []) for name in ("scales", "claims", "values", "attempts")},
+        **_figures(view),
         "bibtex": bibtex(paper),
     }

@@ -63,6 +63,7 @@ def attempt_row(
 def _word(found: Recomputed, claims: ClaimSet, scale: str, gate: Gate | None) -> str:
     """Today's word for an attempt's figures; '' where the claim is another now, or no smallest effect is known."""
     claim = next((claim for claim in claims.claims if claim.id == found.judged.claim), None)
+    claim = None if claim is None else claim.on(scale)
     if found.estimate is None or claim is None or claim.metric != found.judged.metric:
         return ""
     effect = smallest_effect(claim, scale, gate.figures if gate is not None else {})

@@ -1,6 +1,6 @@
 """From the files of a reproduction to its view. The only module of this room that knows how results are stored.
 
-`runnable`, `has_experiment`, `digests` and `gather` are what `files` asks for; none of them imports torch.
+`runnable`, `questions`, `has_experiment`, `digests` and `gather` are what `files` asks for; none of them imports torch.
 """
 
 from __future__ import annotations
@@ -70,6 +70,13 @@ def runnable(paper_ids: Iterable[str]) -> list[str]:
     except OSError:
         return []
     return [name for name in paper_ids if f"{name}.yaml" in present]
+
+
+def questions(paper_ids: Iterable[str]) -> list[str]:
+    """Experiments that are none of these papers': questions of our own, sorted."""
+    from reproductions.engine.plan.experiment import list_papers
+
+    return sorted(set(list_papers(PAPERS)) - set(paper_ids))
 
 
 def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
@@ -237,6 +244,7 @@ def _outcome(found: Decision, claims: ClaimSet, plan: Plan) -> Outcome:
             pair(matched["interval"]),
             matched["seeds"],
         ),
+        metric=claims.claim(found.claim).on(found.scale).metric,
     )
 
 
@@ -303,7 +311,7 @@ def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[s
 
 
 def _claimed(claims: ClaimSet) -> list[str]:
-    return [claim.metric for claim in claims.claims]
+    return [metric for claim in claims.claims for metric in (claim.metric, *claim.metrics.values())]
 
 
 def _arm(

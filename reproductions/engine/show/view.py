@@ -55,7 +55,8 @@ class Outcome:
     has one testbed only. `interval` is at PERCENT, over the `seeds` of the `look` that decided (0: none is complete);
     `next_look` is None where none is left or needed. `effect` is the smallest difference that matters, and
     `effect_from` how it came about. `p` is of a difference equal to the claim's bound, `p_equal` of one as large as the
-    smallest effect. `groups`: how many draws of the teacher the seeds share, 0 where each stands for itself.
+    smallest effect. `groups`: how many draws of the teacher the seeds share, 0 where each stands for itself. `metric`:
+    that of this scale, '' in views of before a claim could have several.
     """
 
     scale: str
@@ -76,6 +77,7 @@ class Outcome:
     effect_from: str = ""
     groups: int = 0
     matched: Matched | None = None
+    metric: str = ""
 
     @property
     def kind(self) -> str:

@@ -6,7 +6,7 @@ Reading an experiment's sections is in reading.py; deciding what recorded figure
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from catalog.reader import nearest
@@ -87,7 +87,8 @@ class Claim:
     """A statement of a paper, as a contrast on one metric that is decided at some scales.
 
     `smallest_effect`: what size matters, in the metric's unit, None where the rule for all says it (effects.py).
-    `needs`: properties that a testbed must have shown, beside headroom, before it may judge this.
+    `needs`: properties that a testbed must have shown, beside headroom, before it may judge this. `metrics`: by scale,
+    where it is decided on another metric than `metric`: a testbed of its own measures other things.
     """
 
     id: str
@@ -99,6 +100,11 @@ class Claim:
     paper: PaperNumbers | None
     smallest_effect: float | None = None
     needs: tuple[str, ...] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)
+
+    def on(self, scale: str) -> Claim:
+        """The claim with the metric that it has at a scale."""
+        return replace(self, metric=self.metrics.get(scale, self.metric), metrics={})
 
     @property
     def asserts(self) -> dict[str, Any]:
@@ -115,6 +121,8 @@ class Claim:
             found["smallest_effect"] = float(self.smallest_effect)
         if self.needs:
             found["needs"] = sorted(self.needs)
+        if self.metrics:
+            found["metrics"] = dict(self.metrics)
         return found
 
 
@@ -140,8 +148,8 @@ class ClaimSet:
     findings: Mapping[str, Mapping[str, str]]
 
     def at(self, scale: str) -> tuple[Claim, ...]:
-        """The claims that are decided at a scale."""
-        return tuple(claim for claim in self.claims if scale in claim.scales)
+        """The claims that are decided at a scale, each with its metric there."""
+        return tuple(claim.on(scale) for claim in self.claims if scale in claim.scales)
 
     def claim(self, identifier: str) -> Claim:
         """The claim of that id. Raises KDError with the nearest one."""
@@ -183,18 +191,15 @@ class ClaimSet:
         a claim changed after its first figures were seen shows.
         """
         return {
-            claim.id: self.digest(claim.id)
+            claim.id: digest(claim.asserts, DIGEST_DIGITS)
             for claim in self.at(scale)
             if arm is None or arm in claim.contrast.weights
         }
 
     def changed(self, scale: str, frozen: Mapping[str, str]) -> list[str]:
         """The ids of today's claims at a scale that asserted something else when their first run was made."""
-        return [
-            claim.id
-            for claim in self.at(scale)
-            if frozen.get(claim.id, self.digest(claim.id)) != self.digest(claim.id)
-        ]
+        today = self.digests(scale)
+        return [claim for claim, asserted in today.items() if frozen.get(claim, asserted) != asserted]
 
 
 def name_at(arm: str, points: Mapping[str, Any]) -> str:

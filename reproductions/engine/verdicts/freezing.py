@@ -77,7 +77,11 @@ def _claims(view: PaperView, row: ScaleRow) -> list[dict[str, Any]]:
                 {
                     **{"claim": claim.id, "verdict": outcome.kind, "difference": outcome.difference},
                     "interval": None if outcome.interval is None else list(outcome.interval),
-                    **{"better": claim.better, "worse": claim.worse, "metric": claim.metric},
+                    **{
+                        "better": claim.better,
+                        "worse": claim.worse,
+                        "metric": outcome.metric or claim.metric,
+                    },
                     "keys": both if len(both) == len({claim.better, claim.worse}) and claim.better else {},
                     "seeds": outcome.seeds,
                 }

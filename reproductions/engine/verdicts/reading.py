@@ -21,7 +21,8 @@ A claim's own `source` changes the fields that it names; `{ours: true, where: ".
 paper states. `paper` holds the paper's numbers: a list in the order of the
 arms, or arm: number. Without `says`, a sentence is made from the arms' titles. `smallest_effect` is what size matters,
 in the metric's unit (an equivalence has its bound instead); `needs: [long-answers]` are properties that a testbed must
-have shown before it may judge the claim.
+have shown before it may judge the claim. A claim of several scales may be decided on a metric of its own at each:
+`metric: {tiny: rouge_l, tiny-navigate: exact_match}` names one for every scale of the claim, the first is its first.
 """
 
 from __future__ import annotations
@@ -119,18 +120,21 @@ class _Reader:
 
     def claim(self, identifier: str, item: Any, kind: str, where: Place) -> Claim:
         contrast = getattr(self, f"_{kind}")(item, where)
+        scales = self.scales_of(item, where)
+        metric, others = self.metrics_at(item, where, scales)
         return Claim(
             id=identifier,
             statement=self.text(item, where, "says") if "says" in item else sentence(contrast, self.arms),
             source=self.source(item, where),
-            metric=self.one_metric(item, where),
+            metric=metric,
             contrast=contrast,
-            scales=self.scales_of(item, where),
+            scales=scales,
             paper=self.paper(item, where, contrast),
             smallest_effect=None
             if contrast.relation == "within"
             else self.smallest_effect(item if "smallest_effect" in item else self.defaults, where),
             needs=self.needs(item if "needs" in item else self.defaults, where),
+            metrics=others,
         )
 
     def _orderings(self, item: Any, where: Place) -> Contrast:
@@ -259,6 +263,24 @@ class _Reader:
             if found.count(name) > 1:
                 raise self.error(f'property "{name}" stands twice', *where, "needs")
         return tuple(found)
+
+    def metrics_at(
+        self, item: Mapping[str, Any], where: Place, scales: tuple[str, ...]
+    ) -> tuple[str, dict[str, str]]:
+        """The metric at the claim's first scale, and those at others that differ from it."""
+        if not isinstance(item.get("metric"), dict):
+            return self.one_metric(item, where), {}
+        named = self.mapping(item, where, "metric")
+        for scale in named:
+            self.one_of(scale, (*where, "metric", scale), scales, "scale of this claim")
+        place = (*where, "metric")
+        self.fields(named, place, set(scales), set())
+        for name in ("margin", "smallest_effect", "within"):
+            if name in item or name in self.defaults:
+                raise self.error(f'a claim on several metrics has no "{name}": in whose unit?', *place)
+        found = {scale: self.one_metric({"metric": named[scale]}, place) for scale in scales}
+        first = found[scales[0]]
+        return first, {scale: metric for scale, metric in found.items() if metric != first}
 
     def one_metric(self, item: Mapping[str, Any], where: Place) -> str:
         chosen, place = self.inherited("metric", item, where)

@@ -12,6 +12,8 @@ from reproductions.engine.errors import KDError
 
 _TOKENS = {"student": "student_tokens", "teacher": "teacher_tokens", "generated": "generated_tokens"}
 _ROLLOUTS = {name: name for name in ("completions", "truncated", "empty")}
+# Of sampled tokens, where a sampler lets the teacher write; an arm of another sampler has no such count.
+_WRITTEN = {"tokens_by_teacher": "tokens_by_teacher"}
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Budget:
     completions: int = 0
     truncated: int = 0
     empty: int = 0
+    tokens_by_teacher: int = 0
 
     def as_dict(self) -> dict[str, float]:
         """Plain JSON data."""
@@ -41,16 +44,17 @@ class Budget:
         return {name: getattr(self, field) for name, field in _TOKENS.items()}
 
     def rollouts(self) -> dict[str, int]:
-        """What became of sampled completions."""
-        return {name: getattr(self, name) for name in _ROLLOUTS}
+        """What became of sampled completions, and how many of their tokens the teacher wrote, if any."""
+        written = {name: getattr(self, name) for name in _WRITTEN if getattr(self, name)}
+        return {name: getattr(self, name) for name in _ROLLOUTS} | written
 
     def add_tokens(self, counts: Mapping[str, int]) -> None:
         """Adds counts under the keys student, teacher, generated. Raises KDError on another key."""
         self._add(counts, _TOKENS)
 
     def add_rollouts(self, counts: Mapping[str, int]) -> None:
-        """Adds counts under the keys completions, truncated, empty. Raises KDError on another key."""
-        self._add(counts, _ROLLOUTS)
+        """Adds counts: completions, truncated, empty, tokens_by_teacher. Raises KDError on another key."""
+        self._add(counts, _ROLLOUTS | _WRITTEN)
 
     def add_report(self, report: Any) -> None:
         """Adds what a teacher's labelling cost (`methods.elicitation.labelling.LabellingReport`)."""

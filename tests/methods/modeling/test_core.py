@@ -57,6 +57,12 @@ def test_every_declared_end_of_sequence_token_counts(tokenizer):
         eos_ids(model, tokenizer_without)
 
 
+def test_a_model_without_a_generation_config_ends_with_the_tokenizers_token(tokenizer):
+    program = torch.nn.Module()
+    assert not hasattr(program, "generation_config")
+    assert eos_ids(program, tokenizer) == [tokenizer.eos_token_id]
+
+
 def test_freeze():
     model = freeze(make_model().train())
     assert not model.training and not any(p.requires_grad for p in model.parameters())

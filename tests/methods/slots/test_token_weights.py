@@ -22,6 +22,7 @@ from methods.slots.token_weights import (
     PassRate,
     PrefixDrift,
     Sigmoid,
+    Stretch,
     TopShare,
 )
 from tests.methods.slots.three_sequences import COUNT, LENGTHS, PROMPTS, Trainer, parts, three_sequences
@@ -89,7 +90,7 @@ def test_weights_do_not_depend_on_what_else_is_in_the_micro_batch():
     )  # fmt: skip
     for weights in (
         TopShare(Entropy(), 0.5), TopShare(Entropy(), 0.5, drawn=True), Opening(Entropy(), 0.4), PrefixDrift(),
-        PrefixDrift("ratio"), Normalised(ByScore(Entropy())), First(2),
+        PrefixDrift("ratio"), Normalised(ByScore(Entropy())), First(2), Stretch(0.3, 0.8),
     ):  # fmt: skip
         torch.testing.assert_close(weights(rows)[last], weights(alone))
 
@@ -106,6 +107,24 @@ def test_the_first_tokens_may_become_more():
     assert first(rows).tolist() == [1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 0]
     with pytest.raises(MethodError, match="not shrink"):
         First(3, grown=2)
+
+
+def check_stretches():
+    """In whole numbers: the first three tenths of T tokens are those with 10 t < 3 T."""
+    rows = three_sequences()
+    first, middle, last = Stretch(0.0, 0.3)(rows), Stretch(0.3, 0.7)(rows), Stretch(0.7, 1.0)(rows)
+    assert first.tolist() == [float(10 * t < 3 * size) for size in LENGTHS for t in range(size)]
+    assert last.tolist() == [float(10 * t >= 7 * size) for size in LENGTHS for t in range(size)]
+    assert (first + middle + last == 1).all(), "each token is in one of stretches that meet"
+    half = [float(2 * t < size) for size in LENGTHS for t in range(size)]
+    assert Stretch(0.0, 0.5)(rows).tolist() == half, "the third of four begins where the first half ends"
+
+
+def test_a_stretch_holds_a_share_of_each_sequence():
+    check_stretches()
+    assert Stretch(0.0, 1.0)(three_sequences()).tolist() == [1.0] * COUNT
+    with pytest.raises(MethodError, match="no token"):
+        Stretch(0.5, 0.5)
 
 
 def check_drift():
@@ -144,6 +163,14 @@ MUTATIONS = {
     "sequences run into one another": (
         token_weights, "by_sequence", of_the_whole_micro_batch,
         lambda: test_weights_do_not_depend_on_what_else_is_in_the_micro_batch(),
+    ),
+    "a stretch of the longest sequence": (
+        Stretch, "_kept",
+        lambda self, place: (place >= self.begin * max(LENGTHS)) & (place < self.end * max(LENGTHS)), check_stretches,
+    ),
+    "a stretch that ends behind its end": (
+        Stretch, "_kept",
+        lambda self, place: (place >= self.begin * len(place)) & (place <= self.end * len(place)), check_stretches,
     ),
     "a gate that opens below": (
         Gate, "__call__", lambda self, rows: (self.score(rows) < self.level).double(),

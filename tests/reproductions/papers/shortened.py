@@ -31,7 +31,7 @@ class Case:
     @property
     def id(self):
         paper, scale, arm = self.arms[0]
-        return f"{self.bed['name']}-{paper}-{arm}" if scale == "tiny" else f"{scale}-{paper}-{arm}"
+        return f"{self.bed['name']}-{paper}-{arm}" if kind_of(scale) == "tiny" else f"{scale}-{paper}-{arm}"
 
     def run(self, seed, cache, prepare=lambda testbed: None, wanted=None):
         """The record of the run; teachers and starts are found in `cache` or made. `wanted`: metrics, or all."""
@@ -50,14 +50,14 @@ class Case:
 
 
 def cases(scales, shorten_testbed, shorten_spec, papers=None):
-    """The distinct short runs of all papers at some scales, those of one testbed one after the other.
+    """The distinct short runs of all papers at scales of some kinds, those of one testbed one after the other.
 
     `papers`: the folder of the experiments, where it is not that of the atlas.
     """
     found = {}
     for paper in list_papers(papers):
         experiment = load_experiment(paper, papers)
-        for scale in [name for name in experiment.scales if name in scales]:
+        for scale in [name for name in experiment.scales if kind_of(name) in scales]:
             bed = shorten_testbed(read_testbed_of(experiment, experiment.scale(scale)))
             needed = wanted(experiment, scale)
             for arm in experiment.arms_at(scale):
@@ -68,6 +68,11 @@ def cases(scales, shorten_testbed, shorten_spec, papers=None):
                 found[bed["name"], key_of(spec)] = Case(case.spec, case.bed, arms, metrics)
     beds = Counter(name for name, _ in found)
     return [found[key] for name in sorted(beds) for key in found if key[0] == name]
+
+
+def kind_of(scale):
+    """ "tiny" of `tiny` and of `tiny-navigate`, its second testbed."""
+    return scale.partition("-")[0]
 
 
 def small_teachers(bed, phase, steps, others):

@@ -7,7 +7,7 @@ from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.plan.spec import swept_arms
 from reproductions.engine.show.gather import claims_of
 from reproductions.testbeds import metrics_of, read_testbed
-from tests.reproductions.papers.shortened import wanted
+from tests.reproductions.papers.shortened import kind_of, wanted
 
 PLACES = [(paper, scale) for paper in list_papers() for scale in load_experiment(paper).scales]
 
@@ -52,12 +52,13 @@ def test_what_is_judged_is_measured(paper, scale, experiments):
     assert wanted(experiments[paper], scale) <= set(metrics_of(testbed))
 
 
-@pytest.mark.parametrize("scale", ["tiny", "small"])
-def test_the_arms_of_a_scale_have_equal_steps(scale, experiments):
+@pytest.mark.parametrize("kind", ["tiny", "small"])
+def test_the_arms_of_a_scale_have_equal_steps(kind, experiments):
     """Rates may differ between arms, and what defines a method; how long they train may not."""
-    for paper, experiment in experiments.items():
-        if scale not in experiment.scales:
+    for paper, scale in PLACES:
+        if kind_of(scale) != kind:
             continue
+        experiment = experiments[paper]
         longer = experiment.budget.get(
             "seconds", ()
         )  # than others, for as many seconds as a dear method takes
@@ -66,4 +67,16 @@ def test_the_arms_of_a_scale_have_equal_steps(scale, experiments):
         lengths = {
             (s["training"].get("max_steps"), s["training"]["per_device_train_batch_size"]) for s in trained
         }
-        assert len(lengths) <= 1, f"{paper}: {lengths}"
+        assert len(lengths) <= 1, f"{paper} at {scale}: {lengths}"
+
+
+def test_the_spans_of_dac_kl_on_navigate_end_at_the_forks_of_its_maze(experiments):
+    """They are ids in the file: a cell is a fork where more than two ways lead on."""
+    from reproductions.testbeds import load_testbed
+
+    task = load_testbed("navigate").task
+    spans = experiments["dac-kl"].scale("tiny-navigate").own["revision"]["settings"]["spans"]
+    names = {index: token for token, index in task.own.get_vocab().items()}
+    cells = {int(names[index]) for index in spans}
+    forks = {cell for cell in range(100) if sum(task.world.beside(cell, other) for other in range(100)) > 2}
+    assert cells == forks

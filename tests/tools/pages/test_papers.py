@@ -153,6 +153,14 @@ def test_earlier_attempts_are_listed_with_their_own_words(judged):
     assert "## Attempts" not in show(judged)
 
 
+def test_a_metric_of_another_scale_is_named_with_it(judged):
+    other = replace(outcome("reproduced", "tiny-navigate"), metric="exact_match")
+    view = replace(judged, claims=(replace(claim("both", outcome("open"), other), formula="a - b > 0"),))
+    assert " on `rouge_l`, at tiny-navigate on `exact_match`. <sub>" in show(view)
+    drawn = forest(view)
+    assert "tiny-navigate scale, exact_match" in drawn and "tiny scale, rouge_l" in drawn
+
+
 def test_a_matched_verdict_stands_beside_the_verdict(judged):
     there = replace(outcome("reproduced"), matched=Matched("reversed", -1.5, (-2.0, -1.0), 5), groups=5)
     page = show(view_of("minillm", claim("x", there))).replace("\u00a0", " ")

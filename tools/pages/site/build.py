@@ -98,6 +98,8 @@ def _write(out: Path, atlas: Atlas) -> int:
             page(f"leaves/{axis.id}-{value.id}.html", "leaf.html.j2", {"axis": axis, "value": value}, "../")
     for paper in atlas.papers:
         page(f"papers/{paper.id}.html", "paper.html.j2", pages.paper_page(atlas, paper), "../")
+    for name, question in atlas.questions.items():
+        page(f"papers/{name}.html", "question.html.j2", pages.question_page(question), "../")
     return count
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from catalog.queries import crosstab
 from catalog.schema import AXES, Paper
 from reproductions.engine.show.view import ClaimRow
-from tools.pages.atlas import BASIS, NEWEST, Atlas, places
+from tools.pages.atlas import BASIS, NEWEST, Atlas, Question, places, question_places
 from tools.pages.cite import bibtex
 from tools.pages.figure import forest
 
@@ -75,6 +75,16 @@ def paper_page(atlas: Atlas, paper: Paper) -> dict[str, Any]:
         "scales": [(scale.name, scale.minutes) for scale in view.scales] if view else [],
         "bibtex": bibtex(paper),
         "axes": [axis for axis in AXES if paper.taxonomy[axis]],
+    }
+
+
+def question_page(question: Question) -> dict[str, Any]:
+    """A question of our own."""
+    return {
+        "question": question,
+        "view": question.view,
+        "forest": Markup(forest(question.view, standalone=False)),  # noqa: S704 - as above
+        "places": question_places(question),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from catalog.errors import CatalogError
@@ -13,6 +14,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PERCENT, PaperView, ValueRow
 from tools.commands import json_option
+from tools.experiments import every_experiment, experiment_id
 from tools.terminal import fit, grid, interval, number, style, verdict, width, wrap
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print each claim with its verdict; 1 where something committed does not follow from the raw figures."""
     catalog = load_catalog()
-    ids = gather.runnable([catalog.paper(args.paper).id] if args.paper else catalog.papers)
+    ids = gather.runnable([experiment_id(args.paper)] if args.paper else every_experiment(catalog))
     views: list[PaperView] = []
     wrong: dict[str, list[str]] = {}
     for paper in ids:
@@ -124,10 +126,10 @@ def _elsewhere(catalog: Catalog) -> list[str]:
     """What belongs to no one paper: results and verdicts without an experiment, what the papers say together."""
     from tools.checks import results
 
-    unnamed = [gather.ROOT / path for path, _ in results.unnamed(catalog.papers)]
+    unnamed = [gather.ROOT / path for path, _ in results.unnamed(every_experiment(catalog))]
     found = _lines(results.unreadable(path for path in unnamed if path.suffix == ".json"))
     found += _together(found)
-    orphans = files.orphans(catalog.papers)
+    orphans = files.orphans(every_experiment(catalog))
     return found + [
         f"{path.relative_to(gather.ROOT).as_posix()}: no experiment leads to it" for path in orphans
     ]
@@ -190,10 +192,12 @@ def _attempts(view: PaperView) -> Iterator[str]:
 
 def _pages(catalog: Catalog, view: PaperView) -> Iterator[str]:
     """The paper's own pages that are not what its view says."""
-    from tools.pages.atlas import Atlas
+    from tools.pages.atlas import Atlas, ours
     from tools.pages.documents import differing, own
 
-    texts = own(Atlas(catalog, {view.paper: view}))
+    asked = {} if view.paper in catalog.papers else ours(catalog, [view.paper])
+    asked = {name: replace(one, view=view) for name, one in asked.items()}
+    texts = own(Atlas(catalog, {} if asked else {view.paper: view}, questions=asked))
     for path in differing(texts):
         if path in texts:  # what is not made here is another paper's
             yield f"{path}: differs from what `make readme` writes"

@@ -361,3 +361,11 @@ def test_values_are_decided_at_scale_paper_only_and_only_when_verified():
     single = decide_values(claims, "paper", results(method=levels(1), seeds=(0,)))
     assert single[0].verdict == "open" and single[0].interval is None
     assert {item.verdict for item in decide_values(claims, "paper", None)} == {"not run"}
+
+
+def test_a_claim_is_decided_on_the_metric_of_its_scale():
+    both = replace(claim(smallest_effect=0.5, scales=("tiny", "small")), metrics={"small": "accuracy"})
+    found = results(method=levels(1, 1, 1, 1, 1), baseline=levels(0.5, 0.51, 0.5, 0.5, 0.52))
+    (tiny,), (small,) = decided([both], found), decided([both], found, scale="small")
+    assert tiny.verdict == "reversed" and tiny.better_mean > tiny.worse_mean  # errors
+    assert small.means == {"method": 0.0, "baseline": 100.0} and small.difference == -100.0

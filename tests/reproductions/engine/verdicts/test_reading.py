@@ -208,6 +208,21 @@ def test_the_smallest_effect_and_what_a_claim_needs_are_part_of_it(tmp_path):
     assert {claim.id: claim.needs for claim in read(none, tmp_path).claims}["less-effort"] == ()
 
 
+def test_a_claim_may_have_another_metric_at_another_scale(tmp_path):
+    own = PAGE.replace("paper: [70, 65.5]", "paper: [70, 65.5], metric: {tiny: accuracy, paper: effort}")
+    before, after = read(PAGE, tmp_path), read(own, tmp_path)
+    assert [found.at(scale)[0].metric for found in (before, after) for scale in ("tiny", "paper")] == [
+        *("accuracy", "accuracy"),
+        *("accuracy", "effort"),
+    ]
+    assert after.claim("beats-labels").metrics == {"paper": "effort"}
+    # What was asserted at the first scale is what it was: its results keep their digest; all of it is another claim.
+    frozen = before.digests("tiny")
+    assert after.digests("tiny") == frozen and after.changed("tiny", frozen) == []
+    assert after.changed("paper", frozen) == ["beats-labels"]
+    assert before.digest("beats-labels") != after.digest("beats-labels") and before.digest() != after.digest()
+
+
 def test_a_claim_changed_after_its_first_run_is_named(tmp_path):
     frozen = read(PAGE, tmp_path).digests("tiny")
     assert list(frozen) == ["beats-labels", "less-effort", "gap-widens", "no-overhead", "usable"]
@@ -234,6 +249,10 @@ def test_one_claim_is_found_by_its_name_or_the_nearest_is_offered(tmp_path):
 @pytest.mark.parametrize(
     "old, new, message",
     [
+        ("paper: [70, 65.5]", "metric: {tiny: effort}", ':8: "paper" is missing'),
+        ("paper: [70, 65.5]", "metric: {tiny: effort, smal: accuracy}", ':8: unknown scale of this claim "smal"'),
+        ("paper: [70, 65.5]", "metric: {tiny: efort, paper: accuracy}", ':8: unknown metric "efort"'),
+        ("metric: effort, within", "metric: {tiny: effort, paper: effort}, within", ':17: a claim on several metrics'),
         ("worse: labels, paper", "worse: label, paper", ':8: unknown arm "label" (did you mean "labels"?)'),
         ("worse: labels, paper", "worse: step, paper", ":8: step@share=1 is compared with itself"),
         ("metric: effort, scales", "metric: efort, scales", ':9: unknown metric "efort" (did you mean "effort"?)'),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from methods.elicitation.labelling import label_with_teacher
 from methods.modeling.rollouts import rollout
 from reproductions.engine.errors import KDError
 from reproductions.models.oracle import Oracle
@@ -175,6 +176,19 @@ def test_greedy_answers_of_the_oracle_are_right_and_shortest(form):
     assert task.scores["exact_match"].function(said, task.references("test")).tolist() == [100.0] * 40
     ends = [problem.ending(ids) for problem, ids in zip(task.references("test"), said, strict=True)]
     assert {end.extra for end in ends} == {0}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_oracle_writes_answers_for_students_to_learn_from(form):
+    task = Navigate(**(SMALL | {"tokens": 40}), form=form)
+    prompts = list(task.rows("test")["prompt"])
+    labels, report = label_with_teacher(
+        Oracle(task.oracle(uniform=0.0), task.own), task.own, prompts, max_new_tokens=task.tokens
+    )
+    said = ids_of(task.own, list(labels["completion"]))
+    assert list(labels["prompt"]) == prompts and (report.truncated, report.empty) == (0, 0)
+    ends = [problem.ending(ids) for problem, ids in zip(task.references("test"), said, strict=True)]
+    assert {(end.kind, end.extra) for end in ends} == {("right", 0)}
 
 
 @pytest.fixture(scope="module")
