@@ -90,7 +90,8 @@ def reproduce(
     task = _Task(plan, root, looks)
     if record:
         task.check_recordable()
-    with Workshop([plan], workers, reporter or default_reporter(as_json=as_json)) as shop:
+    there = root if record and not fresh else None  # what is recorded stands
+    with Workshop([plan], workers, reporter or default_reporter(as_json=as_json), recorded=there) as shop:
         if fresh:
             shop.forget()
         costs = Costs(root, plan.cache)
@@ -142,7 +143,8 @@ def reproduce_all(
         for task in tasks.values():
             task.check_recordable()
     interrupted = False
-    with Workshop(plans, workers, reporter or default_reporter(as_json=as_json)) as shop:
+    kept = root if record and not fresh else None  # what is recorded stands
+    with Workshop(plans, workers, reporter or default_reporter(as_json=as_json), recorded=kept) as shop:
         if fresh:
             shop.forget()
         costs, number = Costs(root, plans[0].cache), 0
@@ -163,7 +165,7 @@ def reproduce_all(
     for paper, task in tasks.items():
         outcomes[paper] = task.outcome()
         if record and outcomes[paper].view is not None:
-            task.recall()
+            task.recall(kept)
             outcomes[paper] = task.record(outcomes[paper])
             task.forget()
     return outcomes
@@ -220,10 +222,10 @@ class _Task:
         assert self.made is not None
         self.made = replace(self.made, runs=dict.fromkeys(self.made.runs, _NOTHING))
 
-    def recall(self) -> None:
-        """The figures again, from the cache."""
+    def recall(self, recorded: Path | None) -> None:
+        """The figures again, from results and cache."""
         assert self.made is not None
-        self.made = replace(self.made, runs=finished_runs(self.last, device_of(self.last)))
+        self.made = replace(self.made, runs=finished_runs(self.last, device_of(self.last), recorded))
 
     def arms(self, claims: Any = None) -> list[tuple[str, ArmResults]]:
         """What was made, by arm."""

@@ -20,6 +20,7 @@ from reproductions.engine.plan.plan import Plan, Task
 from reproductions.engine.signals import terminable
 from reproductions.engine.store.arm import RunResults
 from reproductions.engine.store.cache import forget_run, read_run
+from reproductions.engine.store.pair import arm_path, read_arm
 from reproductions.engine.work.environment import decisive
 from reproductions.engine.work.sessions.pool import Pool, cores, has_gpu, worker_environment
 from reproductions.engine.work.sessions.progress import Reporter, Shown, seconds_by_arm
@@ -96,13 +97,31 @@ def kept_run(plan: Plan, key: str, seed: int, device: str) -> RunResults | None:
     return read_run(plan.cache, key, seed, made_with, how=plan.how, testbed=plan.scale.testbed)
 
 
-def finished_runs(plan: Plan, device: str) -> dict[tuple[str, int], RunResults]:
-    """The plan's runs that the cache holds with every metric wanted of them; a broken file is set aside."""
-    found = {}
+def finished_runs(plan: Plan, device: str, recorded: Path | None = None) -> dict[tuple[str, int], RunResults]:
+    """The plan's runs that the cache holds with every metric wanted of them; a broken file is set aside.
+
+    Those that the results under `recorded` hold come from there: on another kind of processor a run ends in other
+    figures, and what is recorded stands.
+    """
+    found = {} if recorded is None else recorded_runs(plan, recorded)
     for key, seed in plan.runs:
+        if (key, seed) in found:
+            continue
         run = kept_run(plan, key, seed, device)
         if run is not None and set(plan.wanted(key, seed)) <= set(run.metrics):
             found[key, seed] = run
+    return found
+
+
+def recorded_runs(plan: Plan, root: Path) -> dict[tuple[str, int], RunResults]:
+    """The plan's runs that results hold with every metric wanted of them. Raises KDError for a broken file."""
+    found = {}
+    for key in dict.fromkeys(key for key, _ in plan.runs):
+        path = arm_path(root / plan.scale.testbed, key)
+        runs = read_arm(path).runs if path.exists() else {}
+        for seed, run in runs.items():
+            if (key, seed) in plan.runs and set(plan.wanted(key, seed)) <= set(run.metrics):
+                found[key, seed] = run
     return found
 
 
@@ -118,11 +137,19 @@ class Workshop:
     """Workers for some plans, which run on one kind of device. Use as a context manager: leaving it ends them.
 
     `make` may be called again with the same plans grown by seeds: the workers wait meanwhile. Nobody else works on
-    these papers and scales as long as it is open. Raises KDError where somebody does.
+    these papers and scales as long as it is open. Raises KDError where somebody does. Runs that results under
+    `recorded` hold are not made.
     """
 
-    def __init__(self, plans: Sequence[Plan], workers: int | None, reporter: Reporter) -> None:
-        self.plans, self.reporter = list(plans), reporter
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        workers: int | None,
+        reporter: Reporter,
+        *,
+        recorded: Path | None = None,
+    ) -> None:
+        self.plans, self.reporter, self._recorded = list(plans), reporter, recorded
         self._asked, self._pool, self._stack = workers, None, contextlib.ExitStack()
         self._device = device_of(self.plans[0])
         self._errors: dict[str, KDError] = {}
@@ -156,7 +183,7 @@ class Workshop:
 
     def finished(self, plan: Plan) -> dict[tuple[str, int], RunResults]:
         """The runs of a plan that are there."""
-        return finished_runs(plan, self._device)
+        return finished_runs(plan, self._device, self._recorded)
 
     def error(self, plan: Plan) -> KDError | None:
         """Why no run of a paper can be made."""
