@@ -7,7 +7,7 @@ reads line breaks as blanks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -129,18 +129,18 @@ def steps(
     problem: Problem,
     slips: Mapping[int, int] | None = None,
     final: int | None = None,
-    redundant: bool = False,
+    again: Callable[[], bool] = lambda: False,
 ) -> str:
     """Back from what is asked to what it rests on, then forward: a step a line, and the answer.
 
     `slips`: by how much the result of a line of the path is wrong, by its place; what follows goes on from there.
-    `final`: what the last line is said to give, and the answer. A `redundant` solution says every step twice.
+    `final`: what the last line is said to give, and the answer. `again()` tells of each step whether it is said twice.
     """
     path = problem.path
     back = [" ".join([SUBJECTS[line.subject], *_origin(line)]) for line in reversed(path)]
     forth = [" ".join(map(str, one)) for one in worked(problem, slips, final)]
     value = forth[-1].split()[-1]
-    said = [*_twice(back, redundant), SO, *_twice(forth, redundant), f"{ANSWER} {value}"]
+    said = [*_twice(back, again), SO, *_twice(forth, again), f"{ANSWER} {value}"]
     return "\n".join(said)
 
 
@@ -148,8 +148,8 @@ def _origin(line: Line) -> list[str]:
     return [line.operation] if line.start or line.event else [*line.of, line.operation]
 
 
-def _twice(said: Sequence[str], redundant: bool) -> list[str]:
-    return [part for one in said for part in ((one, f"{AGAIN} {one}") if redundant else (one,))]
+def _twice(said: Sequence[str], again: Callable[[], bool]) -> list[str]:
+    return [part for one in said for part in ((one, f"{AGAIN} {one}") if again() else (one,))]
 
 
 def worked(
@@ -203,5 +203,5 @@ def sub_questions(problem: Problem, answered: bool = True) -> str:
 def solution(problem: Problem, form: str) -> str:
     """A right solution in a form of FORMS."""
     if form in ("steps", "redundant"):
-        return steps(problem, redundant=form == "redundant")
+        return steps(problem, again=lambda: form == "redundant")
     return {"program": program, "equations": equations, "sub-questions": sub_questions}[form](problem)

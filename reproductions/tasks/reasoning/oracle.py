@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 KINDS = ("lookup", "misread", "slip")
-LABEL = "label"
+LABEL, STEPS = "label", "steps"
 PROMPTED = (
     "steps",
     "program",
@@ -42,10 +42,11 @@ Note = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Profile:
-    """Shares of all texts about a problem of a family: `errors` with a wrong answer, of those without steps `label`.
+    """Shares of all texts about a problem of a family: `errors` with a wrong answer.
 
-    `unsound`: of the right ones, those whose steps do not follow. `redundant`: of the solutions in steps, those that
-    say each step twice. `permuted`: the steps are those of another problem, the answer is this one's.
+    `unsound`: of the right ones, those whose steps do not follow. `redundant`: of the steps, those that are said twice,
+    so that several solutions of one problem differ. `permuted`: the steps are those of another problem, the answer is
+    this one's.
     """
 
     errors: Mapping[str, float] = field(default_factory=dict)
@@ -108,27 +109,31 @@ def _results(problem: Problem, slips: Mapping[int, int]) -> list[int]:
     return [int(one[-1]) for one in worked(problem, slips)]
 
 
-def wrong_text(problem: Problem, form: str, draws: random.Random) -> str:
+def wrong_text(problem: Problem, form: str, draws: random.Random, redundant: float = 0.0) -> str:
     """A solution with a wrong answer, in a form; kinds that are possible are equally frequent."""
     ways = wrong_versions(problem)
-    if form not in ("steps", "redundant"):
+    if form != STEPS:
         ways = [way for way in ways if way[0] != "slip"] or ways  # a program makes no slips
     kinds = [kind for kind in KINDS if any(way[0] == kind for way in ways)]
     kind = draws.choice(kinds)
     _, read_as, slips = draws.choice([way for way in ways if way[0] == kind])
-    if form in ("steps", "redundant"):
-        return steps(read_as, slips, redundant=form == "redundant")
+    if form == STEPS:
+        return steps(read_as, slips, again=_again(redundant, draws))
     return solution(read_as, form)
 
 
-def unsound_text(problem: Problem, form: str, draws: random.Random) -> str:
+def unsound_text(problem: Problem, form: str, draws: random.Random, redundant: float = 0.0) -> str:
     """Steps with a wrong amount among them and the right answer behind them; other forms are right."""
-    if form not in ("steps", "redundant"):
+    if form != STEPS:
         return solution(problem, form)
     places = range(len(problem.path) - 1)
     ways = [{place: by} for place in places for by in (-2, -1, 1, 2)]
     ways = [way for way in ways if all(0 <= one <= 9 for one in _results(problem, way)[:-1])]
-    return steps(problem, draws.choice(ways), problem.answer, redundant=form == "redundant")
+    return steps(problem, draws.choice(ways), problem.answer, _again(redundant, draws))
+
+
+def _again(share: float, draws: random.Random) -> Callable[[], bool]:
+    return lambda: draws.random() < share
 
 
 class ReasoningWriter(OracleWriter):
@@ -173,28 +178,28 @@ class ReasoningWriter(OracleWriter):
         return replace(problem, family=str(note["family"]))
 
     def _say_right(self, note: Note, draws: random.Random) -> str:
-        problem, form = self._problem(note), self._manner(note, draws)
+        problem, form, skill = self._problem(note), str(note["form"]), self.profile
         if form == LABEL:
             return f"{ANSWER} {problem.answer}"
-        if self.profile.permuted:
+        if skill.permuted:
             pool = [other for other in self._donors() if other.family == problem.family]
             donor = draws.choice([other for other in pool if other.skeleton != problem.skeleton])
-            return permuted(problem, solution(donor, form))
-        if draws.random() < self.profile.unsound:
-            return unsound_text(problem, form, draws)
+            return permuted(problem, self._solved(donor, form, draws))
+        if draws.random() < skill.unsound:
+            return unsound_text(problem, form, draws, skill.redundant)
+        return self._solved(problem, form, draws)
+
+    def _solved(self, problem: Problem, form: str, draws: random.Random) -> str:
+        if form == STEPS:
+            return steps(problem, again=_again(self.profile.redundant, draws))
         return solution(problem, form)
 
     def _say_wrong(self, note: Note, draws: random.Random) -> str:
-        problem, form = self._problem(note), self._manner(note, draws)
-        if note["hinted"]:
-            return unsound_text(problem, form, draws) if form != LABEL else f"{ANSWER} {problem.answer}"
+        problem, form, skill = self._problem(note), str(note["form"]), self.profile
         if form == LABEL:
-            return wrong_text(problem, "steps", draws).split("\n")[-1]
-        return wrong_text(problem, form, draws)
-
-    def _manner(self, note: Note, draws: random.Random) -> str:
-        twice = note["form"] == "steps" and draws.random() < self.profile.redundant
-        return "redundant" if twice else str(note["form"])
+            return wrong_text(problem, STEPS, draws).split("\n")[-1]
+        write = unsound_text if note["hinted"] else wrong_text
+        return write(problem, form, draws, skill.redundant)
 
 
 def permuted(problem: Problem, text: str) -> str:

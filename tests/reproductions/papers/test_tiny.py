@@ -7,14 +7,17 @@ from tests.reproductions.papers.shortened import cases, check, fewer_rows, short
 
 SEED = 3
 PHASE = {"max_steps": 2, "per_device_train_batch_size": 8}
+FEWER = {
+    "navigate": {"walks": 300, "corrections": 300},
+    "reasoning": {"train": 80, "base": 300, "solutions": 300, "test_problems": 20, "unseen_problems": 20},
+}
 
 
 def short_testbed(bed):
     label = {"label": {"prompts": 32}} if "label" in bed["defaults"] else {}
     change = {"revision": None, "teachers": small_teachers(bed, PHASE, {}, (2, 0)), "defaults": label}
     bases = {name: {"base": {"training": PHASE}} for name, tree in bed["students"].items() if "base" in tree}
-    fewer = {"walks": 300, "corrections": 300} if bed["task"]["name"] == "navigate" else {}
-    return changed(bed, {**change, "students": bases, "task": fewer})
+    return changed(bed, {**change, "students": bases, "task": FEWER.get(bed["task"]["name"], {})})
 
 
 def short_spec(spec):

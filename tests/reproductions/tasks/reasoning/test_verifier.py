@@ -85,7 +85,7 @@ def test_the_verifier_agrees_with_brute_force_over_all_digits():
 def test_one_wrong_word_anywhere_is_a_fault(family, redundant):
     """Each word in turn replaced by each other digit, operation or name."""
     (problem,) = some(family, 1, seed=5)
-    words = steps(problem, redundant=redundant).split()
+    words = steps(problem, again=lambda: redundant).split()
     others = [
         *map(str, range(10)),
         *SUMS,
