@@ -233,7 +233,7 @@ class Solver:
 
     def _texts(self, ids: tuple[int, ...]) -> list[tuple[float, list[int]]]:
         """Weights and token ids with EOS of what may be said behind a prompt; nothing where it is no prompt."""
-        said = self.tokenizer.decode(list(ids))
+        said = str(self.tokenizer.decode(list(ids)))
         problem = read(said)
         if problem is None:
             return []
