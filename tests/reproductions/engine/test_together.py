@@ -55,7 +55,9 @@ def test_what_papers_share_is_made_once_and_first_and_recorded_as_if_alone(two):
     assert len(told["finished"]) == 15, "the twin brings no run of its own"
     started = [arm for arm, _ in told["started"]]
     assert set(started) == {"toy/baseline", "toy/method", "toy/ablation"}
-    assert "toy/ablation" not in started[:5], "what one worker was handed may be told after what the other was"
+    assert "toy/ablation" not in started[:5], (
+        "what one worker was handed may be told after what the other was"
+    )
     runs = two.figures().values()
     assert {tuple(sorted(run["metrics"])) for run in runs} == {
         ("accuracy", "ece", "error", "size"),
