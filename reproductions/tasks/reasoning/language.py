@@ -204,4 +204,6 @@ def solution(problem: Problem, form: str) -> str:
     """A right solution in a form of FORMS."""
     if form in ("steps", "redundant"):
         return steps(problem, again=lambda: form == "redundant")
-    return {"program": program, "equations": equations, "sub-questions": sub_questions}[form](problem)
+    if form == "sub-questions":
+        return sub_questions(problem)
+    return program(problem) if form == "program" else equations(problem)

@@ -117,7 +117,8 @@ def _says(line: Line, rest: Sequence[str]) -> bool:
 
 
 def _forward(problem: Problem, sentences: Sequence[list[str]], value: int | None) -> str | None:
-    known, left = dict[str, int](), {name: [] for name in NAMES}  # type: dict[str, int], dict[str, list[Line]]
+    known: dict[str, int] = {}
+    left: dict[str, list[Line]] = {name: [] for name in NAMES}
     for line in problem.lines:
         left[line.subject].append(line)
     for name, *rest in sentences:
