@@ -87,7 +87,8 @@ def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
 def unnamed(papers: Iterable[str]) -> Iterator[Found]:
     """Result files that no experiment and no earlier attempt leads to: their arm has changed since, or is gone."""
     papers = list(papers)
-    named = {path for plan in plans(papers) for path in paths_of(plan)} | set(attempted(papers))
+    every = [*papers, *gather.questions(papers)]
+    named = {path for plan in plans(every) for path in paths_of(plan)} | set(attempted(papers))
     for path in files():
         if path not in named and not _earlier(path):
             yield relative(path), "no experiment names an arm of this key"

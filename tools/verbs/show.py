@@ -30,7 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print one paper; CatalogError with the nearest id where there is none."""
     catalog = load_catalog()
-    if experiment_id(args.paper) not in catalog.papers:
+    if args.paper not in catalog.papers and experiment_id(args.paper) not in catalog.papers:
         (question,) = ours(catalog, [args.paper]).values()
         if args.json:
             plain = {"id": question.name, "asks": question.asks, "about": question.about}

@@ -86,7 +86,7 @@ def test_every_table_of_every_page_keeps_its_shape(name):
     shown = atlas()
     lines = papers.page(shown, shown.catalog.papers[name], shown.views[name]).splitlines()
     rules = [place for place, line in enumerate(lines) if re.fullmatch(r"[|:-]+", line)]
-    assert rules
+    assert rules or not any(claim.outcomes for claim in shown.views[name].claims), "tables tell of runs"
     for place in rules:
         columns = lines[place].count("|")
         assert len(re.findall(r"(?<!\\)\|", lines[place - 1])) == columns
