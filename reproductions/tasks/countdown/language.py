@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from reproductions.tasks.words import BOS, EOS, PAD, word_tokenizer
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-PAD, BOS, EOS, ASKED, TARGET = "<pad>", "<bos>", "<eos>", "|", ">"
+ASKED, TARGET = "|", ">"
 SIGNS = ("+", "-", "*")
 COMMUTES = ("+", "*")
 
@@ -28,20 +30,7 @@ def vocabulary(largest: int) -> list[str]:
 
 def make_tokenizer(largest: int, tokens: int) -> PreTrainedTokenizerFast:
     """A token a word."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    ids = {token: i for i, token in enumerate(vocabulary(largest))}
-    core = Tokenizer(models.WordLevel(ids, unk_token=PAD))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        padding_side="left",
-        model_max_length=tokens,
-    )
+    return word_tokenizer(vocabulary(largest), tokens)
 
 
 def answer_length(numbers: int, shown: bool) -> int:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from reproductions.tasks.navigate.world import MOVES, WALL, World
+from reproductions.tasks.words import BOS, EOS, PAD, word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-PAD, BOS, EOS, ASKED = "<pad>", "<bos>", "<eos>", "|"
+ASKED = "|"
 FORMS = ("cells", "moves", "both")
 Form = Literal["cells", "moves", "both"]
 FIRST_MOVE = 4  # ids: four special tokens, the moves, the cells
@@ -31,20 +32,7 @@ def vocabulary(cells: int) -> list[str]:
 
 def make_tokenizer(cells: int, tokens: int) -> PreTrainedTokenizerFast:
     """A token a word."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    ids = {token: i for i, token in enumerate(vocabulary(cells))}
-    core = Tokenizer(models.WordLevel(ids, unk_token=PAD))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        padding_side="left",
-        model_max_length=tokens,
-    )
+    return word_tokenizer(vocabulary(cells), tokens)
 
 
 def ask(start: int, goal: int) -> str:

@@ -12,11 +12,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from reproductions.tasks.reasoning.world import JOIN, NAMES, PRODUCTS, SUMS, Line, Problem, applied
+from reproductions.tasks.words import BOS, EOS, PAD, word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+
 ASK, ANSWER, SO, AGAIN, PRINT, CLOSE, SOUGHT = "?", "Answer:", "so", "again", "print(", ")", "answer"
 TASKS = ("answer:", "explain:")  # before a prompt, where one student is asked for several things
 DIGITS = tuple(map(str, range(10)))
@@ -53,20 +54,7 @@ def vocabulary() -> list[str]:
 
 def make_tokenizer(tokens: int) -> PreTrainedTokenizerFast:
     """A token a word."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    ids = {token: i for i, token in enumerate(vocabulary())}
-    core = Tokenizer(models.WordLevel(ids, unk_token=PAD))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        padding_side="left",
-        model_max_length=tokens,
-    )
+    return word_tokenizer(vocabulary(), tokens)
 
 
 def ask(problem: Problem) -> str:

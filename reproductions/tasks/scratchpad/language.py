@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from reproductions.tasks.words import BOS, EOS, PAD, word_tokenizer
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-PAD, BOS, EOS, ASKED, RESULT, STRIKE = "<pad>", "<bos>", "<eos>", "|", "=", "!"
+ASKED, RESULT, STRIKE = "|", "=", "!"
 SIGNS = {"add": "+", "multiply": "x"}
 COLUMNS = "abcdefghijkl"
 # What a step holds beside its column and the digit that comes out, by redundancy.
@@ -35,20 +37,7 @@ def vocabulary(base: int) -> list[str]:
 
 def make_tokenizer(base: int, tokens: int) -> PreTrainedTokenizerFast:
     """A token a word."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    ids = {token: i for i, token in enumerate(vocabulary(base))}
-    core = Tokenizer(models.WordLevel(ids, unk_token=PAD))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        padding_side="left",
-        model_max_length=tokens,
-    )
+    return word_tokenizer(vocabulary(base), tokens)
 
 
 def prompt_length(operation: str, columns: int) -> int:
