@@ -18,7 +18,7 @@ from methods.errors import MethodError
 from methods.modeling.core import core_model
 from methods.modeling.rollouts import Rollouts
 from methods.trainers.cohort.rollouts import Meeting, Request, stacked_rollouts
-from methods.trainers.cohort.stack import StackedModel, cannot_stack
+from methods.trainers.cohort.stack import StackedModel, cannot_join, cannot_stack
 from methods.trainers.optimisation import PolicyOptimiser
 
 
@@ -86,14 +86,9 @@ def unfit_policies(members: Sequence[PolicyOptimiser]) -> str | None:
             return "an environment writes its completions"
         if member.args.teacher_mix:
             return "a teacher samples along"
-        if member.args.gradient_accumulation_steps != 1:
-            return "a window is more than one batch"
-        if member.args.bf16 or member.args.fp16:
-            return "its precision is not that of its weights"
-        if member.args.device.type != "cpu":
-            return "nobody has held a cohort on a GPU to trainings alone"
-        if member.accelerator.num_processes != 1:
-            return "several processes train"
+        why = cannot_join(member)
+        if why is not None:
+            return why
     asked = [
         (member.temperature, member.args.max_completion_length, member._readable, tuple(member.stop_ids))
         for member in members

@@ -22,6 +22,19 @@ _TAKEN_FOR_GRANTED = {
 }
 
 
+def cannot_join(member: Any) -> str | None:
+    """Why a trainer cannot be one of several side by side, in a few words; None where it can, for its settings."""
+    if member.args.gradient_accumulation_steps != 1:
+        return "a window is more than one batch"
+    if member.args.bf16 or member.args.fp16:
+        return "its precision is not that of its weights"
+    if member.args.device.type != "cpu":
+        return "nobody has held a cohort on a GPU to trainings alone"
+    if member.accelerator.num_processes != 1:
+        return "several processes train"
+    return None
+
+
 def cannot_stack(models: Sequence[Any]) -> str | None:
     """Why these models cannot be computed as one, in a few words; None where they can."""
     if not models:

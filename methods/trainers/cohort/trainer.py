@@ -18,7 +18,7 @@ from methods.modeling.rollouts import Rollouts
 from methods.trainers.cohort.batches import Windows
 from methods.trainers.cohort.passes import Where
 from methods.trainers.cohort.rollouts import Meeting, Request, stacked_rollouts
-from methods.trainers.cohort.stack import StackedModel, cannot_stack
+from methods.trainers.cohort.stack import StackedModel, cannot_join, cannot_stack
 from methods.trainers.cohort.teachers import CohortTeachers
 from methods.trainers.distiller import Distiller, set_apart
 from methods.trainers.models import SAID
@@ -222,14 +222,9 @@ def unfit(members: Sequence[Any]) -> str | None:
     for member in members:
         if type(member) is not Distiller:
             return f"{type(member).__name__} is no Distiller"
-        if member.args.gradient_accumulation_steps != 1:
-            return "a window is more than one batch"
-        if member.args.bf16 or member.args.fp16:
-            return "its precision is not that of its weights"
-        if member.args.device.type != "cpu":
-            return "nobody has held a cohort on a GPU to trainings alone"
-        if member.accelerator.num_processes != 1:
-            return "several processes train"
+        why = cannot_join(member)
+        if why is not None:
+            return why
         if member.is_fsdp_enabled or member.is_deepspeed_enabled:
             return "its weights are sharded"
     why = cannot_stack([member.model for member in members])
