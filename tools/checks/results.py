@@ -159,7 +159,7 @@ def old_sweeps(papers: Iterable[str]) -> Iterator[Found]:
 
     And arms whose best rate lies on the edge of a grid that may grow no more.
     """
-    for paper in gather.runnable(papers):
+    for paper in gather.runnable([*papers, *gather.questions(papers)]):
         try:
             experiment = load_experiment(paper, gather.PAPERS)
         except (CatalogError, KDError):
