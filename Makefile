@@ -12,7 +12,7 @@ KD := set -f; exec .venv/bin/kd
 CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce plan distill elicit tune gate attempt browse show readme site verify new check check-links bench test lint clean
+.PHONY: help reproduce plan distill teach compare methods elicit tune gate attempt browse show readme site verify new check check-links bench test lint clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -31,6 +31,15 @@ reproduce: .venv/ready ## PAPER=minillm [SCALE=tiny] [SEEDS=n] [ARMS=a,b]: train
 
 distill: .venv/ready ## CONFIG=my-run.yaml: your own student from your own data
 	@$(KD) distill $${CONFIG:+"$$CONFIG"} $$ARGS
+
+teach: .venv/ready ## CONFIG=my-run.yaml: ask its teachers once about its rows, and keep what they say
+	@$(KD) teach $${CONFIG:+"$$CONFIG"} $$ARGS
+
+compare: .venv/ready ## CONFIG=my-run.yaml ARGS="--methods sft,gkd": several methods on your task, side by side
+	@$(KD) compare $${CONFIG:+"$$CONFIG"} $$ARGS
+
+methods: .venv/ready ## every method of `make distill`: what it needs, what is known of it
+	@$(KD) methods $$ARGS
 
 elicit: .venv/ready ## CONFIG=my-data.yaml: a data set from your own seeds and teacher
 	@$(KD) elicit $${CONFIG:+"$$CONFIG"} $$ARGS

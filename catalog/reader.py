@@ -56,6 +56,11 @@ class Lines:
             keys = keys[:-1]
         return self._table.get(keys, 1)
 
+    def below(self, *keys: str | int) -> Lines:
+        """The lines of what stands at `keys`, named by their paths from there."""
+        inside = {path[len(keys) :]: line for path, line in self._table.items() if path[: len(keys)] == keys}
+        return Lines(self.path, {(): self.at(*keys), **inside})
+
     def error(self, message: str, *keys: str | int) -> CatalogError:
         """An error about the value at `keys`."""
         return CatalogError(message, self.path, self.at(*keys))

@@ -18,7 +18,7 @@ from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedTokenizerBase, Trainer
 
 THOUGHT_TOKENS = ("<think>", "</think>")
 PIECE = 20_000  # rows encoded together: while they are Python lists they take several times the memory
@@ -29,11 +29,12 @@ class Asked:
     """A teacher of the surroundings: frozen, on its device, and how it is asked.
 
     `readable` makes of its answers (rows of `prompt` as it was asked and `completion`) the student's rows, and says how
-    many the student could not read. `states` gives what it was made to remember of tokenised rows, or None.
+    many the student could not read. `states` gives what it was made to remember of tokenised rows, or None; kept
+    answers (`TeacherStore`) refuse rows there that they do not hold.
     """
 
     name: str
-    model: PreTrainedModel
+    model: Any  # PreTrainedModel, or TeacherStore: what it says of some rows
     tokenizer: PreTrainedTokenizerBase
     completion_tokens: int
     prompt_column: str = "prompt"
@@ -163,7 +164,7 @@ def _distillation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
         return parts | {"train_dataset": encoded_pairs(rows, *tokenizers, *surroundings.pair_limits)}
     limit = surroundings.prompt_tokens + surroundings.completion_tokens
     parts["train_dataset"] = encode(rows, surroundings.tokenizer, limit, *filter(None, kept))
-    if sampler is None and _stays(method["data"]) and any(term.reads == "ids" for term in terms):
+    if sampler is None and stays(method["data"]) and any(term.reads == "ids" for term in terms):
         parts["teacher"] = [
             Teacher(one.model, one.tokenizer, one.states(parts["train_dataset"])) for one in asked
         ]
@@ -183,9 +184,9 @@ def _asked(name: str, surroundings: Surroundings) -> Asked:
     return Asked(name, itself, surroundings.tokenizer, surroundings.completion_tokens)
 
 
-def _stays(tree: Any) -> bool:
+def stays(tree: Any) -> bool:
     """Whether rows are the same in every run: none that somebody wrote for this one."""
-    return isinstance(tree, str) or ("from" in tree and _stays(tree["from"]))
+    return isinstance(tree, str) or ("from" in tree and stays(tree["from"]))
 
 
 def _policy(method: Mapping[str, Any], surroundings: Surroundings) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def remember_states(teacher: Any, rows: Any) -> dict[str, Tensor]:
     order = sorted(zip(rows["input_ids"][:], rows["labels"][:], strict=True), key=lambda row: len(row[0]))
     known: dict[bytes, Tensor] = {}
     for start in range(0, len(order), ROWS):
-        batch = _collated(order[start : start + ROWS], teacher.device)
+        batch = collated(order[start : start + ROWS], teacher.device)
         new = [(key, n, row) for row, (key, n) in enumerate(example_keys(batch)) if n and key not in known]
         if not new:
             continue
@@ -85,8 +85,8 @@ def _completion_tokens(labels: list[int]) -> int:
     return sum(label != -100 for label in labels[1:])
 
 
-def _collated(rows: list[tuple[list[int], list[int]]], device: Any) -> dict[str, Tensor]:
-    """Rows padded on the right; what is padded is masked, so that any id does."""
+def collated(rows: list[tuple[list[int], list[int]]], device: Any) -> dict[str, Tensor]:
+    """Rows (ids, labels) padded on the right; what is padded is masked, so that any id does."""
     width = max(len(ids) for ids, _ in rows)
     return {
         "input_ids": torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in rows], device=device),

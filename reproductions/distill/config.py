@@ -54,6 +54,7 @@ from typing import Any
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods.recipe import SAMPLES_ITSELF
 from reproductions.distill import limits
+from reproductions.distill.answers.spec import Answers, why_not
 from reproductions.distill.data.spec import DataSpec, read_spec
 from reproductions.distill.evaluate.spec import Evaluation, read_evaluation
 from reproductions.distill.method import OWN_METHOD, check_method, read_method
@@ -142,6 +143,7 @@ class Config:
     needs: str = ""
     teachers_loaded: tuple[Loading, ...] = ()
     student_loaded: Loading = Loading()
+    answers: tuple[Answers | None, ...] = ()  # of each teacher, where they are kept
     evaluate: Evaluation | None = None
     report_to: tuple[str, ...] = ()
     lines: Lines = field(kw_only=True, repr=False, compare=False)
@@ -158,9 +160,13 @@ class Config:
         """What is read, by its content as it was when this was first asked for; a model of the hub by its name."""
         models = {"student": (self.student, self.student_loaded)}
         loaded = self.teachers_loaded or (Loading(),) * len(self.teachers)
-        for place, (name, loading) in enumerate(zip(self.teachers, loaded, strict=True), 1):
-            models[f"teacher {place}"] = (name, loading)
         found: dict[str, Any] = {"data": self.data.identity}
+        for place, (name, loading) in enumerate(zip(self.teachers, loaded, strict=True), 1):
+            kept = self.answers[place - 1] if self.answers else None
+            if kept is not None:
+                found[f"answers of teacher {place}"] = kept.digest
+            if kept is None or not kept.server:
+                models[f"teacher {place}"] = (name, loading)
         if self.evaluate is not None:
             own = self.evaluate.data
             found["evaluation"] = [self.evaluate.rows, None if own is None else own.identity]
@@ -195,7 +201,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
         ):
             raise lines.error(f'"{name}" is missing or not text', *([name] if name in data else []))
     recipe, settings, tree = read_method(data, lines)
-    teachers, teachers_loaded = teachers_in(data, lines)
+    teachers, teachers_loaded, answers = teachers_in(data, lines)
     student, student_loaded = student_in(data, lines)
     spec = read_spec(data, lines, "data")
     config = Config(
@@ -219,6 +225,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
         needs=recipe.needs if recipe else "",
         teachers_loaded=teachers_loaded,
         student_loaded=student_loaded,
+        answers=answers,
         evaluate=read_evaluation(data, lines, spec),
         report_to=read_services(data, lines),
         lines=lines,
@@ -231,6 +238,9 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
         )
     _check_output(config, lines)
     check_method(config.tree, data, recipe, config.settings, config.teachers, lines)
+    reason = why_not(config.tree, config.answers)
+    if reason is not None:
+        raise lines.error(f"{config.method} cannot learn from kept answers: {reason}", "teacher")
     return config
 
 

@@ -10,22 +10,28 @@ from catalog.reader import nearest
 from methods.errors import MethodError
 from methods.modeling.checks import check_head, learned_positions
 from methods.recipe import ITSELF, teachers_of
+from methods.teachers.store import TeacherStore
+from reproductions.distill.answers.kept import open_answers
 from reproductions.distill.config import Config
 from reproductions.distill.surroundings import named_teachers
 from reproductions.engine.errors import KDError
-from reproductions.models.sources import Loading, load_outline, load_pretrained
+from reproductions.models.sources import load_outline, load_pretrained
 
 
 def look_at(config: Config, say: Callable[[str], None]) -> tuple[Any, list[Any]]:
-    """Student and teachers without their weights. Raises what their configs already tell, with the config's line.
+    """Student and teachers without weights, or kept answers. Raises what they already tell, with the config's line.
 
     That is: rows longer than a model has positions for, and targets of an adapter that match no layer.
     """
     student = load_outline(config.student)
     _check_positions(config, config.student, student, say)
-    teachers = [load_outline(name) for name in config.teachers]
+    teachers = [
+        open_answers(config, place) if kept else load_outline(name)
+        for place, (name, kept) in enumerate(zip(config.teachers, config.answers, strict=True))
+    ]
     for name, teacher in zip(config.teachers, teachers, strict=True):
-        _check_positions(config, name, teacher, say)
+        if not isinstance(teacher, TeacherStore):
+            _check_positions(config, name, teacher, say)
     if config.lora is not None:
         _check_targets(config, student)
     return student, teachers
@@ -83,15 +89,16 @@ def load_models(
     """
     student = load_pretrained(config.student, loading=config.student_loaded)
     check_head(student[0])
-    loadings = config.teachers_loaded or (Loading(),) * len(config.teachers)
-    loaded = [
-        load_pretrained(name, loading=loading)
-        for name, loading in zip(config.teachers, loadings, strict=True)
-    ]
     with_template(student[1], config)
+    loaded = [
+        (open_answers(config, place), student[1]) if kept else load_pretrained(name, loading=loading)
+        for place, (name, loading, kept) in enumerate(
+            zip(config.teachers, config.teachers_loaded, config.answers, strict=True)
+        )
+    ]
     method, teachers = named_teachers(config.tree, teachers_of(config.tree), loaded)
     for name in method["teachers"]:
-        if name != ITSELF:
+        if name != ITSELF and not isinstance(teachers[name][0], TeacherStore):
             check_head(teachers[name][0])
     return student, method, teachers
 

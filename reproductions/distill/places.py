@@ -10,25 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from catalog.reader import Lines, nearest
+from reproductions.distill.answers.spec import Answers, read_answers
 from reproductions.models.sources import DTYPES, PACKAGED, Loading, model_folder
 
 # Those that transformers has without a package of somebody else's, and those that need one.
 ATTENTION = {"eager": None, "sdpa": None, "flex_attention": None, "flash_attention_2": "flash_attn"}
 BITS = (4, 8)
 KEYS = ("model", "dtype", "attention", "bits", "revision")
+OF_A_TEACHER = (*KEYS, "answers")
 OF_A_STUDENT = ("model", "attention", "revision")  # it is trained in fp32, or under autocast: `precision`
 
 
-def teachers_in(data: Mapping[str, Any], lines: Lines) -> tuple[tuple[str, ...], tuple[Loading, ...]]:
-    """The teachers of a config, none, one, or a list, and how each is loaded."""
+def teachers_in(
+    data: Mapping[str, Any], lines: Lines
+) -> tuple[tuple[str, ...], tuple[Loading, ...], tuple[Answers | None, ...]]:
+    """The teachers of a config, none, one, or a list; how each is loaded, and where its answers are kept, if so."""
     value = data.get("teacher")
     several = isinstance(value, list)
     found = value if isinstance(value, list) else [] if value is None else [value]
-    made = [
-        one_model(one, lines, "teacher", *([place] if several else []), keys=KEYS)
-        for place, one in enumerate(found)
-    ]
-    return tuple(name for name, _ in made), tuple(loading for _, loading in made)
+    made = []
+    for place, one in enumerate(found):
+        where: list[str | int] = ["teacher", *([place] if several else [])]
+        kept = read_answers(one.get("answers"), lines.below(*where)) if isinstance(one, Mapping) else None
+        made.append(
+            (*one_model(one, lines, *where, keys=OF_A_TEACHER, served=bool(kept and kept.server)), kept)
+        )
+    names, loadings, answers = zip(*made, strict=True) if made else ((), (), ())
+    return names, loadings, answers
 
 
 def student_in(data: Mapping[str, Any], lines: Lines) -> tuple[str, Loading]:
@@ -36,8 +44,13 @@ def student_in(data: Mapping[str, Any], lines: Lines) -> tuple[str, Loading]:
     return one_model(data.get("student"), lines, "student", keys=OF_A_STUDENT)
 
 
-def one_model(value: Any, lines: Lines, *where: str | int, keys: tuple[str, ...]) -> tuple[str, Loading]:
-    """A model by its name, or by a mapping that says how it is loaded. Raises CatalogError."""
+def one_model(
+    value: Any, lines: Lines, *where: str | int, keys: tuple[str, ...], served: bool = False
+) -> tuple[str, Loading]:
+    """A model by its name, or by a mapping that says how it is loaded; `served`: by a server's name for it.
+
+    Raises CatalogError.
+    """
     given = {"model": value} if isinstance(value, str) else value
     what = "a model or a list of models" if where[0] == "teacher" else "a model"
     if (
@@ -61,7 +74,12 @@ def one_model(value: Any, lines: Lines, *where: str | int, keys: tuple[str, ...]
         _check_bits(own["bits"], lines, *where, "bits")
     if "revision" in own and not isinstance(own["revision"], str):
         raise lines.error('"revision" must be text: a commit, a tag or a branch', *where, "revision")
-    return model_in(given["model"], lines, *where), Loading(**own)
+    if served and own:
+        name = next(iter(own))
+        raise lines.error(
+            f'"{name}" is about a model that is loaded here, and this one is served', *where, name
+        )
+    return given["model"] if served else model_in(given["model"], lines, *where), Loading(**own)
 
 
 def _check_attention(name: Any, lines: Lines, *where: str | int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from methods.recipe import ITSELF, SAMPLES_ITSELF, components_of
+from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config, family
 from reproductions.distill.data import lengths
@@ -14,7 +15,6 @@ from reproductions.distill.preflight import Ready, prepare
 from reproductions.distill.record import of_the_data, parts_of
 from reproductions.distill.watch.progress import duration
 from reproductions.engine.show.methods import methods
-from reproductions.models.sources import Loading
 
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "own": 4.0}
 PROBE = 1024  # rows and columns of the matrices that the machine is timed with
@@ -93,11 +93,9 @@ def _memory(config: Config, ready: Ready) -> dict[str, int]:
         "student": 4 * count + (0 if config.lora is None else 4 * trained),
         "gradients and Adam": 12 * trained,
     }
-    loadings = config.teachers_loaded or (Loading(),) * len(config.teachers)
-    models = [model for model, _ in ready.teachers.values()]
     made["teachers"] = sum(
-        round(model.num_parameters() * (loading.bits / 8 if loading.bits else BYTES[loading.dtype]))
-        for model, loading in zip(models, loadings, strict=True)
+        round(size * (loading.bits / 8 if loading.bits else BYTES[loading.dtype]))
+        for size, loading in zip(_sizes(ready), config.teachers_loaded, strict=True)
     )
     longest = sum(
         min(ready.rows.lengths[side]["quantiles"]["100%"], ready.rows.lengths[side]["limit"])
@@ -109,6 +107,12 @@ def _memory(config: Config, ready: Ready) -> dict[str, int]:
         size * ACTIVATIONS * config.budget["batch_size"] * longest * width * layers // 2
     )
     return made
+
+
+def _sizes(ready: Ready) -> list[int]:
+    """Parameters of each teacher; none of one whose answers are kept."""
+    models = [model for model, _ in ready.teachers.values()]
+    return [0 if isinstance(model, TeacherStore) else model.num_parameters() for model in models]
 
 
 def _adapters(config: Config, model: Any) -> int:
@@ -130,8 +134,7 @@ def _adapters(config: Config, model: Any) -> int:
 def _seconds(ready: Ready, tokens: Mapping[str, int]) -> list[float]:
     """From and to: the arithmetic of the training at a share of this machine's speed; only its size is right."""
     student = ready.student.num_parameters()
-    teachers = [model.num_parameters() for model, _ in ready.teachers.values()]
-    largest = max(teachers, default=student)
+    largest = max(_sizes(ready), default=student)
     work = 6 * student * tokens["student"] + 2 * largest * tokens["teacher"]
     work += 2 * WRITING * student * tokens.get("generated at most", 0)
     work += 2 * WRITING * largest * tokens.get("labels at most", 0)

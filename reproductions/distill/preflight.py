@@ -35,18 +35,13 @@ class Ready:
 
 def prepare(config: Config, say: Callable[[str], None]) -> Ready:
     """Reads rows and tokenizers and holds them to the models. Raises what a training would end with, and says notes."""
-    _, tokenizer = load_pretrained(config.student, weights=False, loading=config.student_loaded)
-    tokenizer = with_template(tokenizer, config)
-    eos_token(tokenizer)
-    needs = f"{config.method} needs {config.needs}" if config.needs else ""
-    if config.tree["trainer"]["name"] == "latent-reasoning":
-        check_tokens(tokenizer, THOUGHT_TOKENS, needs or "latent thoughts stand between these tokens")
+    tokenizer = student_tokenizer(config)
     student, outlines = look_at(config, say)
     theirs = [
-        load_pretrained(name, weights=False, loading=loading)[1]
-        for name, loading in zip(config.teachers, config.teachers_loaded, strict=True)
+        tokenizer if kept else load_pretrained(name, weights=False, loading=loading)[1]
+        for name, loading, kept in zip(config.teachers, config.teachers_loaded, config.answers, strict=True)
     ]
-    rows = _rows(config, tokenizer, _own_prompts(config, tokenizer, theirs), needs)
+    rows = rows_for(config, tokenizer, _own_prompts(config, tokenizer, theirs))
     if not rows.chat and getattr(tokenizer, "chat_template", None):
         say(
             "note: the student has a chat template, and these rows are plain text to it; `chat: true` puts them in"
@@ -58,7 +53,24 @@ def prepare(config: Config, say: Callable[[str], None]) -> Ready:
     return Ready(rows, student, tokenizer, teachers, method)
 
 
-def _rows(config: Config, tokenizer: Any, teacher: Any, needs: str) -> Rows:
+def student_tokenizer(config: Config) -> Any:
+    """The student's tokenizer with its chat template. Raises MethodError where it lacks what the method needs."""
+    _, tokenizer = load_pretrained(config.student, weights=False, loading=config.student_loaded)
+    tokenizer = with_template(tokenizer, config)
+    eos_token(tokenizer)
+    if config.tree["trainer"]["name"] == "latent-reasoning":
+        check_tokens(
+            tokenizer, THOUGHT_TOKENS, _needs(config) or "latent thoughts stand between these tokens"
+        )
+    return tokenizer
+
+
+def _needs(config: Config) -> str:
+    return f"{config.method} needs {config.needs}" if config.needs else ""
+
+
+def rows_for(config: Config, tokenizer: Any, teacher: Any = None) -> Rows:
+    """The config's rows as the student reads them; `teacher`: the tokenizer of one with a template of its own."""
     wanted, budget = config.evaluate, config.budget
     return read_rows(
         config.data,
@@ -70,7 +82,7 @@ def _rows(config: Config, tokenizer: Any, teacher: Any, needs: str) -> Rows:
         columns=columns_of(config.tree),
         values=columns_of_terms(config.tree),
         group=group_column(config.tree),
-        needs=needs,
+        needs=_needs(config),
         teacher=teacher,
         tell=lambda message, *path: config.lines.error(message, "data", *path),
     )

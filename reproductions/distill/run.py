@@ -14,6 +14,7 @@ from methods.assembly import trainer_for
 from methods.recipe import read_recipe
 from methods.replay import NAME as REPLAY
 from methods.replay import ReplayWriter
+from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config, family
 from reproductions.distill.evaluate.run import FILE, START, Evaluated
@@ -140,7 +141,9 @@ def _before(
     )
     device = training_device()
     found.before(START, lambda: (surroundings.student().to(device), surroundings.tokenizer))
-    for number, name in enumerate(teachers, 1):
+    for number, (name, (model, _)) in enumerate(teachers.items(), 1):
+        if isinstance(model, TeacherStore):
+            continue  # it knows nothing of these rows
         what = "teacher" if len(teachers) == 1 else f"teacher {number}"
 
         def asked(name: str = name) -> tuple[Any, Any]:

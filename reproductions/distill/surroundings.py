@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.assembly import Asked
 from methods.elicitation.journal import Journal
+from methods.teachers.store import TeacherStore
+from reproductions.distill.answers.kept import check_holds
 from reproductions.distill.data.rows import TEACHER_PROMPT
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import digest, read_json, write_atomic
@@ -54,6 +57,8 @@ class GivenSurroundings:
 
     def teacher(self, name: str) -> Asked:
         model, tokenizer = self._teachers[name]
+        if isinstance(model, TeacherStore):
+            return Asked(name, model, tokenizer, self.completion_tokens, states=partial(check_holds, model))
         held = getattr(model, "is_quantized", False)  # in 4 or 8 bit: it was loaded where it stays
         asked = (model if held else model.to(self._device)).eval().requires_grad_(False)
         if TEACHER_PROMPT not in self._rows.train.column_names:

@@ -31,6 +31,9 @@ HOSTILE = (
 OPTIONS = {
     "reproduce": {"PAPER": None, "SCALE": "--scale", "SEEDS": "--seeds", "ARMS": "--arms"},
     "distill": {"CONFIG": None},
+    "teach": {"CONFIG": None},
+    "compare": {"CONFIG": None},
+    "methods": {},
     "elicit": {"CONFIG": None},
     "plan": {"PAPER": None, "SCALE": "--scale"},
     "tune": {"PAPER": None, "SCALE": "--scale"},

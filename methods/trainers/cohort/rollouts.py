@@ -240,7 +240,8 @@ def stacked_rollouts(
         alive[row, size:] = False
     first_row = torch.arange(count, device=device).unsqueeze(1)
     rows = torch.arange(batch, device=device).repeat(count, 1)  # (S, R): those in the models' batch
-    columns, alive_columns, said_columns = [], [], []
+    columns: list[Tensor] = []
+    alive_columns, said_columns = [], []
     for _ in range(max_new_tokens):
         bias = hidden[..., : width + len(columns)] if columns else bias
         logits = (decode(new, positions, bias)[..., :vocabulary].float() for decode in decoders)
