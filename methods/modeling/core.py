@@ -71,6 +71,21 @@ def core_model(model: Any) -> PreTrainedModel:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def blocks_of(model: torch.nn.Module) -> torch.nn.ModuleList:
+    """The blocks of a model, decoder or encoder, in order.
+
+    Raises MethodError where the backbone has no list of as many modules as its configuration has layers, or several.
+    """
+    core: Any = core_model(model)
+    layers = core.config.get_text_config().num_hidden_layers
+    backbone = core.base_model
+    for inside in (backbone.children(), backbone.modules()):
+        found = [m for m in inside if isinstance(m, torch.nn.ModuleList) and len(m) == layers]
+        if len(found) == 1:
+            return found[0]
+    raise MethodError(f"{type(core).__name__} keeps its {layers} blocks where they are not found")
+
+
 def hidden_states(
     model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor
 ) -> torch.Tensor:

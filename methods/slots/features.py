@@ -1,4 +1,4 @@
-"""What happens between the layers: outputs of decoder blocks, which to match with which, filters, distances."""
+"""What happens between the layers: outputs of blocks, which to match with which, filters, distances."""
 
 from __future__ import annotations
 
@@ -13,23 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods.errors import MethodError
-from methods.modeling.core import core_model
+from methods.modeling.core import blocks_of
 
 Pairs = Sequence[tuple[int, int]]  # (block of the student, block of the teacher), both from 0
 FILTER_FILE = "filters.safetensors"
-
-
-def decoder_blocks(model: nn.Module) -> nn.ModuleList:
-    """The decoder blocks of a causal language model, in order.
-
-    Raises MethodError where the backbone has no list of as many modules as its configuration has layers.
-    """
-    core: Any = core_model(model)
-    layers = core.config.get_text_config().num_hidden_layers
-    found = [m for m in core.base_model.children() if isinstance(m, nn.ModuleList) and len(m) == layers]
-    if len(found) != 1:
-        raise MethodError(f"{type(core).__name__} keeps its {layers} decoder blocks where they are not found")
-    return found[0]
 
 
 @contextmanager
@@ -46,7 +33,7 @@ def recorded_blocks(model: nn.Module, blocks: Sequence[int]) -> Iterator[dict[in
 
         return hook
 
-    modules = decoder_blocks(model)
+    modules = blocks_of(model)
     handles = [modules[block].register_forward_hook(keep(block)) for block in sorted(set(blocks))]
     try:
         yield states

@@ -23,7 +23,10 @@ def look_at(config: Config, say: Callable[[str], None]) -> tuple[Any, list[Any]]
 
     That is: rows longer than a model has positions for, and targets of an adapter that match no layer.
     """
-    student = load_outline(config.student)
+    try:
+        student = load_outline(config.student, config.student_loaded)
+    except MethodError as error:
+        raise config.lines.error(f"{config.student}: {error}", "student", "layers") from None
     _check_positions(config, config.student, student, say)
     teachers = [
         open_answers(config, place) if kept else load_outline(name)

@@ -18,7 +18,7 @@ ATTENTION = {"eager": None, "sdpa": None, "flex_attention": None, "flash_attenti
 BITS = (4, 8)
 KEYS = ("model", "dtype", "attention", "bits", "revision")
 OF_A_TEACHER = (*KEYS, "answers")
-OF_A_STUDENT = ("model", "attention", "revision")  # it is trained in fp32, or under autocast: `precision`
+OF_A_STUDENT = ("model", "attention", "revision", "layers")  # trained in fp32, or under autocast: `precision`
 
 
 def teachers_in(
@@ -64,7 +64,7 @@ def one_model(
             raise lines.error(
                 f'{where[0]}: unknown "{key}"{nearest(key, keys)}; known: {", ".join(keys)}', *where, key
             )
-    own: dict[str, Any] = {name: given[name] for name in KEYS[1:] if given.get(name) is not None}
+    own: dict[str, Any] = {name: given[name] for name in (*KEYS[1:], "layers") if given.get(name) is not None}
     if own.get("dtype", "fp32") not in DTYPES:
         near = nearest(str(own["dtype"]), DTYPES)
         raise lines.error(f'no dtype "{own["dtype"]}"{near}; known: {", ".join(DTYPES)}', *where, "dtype")
@@ -74,12 +74,22 @@ def one_model(
         _check_bits(own["bits"], lines, *where, "bits")
     if "revision" in own and not isinstance(own["revision"], str):
         raise lines.error('"revision" must be text: a commit, a tag or a branch', *where, "revision")
+    if "layers" in own:
+        own["layers"] = _layers(own["layers"], lines, *where, "layers")
     if served and own:
         name = next(iter(own))
         raise lines.error(
             f'"{name}" is about a model that is loaded here, and this one is served', *where, name
         )
     return given["model"] if served else model_in(given["model"], lines, *where), Loading(**own)
+
+
+def _layers(value: Any, lines: Lines, *where: str | int) -> int | tuple[int, ...]:
+    """How many blocks, or which; whether the model has them is known once its config is read."""
+    listed = value if isinstance(value, list) else [value]
+    if not listed or any(type(n) is not int or n < 0 for n in listed) or value == 0:
+        raise lines.error('"layers" must be how many blocks to keep, or a list of which, from 0', *where)
+    return value if isinstance(value, int) else tuple(value)
 
 
 def _check_attention(name: Any, lines: Lines, *where: str | int) -> None:

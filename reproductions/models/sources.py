@@ -11,7 +11,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,12 +61,14 @@ class Loading:
     """How a model's weights are held: `dtype` is one of DTYPES, `bits` 4 or 8 (bitsandbytes, on a GPU) or None.
 
     `attention` is an implementation that transformers knows by that name, `revision` a commit or tag of the hub.
+    `layers`: how many of its blocks are kept, spread over it, or which (methods.modeling.cut).
     """
 
     dtype: str = "fp32"
     attention: str | None = None
     bits: int | None = None
     revision: str | None = None
+    layers: int | tuple[int, ...] | None = None
 
     def arguments(self) -> dict[str, Any]:
         """What `from_pretrained` takes for it."""
@@ -191,9 +193,9 @@ def load_pretrained(
             else AutoTokenizer.from_pretrained(source, trust_remote_code=False, **pinned)
         )
     if base is not None:
-        made, other = load_pretrained(base, weights=weights, loading=loading)
+        made, other = load_pretrained(base, weights=weights, loading=replace(loading, layers=None))
         assert isinstance(source, Path)
-        return made and _with_adapter(made, source), tokenizer or other
+        return _cut(made and _with_adapter(made, source), loading), tokenizer or other
     with _clear(hub_id, source, looked):
         if weights:
             model = AutoModelForCausalLM.from_pretrained(
@@ -201,11 +203,22 @@ def load_pretrained(
             )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise KDError(f"{hub_id}: an adapter, not a model; download it, and name its folder")
-    return model, tokenizer  # type: ignore[return-value]
+    return _cut(model, loading), tokenizer  # type: ignore[return-value]
 
 
-def load_outline(hub_id: str) -> PreTrainedModel:
-    """The model without its weights (device "meta"), from its config alone; of an adapter's folder that of its base."""
+def _cut(model: Any, loading: Loading | None) -> Any:
+    if model is None or loading is None or loading.layers is None:
+        return model
+    from methods.modeling.cut import keep_blocks
+
+    return keep_blocks(model, loading.layers)
+
+
+def load_outline(hub_id: str, loading: Loading | None = None) -> PreTrainedModel:
+    """The model without its weights (device "meta"), from its config alone; of an adapter's folder that of its base.
+
+    As many blocks as `loading` says.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -214,7 +227,8 @@ def load_outline(hub_id: str) -> PreTrainedModel:
     with _clear(hub_id, source, looked):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return _cut(model, loading)
 
 
 def adapter_base(hub_id: str) -> str | None:

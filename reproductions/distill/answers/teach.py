@@ -72,7 +72,7 @@ def _ask_model(
     name = config.teachers[place]
     loaded, its = load_pretrained(name, loading=config.teachers_loaded[place])
     model: Any = loaded
-    shared_vocabulary(load_outline(config.student), model, tokenizer, its)
+    shared_vocabulary(load_outline(config.student, config.student_loaded), model, tokenizer, its)
     held = getattr(model, "is_quantized", False)
     model = (model if held else model.to(training_device())).eval()
     about = {"tokenizer": tokenizer, "teacher_id": name_of(config, place), "progress": progress}
