@@ -103,7 +103,13 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - functional.cosine_similarity(student, teacher, dim=-1)
 
 
+def normalised_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """`squared_error` of vectors that were brought to length 1, 2 / D times the cosine distance: (..., D) -> (...)."""
+    return squared_error(functional.normalize(student, dim=-1), functional.normalize(teacher, dim=-1))
+
+
 HIDDEN_DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squared_error": squared_error,
     "cosine": cosine_distance,
+    "normalised_squared_error": normalised_squared_error,
 }

@@ -29,20 +29,18 @@ def same_random_numbers() -> Iterator[None]:
         np.random.set_state(states[1])
 
 
-class RowsTrainer(Remembers, SFTTrainer):
-    """TRL's data, collation and configuration (`prompt` and `completion` columns, right padding); the loss is not.
+class TrainsTerms(Remembers):
+    """Stands before a transformers Trainer: what trains along with the model, and how many tokens each model has read.
 
-    A subclass gives `compute_loss`, which divides by the whole accumulation window. `token_counts` says how many tokens
-    each model has processed. What `trained_along` names is part of the model while it trains.
+    What `trained_along` names is part of the model while it trains. `token_counts` says how many tokens each model has
+    processed.
     """
 
     # `compute_loss` divides by the whole window, so Trainer must not divide again.
-    loss_is_scaled_for_ga = True  # type: ignore[assignment]
+    loss_is_scaled_for_ga = True
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if getattr(self.args, "packing", False):
-            raise MethodError("packing needs attention that keeps documents apart; set packing=False")
         self._tokens: dict[str, Tensor] = {}
 
     @property
@@ -87,3 +85,15 @@ class RowsTrainer(Remembers, SFTTrainer):
         self._tokens = {
             who: torch.tensor(n, device=self.accelerator.device) for who, n in plain["tokens"].items()
         }
+
+
+class RowsTrainer(TrainsTerms, SFTTrainer):  # type: ignore[misc]
+    """TRL's data, collation and configuration (`prompt` and `completion` columns, right padding); the loss is not.
+
+    A subclass gives `compute_loss`, which divides by the whole accumulation window.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if getattr(self.args, "packing", False):
+            raise MethodError("packing needs attention that keeps documents apart; set packing=False")

@@ -17,7 +17,9 @@ from methods.slots.rows import Rows, count_chunks
 from methods.slots.term import FIRST, NOTHING, Term, Weight
 
 MUTUAL_INFORMATION = "mutual_information"
-Filters = tuple[LayerFilters, LayerFilters | None]
+BUT_LAST, IDENTITY = "uniform-but-last", "identity"
+UNIFORM, FILTERS = ("uniform", BUT_LAST), ("task", IDENTITY)
+Filters = tuple[LayerFilters | None, LayerFilters | None]
 
 
 @component("term", "hidden-match")
@@ -25,16 +27,19 @@ class HiddenMatch(Term, nn.Module):
     """Mean over (s, t) of `layers` of D(F_s(h_s), G_t(h_t)), h the outputs of the models' blocks s and t.
 
     Mean over completion tokens; of a teacher with other tokens over the chunks that both cut alike, by the states that
-    predict a chunk's first token, which have read the same text. `layers`: "uniform", or pairs of blocks from 0.
+    predict a chunk's first token, which have read the same text. `layers`: "uniform", "uniform-but-last" (without the
+    pair of last blocks, as PKD-Skip), or pairs of blocks from 0.
     `filters`: None, where F maps to the teacher's width and learns with the student, from `seed` or the trainer's seed
-    (LWD); "task", where filters of both sides, `size` wide (None: the teacher's width), first learn to predict the
-    answer on the frozen models, at `filter_learning_rate` (None: the trainer's), the teacher's from seed 0 whatever the
-    trainer's (TED); or a pair of `LayerFilters`, F and G, which may be None. F learns on, G is frozen.
-    `distance`: "squared-error" (a mean over dimensions, so its weight is large), "cosine", "mutual-information" with a
-    critic for each pair, which learns along, or such modules: F (N, D), G (N, D) and the numbers of their sequences
-    (N,) to a value (N,).
+    (LWD); "identity", where models have one width and nothing is mapped (PKD); "task", where filters of both sides,
+    `size` wide (None: the teacher's width), first learn to predict the answer on the frozen models, at
+    `filter_learning_rate` (None: the trainer's), the teacher's from seed 0 whatever the trainer's (TED); or a pair of
+    `LayerFilters`, F and G, which may be None. F learns on, G is frozen.
+    `distance`: "squared-error" (a mean over dimensions, so its weight is large), "normalised-squared-error" (of states
+    brought to length 1), "cosine", "mutual-information" with a critic for each pair, which learns along, or such
+    modules: F (N, D), G (N, D) and the numbers of their sequences (N,) to a value (N,).
     Source: TED, arXiv 2210.01351, stage II (the weight is mse_alpha of its scripts), and the layer-wise distillation
-    (LWD) that it compares with; mutual-information as in MI-alpha of Distiller, arXiv 2109.11105.
+    (LWD) that it compares with; mutual-information as in MI-alpha of Distiller, arXiv 2109.11105; PKD, arXiv
+    1908.09355, section 3.2, with the mean over dimensions of its official code.
     """
 
     reads = FIRST
@@ -58,12 +63,14 @@ class HiddenMatch(Term, nn.Module):
         known = (*HIDDEN_DISTANCES, MUTUAL_INFORMATION)
         if self._distance is not None and self._distance not in known:
             raise MethodError(f"unknown distance {distance!r}; one of {', '.join(known)}")
-        if isinstance(layers, str) and layers != "uniform":
-            raise MethodError(f'layers are "uniform" or pairs of blocks, not {layers!r}')
-        if isinstance(filters, str) and filters != "task":
-            raise MethodError(f'filters are "task", a pair of LayerFilters or nothing, not {filters!r}')
+        if isinstance(layers, str) and layers not in UNIFORM:
+            raise MethodError(f"layers are {' or '.join(UNIFORM)} or pairs of blocks, not {layers!r}")
+        if isinstance(filters, str) and filters not in FILTERS:
+            raise MethodError(
+                f"filters are {' or '.join(FILTERS)}, a pair of LayerFilters or nothing, not {filters!r}"
+            )
         self.distances = nn.ModuleList(() if isinstance(distance, str) else distance)
-        self.student_filters: nn.Module | None = filters[0] if isinstance(filters, tuple) else None
+        self.student_filters: LayerFilters | None = filters[0] if isinstance(filters, tuple) else None
         self.teacher_filters: list[LayerFilters] = []  # in a list: no part of what learns
         self._by_chunks = False
 
@@ -76,13 +83,18 @@ class HiddenMatch(Term, nn.Module):
         self._by_chunks = trainer.models.who.first_is_paired
         layers, width = self._layers, teacher.config.hidden_size
         if isinstance(layers, str):
-            layers = uniform_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+            every = uniform_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+            layers = every[:-1] if layers == BUT_LAST else every
+            if not layers:
+                raise MethodError("a student of one block has none but the last")
         self.layers = tuple((s, t) for s, t in layers)
         self.student_blocks, self.teacher_blocks = (tuple(side) for side in zip(*self.layers, strict=True))
         ours, theirs = self._both_filters(trainer, student, teacher, seed)
         aim = width if theirs is None else theirs.weight.shape[1]
-        if ours.weight.shape[1] != aim:
-            raise MethodError(f"student filters give {ours.weight.shape[1]} dimensions, the aim has {aim}")
+        given = student.config.hidden_size if ours is None else ours.weight.shape[1]
+        if given != aim:
+            what = "the student's states have" if ours is None else "student filters give"
+            raise MethodError(f"{what} {given} dimensions, the aim has {aim}")
         _check_blocks("student", self.student_blocks, ours)
         _check_blocks("teacher", self.teacher_blocks, theirs)
         self.student_filters = ours
@@ -96,6 +108,8 @@ class HiddenMatch(Term, nn.Module):
     def _both_filters(self, trainer: Any, student: Any, teacher: Any, seed: int) -> Filters:
         if isinstance(self._filters, tuple):
             return self._filters
+        if self._filters == IDENTITY:
+            return None, None
         if self._filters is None:
             width, aim = student.config.hidden_size, teacher.config.hidden_size
             return LayerFilters(list(dict.fromkeys(self.student_blocks)), width, aim, seed=seed), None
@@ -114,7 +128,9 @@ class HiddenMatch(Term, nn.Module):
         total = rows.hidden.new_zeros(())
         sequence, ours_at, theirs_at = self._places(rows)
         for place, (s, t) in enumerate(self.layers):
-            ours = self.student_filters(s, rows.blocks[s][ours_at])  # type: ignore[misc]
+            ours = rows.blocks[s][ours_at]
+            if self.student_filters is not None:
+                ours = self.student_filters(s, ours)
             with torch.no_grad():
                 theirs = rows.teacher_blocks[t][theirs_at]
                 for filters in self.teacher_filters:
