@@ -45,7 +45,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -236,7 +236,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
         raise lines.error(
             f'precision "{config.precision}"{near}; known: {", ".join(PRECISIONS)}', "precision"
         )
-    _check_output(config, lines)
+    check_output(config.output, config.path, config.student, config.teachers, lines)
     check_method(config.tree, data, recipe, config.settings, config.teachers, lines)
     reason = why_not(config.tree, config.answers)
     if reason is not None:
@@ -246,18 +246,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
 
 def _check_budget(config: Config) -> None:
     budget, lines = config.budget, config.lines
-    if budget["schedule"] not in limits.SCHEDULES:
-        raise lines.error(
-            f'budget: no schedule "{budget["schedule"]}"{nearest(str(budget["schedule"]), limits.SCHEDULES)}; known: '
-            f"{', '.join(limits.SCHEDULES)}",
-            *("budget", "schedule"),
-        )
-    if budget["warmup_steps"] >= budget["steps"]:
-        raise lines.error(
-            f"budget: {budget['warmup_steps']} warmup_steps of {budget['steps']} steps leave none to train at the "
-            "learning rate",
-            *("budget", "warmup_steps"),
-        )
+    limits.check_budget(budget, lines)
     generated = config.tree["trainer"].get("steps_per_generation")
     if generated and generated % budget["accumulate"]:
         raise lines.error(
@@ -296,7 +285,7 @@ def _one_of(data: Mapping[str, Any], name: str, kind: type, what: str, lines: Li
     return value
 
 
-def check_teacher_terms(config: Config, known: Mapping[str, Any]) -> None:
+def check_teacher_terms(config: Any, known: Mapping[str, Any]) -> None:
     """Raise CatalogError where a teacher's terms forbid training on its outputs and nobody said that this is known.
 
     `known` are the entries of catalog/teachers.yaml. A teacher whose family cannot be told counts as unclear.
@@ -323,12 +312,12 @@ def family(teacher: str) -> str | None:
     return next((entry for pattern, entry in FAMILIES.items() if fnmatch.fnmatch(name, pattern)), None)
 
 
-def _check_output(config: Config, lines: Lines) -> None:
+def check_output(output: Path, path: Path, student: str, teachers: Sequence[str], lines: Lines) -> None:
     """The student is not written over what it is made from."""
-    taken = {model_folder(name): "a teacher's" for name in config.teachers}
-    taken |= {config.path.parent: "the config file's", model_folder(config.student): "the student's"}
+    taken = {model_folder(name): "a teacher's" for name in teachers}
+    taken |= {path.parent: "the config file's", model_folder(student): "the student's"}
     for folder, whose in taken.items():
-        if folder is not None and folder.resolve() == config.output:
-            raise lines.error(f'"output" is {whose} own folder {config.output}: name another one', "output")
-    if config.output.exists() and not config.output.is_dir():
-        raise lines.error(f'"output": {config.output} is a file, not a folder', "output")
+        if folder is not None and folder.resolve() == output:
+            raise lines.error(f'"output" is {whose} own folder {output}: name another one', "output")
+    if output.exists() and not output.is_dir():
+        raise lines.error(f'"output": {output} is a file, not a folder', "output")

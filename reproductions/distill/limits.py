@@ -87,6 +87,22 @@ def with_defaults(
     return {**defaults, **given}
 
 
+def check_budget(budget: Mapping[str, Any], lines: Lines) -> None:
+    """Raises CatalogError for a schedule that nobody knows, and for a warm-up that leaves no step."""
+    if budget["schedule"] not in SCHEDULES:
+        raise lines.error(
+            f'budget: no schedule "{budget["schedule"]}"{nearest(str(budget["schedule"]), SCHEDULES)}; known: '
+            f"{', '.join(SCHEDULES)}",
+            *("budget", "schedule"),
+        )
+    if budget["warmup_steps"] >= budget["steps"]:
+        raise lines.error(
+            f"budget: {budget['warmup_steps']} warmup_steps of {budget['steps']} steps leave none to train at the "
+            "learning rate",
+            *("budget", "warmup_steps"),
+        )
+
+
 def whole(data: Mapping[str, Any], name: str, default: int, within: Range, lines: Lines) -> int:
     """A whole number of a config's own."""
     value = data.get(name, default)

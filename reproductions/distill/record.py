@@ -79,7 +79,7 @@ def summary(record: Mapping[str, Any]) -> list[str]:
     rows, budget, labels, made = (record[name] for name in ("rows", "budget", "labels", "rollouts"))
     limits = f"{budget['prompt_tokens']} + {budget['completion_tokens']} tokens"
     lines = [f"{record['method']}: {record['steps']} steps in {record['seconds']:g} s; tokens: {tokens}"]
-    lines += _of_the_loss(record["loss"], record["steps"])
+    lines += of_the_loss(record["loss"], record["steps"])
     lines.append(f"rows: {', '.join(parts_of(rows, limits))}, {rows['trained_on']:,} trained on")
     lines += of_the_data(record.get("bad_rows", {}), record.get("told", {}), record["unused_fields"])
     told = lengths.lines_of(record["lengths"]) if record.get("lengths") else []  # none in a record of before
@@ -116,7 +116,8 @@ def parts_of(rows: Mapping[str, int], limits: str) -> list[str]:
         ("held_out", "held out for validation"),
     )
     parts = [f"{rows['read']:,} read"]
-    return parts + [f"{rows[name]:,} {what}" for name, what in words if rows.get(name) or name == "too_long"]
+    told = [name for name, _ in words if rows.get(name) or (name == "too_long" and name in rows)]
+    return parts + [f"{rows[name]:,} {what}" for name, what in words if name in told]
 
 
 def of_the_data(bad: Mapping[str, int], told: Mapping[str, int], unused: Sequence[str]) -> list[str]:
@@ -129,7 +130,8 @@ def of_the_data(bad: Mapping[str, int], told: Mapping[str, int], unused: Sequenc
     return lines + ([f"fields of the data that nothing reads: {', '.join(unused)}"] if unused else [])
 
 
-def _of_the_loss(loss: Mapping[str, Any] | None, steps: int) -> list[str]:
+def of_the_loss(loss: Mapping[str, Any] | None, steps: int) -> list[str]:
+    """What the loss was at the start and at the end, and a warning where it rose."""
     if loss is None:
         return []
     first, last = loss["steps"]

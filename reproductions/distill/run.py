@@ -50,12 +50,12 @@ def distil(config: Config, report: Report, say: Say = to_stderr) -> dict[str, An
     process is at it, or a row of the data is not as expected; MethodError where models and method do not fit, or the
     loss is no number any more: then there is no student, and nothing to go on from.
     """
-    finished = _finished(config)
-    if finished is not None:
-        return finished
+    found = finished(config)
+    if found is not None:
+        return found
     with state.working_on(config.output, say):
-        finished = _finished(config)  # by another process, since
-        return _distil(config, report, say) if finished is None else finished
+        found = finished(config)  # by another process, since
+        return _distil(config, report, say) if found is None else found
 
 
 def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
         rows=rows,
         budget=budget,
         seed=config.seed,
-        arguments=lambda kind, **more: _arguments(config, kind, more),
+        arguments=lambda kind, **more: arguments_of(config, kind, more),
         state=output / STATE,
         device=training_device(),
         report=report,
@@ -154,7 +154,7 @@ def _before(
     return found
 
 
-def _finished(config: Config) -> dict[str, Any] | None:
+def finished(config: Any) -> dict[str, Any] | None:
     """The record of a student that this config made before; KDError where something else lies in its place."""
     for path, what in (
         (config.output / RECORD, "a student"),
@@ -178,7 +178,8 @@ def _finished(config: Config) -> dict[str, Any] | None:
     return None
 
 
-def _arguments(config: Config, kind: type, more: dict[str, Any]) -> Any:
+def arguments_of(config: Any, kind: type, more: dict[str, Any]) -> Any:
+    """Training arguments of a class by a config's budget, `more` among them."""
     import torch
 
     budget, cuda = config.budget, torch.cuda.is_available()
@@ -236,6 +237,19 @@ def _save(
 
 
 def _card(config: Config, record: dict[str, Any], evaluation: dict[str, Any] | None, *, picture: bool) -> str:
+    recipe = None if config.method == "own" else read_recipe(config.method)
+    return card_of(
+        record,
+        teachers=terms_of(config),
+        title=recipe.title if recipe else "terms of its own",
+        about=recipe.about if recipe else "",
+        evaluation=evaluation,
+        picture=picture,
+    )
+
+
+def terms_of(config: Any) -> list[dict[str, str]]:
+    """Each teacher of a config with the terms that are known of it, for a card."""
     from catalog.records import load_teachers
     from catalog.schema import HERE
 
@@ -245,12 +259,4 @@ def _card(config: Config, record: dict[str, Any], evaluation: dict[str, Any] | N
         entry = known.get(config.teacher_terms or family(name) or "")
         said = {"terms": entry.title, "note": entry.note} if entry else {"terms": "", "note": ""}
         teachers.append({"name": name, **said})
-    recipe = None if config.method == "own" else read_recipe(config.method)
-    return card_of(
-        record,
-        teachers=teachers,
-        title=recipe.title if recipe else "terms of its own",
-        about=recipe.about if recipe else "",
-        evaluation=evaluation,
-        picture=picture,
-    )
+    return teachers

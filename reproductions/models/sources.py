@@ -206,6 +206,38 @@ def load_pretrained(
     return _cut(model, loading), tokenizer  # type: ignore[return-value]
 
 
+def load_classifier(
+    hub_id: str, classes: Sequence[str] | None = None, *, loading: Loading | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A classifier of texts and its tokenizer, found as `load_pretrained` finds a language model.
+
+    With `classes` it has these: its own head where it already has them in that order, else a new one, drawn by torch's
+    random numbers. Without them the model must be a classifier. Raises KDError as `load_pretrained` does.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    loading = loading or Loading()
+    source, looked = _source(hub_id)
+    pinned = {} if isinstance(source, Path) or not loading.revision else {"revision": loading.revision}
+    with _clear(hub_id, source, looked):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned)
+        own = [config.id2label[n] for n in range(config.num_labels)]
+        head = any("SequenceClassification" in name for name in config.architectures or ())
+        new = classes is not None and (not head or list(classes) != own)
+        if new:
+            labels = {n: str(name) for n, name in enumerate(classes or ())}
+            named = {"id2label": labels, "label2id": {name: n for n, name in labels.items()}}
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned, **named)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, config=config, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=new,
+            **loading.arguments(), **pinned,
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **pinned)
+    if classes is None and not head:
+        raise KDError(f"{hub_id}: no classifier; a teacher is one that was trained on its classes")
+    return _cut(model, loading), tokenizer
+
+
 def _cut(model: Any, loading: Loading | None) -> Any:
     if model is None or loading is None or loading.layers is None:
         return model

@@ -21,10 +21,11 @@ def card_of(
     about: str,
     evaluation: Mapping[str, Any] | None,
     picture: bool,
+    loads: str = "AutoModelForCausalLM",
 ) -> str:
     """The README.md of a student's folder, with the front matter that the hub reads.
 
-    `teachers` have `name`, `terms` and `note`; `title` and `about` are the recipe's.
+    `teachers` have `name`, `terms` and `note`; `title` and `about` are the recipe's. `loads` is transformers' class.
     """
     student = _short(record["student"])
     head = [
@@ -39,9 +40,9 @@ def card_of(
         "",
         *([f"{plain(about)}", ""] if about else []),
         "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import {loads}, AutoTokenizer",
         "",
-        'model = AutoModelForCausalLM.from_pretrained(".")',
+        f'model = {loads}.from_pretrained(".")',
         'tokenizer = AutoTokenizer.from_pretrained(".")',
         "```",
     ]
@@ -70,9 +71,9 @@ def _lineage(record: Mapping[str, Any], teachers: Sequence[Mapping[str, str]]) -
 
 
 def _figures(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:
-    found = record["evaluation"]
-    lines = markdown([[plain(cell) for cell in row] for row in table.rows_of(found)])
-    answers = f"; answers of the first {evaluation['answers']}, greedy" if evaluation["answers"] else ""
+    shown = record.get("table") or table.rows_of(record["evaluation"])
+    lines = markdown([[plain(cell) for cell in row] for row in shown])
+    answers = f"; answers of the first {evaluation['answers']}, greedy" if evaluation.get("answers") else ""
     lines += [
         "",
         f"On {evaluation['rows']} answers that nothing was trained on{answers}. In brackets: the distance from the "

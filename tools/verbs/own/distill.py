@@ -30,10 +30,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Train, or go on with, the student of a config file."""
     from catalog.schema import load_catalog
+    from reproductions.distill.classes.config import task_of
     from reproductions.distill.config import check_teacher_terms, load_config
 
     if args.plan and args.push:
         raise UsageError("kd distill: one of --plan and --push at a time")
+    if task_of(Path(args.config)) is not None:
+        return _classes(args)
     config, known = load_config(Path(args.config)), load_catalog().teachers
     check_teacher_terms(config, known)
     if args.push:
@@ -57,6 +60,33 @@ def main(args: argparse.Namespace) -> int:
     else:
         print("\n".join(summary(record)))
         print(f"student and tokenizer: {config.output}")
+    return 0
+
+
+def _classes(args: argparse.Namespace) -> int:
+    """A classifier."""
+    from catalog.schema import load_catalog
+    from reproductions.distill.classes.config import load_classes_config
+    from reproductions.distill.config import check_teacher_terms
+
+    config = load_classes_config(Path(args.config))
+    check_teacher_terms(config, load_catalog().teachers)
+    if args.push:
+        from reproductions.distill.watch.push import push
+
+        print(push(config.output, args.push))
+        return 0
+    if args.plan:
+        raise UsageError(
+            "kd distill --plan: a classifier's is not there yet; the training itself says rows and cuts"
+        )
+    from reproductions.distill.classes.run import distil_classes, summary_of
+
+    with progress() as (report, say):
+        record = distil_classes(config, report, say)
+    print(json.dumps(record, indent=1) if args.json else "\n".join(summary_of(record)))
+    if not args.json:
+        print(f"classifier and tokenizer: {config.output}")
     return 0
 
 

@@ -1,0 +1,34 @@
+"""Which methods are for classes too: sums of terms on labelled texts that are there before the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from methods.recipe import ITSELF
+
+TERMS = ("next-token", "hidden-match")  # beside every divergence: of a label, of blocks
+PLACES = {"sources", "token_weights", "row_settings", "support"}
+
+
+def why_not(method: Mapping[str, Any]) -> str | None:
+    """Why a canonical method cannot distil a classifier, in a few words; None where it can."""
+    if method["trainer"]["name"] != "distillation":
+        return f"its trainer, {method['trainer']['name']}, is about what a student writes"
+    if "sampler" in method:
+        return "its student learns from what is written while it trains"
+    if method["data"] != "train":
+        return "its rows are written by a teacher, or chosen of what is written"
+    if method.get("gradient_balance"):
+        return "it balances gradients on an LM head"
+    if any(name == ITSELF for name in method["teachers"]):
+        return "the student is a teacher of its own there"
+    for term in method["terms"]:
+        if "term" in term:
+            if term["term"] not in TERMS:
+                return f"the term {term['term']} is about what is written"
+            if term.get("filters") == "task":
+                return "its filters learn from next tokens first"
+        if PLACES & term.keys():
+            return "a term of it tells places of a written text apart"
+    return None

@@ -1,0 +1,1 @@
+"""`kd distill` with `task: classification`: a user's own classifier of texts, out of a larger one."""
