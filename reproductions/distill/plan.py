@@ -60,7 +60,7 @@ def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]
         "disk_bytes": needed,
         "seconds": _seconds(ready, tokens),
         "cost_beside_sft": cost,
-        "teachers": [_terms(config, name, known) for name in config.teachers],
+        "teachers": [terms_known(config, name, known) for name in config.teachers],
         "output": str(config.output),
     }
 
@@ -154,7 +154,8 @@ def _speed() -> float:
     return 4 * PROBE**3 / max(time.perf_counter() - begun, 1e-9)
 
 
-def _terms(config: Config, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+def terms_known(config: Any, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """A teacher of a config with what is known of its terms."""
     entry = known.get(config.teacher_terms or family(name) or "")
     if entry is None:
         return {"name": name, "terms": None, "allows_training": "unknown", "note": "look them up"}

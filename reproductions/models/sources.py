@@ -207,13 +207,15 @@ def load_pretrained(
 
 
 def load_classifier(
-    hub_id: str, classes: Sequence[str] | None = None, *, loading: Loading | None = None
+    hub_id: str, classes: Sequence[str] | None = None, *, loading: Loading | None = None, weights: bool = True
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A classifier of texts and its tokenizer, found as `load_pretrained` finds a language model.
 
     With `classes` it has these: its own head where it already has them in that order, else a new one, drawn by torch's
-    random numbers. Without them the model must be a classifier. Raises KDError as `load_pretrained` does.
+    random numbers. Without them the model must be a classifier; without `weights` it is one on device "meta". Raises
+    KDError as `load_pretrained` does.
     """
+    import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     loading = loading or Loading()
@@ -228,14 +230,25 @@ def load_classifier(
             labels = {n: str(name) for n, name in enumerate(classes or ())}
             named = {"id2label": labels, "label2id": {name: n for n, name in labels.items()}}
             config = AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned, **named)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            source, config=config, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=new,
-            **loading.arguments(), **pinned,
-        )  # fmt: skip
+        if weights:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                source, config=config, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=new,
+                **loading.arguments(), **pinned,
+            )  # fmt: skip
+        else:
+            with torch.device("meta"):
+                model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **pinned)
     if classes is None and not head:
         raise KDError(f"{hub_id}: no classifier; a teacher is one that was trained on its classes")
     return _cut(model, loading), tokenizer
+
+
+def classes_told(hub_id: str) -> list[str]:
+    """The classes of a classifier by its config alone. Raises KDError for what is none."""
+    model, _ = load_classifier(hub_id, weights=False)
+    names: Any = model.config.id2label
+    return [names[n] for n in range(len(names))]
 
 
 def _cut(model: Any, loading: Loading | None) -> Any:

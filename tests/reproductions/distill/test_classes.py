@@ -164,6 +164,22 @@ def test_the_verb_knows_the_task(folder, capsys):
     assert json.loads(capsys.readouterr().out)["task"] == "classification"
 
 
+def test_a_plan_reads_no_weights(folder, capsys):
+    (folder / "teacher" / "model.safetensors").unlink()
+    path = config_of(folder, student="{model: teacher, layers: 2}", steps=100)
+    assert verb.main(parser_of("distill").parse_args([str(path), "--plan"])) == 0
+    out = capsys.readouterr().out
+    assert "classes: early " in out and "100 steps of 16 texts" in out
+    assert verb.main(parser_of("distill").parse_args([str(path), "--plan", "--json"])) == 0
+    found = json.loads(capsys.readouterr().out)
+    sizes = found["parameters"]
+    assert (
+        sizes["student"] < sizes["teachers"][0]
+        and sum(found["classes"].values()) == found["rows"]["trained_on"]
+    )
+    assert not (folder / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "line", "said"),
     [

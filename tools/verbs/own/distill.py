@@ -69,17 +69,19 @@ def _classes(args: argparse.Namespace) -> int:
     from reproductions.distill.classes.config import load_classes_config
     from reproductions.distill.config import check_teacher_terms
 
-    config = load_classes_config(Path(args.config))
-    check_teacher_terms(config, load_catalog().teachers)
+    config, known = load_classes_config(Path(args.config)), load_catalog().teachers
+    check_teacher_terms(config, known)
     if args.push:
         from reproductions.distill.watch.push import push
 
         print(push(config.output, args.push))
         return 0
     if args.plan:
-        raise UsageError(
-            "kd distill --plan: a classifier's is not there yet; the training itself says rows and cuts"
-        )
+        from reproductions.distill.classes.plan import lines_of, plan_classes
+
+        found = plan_classes(config, known)
+        print(json.dumps(found, indent=1) if args.json else "\n".join(lines_of(found)))
+        return 0
     from reproductions.distill.classes.run import distil_classes, summary_of
 
     with progress() as (report, say):
