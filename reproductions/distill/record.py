@@ -53,8 +53,8 @@ def record_of(
         "steps": trainer.state.global_step,
         "loss": start_and_end(trainer.state.log_history, trainer.state.max_steps),
         "seconds": round(seconds, 1),
-        "tokens": dict(Counter(_of_all_ranks(trainer, "token_counts")) + found.tokens),
-        "rollouts": _of_all_ranks(trainer, "rollout_counts"),
+        "tokens": dict(Counter(of_all_ranks(trainer, "token_counts")) + found.tokens),
+        "rollouts": of_all_ranks(trainer, "rollout_counts"),
         "evaluation": None if evaluation is None else table.summary(evaluation),
         "finished": now(),
         "environment": environment_of(
@@ -63,7 +63,7 @@ def record_of(
     }
 
 
-def _of_all_ranks(trainer: Any, name: str) -> dict[str, int]:
+def of_all_ranks(trainer: Any, name: str) -> dict[str, int]:
     """What a trainer has counted, summed over its processes."""
     import torch
 

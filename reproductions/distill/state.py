@@ -21,13 +21,18 @@ WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def first_process() -> bool:
+    """Whether this is the only process of a training, or the one of several that speaks and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextlib.contextmanager
 def working_on(output: Path, say: Callable[[str], None]) -> Iterator[None]:
     """The one training that writes into this folder; SIGTERM and SIGHUP end it as Ctrl-C does, with a sentence.
 
     Raises KDError where another process is at it, and in one sentence where the disk is full.
     """
-    first = int(os.environ.get("RANK", "0")) == 0  # of several processes of one training
+    first = first_process()
     fresh = first and not output.exists()
     output.mkdir(parents=True, exist_ok=True)
     lock = output / LOCK

@@ -132,13 +132,18 @@ class GivenSurroundings:
         self.tokens += Counter(teacher=report.teacher_tokens, generated=report.generated_tokens)
 
 
+# Targets of as many teachers as there are.
+SEVERAL = ("average-logits", "teacher-by-row", "combined-logits")
+
+
 def named_teachers(
     method: Mapping[str, Any], names: list[str], given: list[Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The method and its teachers by name, for as many teachers as a config gives.
 
     Several teachers of a method that names one are averaged, where it takes a divergence from its teacher as it is
-    (their logits, as BabyLlama does). Raises KDError where the method has no use for that many.
+    (their logits, as BabyLlama does); a target that says itself what becomes of several (SEVERAL) has them all. Raises
+    KDError where the method has no use for that many.
     """
     if len(given) == len(names):
         return dict(method), dict(zip(names, given, strict=True))
@@ -146,8 +151,8 @@ def named_teachers(
         raise KDError("this method learns from the data alone; take the teacher out, or another method")
     terms = method.get("terms", [])
     plain = [term for term in terms if "divergence" in term and "term" not in term and "target" not in term]
-    averaged = [term for term in terms if term.get("target") == {"name": "average-logits"}]
-    if len(given) < 2 or len(method["teachers"]) != len(names) or not (averaged or plain and len(names) == 1):
+    several = [term for term in terms if term.get("target", {}).get("name") in SEVERAL]
+    if len(given) < 2 or len(method["teachers"]) != len(names) or not (several or plain and len(names) == 1):
         takes = f"{len(names)} teachers ({', '.join(names)})" if len(names) > 1 else "one teacher"
         raise KDError(f"this method takes {takes}, the config gives {len(given)}")
     every = [f"teacher-{place}" for place in range(1, len(given) + 1)]

@@ -19,7 +19,7 @@ from reproductions.distill.evaluate.table import lines_of, summary
 from reproductions.distill.losses import Diverged, LossCallback, check_weights, start_and_end
 from reproductions.distill.method import Nowhere
 from reproductions.distill.models import training_device
-from reproductions.distill.record import of_the_data, of_the_loss, parts_of
+from reproductions.distill.record import of_all_ranks, of_the_data, of_the_loss, parts_of
 from reproductions.distill.run import RECORD, arguments_of, finished, terms_of
 from reproductions.distill.state import STATE
 from reproductions.distill.surroundings import named_teachers
@@ -115,7 +115,7 @@ def _distil(config: ClassesConfig, report: Callable[..., None], say: Callable[[s
     clock = ClockCallback(config.output / STATE / "clock.json")
     for callback in (WatchCallback(report, config.method, trainer), LossCallback(), clock):
         trainer.add_callback(callback)
-    for name in state.drop_broken(config.output):
+    for name in state.drop_broken(config.output) if trainer.is_world_process_zero() else ():
         say(f"{name} was not written to its end, and is taken for none")
     checkpoint = state.newest_checkpoint(config.output)
     if checkpoint is not None:
@@ -188,7 +188,7 @@ def _record(
         "steps": trainer.state.global_step,
         "loss": start_and_end(trainer.state.log_history, trainer.state.max_steps),
         "seconds": round(seconds, 1),
-        "tokens": dict(trainer.token_counts),
+        "tokens": of_all_ranks(trainer, "token_counts"),
         "evaluation": summary(evaluation),
         "table": measure.rows_of(evaluation),
         "finished": now(),

@@ -18,7 +18,7 @@ from reproductions.distill.surroundings import GivenSurroundings
 from reproductions.engine.errors import KDError
 from tests.methods.conftest import letter_tokenizer, make_model
 
-from .conftest import config_of, made
+from .conftest import WORDS, config_of, made
 
 STOPS = list(range(1, 29, 3))  # an untrained model hardly ever says EOS
 
@@ -236,3 +236,43 @@ def test_what_a_student_was_made_with_is_recorded(folder):
     assert made_with["device_type"] == "cpu" and made_with["data_revision"] == record["inputs"]["data"]
     assert {"commit", "transformers", "trl", "python"} <= set(made_with)
     assert json.loads((folder / "run" / run.RECORD).read_text()) == json.loads(json.dumps(record))
+
+
+def test_several_teachers_are_routed_by_a_column(folder):
+    """Rows of domain a from the first teacher, of b from the second: as the column says, not as another one would."""
+    rows = [
+        {"prompt": f"{word}|", "completion": word[::-1], "domain": "ab"[n % 2]}
+        for n, word in enumerate(WORDS)
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made_of = {}
+    for name, indices in (
+        ("routed", {"a": 0, "b": 1}),
+        ("swapped", {"a": 1, "b": 0}),
+        ("first", {"a": 0, "b": 0}),
+    ):
+        target = json.dumps({"name": "teacher-by-row", "column": "domain", "indices": indices})
+        path = config_of(folder, name=name, teacher="[teacher, second]")
+        text = path.read_text().replace("method: word-kd\n", "")
+        path.write_text(text + f"terms: [{{divergence: forward-kl, target: {target}}}]\n")
+        record = made(path)
+        made_of[name] = AutoModelForCausalLM.from_pretrained(folder / name).lm_head.weight
+        assert record["tokens"]["teacher"] == 2 * record["tokens"]["student"]
+    made(config_of(folder, name="alone"))
+    alone = AutoModelForCausalLM.from_pretrained(folder / "alone").lm_head.weight
+    torch.testing.assert_close(made_of["first"], alone)
+    assert (made_of["routed"] - alone).abs().max() > 1e-3
+    assert (made_of["routed"] - made_of["swapped"]).abs().max() > 1e-3
+
+
+def test_a_row_whose_column_names_no_teacher_is_refused(folder):
+    target = '{"name": "teacher-by-row", "column": "domain", "indices": {"a": 0, "b": 1}}'
+    rows = [{"prompt": f"{word}|", "completion": word, "domain": "c"} for word in WORDS]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = config_of(folder, teacher="[teacher, second]")
+    path.write_text(
+        path.read_text().replace("method: word-kd\n", "")
+        + f"terms: [{{divergence: forward-kl, target: {target}}}]\n"
+    )
+    with pytest.raises(MethodError, match="'c' names no teacher; known: a, b"):
+        made(path)

@@ -55,12 +55,16 @@ def main(args: argparse.Namespace) -> int:
 
     with progress() as (report, say):
         record = distil(config, report, say)
-    if args.json:
-        print(json.dumps(record, indent=1))
-    else:
-        print("\n".join(summary(record)))
-        print(f"student and tokenizer: {config.output}")
+    _tell(args, record, summary(record), f"student and tokenizer: {config.output}")
     return 0
+
+
+def _tell(args: argparse.Namespace, record: dict[str, Any], lines: list[str], where: str) -> None:
+    """The end of a training, once where several processes made it."""
+    from reproductions.distill.state import first_process
+
+    if first_process():
+        print(json.dumps(record, indent=1) if args.json else "\n".join([*lines, where]))
 
 
 def _classes(args: argparse.Namespace) -> int:
@@ -86,16 +90,19 @@ def _classes(args: argparse.Namespace) -> int:
 
     with progress() as (report, say):
         record = distil_classes(config, report, say)
-    print(json.dumps(record, indent=1) if args.json else "\n".join(summary_of(record)))
-    if not args.json:
-        print(f"classifier and tokenizer: {config.output}")
+    _tell(args, record, summary_of(record), f"classifier and tokenizer: {config.output}")
     return 0
 
 
 @contextmanager
 def progress() -> Iterator[tuple[Callable[..., None], Callable[[str], None]]]:
     """(report, say) for a training: a bar on a terminal, a line every ten seconds where there is none."""
+    from reproductions.distill.state import first_process
     from reproductions.distill.watch.progress import PlainLines, told
+
+    if not first_process():
+        yield lambda *_: None, lambda _: None
+        return
 
     def plain(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
