@@ -10,8 +10,8 @@ from reproductions.distill.config import Config
 from reproductions.distill.data import lengths
 from reproductions.distill.data.rows import Rows
 from reproductions.distill.evaluate import table
-from reproductions.distill.losses import start_and_end
 from reproductions.distill.surroundings import GivenSurroundings
+from reproductions.distill.watch.losses import start_and_end
 from reproductions.engine.work.environment import environment_of, now
 
 LABELS = ("completions", "truncated", "empty")

@@ -14,7 +14,8 @@ from methods.classes.model import logits_of
 from reproductions.distill.evaluate import table
 
 TIMED = 20  # texts that are read one by one
-TITLES = {table.LOSS: "loss (nats)", "accuracy": "accuracy %", "agreement": "as the teacher %"}
+BESIDE = ("macro F1", "parameters", "ms a text")  # figures without an interval
+TITLES = {table.LOSS: "loss (nats)", "accuracy": "accuracy %", "agreement": "as the teacher"}
 
 
 def measured(
@@ -87,7 +88,7 @@ def rows_of(evaluation: Mapping[str, Any]) -> list[list[str]]:
     """Head and lines of the table, with what has no interval at the right."""
     made = table.rows_of(table.summary(evaluation))
     made[0] = [TITLES.get(name, name) for name in ["", *next(iter(table.summary(evaluation).values()))]]
-    made[0] += ["macro F1", "parameters", "ms a text"]
+    made[0] += BESIDE
     for row in made[1:]:
         beside = evaluation["beside"][row[0]]
         row += [f"{beside['macro_f1']:.1f}", size_of(beside["parameters"]), f"{beside['ms_a_text']:.1f}"]

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import json
-import shutil
-import warnings
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from methods.assembly import term_of
 from methods.classes.model import classes_of
-from methods.recipe import read_recipe, teachers_of
+from methods.recipe import teachers_of
 from methods.trainers.teachers import Teacher
 from reproductions.distill import state
 from reproductions.distill.classes import data, measure
 from reproductions.distill.classes.config import ClassesConfig
 from reproductions.distill.evaluate.table import lines_of, summary
-from reproductions.distill.losses import Diverged, LossCallback, check_weights, start_and_end
 from reproductions.distill.method import Nowhere
 from reproductions.distill.models import training_device
 from reproductions.distill.record import of_all_ranks, of_the_data, of_the_loss, parts_of
-from reproductions.distill.run import RECORD, arguments_of, finished, terms_of
 from reproductions.distill.state import STATE
 from reproductions.distill.surroundings import named_teachers
-from reproductions.distill.watch.card import CARD, card_of
-from reproductions.distill.watch.curve import LOG, PICTURE, log_of, picture_of
-from reproductions.distill.watch.progress import WatchCallback
-from reproductions.engine.files import write_atomic
-from reproductions.engine.work.callbacks import ClockCallback
+from reproductions.distill.training import Report, Say, arguments_of, begin, finished, quiet, save, train
+from reproductions.distill.watch.losses import start_and_end
+from reproductions.engine.files import read_json, write_atomic
 from reproductions.engine.work.environment import environment_of, now
 from reproductions.engine.work.seeding import seed_everything
 from reproductions.models.sources import load_classifier
@@ -39,9 +33,7 @@ START, STUDENT, TEACHER = "start", "student", "teacher"
 LOADS = "AutoModelForSequenceClassification"
 
 
-def distil_classes(
-    config: ClassesConfig, report: Callable[..., None], say: Callable[[str], None]
-) -> dict[str, Any]:
+def distil_classes(config: ClassesConfig, report: Report, say: Say) -> dict[str, Any]:
     """Make the classifier of a config, or go on making it; returns the record that is saved beside it.
 
     As `reproductions.distill.run.distil`, whose errors it raises. Raises KDError for rows without text or label, or
@@ -55,88 +47,88 @@ def distil_classes(
         return _distil(config, report, say) if found is None else found
 
 
-def _distil(config: ClassesConfig, report: Callable[..., None], say: Callable[[str], None]) -> dict[str, Any]:
-    from transformers import PrinterCallback
-    from transformers.utils import logging
-
-    from methods.classes.trainer import THEIRS, ClassDistiller
-
-    logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+def _distil(config: ClassesConfig, report: Report, say: Say) -> dict[str, Any]:
+    quiet()
     split = data.split_of(config)
-    teachers = [
+    made = _models(config, split)
+    state.check_room(
+        config.output,
+        made.student.num_parameters(),
+        adapters=False,
+        checkpoints=(config.budget["steps"] - 1) // config.save_every,
+    )
+    begin(config)
+    measured, device = _Measured(config, split.held, made.labels["held"], report), training_device()
+    found = {START: measured(START, made.student.to(device), made.tokenizer)}
+    for number, (model, its) in enumerate(made.teachers, 1):
+        name = TEACHER if len(made.teachers) == 1 else f"{TEACHER} {number}"
+        found[name] = measured(name, model.to(device), its)
+    seed_everything(config.seed)  # whatever was measured, the training is the same
+    trainer, cut = _trainer(config, split, made)
+    if cut:
+        limit = config.budget["tokens"]
+        say(f"note: {cut:,} of {len(split.train.texts):,} texts have more than {limit} tokens and are cut")
+    seconds = train(config, trainer, report, say, first=(split.train.texts[0], split.train.labels[0]))
+    found[STUDENT] = measured(STUDENT, trainer.accelerator.unwrap_model(trainer.model), made.tokenizer)
+    first = next((name for name in found if name.startswith(TEACHER)), None)
+    evaluation = measure.evaluation_of(found, made.labels["held"], first)
+    record = _record(config, trainer, split, cut, made.classes, seconds, evaluation)
+    save(config, trainer, made.tokenizer, record, evaluation, LOADS)
+    return record
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Models with their tokenizers, the classes and each row's number of one."""
+
+    student: Any
+    tokenizer: Any
+    teachers: list[tuple[Any, Any]]  # in the config's order
+    classes: list[str]
+    labels: dict[str, list[int]]  # of the rows that are trained on, and of those held out
+
+
+def _models(config: ClassesConfig, split: data.Split) -> _Made:
+    teachers: list[tuple[Any, Any]] = [
         load_classifier(name, loading=loading)
         for name, loading in zip(config.teachers, config.teachers_loaded, strict=True)
     ]
     classes = classes_of(teachers[0][0]) if teachers else data.classes_in(split.train)
-    ids = {name: data.ids_of(rows, classes) for name, rows in (("train", split.train), ("held", split.held))}
+    labels = {"train": data.ids_of(split.train, classes), "held": data.ids_of(split.held, classes)}
     seed_everything(config.seed)  # a new head is drawn by it
     student, tokenizer = load_classifier(config.student, classes, loading=config.student_loaded)
-    state.check_room(
-        config.output,
-        student.num_parameters(),
-        adapters=False,
-        checkpoints=(config.budget["steps"] - 1) // config.save_every,
-    )
-    write_atomic(
-        config.output / STATE / "config.json",
-        json.dumps({"hash": config.hash, "inputs": config.inputs}) + "\n",
-    )
-    method, named = named_teachers(config.tree, teachers_of(config.tree), teachers)
-    ordered = [named[name] for name in method["teachers"]]
-    tokenizers = {"": tokenizer} | {
+    return _Made(student, tokenizer, teachers, classes, labels)
+
+
+def _trainer(config: ClassesConfig, split: data.Split, made: _Made) -> tuple[Any, int]:
+    """The trainer, and how many texts are cut for the student."""
+    from transformers import TrainingArguments
+
+    from methods.classes.trainer import THEIRS, ClassDistiller
+
+    method, named = named_teachers(config.tree, teachers_of(config.tree), made.teachers)
+    teachers = [named[name] for name in method["teachers"]]
+    tokenizers = {"": made.tokenizer} | {
         THEIRS.format(number): its
-        for number, (_, its) in enumerate(ordered)
-        if its.get_vocab() != tokenizer.get_vocab()
+        for number, (_, its) in enumerate(teachers)
+        if its.get_vocab() != made.tokenizer.get_vocab()
     }
-    limit = config.budget["tokens"]
-    rows, cut = data.encoded(split.train, ids["train"], tokenizers, limit)
-    say(f"the first row: {split.train.texts[0]!r} -> {split.train.labels[0]!r}")
-    if cut[""]:
-        say(f"note: {cut['']:,} of {len(rows):,} texts have more than {limit} tokens and are cut")
-    device = training_device()
-    measured = _Measured(config, split.held, ids["held"], report)
-    found = {START: measured(START, student.to(device), tokenizer)}
-    for number, (model, its) in enumerate(teachers, 1):
-        name = TEACHER if len(teachers) == 1 else f"{TEACHER} {number}"
-        found[name] = measured(name, model.to(device), its)
-    seed_everything(config.seed)
-    nowhere: Any = Nowhere(tokenizer)
+    rows, cut = data.encoded(split.train, made.labels["train"], tokenizers, config.budget["tokens"])
+    nowhere: Any = Nowhere(made.tokenizer)
     nowhere.seed = config.seed
     trainer = ClassDistiller(
-        student,
+        made.student,
         terms=[term_of(tree, nowhere, method["teachers"]) for tree in method["terms"]],
-        args=_arguments(config),
+        args=arguments_of(config, TrainingArguments, {}),
         train_dataset=rows,
-        processing_class=tokenizer,
-        teacher=[Teacher(model, its) for model, its in ordered],
+        processing_class=made.tokenizer,
+        teacher=[Teacher(model, its) for model, its in teachers],
     )
-    trainer.remove_callback(PrinterCallback)
-    clock = ClockCallback(config.output / STATE / "clock.json")
-    for callback in (WatchCallback(report, config.method, trainer), LossCallback(), clock):
-        trainer.add_callback(callback)
-    for name in state.drop_broken(config.output) if trainer.is_world_process_zero() else ():
-        say(f"{name} was not written to its end, and is taken for none")
-    checkpoint = state.newest_checkpoint(config.output)
-    if checkpoint is not None:
-        say(f"going on from step {state.step_of(checkpoint)}")
-    try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        check_weights(trainer.model, trainer.state.global_step, trainer.args)
-    except Diverged:
-        shutil.rmtree(config.output / STATE, ignore_errors=True)
-        raise
-    student = trainer.accelerator.unwrap_model(trainer.model)
-    found[STUDENT] = measured(STUDENT, student, tokenizer)
-    first = next((name for name in found if name.startswith(TEACHER)), None)
-    evaluation = measure.evaluation_of(found, ids["held"], first)
-    record = _record(config, trainer, split, cut[""], classes, clock.seconds, evaluation)
-    _save(config, trainer, student, tokenizer, record, evaluation)
-    return record
+    return trainer, cut[""]
 
 
 class _Measured:
-    """Models on the held-out texts; what was measured before an interrupt is kept."""
+    """Models on the held-out texts; what was measured before an interrupt is not measured again."""
 
     def __init__(self, config: ClassesConfig, rows: data.Labelled, labels: list[int], report: Any) -> None:
         self._config, self._rows, self._labels, self._report = config, rows, labels, report
@@ -144,15 +136,15 @@ class _Measured:
     def __call__(
         self, who: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Any]:
+        path = self._config.output / STATE / f"measured-{who.replace(' ', '-')}.json"
+        if path.is_file():
+            return read_json(path)
         self._report(f"measuring the {who}", 0, 0)
         limit, size = self._config.budget["tokens"], self._config.batch_size
-        return measure.measured(model, tokenizer, self._rows.texts, self._labels, limit, size)
-
-
-def _arguments(config: ClassesConfig) -> Any:
-    from transformers import TrainingArguments
-
-    return arguments_of(config, TrainingArguments, {})
+        found = measure.measured(model, tokenizer, self._rows.texts, self._labels, limit, size)
+        if state.first_process():
+            write_atomic(path, json.dumps(found))
+        return found
 
 
 def _record(
@@ -198,34 +190,6 @@ def _record(
     }
 
 
-def _save(
-    config: ClassesConfig, trainer: Any, student: Any, tokenizer: Any, record: dict[str, Any], found: Any
-) -> None:
-    if not trainer.is_world_process_zero():
-        return
-    student.save_pretrained(config.output)
-    tokenizer.save_pretrained(config.output)
-    history = trainer.state.log_history
-    write_atomic(config.output / LOG, log_of(history))
-    picture = picture_of(history, f"loss of {config.method}")
-    if picture is not None:
-        write_atomic(config.output / PICTURE, picture)
-    write_atomic(config.output / "evaluation.json", json.dumps(found) + "\n")
-    recipe = None if config.method == "own" else read_recipe(config.method)
-    card = card_of(
-        record,
-        teachers=terms_of(config),
-        title=recipe.title if recipe else "terms of its own",
-        about=recipe.about if recipe else "",
-        evaluation=found,
-        picture=picture is not None,
-        loads=LOADS,
-    )
-    write_atomic(config.output / CARD, card)
-    write_atomic(config.output / RECORD, json.dumps(record, indent=1) + "\n")
-    shutil.rmtree(config.output / STATE, ignore_errors=True)
-
-
 def summary_of(record: dict[str, Any]) -> list[str]:
     """What was done, for a reader."""
     tokens = ", ".join(f"{name} {count:,}" for name, count in record["tokens"].items())
@@ -236,4 +200,6 @@ def summary_of(record: dict[str, Any]) -> list[str]:
     cut = f", {record['rows']['cut']:,} of them cut at {limit}" if record["rows"]["cut"] else ""
     lines.append(f"rows: {rows}, {record['rows']['trained_on']:,} trained on{cut}")
     lines += of_the_data(record["bad_rows"], record["told"], [])
-    return [*lines, "", *lines_of(record["table"])]
+    table, beside = record["table"], len(measure.BESIDE)
+    figures, sizes = [row[:-beside] for row in table], [[row[0], *row[-beside:]] for row in table]
+    return [*lines, "", *lines_of(figures), "", *lines_of(sizes)]

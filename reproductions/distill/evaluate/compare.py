@@ -94,7 +94,8 @@ def compare(
     begins wherever that can be known.
     """
     from reproductions.distill.preflight import prepare
-    from reproductions.distill.run import RECORD, distil
+    from reproductions.distill.run import distil
+    from reproductions.distill.training import RECORD
 
     for name, config in found.items():
         if not (config.output / RECORD).is_file():

@@ -12,8 +12,8 @@ from catalog.schema import load_catalog
 from methods.elicitation.writers.recorded import RecordedWriter
 from methods.recipe import canonical_method, read_recipe, recipe_ids, teachers_of
 from reproductions.distill.config import check_teacher_terms, load_config
-from reproductions.distill.run import RECORD
 from reproductions.distill.state import STATE
+from reproductions.distill.training import RECORD
 from reproductions.engine.errors import KDError
 
 from .conftest import WORDS, config_of, made

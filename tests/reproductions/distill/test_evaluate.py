@@ -17,7 +17,7 @@ from reproductions.distill.evaluate.run import FILE
 from reproductions.distill.evaluate.spec import Evaluation
 from reproductions.distill.evaluate.table import difference, rows_of, summary
 from reproductions.distill.record import summary as lines_of_record
-from reproductions.distill.run import RECORD
+from reproductions.distill.training import RECORD
 from reproductions.distill.watch.card import CARD
 from reproductions.distill.watch.curve import LOG, PICTURE
 from reproductions.engine.errors import KDError

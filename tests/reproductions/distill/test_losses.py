@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from methods.errors import MethodError
-from reproductions.distill.losses import start_and_end
 from reproductions.distill.record import summary
-from reproductions.distill.run import RECORD
 from reproductions.distill.state import STATE
+from reproductions.distill.training import RECORD
+from reproductions.distill.watch.losses import start_and_end
 
 from .conftest import config_of, made
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
 from methods.errors import MethodError
-from reproductions.distill import run
+from reproductions.distill import run, training
 from reproductions.distill.config import load_config
 from reproductions.distill.data.rows import Rows
 from reproductions.distill.record import summary
@@ -235,7 +235,7 @@ def test_what_a_student_was_made_with_is_recorded(folder):
     assert made_with["torch"] == torch.__version__.split("+")[0] or made_with["torch"] == torch.__version__
     assert made_with["device_type"] == "cpu" and made_with["data_revision"] == record["inputs"]["data"]
     assert {"commit", "transformers", "trl", "python"} <= set(made_with)
-    assert json.loads((folder / "run" / run.RECORD).read_text()) == json.loads(json.dumps(record))
+    assert json.loads((folder / "run" / training.RECORD).read_text()) == json.loads(json.dumps(record))
 
 
 def test_several_teachers_are_routed_by_a_column(folder):

@@ -7,7 +7,7 @@ from catalog.errors import CatalogError
 from methods.errors import MethodError
 from reproductions.distill import run
 from reproductions.distill.record import summary
-from reproductions.distill.run import RECORD
+from reproductions.distill.training import RECORD
 from reproductions.engine.errors import KDError
 from tests.methods.conftest import LETTERS, letter_tokenizer, make_model
 

@@ -87,7 +87,7 @@ def test_killed_while_the_student_is_saved(folder, monkeypatch, method):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run, "_save", killed)
+        patch.setattr(run, "save", killed)
         made(path)
     assert [path.name for path in (folder / "run" / STATE).glob("checkpoint-*")] == ["checkpoint-2"]
     assert made(path)["steps"] == 3
