@@ -87,6 +87,7 @@ OTHERS = {
     ("term", "hidden-match", "layers"): [[1, 1]],
     ("term", "merged-chunks", "divergence"): "forward_kl",
     ("term", "merged-chunks", "merge"): "last",
+    ("term", "next-token", "over"): "sequences",
     ("term", "next-token", "sources"): ["student"],
     ("term", "span-consistency", "spans"): [],
     ("term", "task-filters", "size"): 5,
