@@ -51,6 +51,7 @@ OTHERS = {
     ("reward", "shared-beginning", "column"): "thoughts",
     ("reward", "task", "by"): "other",
     ("data", "beam-search", "pick"): "mode",
+    ("data", "right-answers", "prefix"): "x",
     ("row-settings", "adaptive-skew", "side"): "student",
     ("row-settings", "adaptive-skew", "base"): 0.8,
     ("sampler", "adaptive-replay", "tolerance"): 9.0,
