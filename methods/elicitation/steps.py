@@ -79,6 +79,7 @@ def right_answers(
     threshold: float = 1.0,
     most: int | None = None,
     distinct: bool = True,
+    prefix: str = "",
     batch_size: int = 64,
     seed: int = 0,
 ) -> Dataset:
@@ -86,11 +87,13 @@ def right_answers(
 
     `samples` to each prompt, or one greedy one; kept are those whose reward reaches `threshold`, each text once where
     `distinct`, at most `most` for a prompt (all where null). Cut and empty answers are left out and counted. Raises
-    MethodError where none is right.
-    Source: RFT, Yuan et al., arXiv 2308.01825; STaR, arXiv 2203.14465 (greedy); ReST-EM, arXiv 2312.06585 (`most` 10).
+    MethodError where none is right. With a `prefix` the student is asked behind it; what is kept stands behind the
+    row's own prompt.
+    Source: RFT, Yuan et al., arXiv 2308.01825; STaR, arXiv 2203.14465 (greedy, few-shot examples as the prefix; that
+    they are not trained on is our reading); ReST-EM, arXiv 2312.06585 (`most` 10).
     """
     sampling = {"temperature": temperature, "greedy": greedy, "batch_size": batch_size, "seed": seed}
-    judged = _own_answers(rows, surroundings, verifier, 1 if greedy else samples, **sampling)
+    judged = _own_answers(rows, surroundings, verifier, 1 if greedy else samples, prefix, **sampling)
     kept: dict[str, list[str]] = {}
     for prompt, text, figure in judged:
         own = kept.setdefault(prompt, [])
@@ -138,20 +141,24 @@ def _own_answers(
     surroundings: Surroundings,
     verifier: Mapping[str, Any] | str,
     samples: int,
+    prefix: str = "",
     **sampling: Any,
 ) -> list[tuple[str, str, float | None]]:
-    """(prompt, answer, reward) of what the student says to each prompt, `samples` times; whole answers alone."""
+    """(prompt, answer, reward) of what the student says to each prompt, `samples` times; whole answers alone.
+
+    It reads the prompts behind `prefix`; what is told of is without it.
+    """
     by_prompt = {row["prompt"]: row for row in rows}
     answers, report = label_with_teacher(
         surroundings.student(),
         surroundings.tokenizer,
-        list(by_prompt) * samples,
+        [prefix + prompt for prompt in by_prompt] * samples,
         max_new_tokens=surroundings.completion_tokens,
         **sampling,
     )
     surroundings.spent(report)
     check = build("reward", canonical("reward", verifier), surroundings=surroundings)
-    about = [by_prompt[prompt] for prompt in answers["prompt"]]
+    about = [by_prompt[prompt.removeprefix(prefix)] for prompt in answers["prompt"]]
     columns = {name: [row[name] for row in about] for name in rows.column_names}
     said = list(answers["completion"])
     encode, end = surroundings.tokenizer, getattr(surroundings.tokenizer, "eos_token_id", None)

@@ -79,6 +79,11 @@ def count_tokens(batch: Mapping[str, Any], prefix: str = "") -> Tensor:
     return (batch[prefix + "labels"][:, 1:] != -100).sum()
 
 
+def count_sequences(batch: Mapping[str, Any]) -> Tensor:
+    """How many sequences of a collated batch have completion tokens."""
+    return (batch["labels"][:, 1:] != -100).any(1).sum()
+
+
 def count_chunks(batch: Mapping[str, Any]) -> Tensor:
     """How many chunks a collated batch of two tokenisations has."""
     return (batch["chunks"].amax(1) + 1).sum()

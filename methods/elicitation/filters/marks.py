@@ -150,7 +150,7 @@ def parse(
 ) -> Rows:
     """Reads the answer out of a text into the label, or a field; a text without one is dropped: unparseable.
 
-    Parsers: text, final, boxed, number, choice, yes-no, program, items, verdict, `field:NAME` of JSON.
+    Parsers: text, final, reasons, boxed, number, choice, yes-no, program, items, verdict, `field:NAME` of JSON.
     Source: "Is GPT-3 a Good Data Annotator?", arXiv 2212.10450.
     """
     read = _parser(parser)

@@ -36,6 +36,15 @@ def final(text: str) -> str | None:
     return said.strip("*$ ").removesuffix(".").strip() or None
 
 
+def reasons(text: str) -> str | None:
+    """What stands before the last `####`, "answer:" or "answer is": a rationale without its answer.
+
+    None where no answer is marked so, and where nothing stands before it.
+    """
+    found = list(_FINAL.finditer(text))
+    return (text[: found[-1].start()].strip() or None) if found else None
+
+
 def boxed(text: str) -> str | None:
     """The inside of the last \\boxed{...}, braces within it counted."""
     start = text.rfind("\\boxed{")
@@ -108,6 +117,7 @@ def verdict(text: str) -> str | None:
 PARSERS: Mapping[str, Callable[[str], str | None]] = {
     "text": whole,
     "final": final,
+    "reasons": reasons,
     "boxed": boxed,
     "number": number,
     "choice": choice,

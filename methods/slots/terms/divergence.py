@@ -20,7 +20,8 @@ from methods.losses.fused.linear import (
 )
 from methods.losses.fused.reduced import linear_reduced_divergence
 from methods.registry import component
-from methods.slots.rows import Rows
+from methods.slots.columns import sequence_lengths, spread
+from methods.slots.rows import Rows, count_sequences
 from methods.slots.samplers import SOURCES
 from methods.slots.support import Support
 from methods.slots.targets import OneTeacher, Target
@@ -137,18 +138,31 @@ class Divergence(Term):
 class NextToken(Term):
     """-log q(label): mean over the completion tokens of the window, those of some `sources` where they are named.
 
-    Source: supervised fine-tuning, the survey, arXiv 2402.13116, section 3.2.1.
+    With `over` sequences each sequence weighs the same, whatever its length: the mean over the window's sequences of
+    the mean over a sequence's tokens. Then two tasks with as many rows each have half of the loss each.
+    Source: supervised fine-tuning, the survey, arXiv 2402.13116, section 3.2.1; Distilling Step-by-Step, arXiv
+    2305.02301 (its code averages the loss of each task, then both with 0.5).
     """
 
     weight: Weight = 1.0
     sources: Sequence[str] = ()
+    over: str = "tokens"
     reads = NOTHING
 
     def __post_init__(self) -> None:
         check_sources(self.sources)
+        if self.over not in ("tokens", "sequences"):
+            raise MethodError(f'next-token: "over" is tokens or sequences, not "{self.over}"')
+
+    def count(self, batch: Mapping[str, Any]) -> Tensor | None:
+        return None if self.over == "tokens" else count_sequences(batch)
 
     def total(self, rows: Rows) -> Tensor:
-        return cross_entropy(rows, mask=mask_of(self.sources, rows)).total
+        weights = None
+        if self.over == "sequences":
+            exact = torch.promote_types(rows.hidden.dtype, torch.float32)
+            weights = spread(1 / sequence_lengths(rows).to(exact), rows)
+        return cross_entropy(rows, mask=mask_of(self.sources, rows), weights=weights).total
 
 
 def check_sources(sources: Sequence[str]) -> None:

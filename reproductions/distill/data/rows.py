@@ -58,7 +58,8 @@ def columns_of(method: Mapping[str, Any]) -> list[str]:
     def walk(tree: Any) -> None:
         if isinstance(tree, Mapping):
             found.extend(part for part in tree.get("join", ()) if isinstance(part, str))
-            if isinstance(tree.get("column"), str):  # of a reward, or of an advantage
+            # Of a reward, or of an advantage; what other rows are made with is no column of the file.
+            if isinstance(tree.get("column"), str) and "rows" not in tree:
                 found.append(tree["column"])
             if tree.get("name") == "by-column" and "column" not in tree:
                 found.append("domain")

@@ -65,6 +65,22 @@ def test_right_answers_are_kept_once_each(said):
     assert kept(samples=4) == [("1+1=", "2"), ("1+1=", " 2")]
 
 
+def test_a_prefix_is_asked_and_not_kept(monkeypatch):
+    """The check sees the row's own columns, and the student learns to answer without the prefix."""
+    asked = []
+
+    def label(model, tokenizer, prompts, **settings):
+        asked.extend(prompts)
+        rows = [{"prompt": prompt, "completion": str(len(prompt))} for prompt in prompts]
+        return Dataset.from_list(rows), LabellingReport(completions=len(prompts))
+
+    monkeypatch.setattr(steps, "label_with_teacher", label)
+    rows = Dataset.from_list([{"prompt": "1+1=", "completion": "9"}, {"prompt": "why: ", "completion": "10"}])
+    found = steps.right_answers(rows, None, Around(), samples=1, prefix="why: ")
+    assert asked == ["why: 1+1=", "why: why: "]
+    assert found.to_list() == rows.to_list()
+
+
 def test_nothing_right_is_an_error(said):
     said(["7", "8"])
     with pytest.raises(MethodError, match="none of the student's 2 answers is right"):

@@ -126,6 +126,7 @@ def contrastive() -> list[Divergence]:
 # "teachers" a number of them, from none to two; "other" makes the first one of another tokenizer.
 COMPOSITIONS = {
     "sft": lambda: {"terms": [NextToken()], "teachers": 0},
+    "sft-by-sequence": lambda: {"terms": [NextToken(over="sequences")], "teachers": 0},
     "word-kd": lambda: {"terms": [Divergence("forward_kl")]},
     "word-kd-mixed": lambda: {
         "terms": [Divergence("forward_kl", weight=0.5), Divergence("cross_entropy", weight=0.5)]

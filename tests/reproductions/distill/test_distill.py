@@ -18,6 +18,13 @@ from reproductions.engine.errors import KDError
 
 from .conftest import WORDS, config_of, made
 
+
+def asks_for_texts(tree):
+    """Whether a data tree elicits something."""
+    items = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return (isinstance(tree, dict) and "elicit" in tree) or any(asks_for_texts(item) for item in items)
+
+
 VERIFIED = ("kdrl", "rlad", "deepseekmath", "constrained-opd")  # by a reward
 SETTINGS = {
     "seqkd": {"greedy": True},
@@ -30,8 +37,18 @@ SETTINGS = {
     **dict.fromkeys(("rft", "rest-em"), {"samples": 2, "threshold": 0.0}),
     "star": {"threshold": 0.0},
     "dac-kl": {"spans": "ends-in-punctuation"},
-    "fine-tune-cot": {"chains": 2, "check": "exact"},
+    "fine-tune-cot": {"chains": 2},
+    **dict.fromkeys(("pad", "eotd", "mixed-distillation"), {"run_programs": True}),
 }
+# What a teacher writes for them: a text that is a program, an equation and steps, and right by each.
+ASKED = (*(name for name in recipe_ids() if asks_for_texts(read_recipe(name).method().get("data"))),)
+SAID = "```python\nprint(3)\n```\nanswer = 3\nAnswer: 3"
+
+
+def _with_numbers(folder):
+    """Rows whose right answer is a number."""
+    rows = [{"prompt": f"{word}|", "completion": "3"} for word in WORDS]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _with_columns(folder):
@@ -73,8 +90,9 @@ def _with_likely_answers(folder):
 @pytest.mark.parametrize("method", recipe_ids())
 def test_every_method_saves_a_plain_folder(folder, method, monkeypatch):
     """Every recipe runs from a config, on rows that have what it needs; an untrained teacher can explain nothing."""
-    if method == "fine-tune-cot":
-        said = RecordedWriter("chains", {f"{word}|": [word[::-1]] * 2 for word in WORDS})
+    if method in ASKED:
+        _with_numbers(folder)
+        said = RecordedWriter("chains", {f"{word}|": [SAID] * 2 for word in WORDS})
         monkeypatch.setattr("methods.elicitation.pipeline._writer", lambda asked, surroundings: said)
     needed = len(teachers_of(canonical_method(read_recipe(method).method())))
     teacher = [None, "teacher", "[teacher, second]"][needed]
@@ -99,7 +117,7 @@ def test_every_method_saves_a_plain_folder(folder, method, monkeypatch):
     assert AutoTokenizer.from_pretrained(folder / "run").eos_token == "<eos>"
     assert not (folder / "run" / STATE).exists()
     assert not list((folder / "run").glob("*.bin")) and (folder / "run" / "model.safetensors").is_file()
-    if needed and method != "fine-tune-cot":  # what recorded outputs cost is not known
+    if needed and method not in ASKED:  # what recorded outputs cost is not known
         assert record["tokens"]["teacher"] > 0
 
 

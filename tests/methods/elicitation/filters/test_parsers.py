@@ -69,6 +69,15 @@ CASES = {
         "score: 11": None,
         "it scored": None,
     },
+    "reasons": {
+        "Tom 3\nann tom +2\nAnswer: 5": "Tom 3\nann tom +2",
+        "The answer is 3, no. So\nthe final answer is 4.": "The answer is 3, no. So\nthe",
+        "2 + 2 = 4 #### 4": "2 + 2 = 4",
+        "Answer: 5": None,
+        "the answer is 3": "the",
+        "2 + 2 = 4": None,
+        "so \\boxed{4}": None,
+    },
     "text": {" a ": "a", "  ": None},
     "field:answer": {
         '{"answer": "x", "b": 1}': "x",
@@ -112,3 +121,11 @@ def test_unreadable_rows_are_marked_and_counted_not_lost():
 def test_a_parser_that_guesses_would_be_seen(monkeypatch):
     monkeypatch.setitem(parsers.PARSERS, "number", lambda text: parsers.number(text) or "0")
     assert parse([Record("a", "nothing")], parser="number")[0].alive
+
+
+def test_reasons_that_keep_the_answer_would_be_seen(monkeypatch):
+    """A rationale task that shows the label would be another task."""
+    row = Record("? tom", "Tom 3\nAnswer: 3")
+    assert parse([row], parser="reasons", into="reasons")[0].fields == {"reasons": "Tom 3"}
+    monkeypatch.setitem(parsers.PARSERS, "reasons", parsers.whole)
+    assert "3\nAnswer" in parse([row], parser="reasons", into="reasons")[0].fields["reasons"]
