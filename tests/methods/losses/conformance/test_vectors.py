@@ -22,7 +22,9 @@ OURS = {
     "skew-reverse-kl": ("skew_reverse_kl", "skew"),
 }
 CASES = [one for one in golden.wanted() if one[4] in OURS]
-SAME_TEMPERATURE = [one for one in CASES if one[1] == one[2]]
+WHOLE = [one for one in CASES if one[1] == one[2] and one[3] in ("all", "renormalised")]
+# Hidden states are finite: a masked vocabulary goes through the head's bias, and `kd conform --peers` asks for it.
+FINITE = [one for one in WHOLE if one[0] != "masked-teacher"]
 
 
 def named(case):
@@ -77,9 +79,7 @@ def test_losses_are_the_values_summed_by_the_coefficients():
                 assert total == pytest.approx(loss, abs=1e-14)
 
 
-@pytest.mark.parametrize(
-    "case", [one for one in SAME_TEMPERATURE if one[3] in ("all", "renormalised")], ids=named
-)
+@pytest.mark.parametrize("case", WHOLE, ids=named)
 def test_our_divergences_pass(case):
     place, temperature, _, support, name, share = case
     given = problem(place)
@@ -96,16 +96,10 @@ def test_our_divergences_pass(case):
         torch.testing.assert_close(found, slopes, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize(
-    "case", [one for one in SAME_TEMPERATURE if one[3] in ("all", "renormalised")], ids=named
-)
+@pytest.mark.parametrize("case", FINITE, ids=named)
 def test_our_fused_losses_pass(case):
     place, temperature, _, support, name, share = case
     given = problem(place)
-    if given.teacher.isinf().any():
-        pytest.skip(
-            "hidden states are finite; the masked vocabulary goes through the head's bias, in test_check"
-        )
     student = given.student.requires_grad_()
     function, setting = OURS[name]
     settings = {} if setting is None else {setting: share}
