@@ -36,7 +36,9 @@ def definitions() -> dict[str, Schema]:
     terms += [
         closed({"term": _named(one), **_settings(one)}, ["term"]) for one in entries if one.slot == "term"
     ]
-    any_of_them = {name: {} for one in entries if one.slot == "divergence" for name in one.parameters}
+    any_of_them: dict[str, Schema] = {
+        name: {} for one in entries if one.slot == "divergence" for name in one.parameters
+    }
     swept = closed({"divergence": VARIABLE, **any_of_them, **term_parts}, ["divergence"])
     found["loss-term"] = {"anyOf": [*terms, swept]}
     return found
@@ -62,9 +64,11 @@ def method_properties() -> dict[str, Schema]:
 
 
 def _component(entries: list[Component]) -> Schema:
-    names = {"enum": sorted({way for one in entries for way in _named(one)["enum"]})}
-    choices = [closed({"name": _named(one), **_settings(one)}, ["name", *_needed(one)]) for one in entries]
-    chosen = {"type": "object", "properties": {"name": VARIABLE}, "required": ["name"]}
+    names: Schema = {"enum": sorted({way for one in entries for way in _named(one)["enum"]})}
+    choices: list[Schema] = [
+        closed({"name": _named(one), **_settings(one)}, ["name", *_needed(one)]) for one in entries
+    ]
+    chosen: Schema = {"type": "object", "properties": {"name": VARIABLE}, "required": ["name"]}
     return {"anyOf": [names, VARIABLE, chosen, *choices]}
 
 
@@ -77,12 +81,12 @@ def _needed(one: Component) -> list[str]:
 
 
 def _settings(one: Component) -> dict[str, Schema]:
-    found = {}
+    found: dict[str, Schema] = {}
     for name, parameter in one.parameters.items():
         if name in NESTED_LISTS:
             found[name] = {"type": "array", "items": ref(NESTED_LISTS[name])}
         elif name in NESTED:
-            plain = [{"type": "number"}] if name == "weight" else []
+            plain: list[Schema] = [{"type": "number"}] if name == "weight" else []
             found[name] = {"anyOf": [ref(NESTED[name]), {"type": "null"}, *plain]}
         else:
             found[name] = _kind(parameter.kind.replace("Weight", "float"))
