@@ -19,6 +19,16 @@ _ARXIV = re.compile(r"\d\d(0[1-9]|1[0-2])\.\d{4,5}", re.ASCII)
 _LINK = re.compile(r"(?=[!-~]+\Z)https://[A-Za-z0-9.-]+(:\d+)?(/[^\s<>\"'`()\[\]{}|\\]*)?", re.ASCII)
 _LICENCE = re.compile(r"none|[A-Za-z0-9][A-Za-z0-9.+-]*( (AND|OR) [A-Za-z0-9][A-Za-z0-9.+-]*)*", re.ASCII)
 
+#: What texts look like, for whoever writes a schema of the same fields.
+PATTERNS = {
+    "identifier": _ID.pattern,
+    "month": _MONTH.pattern,
+    "day": _DAY.pattern,
+    "arxiv": _ARXIV.pattern,
+    "link": _LINK.pattern.replace(r"\Z", "$"),  # JSON Schema's dialect has no \Z
+    "licence": _LICENCE.pattern,
+}
+
 
 class Fields:
     """A mapping whose fields are taken one by one; what nobody took is unknown and refused by `done`."""

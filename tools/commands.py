@@ -15,12 +15,12 @@ from catalog.errors import nearest
 
 NAMES = (
     *("reproduce", "distill", "elicit", "tune", "browse", "show", "verify", "readme", "site", "new", "check"),
-    *("check-links", "bench", "plan", "gate", "attempt", "replay", "methods", "compare", "teach"),
+    *("check-links", "bench", "plan", "gate", "attempt", "replay", "methods", "compare", "teach", "conform"),
 )
 # Files that stand in rooms of their own: verbs/evidence and verbs/own.
 ROOMS = {
     **dict.fromkeys(("reproduce", "tune", "verify", "plan", "gate", "attempt"), "evidence"),
-    **dict.fromkeys(("distill", "elicit", "teach", "methods", "compare"), "own"),
+    **dict.fromkeys(("distill", "elicit", "teach", "methods", "compare", "conform"), "own"),
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench.cohort import cells as cohort_cells
+from tools.pages.conventions import convention_rows
 from tools.pages.markdown import md, table
 from tools.paths import ROOT
 from tools.terminal import number
@@ -99,7 +100,25 @@ def sections(folder: Path | None = None) -> list[tuple[str, str, list[dict[str, 
             "`make bench ARGS=--cohort`.",
             cohort_benchmarks(folder),
         ),
+        (
+            "Conventions",
+            "What the losses of several libraries compute, found by calling them on golden vectors in float64 "
+            "(`methods/losses/conformance/vectors.json`) and holding value and gradient against every convention. "
+            "`jsd-kl-ends` is forward KL at weight 0 and reverse KL at 1, `jsd` is 0 there. T^2: the loss times the "
+            "squared temperature. Unequal heads are cut to the shared ids and renormalised, or refused; masked: "
+            "a teacher's logit of minus infinity. `kd conform --peers`; `kd conform module:function` asks yours.",
+            convention_table(folder),
+        ),
     ]
+
+
+def convention_table(folder: Path | None = None) -> list[dict[str, Any]]:
+    """What `kd conform --peers` recorded: losses down, conventions across."""
+    tables = []
+    for record in _records("conformance.json", folder):
+        columns, rows = convention_rows(record)
+        tables.append({"about": _versions(record), "columns": columns, "rows": rows})
+    return tables
 
 
 def benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from tools.pages.evidence import page as evidence
 from tools.pages.figure import forest
 from tools.pages.markdown import sealed
 from tools.paths import ROOT
+from tools.schemas import build as schemas
 
 # Folders in which nothing else of that ending lies: what is there and not made any more goes.
 OWNED = (
@@ -25,12 +26,13 @@ OWNED = (
     ("reproductions/papers/figures", ".svg"),
     ("reproductions/testbeds", ".md"),
     ("reproductions/figures", ".svg"),
+    (schemas.FOLDER, schemas.SUFFIX),
 )
 
 
 def documents(atlas: Atlas) -> dict[str, str]:
     """Path from the root -> text, of every generated file."""
-    return {**merged(atlas), **evidence.figures(atlas), **own(atlas), **beds()}
+    return {**merged(atlas), **evidence.figures(atlas), **own(atlas), **beds(), **schemas.documents()}
 
 
 def merged(atlas: Atlas) -> dict[str, str]:

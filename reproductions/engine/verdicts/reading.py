@@ -49,8 +49,8 @@ Place = tuple[str | int, ...]
 
 DEFAULTS = ("source", "metric", "scales", "setting", "margin", "smallest_effect", "needs")
 SECTIONS = ("orderings", "contrasts", "equivalences", "thresholds")
-_COMMON = {"says", "source", "metric", "scales", "setting", "paper", "needs"}
-_DIRECTED = {*_COMMON, "margin", "smallest_effect"}
+FIELDS_OF_ALL = {"says", "source", "metric", "scales", "setting", "paper", "needs"}
+FIELDS_OF_DIRECTED = {*FIELDS_OF_ALL, "margin", "smallest_effect"}
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -138,12 +138,12 @@ class _Reader:
         )
 
     def _orderings(self, item: Any, where: Place) -> Contrast:
-        self.fields(item, where, {"better", "worse"}, _DIRECTED)
+        self.fields(item, where, {"better", "worse"}, FIELDS_OF_DIRECTED)
         weights = self.weights([("better", item["better"], 1.0), ("worse", item["worse"], -1.0)], where)
         return Contrast(weights, "greater", self.margin(item, where))
 
     def _contrasts(self, item: Any, where: Place) -> Contrast:
-        self.fields(item, where, {"greater"}, _DIRECTED)
+        self.fields(item, where, {"greater"}, FIELDS_OF_DIRECTED)
         named = self.mapping(item, where, "greater")
         for name in named:
             if named[name] is None:  # in {...} a comma ends a name that is not quoted
@@ -160,7 +160,7 @@ class _Reader:
         return Contrast(weights, "greater", self.margin(item, where))
 
     def _equivalences(self, item: Any, where: Place) -> Contrast:
-        self.fields(item, where, {"arms", "within"}, _COMMON)
+        self.fields(item, where, {"arms", "within"}, FIELDS_OF_ALL)
         named = item["arms"]
         if not isinstance(named, list) or len(named) != 2:
             raise self.error('"arms" must be a list of two arms', *where, "arms")
@@ -173,7 +173,7 @@ class _Reader:
         return Contrast(weights, "within", bound)
 
     def _thresholds(self, item: Any, where: Place) -> Contrast:
-        self.fields(item, where, {"arm", "better_than"}, _DIRECTED)
+        self.fields(item, where, {"arm", "better_than"}, FIELDS_OF_DIRECTED)
         weights = self.weights([("arm", item["arm"], 1.0)], where)
         return Contrast(weights, "greater", self.margin(item, where), self.number(item, where, "better_than"))
 

@@ -20,7 +20,7 @@ from tools.pages.atlas import Atlas, judging
 from tools.pages.atlas import atlas as read_atlas
 from tools.pages.evidence import disputes
 from tools.pages.evidence.site import evidence
-from tools.pages.site import pages
+from tools.pages.site import llms, pages
 from tools.pages.site.facets import Facet, clean, data_script, facets, slug
 from tools.paths import ROOT
 from tools.terminal import interval, number, thousands
@@ -79,6 +79,7 @@ def _write(out: Path, atlas: Atlas) -> int:
         shutil.copyfile(path, out / "assets" / path.name)
     shutil.copytree(ASSETS / "vendor" / "licences", out / "assets" / "licences")
     (out / "assets" / "data.js").write_text(data_script(atlas, questions), encoding="utf-8")
+    (out / llms.FILE).write_text(llms.text(atlas, NAV), encoding="utf-8")
 
     count = 0
 

@@ -1,0 +1,1 @@
+"""`kd conform`: finding somebody's function, saying what it computes, and the losses of other libraries."""
