@@ -127,7 +127,12 @@ def pass_rates(
     """
     if samples < 1:
         raise MethodError(f'pass-rates: "samples" must be 1 or more, not {samples}')
-    sampling: dict[str, Any] = {"temperature": temperature, "greedy": False, "batch_size": batch_size, "seed": seed}
+    sampling: dict[str, Any] = {
+        "temperature": temperature,
+        "greedy": False,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
     right: dict[str, int] = {}
     for prompt, _, figure in _own_answers(rows, surroundings, verifier, samples, **sampling):
         right[prompt] = right.get(prompt, 0) + (figure is not None and figure >= threshold)

@@ -29,6 +29,7 @@ FILES = {
     "recipe": "methods/recipes/*.yaml",
     "testbed": "reproductions/testbeds/*.yaml",
     "distill": "",
+    "distill-classes": "",
     "elicit": "",
 }
 TEXT: Schema = {"type": "string"}
@@ -45,6 +46,7 @@ def schemas() -> dict[str, Schema]:
         "recipe": recipe(),
         "testbed": a_testbed(),
         "distill": distill(),
+        "distill-classes": distill_classes(),
         "elicit": elicit(),
     }
     return {name: _headed(name, one) for name, one in made.items()}
@@ -138,7 +140,7 @@ def an_experiment() -> Schema:
     }
     arm.pop("start")
     at_scale = closed(_exactly({**own, **method}, experiment.OWN_KEYS))
-    scale = dict.fromkeys(experiment.SCALE_KEYS, {}) | {
+    scale: dict[str, Schema] = dict.fromkeys(experiment.SCALE_KEYS, {}) | {
         "testbed": {"enum": testbed.list_testbeds()},
         "seeds": seeds,
         "minutes": NUMBER,
@@ -212,11 +214,14 @@ def a_testbed() -> Schema:
         return {**closed(dict.fromkeys(names, {})), "type": ["object", "null"]}
 
     def models(names: Iterable[str]) -> Schema:
-        own = dict.fromkeys(names, {}) | {"tokenizer": keys(testbed.TOKENIZER), "base": keys(testbed.BASE)}
+        own: dict[str, Schema] = dict.fromkeys(names, {}) | {
+            "tokenizer": keys(testbed.TOKENIZER),
+            "base": keys(testbed.BASE),
+        }
         one = {**closed({name: own[name] for name in names}), "type": ["object", "null"]}
         return {"type": ["object", "null"], "additionalProperties": one}
 
-    defaults = dict.fromkeys(testbed.DEFAULTS, {})
+    defaults: dict[str, Schema] = dict.fromkeys(testbed.DEFAULTS, {})
     defaults |= {"curve": keys(testbed.CURVE), "tuning": keys(testbed.TUNING)}
     properties = {
         "about": TEXT,
@@ -241,22 +246,22 @@ def a_testbed() -> Schema:
 def distill() -> Schema:
     """The config of `kd distill`."""
     from reproductions.distill import config, limits, places
-    from reproductions.distill.data import spec as data
+    from reproductions.distill.answers import spec as answers
     from reproductions.distill.evaluate import spec as evaluate
     from reproductions.distill.watch.services import SERVICES
 
-    def model(names: Iterable[str]) -> Schema:
-        return {"anyOf": [TEXT, closed(dict.fromkeys(names, {}), ["model"])]}
-
-    rows = {"anyOf": [TEXT, closed(_like(data.KEYS))]}
-    teacher = model(places.KEYS)
+    rows = _rows()
+    kept_answers = closed(
+        {**_ranged(answers.ANSWERS, answers.RANGES), "keep": {"enum": list(answers.KEPT)}}, ["in"]
+    )
+    teacher = _model(places.OF_A_TEACHER, answers={"anyOf": [TEXT, kept_answers]})
     method = method_properties()
     budget = _ranged(config.BUDGET, limits.BUDGET_RANGES) | {"schedule": {"enum": list(limits.SCHEDULES)}}
     properties = {
         **_like(config.OPTIONAL),
         **{name: method["data" if name == "rows" else name] for name in config.OWN_METHOD},
         "method": {"enum": recipe_ids()},
-        "student": model(places.OF_A_STUDENT),
+        "student": _model(places.OF_A_STUDENT),
         "teacher": {"anyOf": [teacher, {"type": "array", "items": teacher}]},
         "teacher_terms": {"enum": list(load_teachers(HERE / "teachers.yaml"))},
         "data": rows,
@@ -271,6 +276,47 @@ def distill() -> Schema:
     kept = {key: one if key in config.REQUIRED else _or_null(one) for key, one in properties.items()}
     known = [*config.REQUIRED, *config.OPTIONAL]
     return {**closed(_exactly(kept, known), list(config.REQUIRED)), "$defs": definitions()}
+
+
+def distill_classes() -> Schema:
+    """The config of `kd distill` with `task: classification`."""
+    from reproductions.distill import limits, places
+    from reproductions.distill.classes import config
+    from reproductions.distill.config import PRECISIONS
+
+    ranges = {**limits.BUDGET_RANGES, "tokens": limits.COUNT}
+    budget = _ranged(config.BUDGET, {name: ranges[name] for name in config.BUDGET if name in ranges})
+    teacher = _model(places.KEYS)
+    properties = {
+        **_like(config.OPTIONAL),
+        "task": {"const": config.TASK},
+        "terms": method_properties()["terms"],
+        "method": {"enum": recipe_ids()},
+        "student": _model(places.OF_A_STUDENT),
+        "teacher": {"anyOf": [teacher, {"type": "array", "items": teacher}]},
+        "teacher_terms": {"enum": list(load_teachers(HERE / "teachers.yaml"))},
+        "data": _rows(),
+        "output": TEXT,
+        "settings": OPEN,
+        "budget": closed({**budget, "schedule": {"enum": list(limits.SCHEDULES)}}),
+        "precision": {"enum": list(PRECISIONS)},
+        "evaluate": closed({**_like(config.EVALUATE), "data": _rows()}),
+    }
+    kept = {key: one if key in config.REQUIRED else _or_null(one) for key, one in properties.items()}
+    known = [*config.REQUIRED, *config.OPTIONAL]
+    return {**closed(_exactly(kept, known), list(config.REQUIRED)), "$defs": definitions()}
+
+
+def _rows() -> Schema:
+    from reproductions.distill.data import spec as data
+
+    return {"anyOf": [TEXT, closed(_like(data.KEYS))]}
+
+
+def _model(names: Iterable[str], **own: Schema) -> Schema:
+    """A model by its name, or by a mapping with these fields."""
+    fields_of: dict[str, Schema] = dict.fromkeys(names, {})
+    return {"anyOf": [TEXT, closed({**fields_of, **own}, ["model"])]}
 
 
 def elicit() -> Schema:

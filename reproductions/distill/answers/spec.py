@@ -23,11 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from catalog.reader import Lines, nearest
-from methods.assembly import stays
 from methods.recipe import ITSELF
 from methods.registry import load
-from methods.teachers.files import HEADER
-from methods.teachers.server import PROTOCOLS
 from reproductions.distill import limits
 from reproductions.engine.files import digest, read_json
 
@@ -76,6 +73,8 @@ class Answers:
     @property
     def digest(self) -> str | None:
         """A hash of what is kept, its teacher's and rows' identity among it; None where nothing is."""
+        from methods.teachers.files import HEADER
+
         header = self.folder / HEADER
         return digest(read_json(header), 12) if header.is_file() else None
 
@@ -84,6 +83,8 @@ def read_answers(value: Any, lines: Lines) -> Answers | None:
     """The `answers` of one teacher, in the lines of that teacher. Raises CatalogError."""
     if value is None:
         return None
+    from methods.teachers.server import PROTOCOLS
+
     given = {"in": value} if isinstance(value, str) else value
     made = limits.with_defaults({"answers": given}, "answers", ANSWERS, RANGES, lines)
     folder = made.pop("in")
@@ -114,6 +115,8 @@ def why_not(tree: Mapping[str, Any], answers: Sequence[Answers | None]) -> str |
     """Why a method cannot learn from kept answers, in a few words; None where it can, or where none are kept."""
     if not any(answers):
         return None
+    from methods.assembly import stays
+
     if tree["trainer"]["name"] != "distillation":
         return f"its trainer, {tree['trainer']['name']}, asks the teacher itself"
     if "sampler" in tree:

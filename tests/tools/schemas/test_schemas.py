@@ -13,11 +13,13 @@ from catalog.model import Paper
 from catalog.schema import HERE, load_paper, load_taxonomy, load_teachers
 from methods.recipe import recipe_ids
 from reproductions.distill import config as distill
+from reproductions.distill.classes import config as classes
 from reproductions.elicit import config as elicit
 from tests.tools.schemas.validate import errors
 from tools.paths import ROOT
 from tools.schemas import build
 
+CONFIGS = [("distill", distill), ("distill-classes", classes), ("elicit", elicit)]
 SCHEMAS = build.schemas()
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -100,7 +102,7 @@ def test_the_fields_of_a_record_are_those_that_the_reader_takes(tmp_path):
         assert missing == (field in schema["required"] or field == "arxiv") or field == "basis", field
 
 
-@pytest.mark.parametrize(("name", "module"), [("distill", distill), ("elicit", elicit)])
+@pytest.mark.parametrize(("name", "module"), CONFIGS)
 def test_a_config_has_the_readers_fields(name, module):
     schema = SCHEMAS[name]
     assert list(schema["properties"]) == [*module.REQUIRED, *module.OPTIONAL]
@@ -108,7 +110,7 @@ def test_a_config_has_the_readers_fields(name, module):
 
 
 def test_the_configs_of_the_docstrings_are_valid_and_their_misspellings_are_not():
-    for name, module in (("distill", distill), ("elicit", elicit)):
+    for name, module in CONFIGS:
         blocks = re.findall(r"(?:^    .*\n)+", module.__doc__, re.M)
         [first, *_] = [yaml.safe_load(block) for block in blocks]
         assert errors(first, SCHEMAS[name]) == []
@@ -120,5 +122,8 @@ def test_the_configs_of_the_docstrings_are_valid_and_their_misspellings_are_not(
     assert errors({"student": "a", "data": "b", "output": "c", "budget": {"steps": 0}}, SCHEMAS["distill"])
     assert errors({"student": "a", "data": {"from": "b", "splt": "x"}, "output": "c"}, SCHEMAS["distill"])
     assert errors({"student": "a", "data": "b", "output": "c", "method": "gdk"}, SCHEMAS["distill"])
+    served = {"model": "a", "answers": {"in": "b", "srver": "c"}}
+    assert errors({"student": "a", "data": "b", "output": "c", "teacher": served}, SCHEMAS["distill"])
+    assert errors({"student": {"model": "a", "layer": 3}, "data": "b", "output": "c"}, SCHEMAS["distill"])
     ours = {"seeds": "a", "output": "b", "steps": [{"name": "lable"}]}
     assert errors(ours, SCHEMAS["elicit"]) and "gkd" in recipe_ids()
