@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from methods.assembly import Asked
 from methods.elicitation.journal import Journal
-from methods.teachers.store import TeacherStore
-from reproductions.distill.answers.kept import check_holds
 from reproductions.distill.data.rows import TEACHER_PROMPT
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import digest, read_json, write_atomic
@@ -56,6 +54,9 @@ class GivenSurroundings:
         return self._student
 
     def teacher(self, name: str) -> Asked:
+        from methods.teachers.store import TeacherStore
+        from reproductions.distill.answers.kept import check_holds
+
         model, tokenizer = self._teachers[name]
         if isinstance(model, TeacherStore):
             return Asked(name, model, tokenizer, self.completion_tokens, states=partial(check_holds, model))
