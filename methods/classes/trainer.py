@@ -26,7 +26,6 @@ from methods.slots.rows import Rows
 from methods.slots.term import PAIR, Term, Window, weight_at
 from methods.teachers.store import TeacherStore
 from methods.trainers.base import TrainsTerms
-from methods.trainers.distiller import TERMS, set_apart
 from methods.trainers.teachers import Teacher, as_teachers
 from methods.trainers.trl_compat import through_wrapper
 
@@ -123,14 +122,6 @@ class ClassDistiller(TrainsTerms, Trainer):
         raise MethodError(
             "filters that learn the task first (TED) are there for language models, not for classes yet"
         )
-
-    def trained_along(self) -> dict[str, nn.Module]:
-        return {TERMS: self._learning}
-
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        optimizer = super().create_optimizer(*args, **kwargs)
-        set_apart(optimizer, self._learning, self.args.learning_rate)
-        return optimizer
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, labels = super().get_batch_samples(epoch_iterator, num_batches, device)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.errors import MethodError
 from methods.modeling.core import attached, core_model
 from methods.trainers.memory import Remembers
 from methods.trainers.trl_compat import SFTTrainer
+
+TERMS = "loss_terms"
 
 
 @contextmanager
@@ -32,9 +34,11 @@ def same_random_numbers() -> Iterator[None]:
 class TrainsTerms(Remembers):
     """Stands before a transformers Trainer: what trains along with the model, and how many tokens each model has read.
 
-    What `trained_along` names is part of the model while it trains. `token_counts` says how many tokens each model has
-    processed.
+    Terms in `_learning` learn with the student: part of it while it trains, beside it in its checkpoints.
+    `token_counts` says how many tokens each model has processed.
     """
+
+    _learning: Any = ()  # nn.ModuleList, where there are any
 
     # `compute_loss` divides by the whole window, so Trainer must not divide again.
     loss_is_scaled_for_ga = True
@@ -47,6 +51,14 @@ class TrainsTerms(Remembers):
     def progress(self) -> float:
         """Optimizer steps done over all steps."""
         return self.state.global_step / max(1, self.state.max_steps)
+
+    def trained_along(self) -> dict[str, nn.Module]:
+        return {TERMS: self._learning} if len(self._learning) else {}
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        set_apart(optimizer, self._learning, self.args.learning_rate)
+        return optimizer
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         core: Any = core_model(self.accelerator.unwrap_model(self.model))
@@ -97,3 +109,15 @@ class RowsTrainer(TrainsTerms, SFTTrainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         if getattr(self.args, "packing", False):
             raise MethodError("packing needs attention that keeps documents apart; set packing=False")
+
+
+def set_apart(optimizer: torch.optim.Optimizer, terms: Iterable[Any], rate: float) -> None:
+    """Terms with a `learning_rate_factor` learn at that times the rate, in groups of their own."""
+    for term in terms:
+        factor: Any = getattr(term, "learning_rate_factor", None)
+        if factor is None:
+            continue
+        own = {id(p) for p in term.parameters()}
+        for group in optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in own]
+        optimizer.add_param_group({"params": list(term.parameters()), "lr": rate * float(factor)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,8 +29,6 @@ from methods.trainers.sampling import Sampling
 from methods.trainers.teachers import Teachers, as_teachers, readers
 from methods.trainers.trl_compat import SFTConfig, through_wrapper
 from methods.trainers.views import SameTokens, TextPairs, View
-
-TERMS = "loss_terms"
 
 
 class Hook(Protocol):
@@ -162,16 +160,6 @@ class Distiller(RowsTrainer):
             )
             learner.train()
         return filters
-
-    # Terms that learn: part of the student while it trains, beside it in its checkpoints.
-
-    def trained_along(self) -> dict[str, nn.Module]:
-        return {TERMS: self._learning}
-
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        optimizer = super().create_optimizer(*args, **kwargs)
-        set_apart(optimizer, self._learning, self.args.learning_rate)
-        return optimizer
 
     # What is remembered.
 
@@ -338,18 +326,6 @@ class Distiller(RowsTrainer):
             seen = loss.detach()
             self._window_loss = seen if self._window_loss is None else self._window_loss + seen
         return loss
-
-
-def set_apart(optimizer: torch.optim.Optimizer, terms: Iterable[Any], rate: float) -> None:
-    """Terms with a `learning_rate_factor` learn at that times the rate, in groups of their own."""
-    for term in terms:
-        factor: Any = getattr(term, "learning_rate_factor", None)
-        if factor is None:
-            continue
-        own = {id(p) for p in term.parameters()}
-        for group in optimizer.param_groups:
-            group["params"] = [p for p in group["params"] if id(p) not in own]
-        optimizer.add_param_group({"params": list(term.parameters()), "lr": rate * float(factor)})
 
 
 def _pad_of(tokenizer: PreTrainedTokenizerBase) -> int:

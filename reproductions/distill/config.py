@@ -97,7 +97,6 @@ OPTIONAL: dict[str, Any] = {
     "evaluate": None,  # true, or a mapping
     "report_to": [],  # tensorboard, trackio, wandb
 }
-PRECISIONS = ("fp32", "bf16-autocast")
 
 # Which entry of catalog/teachers.yaml a model's name belongs to, where the config does not say it.
 FAMILIES = {
@@ -219,7 +218,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
         settings=settings,
         budget=limits.with_defaults(data, "budget", BUDGET, limits.BUDGET_RANGES, lines),
         lora=_lora(data, lines),
-        precision=data.get("precision", OPTIONAL["precision"]),
+        precision=limits.precision(data, lines),
         seed=limits.whole(data, "seed", 0, limits.SETTING_RANGES["seed"], lines),
         save_every=limits.whole(data, "save_every", OPTIONAL["save_every"], limits.COUNT, lines),
         needs=recipe.needs if recipe else "",
@@ -231,11 +230,6 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
         lines=lines,
     )
     _check_budget(config)
-    if config.precision not in PRECISIONS:
-        near = nearest(str(config.precision), PRECISIONS)
-        raise lines.error(
-            f'precision "{config.precision}"{near}; known: {", ".join(PRECISIONS)}', "precision"
-        )
     check_output(config.output, config.path, config.student, config.teachers, lines)
     check_method(config.tree, data, recipe, config.settings, config.teachers, lines)
     reason = why_not(config.tree, config.answers)

@@ -43,6 +43,7 @@ class Range:
 
 
 POSITIVE, SHARE, COUNT, ANY = Range(open="least"), Range(0, 1), Range(1), Range()
+PRECISIONS = ("fp32", "bf16-autocast")
 BUDGET_RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("steps", "batch_size", "accumulate", "prompt_tokens", "completion_tokens"), COUNT),
     **dict.fromkeys(("warmup_steps", "weight_decay", "max_grad_norm"), ANY),
@@ -85,6 +86,16 @@ def with_defaults(
             raise lines.error(f'{name}: unknown "{key}"{nearest(key, defaults)}; known: {listed}', name, key)
         _check_kind(value, defaults[key], ranges.get(key), f"{name}: {key}", lines, name, key)
     return {**defaults, **given}
+
+
+def precision(data: Mapping[str, Any], lines: Lines) -> str:
+    """How the student is trained, one of PRECISIONS."""
+    name = data.get("precision", PRECISIONS[0])
+    if name not in PRECISIONS:
+        raise lines.error(
+            f'precision "{name}"{nearest(str(name), PRECISIONS)}; known: {", ".join(PRECISIONS)}', "precision"
+        )
+    return name
 
 
 def check_budget(budget: Mapping[str, Any], lines: Lines) -> None:

@@ -17,7 +17,7 @@ from reproductions.distill.preflight import Ready, prepare
 from reproductions.distill.record import record_of
 from reproductions.distill.state import STATE
 from reproductions.distill.surroundings import GivenSurroundings
-from reproductions.distill.training import Report, Say, arguments_of, begin, finished, quiet, save, train
+from reproductions.distill.training import Report, Say, arguments_of, begin, once, quiet, save, train
 from reproductions.engine.work.seeding import seed_everything
 
 
@@ -34,12 +34,7 @@ def distil(config: Config, report: Report, say: Say = to_stderr) -> dict[str, An
     process is at it, or a row of the data is not as expected; MethodError where models and method do not fit, or the
     loss is no number any more: then there is no student, and nothing to go on from.
     """
-    found = finished(config)
-    if found is not None:
-        return found
-    with state.working_on(config.output, say):
-        found = finished(config)  # by another process, since
-        return _distil(config, report, say) if found is None else found
+    return once(config, say, lambda: _distil(config, report, say))
 
 
 def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:

@@ -42,6 +42,16 @@ def begin(config: Any) -> None:
     write_atomic(config.output / STATE / "config.json", json.dumps(about) + "\n")
 
 
+def once(config: Any, say: Say, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The record of what the config made before, else of what `make` makes now, one process at a time."""
+    found = finished(config)
+    if found is not None:
+        return found
+    with state.working_on(config.output, say):
+        found = finished(config)  # by another process, since
+        return make() if found is None else found
+
+
 def finished(config: Any) -> dict[str, Any] | None:
     """The record of a student that this config made before; KDError where something else lies in its place."""
     for path, what in (

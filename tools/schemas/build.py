@@ -269,7 +269,7 @@ def distill() -> Schema:
         "settings": OPEN,
         "budget": closed(budget),
         "lora": closed(_ranged(config.LORA, limits.LORA_RANGES)),
-        "precision": {"enum": list(config.PRECISIONS)},
+        "precision": {"enum": list(limits.PRECISIONS)},
         "evaluate": {"anyOf": [{"type": "boolean"}, closed({**_like(evaluate.KEYS), "data": rows})]},
         "report_to": {"anyOf": [{"enum": list(SERVICES)}, _list({"enum": list(SERVICES)})]},
     }
@@ -282,7 +282,6 @@ def distill_classes() -> Schema:
     """The config of `kd distill` with `task: classification`."""
     from reproductions.distill import limits, places
     from reproductions.distill.classes import config
-    from reproductions.distill.config import PRECISIONS
 
     ranges = {**limits.BUDGET_RANGES, "tokens": limits.COUNT}
     budget = _ranged(config.BUDGET, {name: ranges[name] for name in config.BUDGET if name in ranges})
@@ -299,7 +298,7 @@ def distill_classes() -> Schema:
         "output": TEXT,
         "settings": OPEN,
         "budget": closed({**budget, "schedule": {"enum": list(limits.SCHEDULES)}}),
-        "precision": {"enum": list(PRECISIONS)},
+        "precision": {"enum": list(limits.PRECISIONS)},
         "evaluate": closed({**_like(config.EVALUATE), "data": _rows()}),
     }
     kept = {key: one if key in config.REQUIRED else _or_null(one) for key, one in properties.items()}

@@ -15,12 +15,13 @@ from transformers import PrinterCallback, TrainerCallback
 from methods.errors import MethodError
 from methods.modeling.core import attached, core_model
 from methods.modeling.rollouts import Rollouts
+from methods.trainers.base import set_apart
 from methods.trainers.cohort.batches import Windows
 from methods.trainers.cohort.passes import Where
 from methods.trainers.cohort.rollouts import Meeting, Request, stacked_rollouts
 from methods.trainers.cohort.stack import StackedModel, cannot_join, cannot_stack
 from methods.trainers.cohort.teachers import CohortTeachers
-from methods.trainers.distiller import Distiller, set_apart
+from methods.trainers.distiller import Distiller
 from methods.trainers.models import SAID
 from methods.trainers.trl_compat import SFTTrainer
 

@@ -25,7 +25,7 @@ from typing import Any
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods.classes.suits import why_not
 from reproductions.distill import limits
-from reproductions.distill.config import PRECISIONS, check_output
+from reproductions.distill.config import check_output
 from reproductions.distill.data.spec import DataSpec, read_spec
 from reproductions.distill.method import check_method, read_method
 from reproductions.distill.places import student_in, teachers_in
@@ -163,17 +163,12 @@ def load_classes_config(path: Path) -> ClassesConfig:
         teacher_terms=data.get("teacher_terms"),
         accept_teacher_terms=data.get("accept_teacher_terms", False) is True,
         budget=limits.with_defaults(data, "budget", BUDGET, ranges, lines),
-        precision=data.get("precision", "fp32"),
+        precision=limits.precision(data, lines),
         seed=limits.whole(data, "seed", 0, limits.SETTING_RANGES["seed"], lines),
         save_every=limits.whole(data, "save_every", OPTIONAL["save_every"], limits.COUNT, lines),
         lines=lines,
     )
     limits.check_budget(config.budget, lines)
-    if config.precision not in PRECISIONS:
-        near = nearest(str(config.precision), PRECISIONS)
-        raise lines.error(
-            f'precision "{config.precision}"{near}; known: {", ".join(PRECISIONS)}', "precision"
-        )
     check_output(config.output, config.path, config.student, config.teachers, lines)
     check_method(config.tree, data, recipe, config.settings, config.teachers, lines)
     reason = why_not(config.tree)

@@ -19,7 +19,7 @@ from reproductions.distill.models import training_device
 from reproductions.distill.record import of_all_ranks, of_the_data, of_the_loss, parts_of
 from reproductions.distill.state import STATE
 from reproductions.distill.surroundings import named_teachers
-from reproductions.distill.training import Report, Say, arguments_of, begin, finished, quiet, save, train
+from reproductions.distill.training import Report, Say, arguments_of, begin, once, quiet, save, train
 from reproductions.distill.watch.losses import start_and_end
 from reproductions.engine.files import read_json, write_atomic
 from reproductions.engine.work.environment import environment_of, now
@@ -39,12 +39,7 @@ def distil_classes(config: ClassesConfig, report: Report, say: Say) -> dict[str,
     As `reproductions.distill.run.distil`, whose errors it raises. Raises KDError for rows without text or label, or
     with a label that is none of the teacher's classes.
     """
-    found = finished(config)
-    if found is not None:
-        return found
-    with state.working_on(config.output, say):
-        found = finished(config)  # by another process, since
-        return _distil(config, report, say) if found is None else found
+    return once(config, say, lambda: _distil(config, report, say))
 
 
 def _distil(config: ClassesConfig, report: Report, say: Say) -> dict[str, Any]:
