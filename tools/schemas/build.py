@@ -8,7 +8,7 @@ from typing import Any
 
 from catalog import fields
 from catalog.model import AXES, BASES, CONFIDENCES, EXTERNAL_KINDS, OWES, SCOPES
-from catalog.schema import HERE, load_taxonomy, load_teachers
+from catalog.schema import load_catalog
 from methods.recipe import RECIPE_KEYS, recipe_ids
 from reproductions.engine.plan import experiment
 from reproductions.engine.show.view import STANDS_IN
@@ -67,8 +67,8 @@ def _headed(name: str, schema: Schema) -> Schema:
 
 def paper() -> Schema:
     """catalog/papers/<id>.yaml."""
-    taxonomy = load_taxonomy(HERE / "taxonomy.yaml")
-    teachers = load_teachers(HERE / "teachers.yaml")
+    taxonomy = load_catalog().taxonomy
+    teachers = load_catalog().teachers
     confidence = {"enum": list(CONFIDENCES)}
     axes = {name: closed(dict.fromkeys(taxonomy[name].values, confidence)) for name in AXES}
     found = closed(
@@ -263,7 +263,7 @@ def distill() -> Schema:
         "method": {"enum": recipe_ids()},
         "student": _model(places.OF_A_STUDENT),
         "teacher": {"anyOf": [teacher, {"type": "array", "items": teacher}]},
-        "teacher_terms": {"enum": list(load_teachers(HERE / "teachers.yaml"))},
+        "teacher_terms": {"enum": list(load_catalog().teachers)},
         "data": rows,
         "output": TEXT,
         "settings": OPEN,
@@ -293,7 +293,7 @@ def distill_classes() -> Schema:
         "method": {"enum": recipe_ids()},
         "student": _model(places.OF_A_STUDENT),
         "teacher": {"anyOf": [teacher, {"type": "array", "items": teacher}]},
-        "teacher_terms": {"enum": list(load_teachers(HERE / "teachers.yaml"))},
+        "teacher_terms": {"enum": list(load_catalog().teachers)},
         "data": _rows(),
         "output": TEXT,
         "settings": OPEN,
