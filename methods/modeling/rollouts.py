@@ -66,7 +66,7 @@ def _with_room(prompt_mask: torch.Tensor, tokens: int) -> torch.Tensor:
     return torch.cat([prompt_mask, prompt_mask.new_ones(len(prompt_mask), tokens)], 1)
 
 
-def _draw(
+def draw(
     probs: torch.Tensor, rows: torch.Tensor, batch: int, generator: torch.Generator | None
 ) -> torch.Tensor:
     """One id for each row of `probs` (R, V); `rows` (R,) of a batch get what they would have got within all of it."""
@@ -131,7 +131,7 @@ def rollout(
             logits = (decode(ids, positions)[:, :vocabulary].float() for decode in decoders)
             probs = [torch.softmax(z if temperature == 1 else z / temperature, -1) for z in logits]
             mixture = (1 - teacher_mix) * probs[0] + teacher_mix * probs[1] if mix else probs[0]
-            drawn = mixture.argmax(-1) if greedy else _draw(mixture, rows, batch, generator)
+            drawn = mixture.argmax(-1) if greedy else draw(mixture, rows, batch, generator)
             if log_probs:
                 chosen = mixture.gather(1, drawn.unsqueeze(1)).squeeze(1).log()
                 said_columns.append(said.index_copy(0, rows, chosen).masked_fill(~alive, 0.0))

@@ -15,7 +15,7 @@ from torch.nn import functional
 from methods.errors import MethodError
 from methods.losses.divergences import check_temperature
 from methods.modeling.core import position_ids
-from methods.modeling.rollouts import Rollouts, left_pad
+from methods.modeling.rollouts import DROP_AT, Rollouts, draw, left_pad
 from methods.trainers.cohort.stack import StackedModel
 
 Answer = TypeVar("Answer")
@@ -118,7 +118,7 @@ class _StackDecoder:
     """Some of a stack's models with their caches, answering with next-token logits for a left-padded batch."""
 
     def __init__(self, stacked: StackedModel, places: Sequence[int], batch: int, longest: int):
-        self.model, self.batch = stacked, batch
+        self.batch = batch
         all_of_them = list(places) == list(range(stacked.size))
         self.stacked = stacked if all_of_them else _Part(stacked, places)
         model: Any = self.stacked
@@ -131,6 +131,13 @@ class _StackDecoder:
         self.cos, self.sin = model.angles(longest)
         self.head = model.head.transpose(1, 2).contiguous()
         self.seen = 0
+
+    def keep(self, flat: Tensor) -> None:
+        """Forgets all rows but these (S * B',), of each model as many, numbered over all models."""
+        self.batch = len(flat) // self.stacked.size
+        self.caches = [
+            (keys.index_select(0, flat), values.index_select(0, flat)) for keys, values in self.caches
+        ]
 
     def __call__(self, ids: Tensor, positions: Tensor, bias: Tensor) -> Tensor:
         """Logits (S, B, V) of the next token after ids (S, B, T) at positions (S * B, T) under a mask to add."""
@@ -197,8 +204,9 @@ def stacked_rollouts(
 ) -> dict[int, Rollouts]:
     """What `methods.modeling.rollouts.rollout` gives each member (by place), all of them computed together.
 
-    Every member draws from its own generator what it would have drawn alone. `teacher_places` says which model of the
-    teachers' stack is a member's. Raises MethodError as `rollout` does.
+    Every member draws from its own generator what it would have drawn alone. Rows that have ended are dropped from the
+    batch; of a member with more of them than others some stay, for the models are one. `teacher_places` says which
+    model of the teachers' stack is a member's. Raises MethodError as `rollout` does.
     """
     if not greedy:
         check_temperature(temperature)
@@ -230,31 +238,42 @@ def stacked_rollouts(
     alive = torch.ones(count, batch, dtype=torch.bool, device=device)
     for row, size in enumerate(sizes):
         alive[row, size:] = False
+    first_row = torch.arange(count, device=device).unsqueeze(1)
+    rows = torch.arange(batch, device=device).repeat(count, 1)  # (S, R): those in the models' batch
     columns, alive_columns, said_columns = [], [], []
-    for step in range(max_new_tokens):
+    for _ in range(max_new_tokens):
+        bias = hidden[..., : width + len(columns)] if columns else bias
         logits = (decode(new, positions, bias)[..., :vocabulary].float() for decode in decoders)
         probs = [torch.softmax(z if temperature == 1 else z / temperature, -1) for z in logits]
         mixed = probs[0] if len(probs) == 1 else (1 - teacher_mix) * probs[0] + teacher_mix * probs[1]
-        token = torch.full((count, batch), pad_id, device=device)
+        drawn = torch.full(rows.shape, pad_id, device=device)
         for row, (place, size) in enumerate(zip(places, sizes, strict=True)):
-            own = mixed[row, :size]
-            drawn = (
-                own.argmax(-1)
-                if greedy
-                else torch.multinomial(own, 1, generator=requests[place].generator).squeeze(1)
+            own, whose = mixed[row, :size], rows[row, :size]
+            drawn[row, :size] = (
+                own.argmax(-1) if greedy else draw(own, whose, size, requests[place].generator)
             )
-            token[row, :size] = drawn
+        token = torch.full((count, batch), pad_id, device=device).scatter_(1, rows, drawn)
         if log_probs:
-            said = mixed.gather(2, token.unsqueeze(2)).squeeze(2).log()
+            said = mixed.gather(2, drawn.unsqueeze(2)).squeeze(2).log()
+            said = torch.zeros(count, batch, dtype=said.dtype, device=device).scatter_(1, rows, said)
             said_columns.append(said.masked_fill(~alive, 0.0))
         token = token.masked_fill(~alive, pad_id)
         columns.append(token)
         alive_columns.append(alive)
         alive = alive & ~torch.isin(token, stop)
-        if not bool(alive.any()):
+        most = int(alive.sum(1).max())
+        if not most:
             break
-        new, positions = token.unsqueeze(2), positions[:, -1:] + 1
-        bias = hidden[..., : width + step + 1]
+        positions = positions[:, -1:] + 1
+        if most <= DROP_AT * rows.shape[1]:
+            here = alive.gather(1, rows)
+            # In their order, those that nobody reads behind a member's own.
+            stay = here.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most].sort(1).values
+            flat = (stay + first_row * rows.shape[1]).reshape(-1)
+            rows, hidden, positions = rows.gather(1, stay), hidden[flat], positions[flat]
+            for decode in decoders:
+                decode.keep(flat)
+        new = token.gather(1, rows).unsqueeze(2)
     tokens, kept = torch.stack(columns, 2), torch.stack(alive_columns, 2)
     said_of = torch.stack(said_columns, 2) if log_probs else None
     made = {}

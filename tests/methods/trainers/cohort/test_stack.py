@@ -7,7 +7,7 @@ from methods.errors import MethodError
 from methods.modeling.core import hidden_states
 from methods.modeling.rollouts import rollout
 from methods.slots.features import recorded_blocks
-from methods.trainers.cohort import StackedModel, cannot_stack, passes, stack, unstack
+from methods.trainers.cohort import StackedModel, cannot_stack, passes, rollouts, stack, unstack
 from methods.trainers.cohort.rollouts import Meeting, Request, stacked_rollouts
 from methods.trainers.cohort.stack import at_tokens
 from tests.methods.conftest import make_model
@@ -113,6 +113,43 @@ def test_rollouts_are_those_of_each_model(greedy, asking):
             for name, tensor in vars(alone).items():
                 same = getattr(found[place], name)
                 assert same is None if tensor is None else torch.equal(same, tensor), name
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.5])
+def test_rows_that_ended_leave_the_batch_and_change_no_draw(mix, monkeypatch):
+    """Members with 3, 24 and 7 prompts; about one token in eight ends a row."""
+    given, teacher = models(), make_model(seed=8, width=24).eval()
+    asked = {place: (PROMPTS[place] * 24)[:size] for place, size in enumerate((3, 24, 7))}
+    settings = {
+        "max_new_tokens": 12,
+        "eos_ids": [1, 6, 9, 12],
+        "pad_id": 0,
+        "teacher_mix": mix,
+        "log_probs": True,
+    }
+    sizes = []
+    pass_of = rollouts._StackDecoder.__call__
+    monkeypatch.setattr(
+        rollouts._StackDecoder,
+        "__call__",
+        lambda decoder, *given: sizes.append(decoder.batch) or pass_of(decoder, *given),
+    )
+    found = stacked_rollouts(
+        StackedModel(given),
+        {
+            place: Request(prompts, torch.Generator().manual_seed(place), {})
+            for place, prompts in asked.items()
+        },
+        teacher=StackedModel([teacher]),
+        **settings,
+    )
+    assert sizes[0] == 24 and min(sizes) < 7, "also the smaller members lost rows"
+    for place, prompts in asked.items():
+        draws = torch.Generator().manual_seed(place)
+        alone = rollout(given[place], prompts, teacher=teacher, generator=draws, **settings)
+        for name, tensor in vars(alone).items():
+            same = torch.testing.assert_close if name == "log_probs" else torch.equal
+            assert same(getattr(found[place], name), tensor) in (None, True), name
 
 
 def test_what_cannot_be_stacked_is_said():
