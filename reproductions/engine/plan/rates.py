@@ -117,7 +117,9 @@ def sweep_of(tuning: Tuning, figures: Mapping[str, Figures], higher_is_better: b
         low = [arm for arm, rate in best.items() if rate == grid[0]]
         high = [arm for arm, rate in best.items() if rate == grid[-1]]
         if not (low or high) or grown == tuning.widen:
-            return Sweep(tuple(grid), {}, best, tuple(dict.fromkeys([*low, *high])))
+            # Where every rate gives the same, as for a teacher that is measured as it is, none is an optimum.
+            edges = [arm for arm in (*low, *high) if len(set(means[arm].values())) > 1]
+            return Sweep(tuple(grid), {}, best, tuple(dict.fromkeys(edges)))
         grown += 1
         grid = [
             *([_plain(grid[0] / STEP)] if low else []),

@@ -13,11 +13,12 @@ from tools.pages import documents
 from tools.pages.atlas import Atlas, atlas
 from tools.pages.markdown import seal_holds
 from tools.paths import ROOT
+from tools.schemas import build as schemas
 
 
 def test_the_page_of_every_paper_is_current():
     """A paper's own files; README and lists, which all papers share, are compared by `kd readme --check`."""
-    texts = {**documents.own(atlas()), **documents.beds()}
+    texts = {**documents.own(atlas()), **documents.beds(), **schemas.documents()}
     merged = ("catalog/lists/", "reproductions/figures/")
     wrong = [path for path in documents.differing(texts) if not path.startswith(merged)]
     assert not wrong, f"run `make readme`: {wrong}"

@@ -179,6 +179,17 @@ def test_figures_that_another_paper_brought_widen_no_grid():
     assert wide.missing == {"b": ((0.08, 1),)} and wide.grid == (0.01, 0.02, 0.04, 0.08)
 
 
+def test_an_arm_that_no_rate_moves_lies_on_no_edge():
+    """A teacher that is measured as it is says the same at every rate; one that moves is on the edge beside it."""
+    rates = ("0.01", "0.02", "0.04")
+    figures = {
+        "teacher": {rate: {"1": 50.0} for rate in rates},
+        "a": dict(zip(rates, ({"1": n} for n in (3, 2, 1)), strict=True)),
+    }
+    found = sweep_of(Tuning((1,), (0.01, 0.02, 0.04), "m", 0, True), figures, True)
+    assert found.edges == ("a",) and found.best == {"teacher": 0.01, "a": 0.01}
+
+
 def test_a_sweep_of_one_seed_that_was_recorded_by_paper_is_read(here):
     here.change("seeds: [100, 101]", "seed: 100", "testbeds/line.yaml")
     path = here.root / "tuning" / "tiny" / "toy.json"
