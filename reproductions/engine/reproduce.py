@@ -17,6 +17,7 @@ from reproductions.engine import looks as looking
 from reproductions.engine.errors import KDError
 from reproductions.engine.looks import Look
 from reproductions.engine.plan.plan import Plan, make_plan
+from reproductions.engine.plan.spec import at_an_edge
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.cost import Costs
 from reproductions.engine.show.view import PaperView
@@ -25,6 +26,7 @@ from reproductions.engine.store.pair import add_runs, arm_path, read_arm
 from reproductions.engine.store.pair import merge as merged
 from reproductions.engine.store.results import IncompleteError, Results
 from reproductions.engine.store.results import gather as gathered
+from reproductions.engine.work.environment import cpu_name
 from reproductions.engine.work.sessions.finished import device_of, finished_runs
 from reproductions.engine.work.sessions.progress import Reporter, default_reporter
 from reproductions.engine.work.sessions.session import Failure, Made, Workshop
@@ -247,12 +249,38 @@ class _Task:
             raise KDError("--record is for all arms and seeds of a scale: leave out --arms and --seeds")
         if self.last.fresh:
             raise KDError("--record is for the declared seeds: fresh ones are a replicate, see --donate")
+        edge = at_an_edge(self.last.experiment, self.last.scale.name, self.last.testbed)
+        if edge is not None:
+            raise KDError(
+                f"{self.last.paper}: {edge} (`tuning: {{widen: ...}}` of the scale), and `kd tune` again"
+            )
         folder = self.root / self.last.scale.testbed
         check_disk(folder)
         for arm in self.last.arms:
             path = arm_path(folder, self.last.keys[arm])
             if path.exists():
-                read_arm(path)  # a broken file is said now, not after an hour
+                self._check_measures(
+                    arm, path, read_arm(path)
+                )  # what is broken is said now, not after an hour
+
+    def _check_measures(self, arm: str, path: Path, recorded: ArmResults) -> None:
+        """Raises KDError for recorded runs that lack a measure and were made on another kind of processor.
+
+        Their students are not kept, and trained anew they would end in other figures, which a key does not take.
+        """
+        lacking: dict[str, set[int]] = {}
+        for seed in self.last.seeds_of(arm):
+            run = recorded.runs.get(seed)
+            if run is None or run.made_with.get("cpu") in (None, cpu_name()):
+                continue
+            for name in set(self.last.wanted(recorded.key, seed)) - set(run.metrics):
+                lacking.setdefault(name, set()).add(seed)
+        if lacking:
+            made = next(run.made_with["cpu"] for run in recorded.runs.values() if "cpu" in run.made_with)
+            raise KDError(
+                f"{path}: arm {arm} was recorded on {made} without {', '.join(sorted(lacking))}; this is {cpu_name()}, "
+                "where its students would be others: record on that kind of processor"
+            )
 
     def record(self, outcome: Outcome) -> Outcome:
         """Adds the runs to the arms' files. All are checked before the first is written."""

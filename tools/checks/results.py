@@ -13,11 +13,10 @@ from reproductions.engine.plan.experiment import Experiment, load_experiment
 from reproductions.engine.plan.plan import Plan, make_plan
 from reproductions.engine.plan.spec import (
     SPEC_VERSION,
+    at_an_edge,
     key_of,
     read_testbed_of,
-    sweep_at,
     sweep_keys,
-    swept_arms,
 )
 from reproductions.engine.show import gather
 from reproductions.engine.store import stale as overtaken
@@ -140,17 +139,10 @@ def edges(experiment: Experiment, scale: str) -> Iterator[Found]:
     """Arms whose best rate is the last of their grid: their optimum may lie beyond it."""
     try:
         testbed = read_testbed_of(experiment, experiment.scale(scale))
-        arms = swept_arms(experiment, scale)
-        tuning = rates.tuning_of(experiment.scale(scale), testbed) if arms else None
-        if tuning is None or not tuning.by_arm:
-            return
-        sweep = sweep_at(experiment, scale, testbed, tuning, arms, gather.TUNING)
+        what = at_an_edge(experiment, scale, testbed, gather.TUNING)
     except (CatalogError, KDError) as error:
-        yield relative(experiment.path), str(error)
-        return
-    if sweep.edges:
-        grid = ", ".join(map(rates.rate_name, sweep.grid))
-        what = f"at scale {scale} the best rate of {', '.join(sweep.edges)} is the last of the grid {grid}: widen it"
+        what = str(error)
+    if what is not None:
         yield relative(experiment.path), what
 
 

@@ -22,6 +22,7 @@ from reproductions.engine.plan.rates import (
     Sweep,
     Tuning,
     best_rate,
+    rate_name,
     recorded_figures,
     sweep_of,
     tuning_of,
@@ -97,6 +98,23 @@ def sweep_at(
         figures[arm], found = recorded_figures(str(testbed["name"]), keys[arm], tuning.metric, root)
         higher = found if figures[arm] else higher
     return sweep_of(tuning, figures, higher)
+
+
+def at_an_edge(
+    experiment: Experiment, scale: str, testbed: Mapping[str, Any], root: Path | None = None
+) -> str | None:
+    """Whose best rate is the last of a grid that may grow no more, so that the optimum may lie beyond, in words."""
+    arms = swept_arms(experiment, scale)
+    tuning = tuning_of(experiment.scale(scale), testbed) if arms else None
+    if tuning is None or not tuning.by_arm:
+        return None
+    sweep = sweep_at(experiment, scale, testbed, tuning, arms, root)
+    if not sweep.edges:
+        return None
+    grid = ", ".join(map(rate_name, sweep.grid))
+    return (
+        f"at scale {scale} the best rate of {', '.join(sweep.edges)} is the last of the grid {grid}: widen it"
+    )
 
 
 def swept_rates(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> dict[str, float]:

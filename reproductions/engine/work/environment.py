@@ -29,7 +29,7 @@ def environment_of(
     return {
         **decisive(device, data_revision, method),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "device": _device_name(device),
         "threads": threads,
         **commit(),
@@ -94,7 +94,8 @@ def _version(package: str) -> str | None:
 
 
 @cache
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as the system names it."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.reproduce import BAD, DIFFERS, DONE, reproduce
+from reproductions.engine.reproduce import BAD, DIFFERS, DONE, _Task, reproduce
 from reproductions.engine.show import files, gather, report
 from reproductions.engine.store.arm import digest_of
 from reproductions.engine.store.pair import arm_path, read_arm, write_arm
+from reproductions.engine.work.environment import cpu_name
 from reproductions.engine.work.sessions.progress import SilentReporter
 
 from ..recorded import PassedGate
@@ -204,6 +205,41 @@ def test_a_part_is_shown_and_held_against_nothing_and_not_recorded(checkout, par
     with pytest.raises(KDError, match="--record is for all arms and seeds of a scale"):
         again(checkout, checkout.plan(**part), record=True)
     assert written(checkout) == before
+
+
+def test_a_best_rate_at_the_edge_is_not_recorded(checkout, monkeypatch):
+    before = written(checkout)
+    monkeypatch.setattr(
+        "reproductions.engine.reproduce.at_an_edge", lambda *_: "the best rate of method is the last"
+    )
+    assert again(checkout).exit_code == DONE, "it may be tried"
+    with pytest.raises(KDError, match="toy: the best rate of method is the last.* `kd tune` again"):
+        again(checkout, record=True)
+    assert written(checkout) == before
+
+
+@pytest.mark.parametrize(("cpu", "refused"), [("another processor", True), (cpu_name(), False)])
+def test_measures_that_another_processor_did_not_take_are_said_before_a_training(
+    checkout, monkeypatch, cpu, refused
+):
+    again(checkout, record=True)
+    read = read_arm
+
+    def poorer(path):
+        arm = read(path)
+        runs = {
+            seed: replace(run, made_with={**run.made_with, "cpu": cpu}, metrics={})
+            for seed, run in arm.runs.items()
+        }
+        return replace(arm, runs=runs)
+
+    monkeypatch.setattr("reproductions.engine.reproduce.read_arm", poorer)
+    task = _Task(checkout.plan(), gather.RESULTS, None)
+    if not refused:
+        task.check_recordable()
+        return
+    with pytest.raises(KDError, match=r"arm baseline was recorded on another processor without .*error"):
+        task.check_recordable()
 
 
 def test_a_part_without_an_arm_of_a_claim_leaves_it_not_run(checkout):
