@@ -187,18 +187,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
     """
     data, lines = read_yaml_with_lines(path)
     data = {name: value for name, value in {**data, **(changes or {})}.items() if value is not None}
-    known = [*REQUIRED, *OPTIONAL]
-    for name in data:
-        if name not in known:
-            raise lines.error(f'unknown field "{name}"{nearest(name, known)}', name)
-    for name in REQUIRED:
-        given = data.get(name)
-        if (
-            given is None
-            or given == ""
-            or (name == "output" and not (isinstance(given, str) and given.strip()))
-        ):
-            raise lines.error(f'"{name}" is missing or not text', *([name] if name in data else []))
+    limits.check_fields(data, REQUIRED, OPTIONAL, lines)
     recipe, settings, tree = read_method(data, lines)
     teachers, teachers_loaded, answers = teachers_in(data, lines)
     student, student_loaded = student_in(data, lines)
@@ -211,10 +200,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
         student=student,
         data=spec,
         output=(path.parent / data["output"]).resolve(),
-        teacher_terms=_one_of(
-            data, "teacher_terms", str, "the name of an entry of catalog/teachers.yaml", lines
-        ),
-        accept_teacher_terms=_one_of(data, "accept_teacher_terms", bool, "true or false", lines) or False,
+        **limits.terms(data, lines),
         settings=settings,
         budget=limits.with_defaults(data, "budget", BUDGET, limits.BUDGET_RANGES, lines),
         lora=_lora(data, lines),
@@ -270,13 +256,6 @@ def _lora(data: Mapping[str, Any], lines: Lines) -> dict[str, Any] | None:
                 "lora: targets are names of linear layers, such as q_proj", "lora", "targets", place
             )
     return lora
-
-
-def _one_of(data: Mapping[str, Any], name: str, kind: type, what: str, lines: Lines) -> Any:
-    value = data.get(name)
-    if value is not None and type(value) is not kind:
-        raise lines.error(f'"{name}" must be {what}', name)
-    return value
 
 
 def check_teacher_terms(config: Any, known: Mapping[str, Any]) -> None:

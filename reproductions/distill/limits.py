@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,33 @@ def with_defaults(
             raise lines.error(f'{name}: unknown "{key}"{nearest(key, defaults)}; known: {listed}', name, key)
         _check_kind(value, defaults[key], ranges.get(key), f"{name}: {key}", lines, name, key)
     return {**defaults, **given}
+
+
+def check_fields(
+    data: Mapping[str, Any], required: Sequence[str], optional: Iterable[str], lines: Lines
+) -> None:
+    """Raises CatalogError for a field of a config that nobody knows, and for one that misses."""
+    known = [*required, *optional]
+    for name in data:
+        if name not in known:
+            raise lines.error(f'unknown field "{name}"{nearest(name, known)}', name)
+    for name in required:
+        given = data.get(name)
+        no_text = name == "output" and not (isinstance(given, str) and given.strip())
+        if given is None or given == "" or no_text:
+            raise lines.error(f'"{name}" is missing or not text', *([name] if name in data else []))
+
+
+def terms(data: Mapping[str, Any], lines: Lines) -> dict[str, Any]:
+    """What a config says of its teachers' terms."""
+    entry, accepted = data.get("teacher_terms"), data.get("accept_teacher_terms", False)
+    if entry is not None and not isinstance(entry, str):
+        raise lines.error(
+            '"teacher_terms" must be the name of an entry of catalog/teachers.yaml', "teacher_terms"
+        )
+    if not isinstance(accepted, bool):
+        raise lines.error('"accept_teacher_terms" must be true or false', "accept_teacher_terms")
+    return {"teacher_terms": entry, "accept_teacher_terms": accepted}
 
 
 def precision(data: Mapping[str, Any], lines: Lines) -> str:

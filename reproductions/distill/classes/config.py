@@ -124,27 +124,23 @@ def load_classes_config(path: Path) -> ClassesConfig:
     """The config in a file. Raises CatalogError."""
     data, lines = read_yaml_with_lines(path)
     data = {name: value for name, value in data.items() if value is not None}
-    known = [*REQUIRED, *OPTIONAL]
-    for name in data:
-        if name not in known:
-            raise lines.error(f'unknown field "{name}"{nearest(name, known)}', name)
-    for name in REQUIRED:
-        if not data.get(name) or (name == "output" and not isinstance(data[name], str)):
-            raise lines.error(f'"{name}" is missing or not text', *([name] if name in data else []))
+    limits.check_fields(data, REQUIRED, OPTIONAL, lines)
     recipe, settings, tree = read_method(data, lines)
     teachers, loaded, answers = teachers_in(data, lines)
     if any(answers):
         raise lines.error("answers are kept of what is said of next tokens, not of classes", "teacher")
     student, student_loaded = student_in(data, lines)
-    evaluate = limits.with_defaults(
-        {"evaluate": {k: v for k, v in (data.get("evaluate") or {}).items() if k != "data"}},
-        *("evaluate", {k: v for k, v in EVALUATE.items() if k != "data"}),
-        dict.fromkeys(("rows", "batch_size"), limits.COUNT),
-        lines,
-    )
-    spec = read_spec(data, lines, "data")
-    given = data.get("evaluate") or {}
+    spec, given = read_spec(data, lines, "data"), data.get("evaluate", {})
+    if not isinstance(given, Mapping):
+        raise lines.error(
+            '"evaluate" must be a mapping such as {rows: 200}: a classifier is always measured', "evaluate"
+        )
     held = read_spec(data, lines, "evaluate", "data", like=spec) if given.get("data") is not None else None
+    numbers = {name: value for name, value in given.items() if name != "data"}
+    defaults = {name: value for name, value in EVALUATE.items() if name != "data"}
+    evaluate = limits.with_defaults(
+        {"evaluate": numbers}, "evaluate", defaults, dict.fromkeys(defaults, limits.COUNT), lines
+    )
     ranges = {**limits.BUDGET_RANGES, "tokens": limits.COUNT}
     config = ClassesConfig(
         path=path,
@@ -160,8 +156,7 @@ def load_classes_config(path: Path) -> ClassesConfig:
         held_rows=evaluate["rows"],
         batch_size=evaluate["batch_size"],
         output=(path.parent / data["output"]).resolve(),
-        teacher_terms=data.get("teacher_terms"),
-        accept_teacher_terms=data.get("accept_teacher_terms", False) is True,
+        **limits.terms(data, lines),
         budget=limits.with_defaults(data, "budget", BUDGET, ranges, lines),
         precision=limits.precision(data, lines),
         seed=limits.whole(data, "seed", 0, limits.SETTING_RANGES["seed"], lines),

@@ -142,9 +142,9 @@ def split_of(config: ClassesConfig) -> Split:
     rows = read_labelled(config.data, tell("data"))
     if config.held_data is not None:
         held = read_labelled(config.held_data, tell("evaluate", "data"))
-        chosen: list[int] = []
+        lost, chosen = sum(held.bad.values()), list[int]()
     else:
-        count = min(config.held_rows, len(rows.texts) // 2)
+        lost, count = 0, min(config.held_rows, len(rows.texts) // 2)
         chosen = sorted(np.random.default_rng(config.seed).permutation(len(rows.texts))[:count].tolist())
         held = rows.part(chosen)
     taken, measured = set(chosen), set(held.texts)
@@ -157,6 +157,7 @@ def split_of(config: ClassesConfig) -> Split:
         "unreadable": sum(rows.bad.values()),
         "equal_to_evaluated": len(rows.texts) - len(taken) - len(left),
         "evaluated": len(held.texts),
+        "evaluation_left_out": lost,
         "trained_on": len(left),
     }
     return Split(train, held, counts)

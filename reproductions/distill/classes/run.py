@@ -60,14 +60,15 @@ def _distil(config: ClassesConfig, report: Report, say: Say) -> dict[str, Any]:
         found[name] = measured(name, model.to(device), its)
     seed_everything(config.seed)  # whatever was measured, the training is the same
     trainer, cut = _trainer(config, split, made)
-    if cut:
-        limit = config.budget["tokens"]
-        say(f"note: {cut:,} of {len(split.train.texts):,} texts have more than {limit} tokens and are cut")
+    for who, count in cut.items():
+        if count:
+            limit, texts = config.budget["tokens"], f"{count:,} of {len(split.train.texts):,} texts"
+            say(f"note: {texts} have more than {limit} tokens and are cut for {who}")
     seconds = train(config, trainer, report, say, first=(split.train.texts[0], split.train.labels[0]))
     found[STUDENT] = measured(STUDENT, trainer.accelerator.unwrap_model(trainer.model), made.tokenizer)
     first = next((name for name in found if name.startswith(TEACHER)), None)
     evaluation = measure.evaluation_of(found, made.labels["held"], first)
-    record = _record(config, trainer, split, cut, made.classes, seconds, evaluation)
+    record = _record(config, trainer, split, cut["the student"], made.classes, seconds, evaluation)
     save(config, trainer, made.tokenizer, record, evaluation, LOADS)
     return record
 
@@ -95,8 +96,8 @@ def _models(config: ClassesConfig, split: data.Split) -> _Made:
     return _Made(student, tokenizer, teachers, classes, labels)
 
 
-def _trainer(config: ClassesConfig, split: data.Split, made: _Made) -> tuple[Any, int]:
-    """The trainer, and how many texts are cut for the student."""
+def _trainer(config: ClassesConfig, split: data.Split, made: _Made) -> tuple[Any, dict[str, int]]:
+    """The trainer, and how many texts are cut for whom."""
     from transformers import TrainingArguments
 
     from methods.classes.trainer import THEIRS, ClassDistiller
@@ -119,7 +120,10 @@ def _trainer(config: ClassesConfig, split: data.Split, made: _Made) -> tuple[Any
         processing_class=made.tokenizer,
         teacher=[Teacher(model, its) for model, its in teachers],
     )
-    return trainer, cut[""]
+    names = {"": "the student"} | {
+        THEIRS.format(number): f"teacher {number + 1}" for number in range(len(teachers))
+    }
+    return trainer, {names[prefix]: count for prefix, count in cut.items()}
 
 
 class _Measured:

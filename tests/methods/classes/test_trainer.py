@@ -1,10 +1,15 @@
 """Encoders that learn classes: the update is the gradient of the terms' mean over labels, whatever the batches."""
 
 import copy
+import os
+import subprocess
+import sys
+import tempfile
 
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import (
     AutoModelForSequenceClassification,
@@ -15,6 +20,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from methods.classes import trainer as trainer_module
 from methods.classes.model import classifier_states, head_of_classifier
 from methods.classes.trainer import ClassDistiller
 from methods.errors import MethodError
@@ -71,10 +77,10 @@ def rows_of(tokenizer, *, tokens=False, other=None):
     return Dataset.from_dict(rows)
 
 
-def trained(tmp_path, model, terms, *, teacher=None, batch=8, tokens=False, other=None, **more):
+def trained(tmp_path, model, terms, *, teacher=None, batch=8, tokens=False, other=None, ranks=1, **more):
     tokenizer = letter_tokenizer()
     args = TrainingArguments(
-        output_dir=str(tmp_path), per_device_train_batch_size=batch, gradient_accumulation_steps=8 // batch,
+        output_dir=str(tmp_path), per_device_train_batch_size=batch, gradient_accumulation_steps=8 // (batch * ranks),
         **{**ONE_STEP, **more},
     )  # fmt: skip
     trainer = ClassDistiller(
@@ -131,6 +137,56 @@ def test_an_update_is_the_gradient_of_the_mean_over_labels(kind, batch, tokens, 
     for name, parameter in expected.named_parameters():
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=2e-6)
+
+
+def both_updates(folder):
+    """A step of the trainer on all eight texts, for texts and for tokens: parameter -> change."""
+    made = {}
+    for tokens in (False, True):
+        student = model_of(seed=1, tokens=tokens)
+        teacher = model_of(seed=2, layers=3, tokens=tokens)
+        terms = [NextToken(weight=0.3), Divergence("reverse-kl", weight=0.7)]
+        ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        trainer = trained(
+            folder, student, terms, teacher=teacher, batch=8 // ranks, tokens=tokens, ranks=ranks
+        )
+        after = trainer.accelerator.unwrap_model(trainer.model)
+        made |= {f"{tokens} {name}": delta for name, delta in change(student, after).items()}
+    return made
+
+
+@pytest.mark.slow
+def test_ranks_do_not_matter(tmp_path):
+    """Two processes of four texts each, with other numbers of labels, make the step of one with eight."""
+    out = tmp_path / "two.safetensors"
+    words = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29541"]
+    subprocess.run(
+        [sys.executable, "-m", *words, "-m", "tests.methods.classes.test_trainer", str(out)],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=600,
+    )
+    two = load_file(out)
+    for name, delta in both_updates(tmp_path).items():
+        torch.testing.assert_close(two[name], delta, rtol=1e-3, atol=2e-6)
+
+
+MUTATIONS = {
+    "each batch divides by its own labels": ("window_mean", lambda total, count, accelerator: total / 4),
+    "places without a label count": ("labelled", lambda labels: torch.ones_like(labels, dtype=torch.bool)),
+    "the student's own head stands for the teacher's": ("head_of_classifier", None),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_oracle_catches_what_is_wrong(name, tmp_path, monkeypatch):
+    what, wrong = MUTATIONS[name]
+    if wrong is None:
+        mine, first = trainer_module.head_of_classifier, []
+        wrong = lambda model: first[0] if first else first.append(mine(model)) or first[0]  # noqa: E731
+    monkeypatch.setattr(trainer_module, what, wrong)
+    with pytest.raises((AssertionError, RuntimeError, IndexError)):
+        test_an_update_is_the_gradient_of_the_mean_over_labels("bert", 4, True, tmp_path)
 
 
 def test_patient_states_are_those_of_the_first_token_without_the_last_block(tmp_path):
@@ -254,3 +310,10 @@ def test_heads_and_states_make_the_models_own_logits():
 def test_what_does_not_fit_is_refused(make, said, tmp_path):
     with pytest.raises(MethodError, match=said):
         make(tmp_path)
+
+
+if __name__ == "__main__":  # of test_ranks_do_not_matter
+    with tempfile.TemporaryDirectory() as folder:
+        found = both_updates(folder)
+    if int(os.environ["RANK"]) == 0:
+        save_file({name: delta.contiguous() for name, delta in found.items()}, sys.argv[1])

@@ -16,7 +16,6 @@ from transformers import (
 from methods.errors import MethodError
 from methods.modeling.core import blocks_of
 from methods.modeling.cut import keep_blocks, spread
-from methods.modeling.rollouts import rollout
 from tests.methods.conftest import make_model
 
 SMALL = {"vocab_size": 29, "pad_token_id": 0}
@@ -73,18 +72,28 @@ def test_a_cut_model_is_the_whole_one_whose_other_blocks_pass_on_what_they_get(k
         torch.testing.assert_close(read.eval()(input_ids=IDS).logits, found)
 
 
+def cached_logits(model, ids):
+    """Logits of the last token, read token by token with transformers' own cache."""
+    cache = None
+    with torch.no_grad():
+        for token in ids:
+            said = model(input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+            cache = said.past_key_values
+    return said.logits[0, -1]
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma"])
 def test_its_cache_has_as_many_parts_as_it_has_blocks(kind):
-    """Greedy decoding with a cache against the whole text read anew for every token."""
-    cut = keep_blocks(deep(kind), [1, 4])
-    written = rollout(cut, [[5, 2, 7]], max_new_tokens=6, eos_ids=[28], pad_id=0, greedy=True).completion_ids[
-        0
-    ]
-    ids = [5, 2, 7]
-    for token in written.tolist():
-        with torch.no_grad():
-            assert int(cut(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()) == token
-        ids.append(token)
+    """Token by token with a cache against the whole text at once; two blocks of one number would share a part of it."""
+    cut, ids = keep_blocks(deep(kind), [1, 4]), [5, 2, 7, 9, 3]
+    with torch.no_grad():
+        whole = cut(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+    torch.testing.assert_close(cached_logits(cut, ids), whole)
+    for module in cut.modules():
+        if hasattr(module, "layer_idx"):
+            module.layer_idx = 0
+    with pytest.raises((AssertionError, RuntimeError, IndexError)):
+        torch.testing.assert_close(cached_logits(cut, ids), whole)
 
 
 def test_lists_of_the_configuration_lose_what_the_model_loses():

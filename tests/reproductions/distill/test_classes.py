@@ -113,6 +113,7 @@ def test_a_classifier_learns_from_labels_and_a_smaller_one_from_it(folder):
     card = (folder / "small" / "README.md").read_text()
     assert "AutoModelForSequenceClassification" in card and "accuracy %" in card and "PKD" in card
     equal = record["rows"].pop("equal_to_evaluated")
+    assert record["rows"].pop("evaluation_left_out") == 0
     assert record["rows"] == {
         "read": 240,
         "unreadable": 0,
@@ -218,6 +219,9 @@ def test_a_plan_reads_no_weights(folder, capsys):
         ({"method": "word-kdd"}, 2, 'no method "word-kdd" (did you mean "word-kd"'),
         ({"teacher": "teachr"}, 8, 'no folder'),
         ({"extra": "evaluate: {row: 3}"}, 9, 'unknown "row" (did you mean "rows"'),
+        ({"extra": "evaluate: true"}, 9, '"evaluate" must be a mapping such as {rows: 200}'),
+        ({"extra": "accept_teacher_terms: yes please"}, 9, '"accept_teacher_terms" must be true or false'),
+        ({"extra": "teacher_terms: 3"}, 9, '"teacher_terms" must be the name of an entry'),
         ({"extra": "lora: {}"}, 9, 'unknown field "lora"'),
         ({"extra": "precision: fp8"}, 9, 'precision "fp8"'),
         ({"data": "{from: words.csv, columns: {text: wrd, label: when}}"}, 4, 'no column "wrd" (did you mean "word"'),
@@ -253,6 +257,24 @@ def test_rows_that_cannot_be_read_are_refused_or_counted(folder, row, why):
     skipped = "{from: words.csv, columns: {text: word, label: when}, bad_rows: skip}"
     record = made(config_of(folder, data=skipped))
     assert sum(record["bad_rows"].values()) == record["rows"]["unreadable"] == 1
+
+
+def test_rows_of_the_evaluation_that_cannot_be_read_are_counted(folder):
+    (folder / "held.csv").write_text("word,when\naaa,early\nzzz,late\n,late\nppp,\n")
+    skipped = "{from: words.csv, columns: {text: word, label: when}, bad_rows: skip}"
+    record = made(config_of(folder, data=skipped, extra="evaluate: {data: held.csv}"))
+    assert record["rows"]["evaluated"] == record["rows"]["evaluation_left_out"] == 2
+    assert "2 of the evaluation's own left out" in "\n".join(summary_of(record))
+
+
+def test_texts_that_are_cut_are_told_for_each_who_reads_them(folder):
+    encoder(folder / "other", layers=2, seed=3, tokenizer=pair_tokenizer())
+    path, said = config_of(folder, student="other"), []
+    path.write_text(path.read_text().replace("tokens: 16", "tokens: 5"))
+    record = made(path, said)
+    cuts = [sentence for sentence in said if "are cut for" in sentence]
+    assert [cut.rpartition("cut for ")[2] for cut in cuts] == ["the student", "teacher 1"]
+    assert record["rows"]["cut"] == int(cuts[0].split()[1]) < int(cuts[1].split()[1])
 
 
 def test_no_text_of_the_evaluation_is_trained_on(folder):

@@ -21,6 +21,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arms", type=names, help="only these arms, a,b")
     parser.add_argument("--workers", type=count, help="processes side by side (default: one per core)")
     json_option(parser)
+    parser.epilog = (
+        "Exit codes: 0; 1 an arm's best rate lies at the end of a grid that may grow no more; 2 bad input."
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -47,6 +50,7 @@ def main(args: argparse.Namespace) -> int:
         print(
             wrap(f"the best rate of {', '.join(record['edges'])} is the last of a grid that may grow no more")
         )
+        return 1
     return 0
 
 

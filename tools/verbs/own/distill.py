@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,71 +28,85 @@ def options(parser: argparse.ArgumentParser) -> None:
     json_option(parser)
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What a config asks for: its plan and its training, each as plain data and as lines for a reader."""
+
+    config: Any
+    plan: Callable[[], tuple[dict[str, Any], list[str]]]
+    make: Callable[..., tuple[dict[str, Any], list[str]]]
+    what: str
+
+
 def main(args: argparse.Namespace) -> int:
     """Train, or go on with, the student of a config file."""
     from catalog.schema import load_catalog
     from reproductions.distill.classes.config import task_of
-    from reproductions.distill.config import check_teacher_terms, load_config
+    from reproductions.distill.config import check_teacher_terms
+    from reproductions.distill.state import first_process
 
     if args.plan and args.push:
         raise UsageError("kd distill: one of --plan and --push at a time")
-    if task_of(Path(args.config)) is not None:
-        return _classes(args)
-    config, known = load_config(Path(args.config)), load_catalog().teachers
-    check_teacher_terms(config, known)
+    path, known = Path(args.config), load_catalog().teachers
+    task = (_student if task_of(path) is None else _classifier)(path, known)
+    check_teacher_terms(task.config, known)
     if args.push:
         from reproductions.distill.watch.push import push
 
-        print(push(config.output, args.push))
+        print(push(task.config.output, args.push))
         return 0
     if args.plan:
+        found, lines = task.plan()
+    else:
+        with progress() as (report, say):
+            found, lines = task.make(report, say)
+        lines = [*lines, f"{task.what} and tokenizer: {task.config.output}"]
+    if first_process():  # of several that made it
+        print(json.dumps(found, indent=1) if args.json else "\n".join(lines))
+    return 0
+
+
+def _student(path: Path, known: Mapping[str, Any]) -> _Task:
+    """A language model."""
+    from reproductions.distill.config import load_config
+
+    config = load_config(path)
+
+    def plan() -> tuple[dict[str, Any], list[str]]:
         from reproductions.distill.plan import lines_of, plan_of
 
         found = plan_of(config, known, lambda sentence: print(sentence, file=sys.stderr))
-        print(json.dumps(found, indent=1) if args.json else "\n".join(lines_of(found)))
-        return 0
-    from reproductions.distill.record import summary
-    from reproductions.distill.run import distil
+        return found, lines_of(found)
 
-    with progress() as (report, say):
+    def make(report: Any, say: Any) -> tuple[dict[str, Any], list[str]]:
+        from reproductions.distill.record import summary
+        from reproductions.distill.run import distil
+
         record = distil(config, report, say)
-    _tell(args, record, summary(record), f"student and tokenizer: {config.output}")
-    return 0
+        return record, summary(record)
+
+    return _Task(config, plan, make, "student")
 
 
-def _tell(args: argparse.Namespace, record: dict[str, Any], lines: list[str], where: str) -> None:
-    """The end of a training, once where several processes made it."""
-    from reproductions.distill.state import first_process
-
-    if first_process():
-        print(json.dumps(record, indent=1) if args.json else "\n".join([*lines, where]))
-
-
-def _classes(args: argparse.Namespace) -> int:
-    """A classifier."""
-    from catalog.schema import load_catalog
+def _classifier(path: Path, known: Mapping[str, Any]) -> _Task:
+    """A classifier of texts."""
     from reproductions.distill.classes.config import load_classes_config
-    from reproductions.distill.config import check_teacher_terms
 
-    config, known = load_classes_config(Path(args.config)), load_catalog().teachers
-    check_teacher_terms(config, known)
-    if args.push:
-        from reproductions.distill.watch.push import push
+    config = load_classes_config(path)
 
-        print(push(config.output, args.push))
-        return 0
-    if args.plan:
+    def plan() -> tuple[dict[str, Any], list[str]]:
         from reproductions.distill.classes.plan import lines_of, plan_classes
 
         found = plan_classes(config, known)
-        print(json.dumps(found, indent=1) if args.json else "\n".join(lines_of(found)))
-        return 0
-    from reproductions.distill.classes.run import distil_classes, summary_of
+        return found, lines_of(found)
 
-    with progress() as (report, say):
+    def make(report: Any, say: Any) -> tuple[dict[str, Any], list[str]]:
+        from reproductions.distill.classes.run import distil_classes, summary_of
+
         record = distil_classes(config, report, say)
-    _tell(args, record, summary_of(record), f"classifier and tokenizer: {config.output}")
-    return 0
+        return record, summary_of(record)
+
+    return _Task(config, plan, make, "classifier")
 
 
 @contextmanager
