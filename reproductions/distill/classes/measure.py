@@ -68,6 +68,7 @@ def evaluation_of(found: Mapping[str, Any], labels: Sequence[int], teacher: str 
                 "macro_f1": macro_f1(one["classes"], labels),
                 "parameters": one["parameters"],
                 "ms_a_text": 1000 * one["seconds_a_text"],
+                "classes_said": len(set(one["classes"])),
             }
             for who, one in found.items()
         },

@@ -182,6 +182,7 @@ def _record(
         "tokens": of_all_ranks(trainer, "token_counts"),
         "evaluation": summary(evaluation),
         "table": measure.rows_of(evaluation),
+        "classes_said": evaluation["beside"][STUDENT]["classes_said"],
         "finished": now(),
         "environment": environment_of(
             trainer.accelerator.device.type, torch.get_num_threads(), config.data.digest, config.tree
@@ -199,6 +200,10 @@ def summary_of(record: dict[str, Any]) -> list[str]:
     cut = f", {record['rows']['cut']:,} of them cut at {limit}" if record["rows"]["cut"] else ""
     lines.append(f"rows: {rows}, {record['rows']['trained_on']:,} trained on{cut}")
     lines += of_the_data(record["bad_rows"], record["told"], [])
+    if record["classes_said"] == 1:
+        lines.append(
+            "warning: the student says one class of every held-out text: it needs more steps, or a higher learning_rate"
+        )
     table, beside = record["table"], len(measure.BESIDE)
     figures, sizes = [row[:-beside] for row in table], [[row[0], *row[-beside:]] for row in table]
     return [*lines, "", *lines_of(figures), "", *lines_of(sizes)]

@@ -159,6 +159,18 @@ def test_three_interrupts_change_nothing(folder, monkeypatch):
     assert made(path) == record, "what is finished is not made again"
 
 
+def test_a_student_of_one_class_is_warned_of(folder, monkeypatch):
+    """Whatever its accuracy: of labels that are nearly all alike it may be high."""
+    assert not any("one class of every" in line for line in summary_of(made(config_of(folder))))
+
+    def one_class(model, batches):
+        return (torch.tensor([[0.0, 1.0, 0.0]]).repeat(len(batch["input_ids"]), 1) for batch in batches)
+
+    monkeypatch.setattr("reproductions.distill.classes.measure.logits_of", one_class)
+    record = made(config_of(folder, name="dull"))
+    assert any("one class of every held-out text" in line for line in summary_of(record))
+
+
 def test_the_verb_knows_the_task(folder, capsys):
     path = config_of(folder)
     assert task_of(path) == "classification"
