@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from reproductions.engine.metrics import Array
     from reproductions.testbeds import Testbed
 
+Places = Any  # numbers of examples, an integer array
 LEVEL = 0.95  # a gate looks once
 DIGITS = 6
 Outcome = tuple[bool, str, dict[str, Any]]  # passed, in words, the figures
@@ -59,7 +60,7 @@ class Measured:
         arrays = [table[arm] for _, table in tables]
         return self._estimate((arm,), (1.0, -1.0), True, "mean", arrays)
 
-    def gap_on(self, better: str, worse: str, rows: Array, less: Array | None = None) -> Estimate:
+    def gap_on(self, better: str, worse: str, rows: Places, less: Places | None = None) -> Estimate:
         """better - worse, as in `contrast`, on these examples; minus the same on `less`, as many others, if given.
 
         Raises KDError for a metric that is no mean.
@@ -68,9 +69,8 @@ class Measured:
             raise KDError(
                 f"{self.name} is a {self.metric.kind} over examples: only means have gaps by domain"
             )
-        parts, weights = [rows], (1.0, -1.0)
-        if less is not None:
-            parts, weights = [rows, less], (1.0, -1.0, -1.0, 1.0)
+        parts = [rows] if less is None else [rows, less]
+        weights = (1.0, -1.0, -1.0, 1.0)[: 2 * len(parts)]
         arrays = [self.arms[arm][:, part] for part in parts for arm in (better, worse)]
         return self._estimate((better, worse), weights, self.metric.higher_is_better, "mean", arrays)
 
