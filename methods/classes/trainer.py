@@ -11,6 +11,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+from methods.classes.encoding import ROW
 from methods.classes.model import (
     IGNORED,
     classes_of,
@@ -19,6 +20,7 @@ from methods.classes.model import (
     labelled,
     of_a_text,
 )
+from methods.classes.remembered import RememberedClasses
 from methods.errors import MethodError
 from methods.modeling.core import core_model, freeze
 from methods.modeling.normalise import window_mean
@@ -46,6 +48,8 @@ class ClassesCollator:
                 [{name: row[prefix + name] for name in names} for row in rows], return_tensors="pt"
             )
             made |= {prefix + name: padded[name] for name in names}
+        if ROW in rows[0]:
+            made[ROW] = torch.tensor([row[ROW] for row in rows])
         labels = [row["labels"] for row in rows]
         if isinstance(labels[0], int):
             return made | {"labels": torch.tensor(labels)}
@@ -63,7 +67,8 @@ class ClassDistiller(TrainsTerms, Trainer):
     Terms are those of `Distiller` that read nothing, the labels, a teacher's classes or its blocks: `hidden` is what
     goes into the classifier, `head` its last layer. Rows have what the student's tokenizer made and `labels`; for a
     teacher with a tokenizer of its own, number n, also what that made, under names that begin with `teacher_n_`.
-    Teachers are frozen and have the student's classes in its order. Blocks of texts are read at the first token.
+    Teachers are frozen and have the student's classes in its order. Blocks of texts are read at the first token. What
+    each teacher said of the rows before is looked up in `remembered`, where it is, by their column `row`.
     Source: the loss of PKD (arXiv 1908.09355, section 3), whose parts are terms here.
     Raises MethodError for terms and teachers that do not fit.
     """
@@ -77,6 +82,7 @@ class ClassDistiller(TrainsTerms, Trainer):
         train_dataset: Dataset,
         processing_class: PreTrainedTokenizerBase,
         teacher: Any = None,
+        remembered: Sequence[RememberedClasses | None] | None = None,
         **kwargs: Any,
     ):
         terms = [term for term in terms if callable(term.weight) or term.weight != 0]
@@ -104,7 +110,7 @@ class ClassDistiller(TrainsTerms, Trainer):
         prepared: list[Any] = [
             self.accelerator.prepare_model(freeze(one), evaluation_mode=True) for one in models
         ]
-        self._teachers = prepared
+        self._teachers, self._remembered = prepared, list(remembered or [None] * len(given))
         self.models = SimpleNamespace(  # what terms may ask, as of `methods.trainers.models.Models`
             student=lambda: core_model(self.accelerator.unwrap_model(self.model)),
             first_teacher=lambda: core_model(self.accelerator.unwrap_model(prepared[0])),
@@ -142,9 +148,12 @@ class ClassDistiller(TrainsTerms, Trainer):
         for number, prepared in enumerate(self._teachers):
             teacher, prefix = core_model(self.accelerator.unwrap_model(prepared)), THEIRS.format(number)
             inputs = self._inputs(batch, prefix if prefix + "input_ids" in batch else "")
+            asked, known = self._teacher_blocks if number == 0 else [], self._remembered[number]
             with torch.no_grad():
-                asked = self._teacher_blocks if number == 0 else []
-                states, found = classifier_states(teacher, inputs, where, asked)
+                if known is None:
+                    states, found = classifier_states(teacher, inputs, where, asked)
+                else:
+                    states, found = known.of(batch[ROW][where], asked)
             teacher_blocks |= found
             said.append((states, head_of_classifier(teacher)))
             self.count_tokens("teacher", inputs["attention_mask"].sum())

@@ -31,6 +31,10 @@ def train(run: Run) -> Any:
     if method["trainer"]["name"] == "teacher-alone":
         teacher = method["teachers"][0]
         return surroundings.student() if teacher == ITSELF else surroundings.teacher(teacher).model
+    if run.testbed.task.classifies:
+        from methods.classes.assembly import trainer_of_classes
+
+        return run.train(trainer_of_classes(method, surroundings, run.testbed.task.classes))
     student = run.train(trainer_for(method, surroundings))
     return student.merge_and_unload() if hasattr(student, "merge_and_unload") else student
 
@@ -92,6 +96,8 @@ class RunSurroundings:
         from methods.teachers.remembered import RememberedStates, remember_states, size_of_states
 
         bed, run = self._bed, self._run
+        if bed.task.classifies:
+            return self._class_states(name, rows)
         shape = bed.teacher(run, name).config
         if (
             run.spec.get("precision", "fp32") != "fp32"
@@ -103,6 +109,25 @@ class RunSurroundings:
             "teacher-states", key, lambda apart: remember_states(bed.teacher(apart, name), rows), ALL_TABLES
         )
         return RememberedStates(tables)
+
+    def _class_states(self, name: str, rows: Dataset) -> Any:
+        """What a teacher says of texts that are classified."""
+        from methods.classes.assembly import collator
+        from methods.classes.remembered import RememberedClasses, remember_classes
+
+        bed, run = self._bed, self._run
+        config = bed.teacher(run, name).config
+        if 4 * len(rows) * config.hidden_size * (config.num_hidden_layers + 1) > LARGEST_TABLE:
+            return None
+        key = {"teacher": bed.teacher_key(run, name), "rows": rows_digest(rows)}
+        collate = collator(bed.tokenizer)
+        tables = run.shared.tensors(
+            "teacher-classes",
+            key,
+            lambda apart: remember_classes(bed.teacher(apart, name), rows, collate),
+            ALL_TABLES,
+        )
+        return RememberedClasses(tables)
 
     def rows(self, name: str) -> Dataset:
         return self._bed.rows(name)
