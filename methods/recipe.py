@@ -269,9 +269,11 @@ def canonical_term(tree: Any) -> dict[str, Any]:
     if not isinstance(tree, Mapping) or not {"divergence", "term"} & set(tree):
         raise RegistryError("a term is a mapping with a divergence or a term: {divergence: forward-kl}")
     if "term" in tree:
-        settings = {name: value for name, value in tree.items() if name != "term"}
+        scheduled = isinstance(tree.get("weight"), Mapping)
+        settings = _without(_without(tree, "term"), "weight") if scheduled else _without(tree, "term")
         made = below("term", canonical, "term", {"name": tree["term"], **settings}, strip=True)
-        return {"term": made.pop("name"), **made}
+        weight = {"weight": _term_part("weight", tree["weight"])} if scheduled else {}
+        return {"term": made.pop("name"), **made, **weight}
     entry = below("divergence", find, "divergence", tree["divergence"])
     own = {name: value for name, value in tree.items() if name != "divergence" and name not in TERM_DEFAULTS}
     made = {"divergence": entry.name, **canonical_settings(entry, own)}

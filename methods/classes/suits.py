@@ -7,7 +7,13 @@ from typing import Any
 
 from methods.recipe import ITSELF
 
-TERMS = ("next-token", "hidden-match")  # beside every divergence: of a label, of blocks
+TERMS = (
+    "next-token",
+    "hidden-match",
+    "attention-match",
+    "token-states-match",
+)  # beside every divergence: of a label, of blocks
+ENCODERS = ("attention-match", "token-states-match")  # of those, the ones that are about nothing else
 PLACES = {"sources", "token_weights", "row_settings", "support"}
 
 
@@ -32,3 +38,9 @@ def why_not(method: Mapping[str, Any]) -> str | None:
         if PLACES & term.keys():
             return "a term of it tells places of a written text apart"
     return None
+
+
+def only_for_classes(method: Mapping[str, Any]) -> str | None:
+    """Why a canonical method can distil a classifier alone, in a few words; None where it can do more."""
+    found = [term["term"] for term in method.get("terms", ()) if term.get("term") in ENCODERS]
+    return f"its {found[0]} is about every token inside an encoder" if found else None
