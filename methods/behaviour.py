@@ -27,12 +27,11 @@ from transformers import (
 )
 
 from methods.assembly import THOUGHT_TOKENS, Asked, trainer_for
-from methods.classes.assembly import trainer_of_classes
 from methods.elicitation import behaviour as elicitation
 from methods.errors import MethodError
 from methods.losses.fused.formulas import Block, by_row
 from methods.modeling.rollouts import Rollouts, left_pad
-from methods.recipe import OWN_STEPS, canonical_method
+from methods.recipe import OF_CLASSES, OWN_STEPS, canonical_method
 from methods.registry import components, find, load, registered
 from methods.slots.term import PAIR
 
@@ -152,8 +151,8 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ),
 }
 
-# Terms of encoders: their toy tells words apart.
-OF_CLASSES = {("term", "attention-match"), ("term", "token-states-match")}
+# What is about encoders: its toy tells words apart.
+LABELLED = {("trainer", OF_CLASSES), ("term", "attention-match"), ("term", "token-states-match")}
 CLASSES = ("early", "late")
 
 Figures = list[list[float]]
@@ -172,16 +171,12 @@ def behaviour(slot: str, name: str, settings: Mapping[str, Any] | None = None) -
 
 def _tried(slot: str, name: str, settings: Mapping[str, Any]) -> Figures:
     with _toy_world():
-        classes = (slot, name) in OF_CLASSES
-        surroundings = ToyClasses() if classes else ToySurroundings()
+        labelled = (slot, name) in LABELLED
+        surroundings = ToyClasses() if labelled else ToySurroundings()
         if name in OWN_STEPS:
             _stops_often(surroundings.student(), surroundings.tokenizer)
         method = canonical_method(example(slot, name, settings))
-        trainer = (
-            trainer_of_classes(method, surroundings, CLASSES)
-            if classes
-            else trainer_for(method, surroundings)
-        )
+        trainer = trainer_for(method | ({"trainer": {"name": OF_CLASSES}} if labelled else {}), surroundings)
         if slot == "reward":  # an untrained student is never right
             trainer.writer = written
         if name == "step-weighted":
@@ -305,6 +300,7 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
         return {"data": {"use": name, **own}, "terms": [{**plain, **seen}]}
     parts: dict[str, dict[str, Any]] = {
         "distillation": {"terms": [plain]},
+        OF_CLASSES: {"terms": [{"term": "next-token", "weight": 0.5}, plain]},
         POLICY: {"advantage": {"name": "group-reward"}, "rewards": probes},
     }
     return {"trainer": tree} | parts.get(name, {})
@@ -427,6 +423,8 @@ class ToySurroundings:
 
 class ToyClasses(ToySurroundings):
     """Two encoders of two and three blocks, and the same words by whether they begin early in the alphabet."""
+
+    classes = CLASSES
 
     def __init__(self) -> None:
         super().__init__()

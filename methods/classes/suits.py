@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from methods.recipe import ITSELF
+from methods.recipe import ITSELF, OF_CLASSES, WRITES
 
 TERMS = (
     "next-token",
@@ -19,7 +19,7 @@ PLACES = {"sources", "token_weights", "row_settings", "support"}
 
 def why_not(method: Mapping[str, Any]) -> str | None:
     """Why a canonical method cannot distil a classifier, in a few words; None where it can."""
-    if method["trainer"]["name"] != "distillation":
+    if method["trainer"]["name"] not in (WRITES, OF_CLASSES):
         return f"its trainer, {method['trainer']['name']}, is about what a student writes"
     if "sampler" in method:
         return "its student learns from what is written while it trains"
@@ -42,5 +42,7 @@ def why_not(method: Mapping[str, Any]) -> str | None:
 
 def only_for_classes(method: Mapping[str, Any]) -> str | None:
     """Why a canonical method can distil a classifier alone, in a few words; None where it can do more."""
+    if method["trainer"]["name"] == OF_CLASSES:
+        return "its trainer reads labels of texts"
     found = [term["term"] for term in method.get("terms", ()) if term.get("term") in ENCODERS]
     return f"its {found[0]} is about every token inside an encoder" if found else None
