@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from transformers import TrainingArguments
 
@@ -13,6 +13,8 @@ from methods.classes.encoding import encoded_texts
 from methods.classes.suits import why_not
 from methods.classes.trainer import THEIRS, ClassDistiller, ClassesCollator
 from methods.errors import MethodError
+from methods.recipe import WRITES
+from methods.registry import component
 from methods.trainers.teachers import Teacher
 
 if TYPE_CHECKING:
@@ -30,13 +32,23 @@ class Texts:
     limit: int
 
 
-def trainer_of_classes(method: Mapping[str, Any], surroundings: Surroundings, classes: Sequence[str]) -> Any:
+class LabelledSurroundings(Surroundings, Protocol):
+    """Surroundings whose models say classes of texts."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Their names, in the order of a classifier's logits."""
+
+
+@component("trainer", "classes")
+def trainer_of_classes(surroundings: LabelledSurroundings, method: Mapping[str, Any]) -> Any:
     """The trainer of a canonical method on rows `prompt` (a text) and `completion` (the name of its class).
 
+    Source: PKD, arXiv 1908.09355, section 3, as of `ClassDistiller`.
     Raises MethodError for a method that is about what is written, and for a row of no class.
     """
-    tree = method["data"]
-    plain = {**method, "data": "train"} if stays(tree) else method
+    tree, classes = method["data"], surroundings.classes
+    plain = {**method, "trainer": {"name": WRITES}, "data": "train" if stays(tree) else tree}
     if (why := why_not(plain)) is not None:
         raise MethodError(f"no trainer of classes: {why}")
     rows, number = rows_of(tree, surroundings), {name: place for place, name in enumerate(classes)}

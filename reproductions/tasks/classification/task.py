@@ -50,6 +50,8 @@ class Classification(Task):
         held = {row["prompt"] for row in _rows(data, "test")}
         known = [row for row in _rows(data, "train") if row["prompt"] not in held]
         validation, rest = known[:validation_texts], known[validation_texts:]
+        if not rest:
+            raise KDError(f"{data}: {validation_texts} texts for choices leave none to train on")
         parts = [rest[:train_texts], validation, test]
         self._classes = tuple(sorted({row["completion"] for row in known + test}))
         super().__init__(
