@@ -85,6 +85,8 @@ def _settings(one: Component) -> dict[str, Schema]:
     for name, parameter in one.parameters.items():
         if name in NESTED_LISTS:
             found[name] = {"type": "array", "items": ref(NESTED_LISTS[name])}
+        elif name == "weight" and one.slot == "term":
+            found[name] = _term_part(name)
         elif name in NESTED:
             plain: list[Schema] = [{"type": "number"}] if name == "weight" else []
             found[name] = {"anyOf": [ref(NESTED[name]), {"type": "null"}, *plain]}
