@@ -22,11 +22,13 @@ from reproductions.engine.show import files, gather
 from reproductions.engine.show.cost import Costs
 from reproductions.engine.show.view import PaperView
 from reproductions.engine.store.arm import ArmResults, RunResults, arm_of
+from reproductions.engine.store.cache import differences
+from reproductions.engine.store.joined import elsewhere
 from reproductions.engine.store.pair import add_runs, arm_path, read_arm
 from reproductions.engine.store.pair import merge as merged
 from reproductions.engine.store.results import IncompleteError, Results
 from reproductions.engine.store.results import gather as gathered
-from reproductions.engine.work.environment import cpu_name
+from reproductions.engine.work.environment import cpu_name, decisive
 from reproductions.engine.work.sessions.finished import device_of, finished_runs
 from reproductions.engine.work.sessions.progress import Reporter, default_reporter
 from reproductions.engine.work.sessions.session import Failure, Made, Workshop
@@ -259,27 +261,33 @@ class _Task:
         for arm in self.last.arms:
             path = arm_path(folder, self.last.keys[arm])
             if path.exists():
-                self._check_measures(
-                    arm, path, read_arm(path)
-                )  # what is broken is said now, not after an hour
+                # What is broken is said now, not after an hour.
+                self._check_measures(arm, path, read_arm(path))
 
     def _check_measures(self, arm: str, path: Path, recorded: ArmResults) -> None:
-        """Raises KDError for recorded runs that lack a measure and were made on another kind of processor.
+        """Raises KDError for recorded runs that lack a measure, and whose second training here would be another one.
 
-        Their students are not kept, and trained anew they would end in other figures, which a key does not take.
+        Their students are not kept. On another kind of processor the same training is taken for the measure, not one
+        with other packages or components besides.
         """
+        spec = self.last.specs[arm]
+        here = decisive(device_of(self.last), recorded.data_revision, spec["method"]) | {"cpu": cpu_name()}
         lacking: dict[str, set[int]] = {}
         for seed in self.last.seeds_of(arm):
             run = recorded.runs.get(seed)
-            if run is None or run.made_with.get("cpu") in (None, cpu_name()):
+            if (
+                run is None
+                or run.made_with.get("cpu") in (None, cpu_name())
+                or elsewhere(run.made_with, here)
+            ):
                 continue
             for name in set(self.last.wanted(recorded.key, seed)) - set(run.metrics):
                 lacking.setdefault(name, set()).add(seed)
         if lacking:
-            made = next(run.made_with["cpu"] for run in recorded.runs.values() if "cpu" in run.made_with)
+            made = next(run.made_with for run in recorded.runs.values() if "cpu" in run.made_with)
             raise KDError(
-                f"{path}: arm {arm} was recorded on {made} without {', '.join(sorted(lacking))}; this is {cpu_name()}, "
-                "where its students would be others: record on that kind of processor"
+                f"{path}: arm {arm} was recorded on {made['cpu']} without {', '.join(sorted(lacking))}; this is "
+                f"{cpu_name()}, and {'; '.join(differences(made, here))}: record on that kind of processor"
             )
 
     def record(self, outcome: Outcome) -> Outcome:

@@ -72,6 +72,11 @@ class Answers:
             found["ece"] = Metric("ece", ("confidence", "correct"), False, title)
         return found
 
+    def on_curves(self, task: type[Task]) -> list[str]:
+        """All but those at matched decoding: a temperature is chosen on the whole validation split."""
+        matched = {f"{how}_{name}" for name in self.sampled for how in ("matched", "temperature")}
+        return [name for name in self.metrics(task) if name not in matched]
+
     def columns(self, evaluation: Evaluation) -> Columns:
         """Figures of every prompt."""
         task, references, wants = type(evaluation.task), evaluation.references, evaluation.wants

@@ -21,7 +21,10 @@ Columns = dict[str, tuple[np.ndarray, int]]  # figures of every example (N,), an
 
 
 class Measurement(Protocol):
-    """Settings are the parameters of `__init__`; `teachers` names the testbed's teachers that it asks."""
+    """Settings are the parameters of `__init__`; `teachers` names the testbed's teachers that it asks.
+
+    One with `on_curves(task)` names the metrics that are cheap enough for a learning curve; else all are.
+    """
 
     @property
     def teachers(self) -> tuple[str, ...]: ...

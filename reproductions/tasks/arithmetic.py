@@ -155,7 +155,7 @@ class Arithmetic(Task):
         vocabulary = self.own.get_vocab()
         return {"begin_id": vocabulary[BEGIN], "end_id": vocabulary[END]}
 
-    def references(self, split: str) -> list[list[int]]:
+    def find_references(self, split: str) -> list[list[int]]:
         """The answers as token ids."""
         return self.said(self.own(list(self.rows(split)["completion"]))["input_ids"], self.own)
 

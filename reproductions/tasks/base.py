@@ -88,6 +88,7 @@ class Task:
     ) -> None:
         self.shelf, self.limits, self.tokenizer = shelf, limits, tokenizer
         self._make, self._made = dict(rows), dict[str, Any]()
+        self._references: dict[str, list[Any]] = {}
         self._revision = revision
 
     @cached_property
@@ -108,7 +109,16 @@ class Task:
         return self._made[name]
 
     def references(self, split: str) -> list[Any]:
-        """What the scores compare answers with, row by row: one answer, or a list of those that are right."""
+        """What the scores compare answers with, row by row: one answer, or a list of those that are right.
+
+        The same list whenever it is asked for: every measurement of every run asks.
+        """
+        if split not in self._references:
+            self._references[split] = self.find_references(split)
+        return self._references[split]
+
+    def find_references(self, split: str) -> list[Any]:
+        """What `references` keeps: the completions, where a task says nothing else."""
         return list(self.rows(split)["completion"])
 
     def said(self, ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[Any]:

@@ -64,9 +64,9 @@ class Conversations(Task):
             revision=lambda: fingerprint([part.to_list() for part in parts], ascii=False),
         )
 
-    def references(self, split: str) -> list[list[str]]:
+    def find_references(self, split: str) -> list[list[str]]:
         """The data's own answer."""
-        return [[text] for text in super().references(split)]
+        return [[text] for text in super().find_references(split)]
 
     def _whole_conversations(self, validation_rows: int, test_rows: int) -> tuple[Dataset, Dataset, Dataset]:
         held_out = self._turns(self._fitting(ultrachat("test_sft")))

@@ -139,9 +139,9 @@ class Extraction(Task):
             revision=lambda: fingerprint(parts),
         )
 
-    def references(self, split: str) -> list[str]:
+    def find_references(self, split: str) -> list[str]:
         """The answers, without blanks around them."""
-        return [text.strip() for text in super().references(split)]
+        return [text.strip() for text in super().find_references(split)]
 
     def said(self, ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """Texts, without blanks around them."""

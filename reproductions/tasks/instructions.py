@@ -121,11 +121,11 @@ class Instructions(Task):
             revision=lambda: fingerprint([rows, self._sets], ascii=False),
         )
 
-    def references(self, split: str) -> list[list[str]]:
+    def find_references(self, split: str) -> list[list[str]]:
         """All references of each row."""
         if split == "test":
             return [known for _, known in self._sets["dolly"]]
-        return [[text] for text in super().references(split)]
+        return [[text] for text in super().find_references(split)]
 
     def sets(self, split: str) -> dict[str, list[tuple[str, list[str]]]]:
         """The five published sets on "test", Dolly's rows alone on others."""

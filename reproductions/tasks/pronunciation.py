@@ -256,7 +256,7 @@ class Pronunciation(Task):
                     columns["domain"].append(name)
         return dataset(columns)
 
-    def references(self, split: str) -> list[list[list[int]]]:
+    def find_references(self, split: str) -> list[list[list[int]]]:
         """Of every row of a split its right answers as token ids, one or, with `several`, all of them."""
         if not self.several:
             return [[ids] for ids in self.own(list(self.rows(split)["completion"]))["input_ids"]]

@@ -125,7 +125,7 @@ class Reading(Task):
             revision=lambda: fingerprint([part.to_list() for part in parts]),
         )
 
-    def references(self, split: str) -> list[list[str]]:
+    def find_references(self, split: str) -> list[list[str]]:
         """All references of each row."""
         return self._references[split]
 

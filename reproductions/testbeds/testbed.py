@@ -153,12 +153,12 @@ class Testbed:
 
     @cached_property
     def cheap(self) -> set[str]:
-        """Metrics that a learning curve may have: they ask no teacher and watch no training."""
+        """Metrics that a learning curve may have: they ask no teacher, watch no training and are soon measured."""
         return {
             name
             for one in self.measurements
             if not one.teachers and not hasattr(one, "callbacks")
-            for name in one.metrics(type(self.task))
+            for name in getattr(one, "on_curves", one.metrics)(type(self.task))
         }
 
     def watches_training(self, wanted: Collection[str] | None) -> bool:

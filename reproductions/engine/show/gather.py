@@ -419,6 +419,10 @@ def _made(results: Results) -> str:
     ]
     parts += [f"commit {commits}"] if commits else []
     parts += [f"finished {finished}"] if finished else []
+    second = [part for run in runs for part in run.made or () if part.get("retrained")]
+    if second:
+        names = ", ".join(sorted({name for part in second for name in part["metrics"]}))
+        parts.append(f"{names} of {len(second)} runs by a second training on another kind of processor")
     return ", ".join(part for part in parts if part)
 
 

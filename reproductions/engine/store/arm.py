@@ -30,7 +30,8 @@ class RunResults:
     `timed`: "<paper>/<scale>" -> {seconds, train_seconds of the curve}, where the first edition trained the very same
     run again for another paper: seconds compare within one paper's session only. `student`: the SHA-256 of the trained
     weights; `made`: what was measured when, [{metrics: {name: how, as a digest}, environment, date, student}], where a
-    later entry added metrics to the same student (`again`: which was trained anew for it).
+    later entry added metrics to the same student (`again`: which was trained anew for it) or, `retrained`, of the one
+    that the same training gave on another kind of processor.
     """
 
     seed: int

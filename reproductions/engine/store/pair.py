@@ -14,7 +14,7 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,9 @@ from reproductions.engine.store.arm import (
     ArmResults,
     RunResults,
     check_run,
-    digest_of,
-    same_figures,
     same_measure,
-    same_training,
 )
+from reproductions.engine.store.joined import joined
 
 SCHEMA = 2
 _FIELDS = {
@@ -120,8 +118,9 @@ def write_arm(path: Path, arm: ArmResults) -> None:
 def add_runs(path: Path, made: ArmResults) -> list[int]:
     """Adds what is new in `made` to an arm's files, making them where there are none; returns the seeds added.
 
-    A recorded seed is left alone where the figures are equal, whatever the times; measures that it lacks are added.
-    Raises KDError where a figure differs, or spec, data or the meaning of a metric do: a key is never rewritten.
+    A recorded seed is left alone where the figures are equal, whatever the times; measures that it lacks are added,
+    also those of a second training on another kind of processor (see `joined`). Raises KDError where a figure differs,
+    or spec, data or the meaning of a metric do: a key is never rewritten.
     Claims are frozen with the first run made for a paper and scale; a paper that adds no run changes nothing here.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,10 +151,8 @@ def merge(path: Path, arm: ArmResults, made: ArmResults) -> tuple[ArmResults, li
         if seed not in runs:
             runs[seed] = run
             added.append(seed)
-        elif not same_training(runs[seed], run):
-            raise KDError(f"{path}: seed {seed} was recorded with other figures; a key is never rewritten")
-        elif not same_figures(runs[seed], run):
-            runs[seed] = _with_more_measures(runs[seed], run)
+        else:
+            runs[seed] = joined(f"{path}: seed {seed}", runs[seed], run)
     claims = {**made.claims, **arm.claims} if added else arm.claims
     metrics = {
         **arm.metrics,
@@ -164,41 +161,6 @@ def merge(path: Path, arm: ArmResults, made: ArmResults) -> tuple[ArmResults, li
     if (claims, runs, metrics) == (arm.claims, arm.runs, arm.metrics):
         return arm, []
     return replace(arm, runs=runs, metrics=metrics, claims=claims), added
-
-
-def _with_more_measures(run: RunResults, other: RunResults) -> RunResults:
-    """A recorded run with the figures that only the other one measured; its own times and figures stay."""
-    curve: Sequence[Mapping[str, Any]] = run.curve
-    if run.curve and other.curve:
-        curve = [
-            {**mine, "metrics": {**theirs["metrics"], **mine["metrics"]}}
-            for mine, theirs in zip(run.curve, other.curve, strict=True)
-        ]
-    added = [name for name in other.metrics if name not in run.metrics]
-    more = replace(
-        run,
-        metrics={
-            **run.metrics,
-            **{name: other.metrics[name] for name in other.metrics if name not in run.metrics},
-        },
-        columns={**other.columns, **run.columns},
-        definitions={**other.definitions, **run.definitions},
-        curve=curve,
-        made=_added(run, other, added),
-    )
-    if set(more.columns) == set(run.columns) and set(more.metrics) == set(run.metrics):
-        return run
-    return replace(more, digest=digest_of(more))
-
-
-def _added(run: RunResults, other: RunResults, added: list[str]) -> list[dict[str, Any]] | None:
-    """Who measured what of a run: what it said, and the other's entries for the metrics that it brings."""
-    entries = [dict(part) for part in run.made or ()]
-    for part in other.made or ():
-        metrics = {name: how for name, how in part["metrics"].items() if name in added}
-        if metrics:
-            entries.append({**part, "metrics": metrics})
-    return entries or None
 
 
 def _run(

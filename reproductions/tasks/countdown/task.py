@@ -265,7 +265,7 @@ class Countdown(Task):
         """A teacher that knows all solutions; see policy.Reckoner. With `slip` 0.3 every third word is any."""
         return Reckoner(self.rules, slip=slip, uniform=uniform)
 
-    def references(self, split: str) -> list[Problem]:
+    def find_references(self, split: str) -> list[Problem]:
         """The problem of every row, which can tell a right answer."""
         if split in self._problems:
             return list(self._problems[split])

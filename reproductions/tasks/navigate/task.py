@@ -235,7 +235,7 @@ class Navigate(Task):
 
         return Walker(self.world, self.form, temperature=temperature, slip=slip, uniform=uniform)
 
-    def references(self, split: str) -> list[Problem]:
+    def find_references(self, split: str) -> list[Problem]:
         """The problem of every row, which can tell a right walk."""
         ids = self.own(list(self.rows(split)["prompt"]))["input_ids"]
         return [

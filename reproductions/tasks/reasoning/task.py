@@ -208,7 +208,7 @@ class Reasoning(Task):
 
         return ReasoningWriter(Profile(**{**settings, "errors": settings.get("errors") or {}}), self._donors)
 
-    def references(self, split: str) -> list[Problem]:
+    def find_references(self, split: str) -> list[Problem]:
         """The problem of every row, which knows its answer and its steps."""
         return list(self._problems[split])
 

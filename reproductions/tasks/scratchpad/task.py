@@ -306,7 +306,7 @@ class Scratchpad(Task):
         """A teacher that can calculate; see policy.Scribe. `repair: false` goes on from whatever is written."""
         return Scribe(self.form, repair=repair, slip=slip, uniform=uniform)
 
-    def references(self, split: str) -> list[Problem]:
+    def find_references(self, split: str) -> list[Problem]:
         """The problem of every row, which can tell a right answer."""
         if split in self._problems:
             return list(self._problems[split])

@@ -13,9 +13,10 @@ import pytest
 from rich.console import Console
 
 from reproductions.engine.errors import KDError
+from reproductions.engine.metrics import values
 from reproductions.engine.reproduce import BAD, DIFFERS, DONE, _Task, reproduce
 from reproductions.engine.show import files, gather, report
-from reproductions.engine.store.arm import digest_of
+from reproductions.engine.store.arm import digest_of, with_only
 from reproductions.engine.store.pair import arm_path, read_arm, write_arm
 from reproductions.engine.work.environment import cpu_name
 from reproductions.engine.work.sessions.progress import SilentReporter
@@ -218,9 +219,16 @@ def test_a_best_rate_at_the_edge_is_not_recorded(checkout, monkeypatch):
     assert written(checkout) == before
 
 
-@pytest.mark.parametrize(("cpu", "refused"), [("another processor", True), (cpu_name(), False)])
-def test_measures_that_another_processor_did_not_take_are_said_before_a_training(
-    checkout, monkeypatch, cpu, refused
+@pytest.mark.parametrize(
+    ("environment", "refused"),
+    [
+        ({"cpu": "another processor"}, False),
+        ({"torch": "2.0.0"}, False),  # its students may be the same: that shows when they are there
+        ({"cpu": "another processor", "torch": "2.0.0"}, True),
+    ],
+)
+def test_measures_that_a_second_training_here_cannot_give_are_said_before_it(
+    checkout, monkeypatch, environment, refused
 ):
     again(checkout, record=True)
     read = read_arm
@@ -228,7 +236,7 @@ def test_measures_that_another_processor_did_not_take_are_said_before_a_training
     def poorer(path):
         arm = read(path)
         runs = {
-            seed: replace(run, made_with={**run.made_with, "cpu": cpu}, metrics={})
+            seed: replace(run, made_with={**run.made_with, **environment}, metrics={})
             for seed, run in arm.runs.items()
         }
         return replace(arm, runs=runs)
@@ -238,8 +246,41 @@ def test_measures_that_another_processor_did_not_take_are_said_before_a_training
     if not refused:
         task.check_recordable()
         return
-    with pytest.raises(KDError, match=r"arm baseline was recorded on another processor without .*error"):
+    message = (
+        r"arm baseline was recorded on another processor without .*error; this is .*, and torch 2.0.0, now "
+    )
+    with pytest.raises(KDError, match=message):
         task.check_recordable()
+
+
+def test_a_measure_that_is_missing_is_taken_of_a_training_on_another_processor(checkout):
+    """The judge sees then what is recorded: the first training's figures, and the second's for what they lack."""
+    again(checkout, record=True)
+    plan = checkout.plan()
+    path = arm_path(gather.RESULTS / plan.scale.testbed, plan.keys["baseline"])
+    whole = read_arm(path)
+    first, others = "error", sorted(set(whole.metrics) - {"error"})
+
+    def shifted(run):
+        poorer = with_only(run, others)
+        columns = {name: column + 0.25 for name, column in poorer.columns.items()}
+        metrics = values(poorer.definitions, columns)
+        made_with = {**run.made_with, "cpu": "another processor"}
+        run = replace(poorer, columns=columns, metrics=metrics, made_with=made_with, student="5" * 64)
+        return replace(run, digest=digest_of(run))
+
+    runs = {seed: shifted(run) for seed, run in whole.runs.items()}
+    metrics = {name: whole.metrics[name] for name in others}
+    write_arm(path, replace(whole, runs=runs, metrics=metrics))
+    outcome = again(checkout, record=True)
+    assert outcome.exit_code == DONE
+    for seed, run in read_arm(path).runs.items():
+        assert run.metrics[first] == whole.runs[seed].metrics[first]
+        assert {name: run.metrics[name] for name in others} == runs[seed].metrics
+        (entry,) = [part for part in run.made if part.get("retrained")]
+        assert list(entry["metrics"]) == [first] and entry["environment"]["cpu"] == cpu_name()
+    after = written(checkout)
+    assert again(checkout, record=True).exit_code == DONE and written(checkout) == after
 
 
 def test_a_part_without_an_arm_of_a_claim_leaves_it_not_run(checkout):

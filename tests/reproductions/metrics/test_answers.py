@@ -75,6 +75,13 @@ def test_only_what_is_named_is_measured_and_no_teacher_is_asked_in_vain(trial):
     assert not run.shared.used, "a teacher was made"
 
 
+def test_a_learning_curve_chooses_no_temperatures(trial):
+    """That takes the whole validation split at every temperature of the grid, at every point of the curve."""
+    testbed = load_short("words", test_words=10)
+    matched = {name for name in testbed.metrics if name.startswith(("matched_", "temperature_"))}
+    assert matched and matched.isdisjoint(testbed.cheap) and "greedy_exact_match" in testbed.cheap
+
+
 def test_unknown_scores_and_calibrations_name_the_nearest(testbed):
     with pytest.raises(KDError, match='no score "rouge" .did you mean "rouge_l"'):
         Answers(sampled=["rouge"]).metrics(type(testbed.task))

@@ -7,6 +7,7 @@ from pathlib import Path
 from reproductions.engine.plan.plan import Plan
 from reproductions.engine.store.arm import RunResults
 from reproductions.engine.store.cache import read_run
+from reproductions.engine.store.joined import joined
 from reproductions.engine.store.pair import arm_path, read_arm
 from reproductions.engine.work.environment import decisive
 from reproductions.engine.work.sessions.pool import has_gpu
@@ -28,25 +29,28 @@ def finished_runs(plan: Plan, device: str, recorded: Path | None = None) -> dict
     """The plan's runs that the cache holds with every metric wanted of them; a broken file is set aside.
 
     Those that the results under `recorded` hold come from there: on another kind of processor a run ends in other
-    figures, and what is recorded stands.
+    figures, and what is recorded stands. One that lacks a metric there takes it from the cache's. Raises KDError for a
+    broken file of results, and where the two cannot be of one training (see `store.joined`).
     """
-    found = {} if recorded is None else recorded_runs(plan, recorded)
+    there = {} if recorded is None else recorded_runs(plan, recorded)
+    found = {}
     for key, seed in plan.runs:
-        if (key, seed) in found:
-            continue
-        run = kept_run(plan, key, seed, device)
-        if run is not None and set(plan.wanted(key, seed)) <= set(run.metrics):
-            found[key, seed] = run
+        run = there.get((key, seed))
+        wanted = set(plan.wanted(key, seed))
+        if run is None or not wanted <= set(run.metrics):
+            kept = kept_run(plan, key, seed, device)
+            if kept is None or not wanted <= set(kept.metrics):
+                continue
+            run = kept if run is None else joined(f"{plan.scale.testbed}/{key}: seed {seed}", run, kept)
+        found[key, seed] = run
     return found
 
 
 def recorded_runs(plan: Plan, root: Path) -> dict[tuple[str, int], RunResults]:
-    """The plan's runs that results hold with every metric wanted of them. Raises KDError for a broken file."""
-    found = {}
+    """The plan's runs that results hold, with whatever was measured. Raises KDError for a broken file."""
+    found: dict[tuple[str, int], RunResults] = {}
     for key in dict.fromkeys(key for key, _ in plan.runs):
         path = arm_path(root / plan.scale.testbed, key)
         runs = read_arm(path).runs if path.exists() else {}
-        for seed, run in runs.items():
-            if (key, seed) in plan.runs and set(plan.wanted(key, seed)) <= set(run.metrics):
-                found[key, seed] = run
+        found |= {(key, seed): run for seed, run in runs.items() if (key, seed) in plan.runs}
     return found

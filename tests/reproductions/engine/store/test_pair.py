@@ -232,6 +232,39 @@ def test_the_same_metric_with_other_figures_or_of_another_student_is_refused(fol
     assert path.read_bytes() == before
 
 
+def test_a_second_training_on_another_processor_gives_the_measures_that_are_lacking(folder):
+    path, row = arm_path(folder, "0123456789abcdef"), levels(0.98)[0]
+    add_runs(path, arm_with(known(row, ["error"], "then", curve=CURVE)))
+    before = read_arm(path).runs[0]
+    elsewhere = {**before.made_with, "cpu": "another"}
+
+    def second(names, made_with=elsewhere):
+        other = [figure + 0.5 for figure in row]
+        run = known(other, names, "later", student="6" * 64, made_with=made_with)
+        return arm_with(replace(run, made=[part(names, "later", made_with) | {"student": "6" * 64}]))
+
+    for made_with in (
+        {**elsewhere, "torch": "2.0.0"},
+        {**elsewhere, "fingerprints": {}},
+        {name: value for name, value in elsewhere.items() if name != "cpu"},
+        before.made_with,
+    ):
+        with pytest.raises(KDError, match="seed 0 was recorded with other figures; a key is never rewritten"):
+            add_runs(path, second(["error", "accuracy"], made_with))
+    assert add_runs(path, second(["error", "accuracy"])) == []
+    after = read_arm(path).runs[0]
+    assert after.metrics == {**before.metrics, "accuracy": 0.0} and after.curve == CURVE
+    assert (after.student, after.made_with) == (STUDENT, before.made_with)
+    assert np.array_equal(after.columns["error"], before.columns["error"]), "what was recorded stands"
+    first, more = after.made
+    assert first == part(["error"], "then")
+    assert more == part(["accuracy"], "later", elsewhere) | {"student": "6" * 64, "retrained": True}
+    with pytest.raises(
+        KDError, match='column "correct" is recorded of a training on some; no measure may read'
+    ):
+        add_runs(path, second(["error", "ece"]))  # it reads `sure` and `correct`
+
+
 def test_a_column_that_was_changed_and_a_student_that_was_changed_are_found(folder):
     path = arm_path(folder, "0123456789abcdef")
     add_runs(path, arm_with(known(levels(0.98)[0], ["error"], "then")))
