@@ -18,14 +18,20 @@ from typing import Any
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from methods.assembly import THOUGHT_TOKENS, Asked, trainer_for
 from methods.elicitation import behaviour as elicitation
 from methods.errors import MethodError
 from methods.losses.fused.formulas import Block, by_row
 from methods.modeling.rollouts import Rollouts, left_pad
-from methods.recipe import OWN_STEPS, canonical_method
+from methods.recipe import OF_CLASSES, OWN_STEPS, canonical_method
 from methods.registry import components, find, load, registered
 from methods.slots.term import PAIR
 
@@ -107,6 +113,8 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("target", "interpolated-logits"): ({"start": 0.1, "step_size": 2.0, "momentum": 0.9},),
     ("target", "noisy-teacher"): ({"deviation": 1.0},),
     ("target", "teacher-by-row"): ({"indices": {"a": 0, "b": 1, "c": 1, "d": 0, "e": 1, "data": 1}},),
+    ("term", "attention-match"): ({"layers": [[0, 1]]},),
+    ("term", "token-states-match"): ({"layers": [[0, 1]]},),
     ("term", "chunk-likelihood"): ({"temperature": 2.0, "boundary": ",", "epsilon": 1e-3},),
     ("term", "continuation-units"): ({"divergence": "jensen_shannon", "teacher_weight": 0.3},),
     ("term", "hidden-match"): (
@@ -143,6 +151,10 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ),
 }
 
+# What is about encoders: its toy tells words apart.
+LABELLED = {("trainer", OF_CLASSES), ("term", "attention-match"), ("term", "token-states-match")}
+CLASSES = ("early", "late")
+
 Figures = list[list[float]]
 
 
@@ -159,10 +171,12 @@ def behaviour(slot: str, name: str, settings: Mapping[str, Any] | None = None) -
 
 def _tried(slot: str, name: str, settings: Mapping[str, Any]) -> Figures:
     with _toy_world():
-        surroundings = ToySurroundings()
+        labelled = (slot, name) in LABELLED
+        surroundings = ToyClasses() if labelled else ToySurroundings()
         if name in OWN_STEPS:
             _stops_often(surroundings.student(), surroundings.tokenizer)
-        trainer = trainer_for(canonical_method(example(slot, name, settings)), surroundings)
+        method = canonical_method(example(slot, name, settings))
+        trainer = trainer_for(method | ({"trainer": {"name": OF_CLASSES}} if labelled else {}), surroundings)
         if slot == "reward":  # an untrained student is never right
             trainer.writer = written
         if name == "step-weighted":
@@ -286,6 +300,7 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
         return {"data": {"use": name, **own}, "terms": [{**plain, **seen}]}
     parts: dict[str, dict[str, Any]] = {
         "distillation": {"terms": [plain]},
+        OF_CLASSES: {"terms": [{"term": "next-token", "weight": 0.5}, plain]},
         POLICY: {"advantage": {"name": "group-reward"}, "rewards": probes},
     }
     return {"trainer": tree} | parts.get(name, {})
@@ -404,6 +419,39 @@ class ToySurroundings:
 
     def spent(self, report: Any) -> None:
         """Nobody asks."""
+
+
+class ToyClasses(ToySurroundings):
+    """Two encoders of two and three blocks, and the same words by whether they begin early in the alphabet."""
+
+    classes = CLASSES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._student = _encoder(self.tokenizer, seed=1, width=12, blocks=2)
+
+    def teacher(self, name: str) -> Asked:
+        model = _encoder(self.tokenizer, seed=102, width=16, blocks=3)
+        return Asked(name, model.eval().requires_grad_(False), self.tokenizer, self.completion_tokens)
+
+    def rows(self, name: str) -> Dataset:
+        return Dataset.from_list(
+            [{"prompt": word, "completion": CLASSES[word > "h"]} for word in WORDS if len(word) > 1]
+        )
+
+
+def _encoder(tokenizer: Any, *, seed: int, width: int, blocks: int) -> Any:
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=24, num_hidden_layers=blocks,
+        num_attention_heads=2, max_position_embeddings=24, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id, id2label=dict(enumerate(CLASSES)),
+    )  # fmt: skip
+    model = BertForSequenceClassification(config)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
 
 
 def _stops_often(model: Any, tokenizer: Any) -> None:

@@ -38,6 +38,7 @@ from methods.trees import below, known_keys, text
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
 METHOD_KEYS = ("trainer", "teacher", "data", "terms", "sampler", "gradient_balance", "advantage", "rewards")
+WRITES, OF_CLASSES = "distillation", "classes"  # the trainers of terms: on answers, on labels of texts
 SAMPLES_ITSELF = "policy-optimisation"  # the trainer that has an advantage and rewards beside its terms
 RECIPE_KEYS = ("title", "settings", "needs", *METHOD_KEYS)
 # What a divergence's term has beside the settings of the divergence itself, with defaults.
@@ -206,7 +207,7 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
     `steps` are data steps by name. Raises RegistryError whose `path` leads to what is wrong.
     """
     known_keys(tree, METHOD_KEYS, "a method")
-    trainer = below("trainer", canonical, "trainer", tree.get("trainer") or "distillation")
+    trainer = below("trainer", canonical, "trainer", tree.get("trainer") or WRITES)
     made: dict[str, Any] = {
         "trainer": trainer,
         "data": below("data", canonical_data, tree.get("data"), steps or {}),
@@ -215,7 +216,7 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
     teachers = [] if teachers is None else teachers if isinstance(teachers, list) else [teachers]
     made["teachers"] = [below("teacher", text, name, "a teacher") for name in teachers]
     terms = tree.get("terms")
-    if trainer["name"] == "distillation":
+    if trainer["name"] in (WRITES, OF_CLASSES):
         if not isinstance(terms, list) or not terms:
             raise RegistryError("a method needs terms: a list of what its loss is made of", "terms")
         parts = [below(("terms", n), canonical_term, term) for n, term in enumerate(terms)]
@@ -269,9 +270,11 @@ def canonical_term(tree: Any) -> dict[str, Any]:
     if not isinstance(tree, Mapping) or not {"divergence", "term"} & set(tree):
         raise RegistryError("a term is a mapping with a divergence or a term: {divergence: forward-kl}")
     if "term" in tree:
-        settings = {name: value for name, value in tree.items() if name != "term"}
+        scheduled = isinstance(tree.get("weight"), Mapping)
+        settings = _without(_without(tree, "term"), "weight") if scheduled else _without(tree, "term")
         made = below("term", canonical, "term", {"name": tree["term"], **settings}, strip=True)
-        return {"term": made.pop("name"), **made}
+        weight = {"weight": _term_part("weight", tree["weight"])} if scheduled else {}
+        return {"term": made.pop("name"), **made, **weight}
     entry = below("divergence", find, "divergence", tree["divergence"])
     own = {name: value for name, value in tree.items() if name != "divergence" and name not in TERM_DEFAULTS}
     made = {"divergence": entry.name, **canonical_settings(entry, own)}

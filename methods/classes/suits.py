@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from methods.recipe import ITSELF
+from methods.recipe import ITSELF, OF_CLASSES, WRITES
 
-TERMS = ("next-token", "hidden-match")  # beside every divergence: of a label, of blocks
+TERMS = (
+    "next-token",
+    "hidden-match",
+    "attention-match",
+    "token-states-match",
+)  # beside every divergence: of a label, of blocks
+ENCODERS = ("attention-match", "token-states-match")  # of those, the ones that are about nothing else
 PLACES = {"sources", "token_weights", "row_settings", "support"}
 
 
 def why_not(method: Mapping[str, Any]) -> str | None:
     """Why a canonical method cannot distil a classifier, in a few words; None where it can."""
-    if method["trainer"]["name"] != "distillation":
+    if method["trainer"]["name"] not in (WRITES, OF_CLASSES):
         return f"its trainer, {method['trainer']['name']}, is about what a student writes"
     if "sampler" in method:
         return "its student learns from what is written while it trains"
@@ -32,3 +38,11 @@ def why_not(method: Mapping[str, Any]) -> str | None:
         if PLACES & term.keys():
             return "a term of it tells places of a written text apart"
     return None
+
+
+def only_for_classes(method: Mapping[str, Any]) -> str | None:
+    """Why a canonical method can distil a classifier alone, in a few words; None where it can do more."""
+    if method["trainer"]["name"] == OF_CLASSES:
+        return "its trainer reads labels of texts"
+    found = [term["term"] for term in method.get("terms", ()) if term.get("term") in ENCODERS]
+    return f"its {found[0]} is about every token inside an encoder" if found else None

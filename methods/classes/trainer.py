@@ -11,6 +11,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+from methods.classes.encoding import ROW
 from methods.classes.model import (
     IGNORED,
     classes_of,
@@ -19,9 +20,11 @@ from methods.classes.model import (
     labelled,
     of_a_text,
 )
+from methods.classes.remembered import RememberedClasses
 from methods.errors import MethodError
 from methods.modeling.core import core_model, freeze
 from methods.modeling.normalise import window_mean
+from methods.slots.inside import Inside, recorded_inside
 from methods.slots.rows import Rows
 from methods.slots.term import PAIR, Term, Window, weight_at
 from methods.teachers.store import TeacherStore
@@ -46,6 +49,8 @@ class ClassesCollator:
                 [{name: row[prefix + name] for name in names} for row in rows], return_tensors="pt"
             )
             made |= {prefix + name: padded[name] for name in names}
+        if ROW in rows[0]:
+            made[ROW] = torch.tensor([row[ROW] for row in rows])
         labels = [row["labels"] for row in rows]
         if isinstance(labels[0], int):
             return made | {"labels": torch.tensor(labels)}
@@ -61,12 +66,16 @@ class ClassDistiller(TrainsTerms, Trainer):
     loss = sum_terms weight * (sum over the accumulation window and all ranks) / (labels there)
 
     Terms are those of `Distiller` that read nothing, the labels, a teacher's classes or its blocks: `hidden` is what
-    goes into the classifier, `head` its last layer. Rows have what the student's tokenizer made and `labels`; for a
-    teacher with a tokenizer of its own, number n, also what that made, under names that begin with `teacher_n_`.
-    Teachers are frozen and have the student's classes in its order. Blocks of texts are read at the first token.
+    goes into the classifier, `head` its last layer, `inside` every token for terms that want them. Rows have what the
+    student's tokenizer made and `labels`; for a teacher with a tokenizer of its own, number n, also what that made,
+    under names that begin with `teacher_n_`. Teachers are frozen and have the student's classes in its order. Blocks of
+    texts are read at the first token. What each teacher said of the rows before is looked up in `remembered`, where it
+    is, by their column `row`.
     Source: the loss of PKD (arXiv 1908.09355, section 3), whose parts are terms here.
     Raises MethodError for terms and teachers that do not fit.
     """
+
+    sees_inside = True  # rows have every token for terms that want them
 
     def __init__(
         self,
@@ -77,6 +86,7 @@ class ClassDistiller(TrainsTerms, Trainer):
         train_dataset: Dataset,
         processing_class: PreTrainedTokenizerBase,
         teacher: Any = None,
+        remembered: Sequence[RememberedClasses | None] | None = None,
         **kwargs: Any,
     ):
         terms = [term for term in terms if callable(term.weight) or term.weight != 0]
@@ -104,14 +114,19 @@ class ClassDistiller(TrainsTerms, Trainer):
         prepared: list[Any] = [
             self.accelerator.prepare_model(freeze(one), evaluation_mode=True) for one in models
         ]
-        self._teachers = prepared
+        self._teachers, self._remembered = prepared, list(remembered or [None] * len(given))
         self.models = SimpleNamespace(  # what terms may ask, as of `methods.trainers.models.Models`
             student=lambda: core_model(self.accelerator.unwrap_model(self.model)),
             first_teacher=lambda: core_model(self.accelerator.unwrap_model(prepared[0])),
             who=SimpleNamespace(first_is_paired=False),
         )
+        self.first_reads_the_same = THEIRS.format(0) not in tokenizers
         for term in self.terms:
             term.prepare(self)
+        self._inside = [
+            sorted({wanted for term in terms for wanted in getattr(term, f"{who}_inside")})
+            for who in ("student", "teacher")
+        ]
         self._student_blocks = sorted({block for term in terms for block in term.student_blocks})
         self._teacher_blocks = sorted({block for term in terms for block in term.teacher_blocks})
         learning = [term for term in self.terms if isinstance(term, nn.Module)]
@@ -136,15 +151,24 @@ class ClassDistiller(TrainsTerms, Trainer):
         """The labelled places of a batch, as terms see them; counts what is read."""
         where = labelled(batch["labels"])
         student = self.models.student()
-        hidden, blocks = classifier_states(student, self._inputs(batch, ""), where, self._student_blocks)
-        self.count_tokens("student", batch["attention_mask"].sum())
+        mask, inside = batch["attention_mask"], list[Inside]()
+        with recorded_inside(student, self._inside[0]) as made:
+            hidden, blocks = classifier_states(student, self._inputs(batch, ""), where, self._student_blocks)
+            inside.append(made(mask))
+        self.count_tokens("student", mask.sum())
         said, teacher_blocks = [], dict[int, Tensor]()
         for number, prepared in enumerate(self._teachers):
             teacher, prefix = core_model(self.accelerator.unwrap_model(prepared)), THEIRS.format(number)
             inputs = self._inputs(batch, prefix if prefix + "input_ids" in batch else "")
+            asked, known = self._teacher_blocks if number == 0 else [], self._remembered[number]
+            wanted = self._inside[1] if number == 0 else []
             with torch.no_grad():
-                asked = self._teacher_blocks if number == 0 else []
-                states, found = classifier_states(teacher, inputs, where, asked)
+                if known is None or wanted:
+                    with recorded_inside(teacher, wanted) as made:
+                        states, found = classifier_states(teacher, inputs, where, asked)
+                        inside += [made(mask)] if number == 0 else []
+                else:
+                    states, found = known.of(batch[ROW][where], asked)
             teacher_blocks |= found
             said.append((states, head_of_classifier(teacher)))
             self.count_tokens("teacher", inputs["attention_mask"].sum())
@@ -163,6 +187,7 @@ class ClassDistiller(TrainsTerms, Trainer):
             batch=batch,
             blocks=blocks,
             teacher_blocks=teacher_blocks,
+            inside=(inside[0], inside[1]) if self._inside[0] else None,
         )
 
     @staticmethod

@@ -56,6 +56,31 @@ def uniform_layers(student_layers: int, teacher_layers: int) -> list[tuple[int, 
     return [(i, -(-(i + 1) * teacher_layers // student_layers) - 1) for i in range(student_layers)]
 
 
+NAMED_LAYERS = ("uniform", "uniform-but-last", "top", "bottom")
+
+
+def layer_pairs(layers: str | Pairs, student_layers: int, teacher_layers: int) -> tuple[tuple[int, int], ...]:
+    """Pairs of blocks by name, or as they are given.
+
+    "uniform": see `uniform_layers`; "uniform-but-last": without the last of them; "top": block i of the student with
+    block i + T - S; "bottom": with block i. Raises MethodError for another name, for a student of one block without its
+    last, and for one with more blocks than the teacher.
+    """
+    if not isinstance(layers, str):
+        return tuple((s, t) for s, t in layers)
+    if layers not in NAMED_LAYERS:
+        raise MethodError(f"layers are {', '.join(NAMED_LAYERS)} or pairs of blocks, not {layers!r}")
+    every = uniform_layers(student_layers, teacher_layers)
+    if layers == "uniform-but-last":
+        every = every[:-1]
+    elif layers != "uniform":
+        above = teacher_layers - student_layers if layers == "top" else 0
+        every = [(i, i + above) for i in range(student_layers)]
+    if not every:
+        raise MethodError("a student of one block has none but the last")
+    return tuple(every)
+
+
 class LayerFilters(nn.Module):
     """One affine map for each of some blocks: (..., H) -> (..., D). `weight` (blocks, D, H), `bias` (blocks, D).
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head
+from methods.slots.inside import Inside
 from methods.teachers.top_k import TopK
 
 
@@ -40,6 +41,7 @@ class Rows:
         default_factory=dict
     )  # the first teacher's, at the rows it has
     pair: tuple[Side, Side] | None = None
+    inside: tuple[Inside, Inside] | None = None  # every token of student and first teacher, of encoders
 
     def sides(self) -> tuple[Side, Side]:
         """Student and teacher under their own tokenizers. Raises MethodError where the rows are the student's alone."""

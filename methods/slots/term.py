@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from methods.errors import MethodError
+from methods.slots.inside import Wanted
 from methods.slots.rows import Rows
 
 Weight = float | Callable[[float], float]  # a number, or a function of the training's progress in [0, 1)
@@ -35,6 +36,8 @@ class Term:
     reads: str = IDS
     student_blocks: tuple[int, ...] = ()  # whose outputs it wants in Rows.blocks
     teacher_blocks: tuple[int, ...] = ()  # of the first teacher, in Rows.teacher_blocks
+    student_inside: tuple[Wanted, ...] = ()  # of encoders, what of every token it wants in Rows.inside
+    teacher_inside: tuple[Wanted, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -132,3 +132,12 @@ def linear_weight(progress: float, start: float = 1.0, end: float = 0.0, until: 
     Source: KDRL, arXiv 2506.02208 (its weight of distillation falls from 5e-3 to 1e-3).
     """
     return start + (end - start) * min(1.0, progress / until if until > 0 else 1.0)
+
+
+@component("schedule", "phase")
+def phase(progress: float, begin: float = 0.0, end: float = 1.0, weight: float = 1.0) -> float:
+    """`weight` from the share `begin` of the training to before `end`, 0 outside: for what is learnt in turn.
+
+    Source: TinyBERT, arXiv 1909.10351, whose student learns from inner layers first and from predictions then.
+    """
+    return weight if begin <= progress < end else 0.0

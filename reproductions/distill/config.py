@@ -52,6 +52,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.reader import Lines, nearest, read_yaml_with_lines
+from methods.classes.suits import only_for_classes
 from methods.recipe import SAMPLES_ITSELF
 from reproductions.distill import limits
 from reproductions.distill.answers.spec import Answers, why_not
@@ -217,6 +218,9 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
     )
     _check_budget(config)
     check_output(config.output, config.path, config.student, config.teachers, lines)
+    if (only := only_for_classes(config.tree)) is not None:
+        where = "method" if recipe else "terms"
+        raise lines.error(f"{config.method} is for classifiers, {only}: `task: classification`", where)
     check_method(config.tree, data, recipe, config.settings, config.teachers, lines)
     reason = why_not(config.tree, config.answers)
     if reason is not None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from catalog.reader import nearest
@@ -52,6 +53,8 @@ class Data(Protocol):
     limits: Any
     tokenizer: PreTrainedTokenizerBase | None
 
+    @property
+    def classes(self) -> tuple[str, ...]: ...
     def rows(self, name: str) -> Dataset: ...
     def texts(self) -> Iterable[str]: ...
     def oracle(self, **settings: Any) -> Any: ...
@@ -82,6 +85,11 @@ class Published:
 
 class Models:
     """Makes them; `run` says on which device, with which seed and precision, and keeps what is made in a cache."""
+
+    half = True  # whether a published teacher's weights are bf16 under bf16-autocast
+    read: Callable[[Path], Any] | None = (
+        None  # what reads a model that was made, a language model's reader for None
+    )
 
     def __init__(self, spec: Mapping[str, Any], data: Data, published: Published) -> None:
         self.name = spec["name"]
@@ -132,14 +140,14 @@ class Models:
                 model = self._untrained(tree, vocabulary, run, seed=key["seed"])
                 rows, limit = self._rows(tree, self.data.teacher_rows, run), self._limit(tree)
                 tokenizer = vocabulary.tokenizer
-                return fine_tune(
+                return self.fine_tune(
                     model, rows, tokenizer, run, key["training"], max_tokens=limit, phase="teacher"
                 )
 
-            model = run.shared.model(kind, key, build)
+            model = run.shared.model(kind, key, build, self.read)
         else:
             model = self._untrained(tree, vocabulary, run, seed=tree.get("seed", 0))
-        if "model" in tree and run.settings.get("precision") == "bf16-autocast":
+        if self.half and "model" in tree and run.settings.get("precision") == "bf16-autocast":
             model = model.to(torch.bfloat16)
         return on_device(model, run).eval().requires_grad_(False)
 
@@ -192,12 +200,12 @@ class Models:
         def build(run: Run) -> PreTrainedModel:
             rows, limit = self._rows(tree, self.data.student_rows, run), self._limit(tree)
             student = self.student(run, size)
-            return fine_tune(
+            return self.fine_tune(
                 student, rows, self.tokenizer, run, training, max_tokens=limit, phase="sft_start"
             )
 
         key = self._start_key(tree, training, run, size)
-        return on_device(run.shared.model(START, {**key, "seed": run.seed}, build), run)
+        return on_device(run.shared.model(START, {**key, "seed": run.seed}, build, self.read), run)
 
     def _start_key(
         self, tree: Mapping[str, Any], training: Mapping[str, Any], run: Run, size: str
@@ -261,6 +269,20 @@ class Models:
             for run, maker, model in zip(missing.values(), makers, models, strict=True):
                 run.shared.made_ahead(kind, {**key, "seed": maker.seed}, model, maker, seconds)
 
+    def fine_tune(
+        self,
+        model: PreTrainedModel,
+        rows: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        run: Run,
+        settings: Mapping[str, Any],
+        *,
+        max_tokens: int,
+        phase: str,
+    ) -> PreTrainedModel:
+        """A model trained on rows of prompts and completions, in eval mode."""
+        return fine_tune(model, rows, tokenizer, run, settings, max_tokens=max_tokens, phase=phase)
+
     def size_of(self, model: PreTrainedModel) -> str:
         """The size of student that a model from scratch has; "main" for anything else, such as a teacher."""
         sizes = {tree["shape"]["hidden"]: name for name, tree in self.students.items() if "shape" in tree}
@@ -295,7 +317,9 @@ class Models:
         def build(run: Run) -> PreTrainedModel:
             model, rows = self._scratch(tree, vocabulary, key["seed"]), self.data.rows(chosen["rows"])
             limit, training = self._limit(tree), dict(chosen["training"])
-            return fine_tune(model, rows, vocabulary.tokenizer, run, training, max_tokens=limit, phase="base")
+            return self.fine_tune(
+                model, rows, vocabulary.tokenizer, run, training, max_tokens=limit, phase="base"
+            )
 
         key = {**self._model_key(tree, vocabulary), "seed": chosen.get("seed", 0)}
         return on_device(run.shared.model("base", key, build), run)
@@ -328,7 +352,8 @@ class Models:
 
     @staticmethod
     def _model_key(tree: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
-        named = {name: tree[name] for name in ("shape", "model", "layers", "oracle", "base") if name in tree}
+        parts = ("shape", "model", "layers", "frozen", "drawn", "oracle", "base")
+        named = {name: tree[name] for name in parts if name in tree}
         return {**named, **vocabulary.key}
 
     def _training_key(

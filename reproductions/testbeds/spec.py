@@ -50,8 +50,9 @@ LIMITS = ("prompt", "completion", "whole", "pairs")
 DECODING = ("batch", "samples", "keep", "prompt", "completion", "temperatures")
 TOKENIZER = ("of", "pad", "eos", "trimmed", "merges", "tokens", "completion")
 SHAPE = ("layers", "hidden", "heads", "intermediate")
-MODEL = ("like", "shape", "model", "layers", "rows", "tokens")
+MODEL = ("like", "shape", "model", "layers", "frozen", "drawn", "rows", "tokens")
 STUDENT = (*MODEL, "base")
+CLASSIFIERS_ALONE = {"frozen": "embeddings", "drawn": "blocks"}  # what these keys may say, of which models
 TEACHER = (*MODEL, "oracle", "training", "first", "answers", "seed", "draws", "tokenizer")
 BASE = ("rows", "training", "seed")
 DEFAULTS = (
@@ -347,6 +348,8 @@ def _likeness(
 
 
 def _check_models(tree: Mapping[str, Any], where: Where) -> None:
+    task = tree["task"].get("name")  # an unknown one is said where the task is checked
+    classifies = task in TASKS.all and TASKS.find(task).classifies  # type: ignore[attr-defined]
     for kind, known in {"students": STUDENT, "teachers": TEACHER}.items():
         for name, model in tree[kind].items():
             _known(model, known, f'"{name}"', where, kind, name)
@@ -357,6 +360,9 @@ def _check_models(tree: Mapping[str, Any], where: Where) -> None:
                 raise where.error(
                     'a model has either a "shape", from scratch, or a "model", a hub id', kind, name
                 )
+            for key, value in CLASSIFIERS_ALONE.items():
+                if key in model and (model[key] != value or not classifies):
+                    raise where.error(f'"{key}" is {value}, and of models that classify', kind, name, key)
             if "base" in model:
                 _check_base(model, where, kind, name)
             if "shape" in model and sorted(model["shape"]) != sorted(SHAPE):

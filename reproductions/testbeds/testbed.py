@@ -12,6 +12,7 @@ from reproductions.engine.metrics import Metric
 from reproductions.metrics.base import make_measurements, metrics_of, rounded
 from reproductions.metrics.decoding.decoder import Decoder, TeacherSide
 from reproductions.metrics.decoding.evaluation import Evaluation
+from reproductions.models.classifiers import Classifiers
 from reproductions.models.makers import MAIN, Models, Published
 from reproductions.tasks.base import Limits, make_task
 
@@ -43,7 +44,7 @@ class Testbed:
             raise KDError(
                 f"{self.name}: its data have the revision {self.revision}, the testbed is about {spec['revision']}"
             )
-        self.models = Models(spec, self.task, published)
+        self.models = (Classifiers if self.task.classifies else Models)(spec, self.task, published)
         decoding = spec["decoding"]
         self.samples = int(decoding.get("samples", 1))
         self.temperatures: tuple[float, ...] = tuple(map(float, decoding.get("temperatures", ())))

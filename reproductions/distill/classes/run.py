@@ -6,10 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from methods.assembly import term_of
 from methods.classes.model import classes_of
 from methods.recipe import teachers_of
-from methods.trainers.teachers import Teacher
 from reproductions.distill import state
 from reproductions.distill.classes import data, measure
 from reproductions.distill.classes.config import ClassesConfig
@@ -100,30 +98,15 @@ def _trainer(config: ClassesConfig, split: data.Split, made: _Made) -> tuple[Any
     """The trainer, and how many texts are cut for whom."""
     from transformers import TrainingArguments
 
-    from methods.classes.trainer import THEIRS, ClassDistiller
+    from methods.classes.assembly import Texts, class_distiller
 
     method, named = named_teachers(config.tree, teachers_of(config.tree), made.teachers)
-    teachers = [named[name] for name in method["teachers"]]
-    tokenizers = {"": made.tokenizer} | {
-        THEIRS.format(number): its
-        for number, (_, its) in enumerate(teachers)
-        if its.get_vocab() != made.tokenizer.get_vocab()
-    }
-    rows, cut = data.encoded(split.train, made.labels["train"], tokenizers, config.budget["tokens"])
     nowhere: Any = Nowhere(made.tokenizer)
     nowhere.seed = config.seed
-    trainer = ClassDistiller(
-        made.student,
-        terms=[term_of(tree, nowhere, method["teachers"]) for tree in method["terms"]],
-        args=arguments_of(config, TrainingArguments, {}),
-        train_dataset=rows,
-        processing_class=made.tokenizer,
-        teacher=[Teacher(model, its) for model, its in teachers],
-    )
-    names = {"": "the student"} | {
-        THEIRS.format(number): f"teacher {number + 1}" for number in range(len(teachers))
-    }
-    return trainer, {names[prefix]: count for prefix, count in cut.items()}
+    texts = Texts(split.train.texts, made.labels["train"], config.budget["tokens"])
+    teachers = [named[name] for name in method["teachers"]]
+    args = arguments_of(config, TrainingArguments, {})
+    return class_distiller(method, nowhere, made.student, made.tokenizer, teachers, texts, args)
 
 
 class _Measured:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from reproductions.engine.metrics import Array
     from reproductions.testbeds import Testbed
 
+Places = Any  # numbers of examples, an integer array
 LEVEL = 0.95  # a gate looks once
 DIGITS = 6
 Outcome = tuple[bool, str, dict[str, Any]]  # passed, in words, the figures
@@ -58,6 +59,20 @@ class Measured:
                 raise KDError(f"{name} is a {metric.kind} over examples: only means have a gap here")
         arrays = [table[arm] for _, table in tables]
         return self._estimate((arm,), (1.0, -1.0), True, "mean", arrays)
+
+    def gap_on(self, better: str, worse: str, rows: Places, less: Places | None = None) -> Estimate:
+        """better - worse, as in `contrast`, on these examples; minus the same on `less`, as many others, if given.
+
+        Raises KDError for a metric that is no mean.
+        """
+        if self.metric.kind != "mean":
+            raise KDError(
+                f"{self.name} is a {self.metric.kind} over examples: only means have gaps by domain"
+            )
+        parts = [rows] if less is None else [rows, less]
+        weights = (1.0, -1.0, -1.0, 1.0)[: 2 * len(parts)]
+        arrays = [self.arms[arm][:, part] for part in parts for arm in (better, worse)]
+        return self._estimate((better, worse), weights, self.metric.higher_is_better, "mean", arrays)
 
     def above(self, better: str, worse: str, points: float) -> Outcome:
         """Whether one arm beats another by more than `points`, with the whole interval."""
@@ -110,6 +125,13 @@ class Measured:
         from reproductions.tasks.scores import answers_of
 
         return [len(set(map(str, answers_of(row)))) for row in self._bed().task.references("test")]
+
+    def domains(self) -> list[str]:
+        """The domain of every held-out row. Raises KDError where rows have none."""
+        bed = self._bed()
+        if "domain" not in bed.test.column_names:
+            raise KDError(f"the rows of {bed.name} say nothing of domains")
+        return list(bed.test["domain"])
 
     def _bed(self) -> Testbed:
         if self.load is None:

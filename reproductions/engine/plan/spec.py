@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from catalog.errors import CatalogError, nearest
-from methods.recipe import METHOD_KEYS, canonical_method, read_recipe, substitute, teachers_of, variables
+from methods.recipe import (
+    METHOD_KEYS,
+    OF_CLASSES,
+    WRITES,
+    canonical_method,
+    read_recipe,
+    substitute,
+    teachers_of,
+    variables,
+)
 from methods.registry import RegistryError
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import canonical_json, digest
@@ -27,6 +36,7 @@ from reproductions.engine.plan.rates import (
     sweep_of,
     tuning_of,
 )
+from reproductions.tasks.base import TASKS
 
 KEY_DIGITS = 16
 SPEC_VERSION = (
@@ -173,7 +183,9 @@ def spec_of(
     own = chosen.own.get(entry.declared, {})
     defaults = testbed.get("defaults", {})
     method = _method(experiment, chosen, entry, own, defaults)
-    start = own.get("start") or chosen.settings.get("start") or "sft"
+    if TASKS.find(testbed["task"]["name"]).classifies and method["trainer"]["name"] == WRITES:  # type: ignore[attr-defined]
+        method = {**method, "trainer": {"name": OF_CLASSES}}  # the same terms, on labels
+    start = own.get("start") or chosen.settings.get("start") or defaults.get("start") or "sft"
     if start not in STARTS:
         raise experiment.error(f'"start" is {" or ".join(STARTS)}, not {start!r}', "scales", scale)
     training = {
@@ -194,6 +206,9 @@ def spec_of(
     }
     if start == "sft":
         spec["sft_start"] = {**defaults.get("sft_start", {}), **chosen.settings.get("sft_start", {})}
+        if not spec["sft_start"]:
+            what = f'"start" is sft, and neither {scale} nor its testbed says how: sft_start, or start: pretrained'
+            raise experiment.error(what, "scales", scale)
     if experiment.code is not None:
         spec["code"] = experiment.code
     student = entry.tree.get("student")

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from methods.classes.suits import ENCODERS
 from methods.recipe import (
     ITSELF,
     SAMPLES_ITSELF,
@@ -99,7 +100,9 @@ def _teacher(tree: Mapping[str, Any]) -> str:
         return "none"
     if not _read_teachers(tree):
         return "text"
-    hidden = any(term.get("term") in ("hidden-match", "task-filters") for term in tree.get("terms", ()))
+    hidden = any(
+        term.get("term") in ("hidden-match", "task-filters", *ENCODERS) for term in tree.get("terms", ())
+    )
     return "logits and hidden states" if hidden else "logits"
 
 

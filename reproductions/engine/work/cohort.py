@@ -45,7 +45,7 @@ def can_cohort(method: Mapping[str, Any], spec: Mapping[str, Any]) -> str | None
         return f"its precision is {spec['precision']}"
     if spec.get("training", {}).get("gradient_accumulation_steps", 1) != 1:
         return "a step is more than one batch"
-    students = spec.get("testbed", {}).get("students", {})
+    students = spec.get("testbed", {}).get("students", {})  # all that classify are published
     chosen = students.get(spec.get("student") or "main", {})
     if "shape" not in chosen:
         return "its student is a published model"

@@ -57,6 +57,7 @@ class RunSurroundings:
         self.prompt_tokens = self._bed.max_prompt_tokens
         self.completion_tokens = self._bed.max_completion_tokens
         self.pair_limits = self._bed.pair_limits
+        self.classes = self._bed.task.classes
 
     def student(self) -> Any:
         size, spec = self._run.spec.get("student"), self._run.spec
@@ -92,6 +93,8 @@ class RunSurroundings:
         from methods.teachers.remembered import RememberedStates, remember_states, size_of_states
 
         bed, run = self._bed, self._run
+        if bed.task.classifies:
+            return self._class_states(name, rows)
         shape = bed.teacher(run, name).config
         if (
             run.spec.get("precision", "fp32") != "fp32"
@@ -103,6 +106,25 @@ class RunSurroundings:
             "teacher-states", key, lambda apart: remember_states(bed.teacher(apart, name), rows), ALL_TABLES
         )
         return RememberedStates(tables)
+
+    def _class_states(self, name: str, rows: Dataset) -> Any:
+        """What a teacher says of texts that are classified."""
+        from methods.classes.assembly import collator
+        from methods.classes.remembered import RememberedClasses, remember_classes
+
+        bed, run = self._bed, self._run
+        config = bed.teacher(run, name).config
+        if 4 * len(rows) * config.hidden_size * (config.num_hidden_layers + 1) > LARGEST_TABLE:
+            return None
+        key = {"teacher": bed.teacher_key(run, name), "rows": rows_digest(rows)}
+        collate = collator(bed.tokenizer)
+        tables = run.shared.tensors(
+            "teacher-classes",
+            key,
+            lambda apart: remember_classes(bed.teacher(apart, name), rows, collate),
+            ALL_TABLES,
+        )
+        return RememberedClasses(tables)
 
     def rows(self, name: str) -> Dataset:
         return self._bed.rows(name)

@@ -4,12 +4,11 @@ import copy
 import os
 import subprocess
 import sys
-import tempfile
 
 import pytest
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import (
     AutoModelForSequenceClassification,
@@ -139,20 +138,14 @@ def test_an_update_is_the_gradient_of_the_mean_over_labels(kind, batch, tokens, 
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=2e-6)
 
 
-def both_updates(folder):
-    """A step of the trainer on all eight texts, for texts and for tokens: parameter -> change."""
-    made = {}
-    for tokens in (False, True):
-        student = model_of(seed=1, tokens=tokens)
-        teacher = model_of(seed=2, layers=3, tokens=tokens)
-        terms = [NextToken(weight=0.3), Divergence("reverse-kl", weight=0.7)]
-        ranks = int(os.environ.get("WORLD_SIZE", "1"))
-        trainer = trained(
-            folder, student, terms, teacher=teacher, batch=8 // ranks, tokens=tokens, ranks=ranks
-        )
-        after = trainer.accelerator.unwrap_model(trainer.model)
-        made |= {f"{tokens} {name}": delta for name, delta in change(student, after).items()}
-    return made
+@pytest.mark.parametrize("batch", [4, 2, 1])
+def test_micro_batches_do_not_matter(batch, tmp_path):
+    """Every term that an encoder has, on texts that are padded to different lengths."""
+    from tests.methods.classes.one_update import both_updates
+
+    whole_batch = both_updates(tmp_path)
+    for name, delta in both_updates(tmp_path, batch).items():
+        torch.testing.assert_close(delta, whole_batch[name], rtol=1e-3, atol=2e-6)
 
 
 @pytest.mark.slow
@@ -161,11 +154,13 @@ def test_ranks_do_not_matter(tmp_path):
     out = tmp_path / "two.safetensors"
     words = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29541"]
     subprocess.run(
-        [sys.executable, "-m", *words, "-m", "tests.methods.classes.test_trainer", str(out)],
+        [sys.executable, "-m", *words, "-m", "tests.methods.classes.one_update", str(out)],
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         timeout=600,
     )
+    from tests.methods.classes.one_update import both_updates
+
     two = load_file(out)
     for name, delta in both_updates(tmp_path).items():
         torch.testing.assert_close(two[name], delta, rtol=1e-3, atol=2e-6)
@@ -310,10 +305,3 @@ def test_heads_and_states_make_the_models_own_logits():
 def test_what_does_not_fit_is_refused(make, said, tmp_path):
     with pytest.raises(MethodError, match=said):
         make(tmp_path)
-
-
-if __name__ == "__main__":  # of test_ranks_do_not_matter
-    with tempfile.TemporaryDirectory() as folder:
-        found = both_updates(folder)
-    if int(os.environ["RANK"]) == 0:
-        save_file({name: delta.contiguous() for name, delta in found.items()}, sys.argv[1])

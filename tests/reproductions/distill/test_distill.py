@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
 from catalog.schema import load_catalog
+from methods.classes.suits import only_for_classes
 from methods.elicitation.writers.recorded import RecordedWriter
 from methods.recipe import canonical_method, read_recipe, recipe_ids, teachers_of
 from reproductions.distill.config import check_teacher_terms, load_config
@@ -87,7 +88,21 @@ def _with_likely_answers(folder):
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.mark.parametrize("method", recipe_ids())
+CLASSIFIERS_ALONE = {
+    name for name in recipe_ids() if only_for_classes(canonical_method(read_recipe(name).method()))
+}
+
+
+@pytest.mark.parametrize("method", sorted(CLASSIFIERS_ALONE))
+def test_a_method_of_encoders_is_refused_with_its_line(folder, method):
+    path = config_of(folder, method)
+    with pytest.raises(
+        CatalogError, match=rf"{path.name}:\d+: {method} is for classifiers, its .*: `task: classification`"
+    ):
+        load_config(path)
+
+
+@pytest.mark.parametrize("method", [name for name in recipe_ids() if name not in CLASSIFIERS_ALONE])
 def test_every_method_saves_a_plain_folder(folder, method, monkeypatch):
     """Every recipe runs from a config, on rows that have what it needs; an untrained teacher can explain nothing."""
     if method in ASKED:

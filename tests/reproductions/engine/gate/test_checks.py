@@ -44,6 +44,7 @@ def test_every_check_has_a_case_here_and_says_what_it_does():
     assert set(CHECKS.all) == {
         *("teacher-better", "baseline-between", "same-arm-twice", "must-exist", "scarce-labels", "plateau"),
         *("ladder", "long-answers", "several-modes", "forced-above-free", "repairable", "teachers-reach"),
+        "uneven-domains",
     }
     assert all(kind.__doc__ for kind in CHECKS.all.values())
 
@@ -273,3 +274,58 @@ def test_plateau_doubles_whatever_says_how_long_the_baseline_trains():
     assert made.tree["training"] == {"max_steps": 20, "weight_decay": 0.1}
     with pytest.raises(PartError, match="nothing to double"):
         plateau.arms(Declared({"method": "sft"}, None, {}))
+
+
+def by_domain(domains, gaps):
+    """The teacher is `gaps` of a row's domain above the baseline, up to one point a seed."""
+    above = np.array([gaps[name] for name in domains], float)
+    figures = measured(teacher_main=0 * SPREAD)
+    teacher = 50 + above[None, :, None] + (SPREAD[:, None] * np.arange(len(domains))[None, :] / 3)[..., None]
+    arms = {BASELINE: np.full((5, len(domains), 1), 50.0), "teacher-main": teacher}
+    test = Rows({"domain": list(domains)})
+    bed = SimpleNamespace(name="bed", test=test)
+    return replace(figures, arms=figures.arms | arms, load=lambda: bed)
+
+
+class Rows(dict):
+    column_names = property(list)
+
+
+def test_domains_are_uneven_where_one_gap_is_wider_than_another():
+    """By hand: b minus a, a seed: (15 + 2 s / 3) - (5 + s / 3) = 10 + s / 3 with s of SPREAD, so .3162 / 3 is the error
+    of the seeds; the rows of a domain vary by s / 3 alone, which is noise of the seeds and none of the words."""
+    figures = by_domain(["a", "b"] * 2, {"a": 5.0, "b": 15.0})
+    found = decide("uneven-domains", figures, points=5)
+    assert found.passed and found.figures["difference"] == pytest.approx(10.0)
+    assert found.measured.startswith("behind the teacher: a 5, b 15; b more than a: +10 [")
+    low, high = found.figures["interval"]
+    assert low == pytest.approx(10 - HALF / 3, abs=0.02) and high == pytest.approx(10 + HALF / 3, abs=0.02)
+    assert not decide("uneven-domains", figures, points=9.8).passed
+    assert not decide("uneven-domains", by_domain("abab", {"a": 5.0, "b": 5.0}), points=0).passed
+
+
+def test_of_more_domains_each_two_have_their_share_of_the_level():
+    def said(domains, **gaps):
+        return decide("uneven-domains", by_domain(domains, gaps), points=5)
+
+    def width(found):
+        low, high = map(float, found.measured.rpartition("[")[2].partition("]")[0].split(","))
+        return high - low
+
+    two, three = said("abab", a=5.0, b=15.0), said("abcabc", a=5.0, b=15.0, c=5.0)
+    assert two.passed and three.passed and width(three) > 1.2 * width(two)
+
+
+def test_rows_of_one_domain_or_none_and_metrics_that_are_no_means_are_refused():
+    with pytest.raises(PartError, match="of one domain"):
+        decide("uneven-domains", by_domain("aaaa", {"a": 5.0}))
+    none = replace(
+        by_domain("ab", {"a": 1.0, "b": 2.0}), load=lambda: SimpleNamespace(name="bed", test=Rows())
+    )
+    with pytest.raises(KDError, match="rows of bed say nothing of domains"):
+        decide("uneven-domains", none)
+    ratio = replace(by_domain("ab", {"a": 1.0, "b": 2.0}), metric=Metric("ratio", ("x", "y"), True, "R"))
+    with pytest.raises(KDError, match="only means have gaps by domain"):
+        decide("uneven-domains", ratio)
+    with pytest.raises(PartError, match="no teacher"):
+        CHECKS.find("uneven-domains")().arms(Declared({}, None, {}))
