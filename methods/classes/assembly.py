@@ -44,6 +44,7 @@ class LabelledSurroundings(Surroundings, Protocol):
 def trainer_of_classes(surroundings: LabelledSurroundings, method: Mapping[str, Any]) -> Any:
     """The trainer of a canonical method on rows `prompt` (a text) and `completion` (the name of its class).
 
+    Source: PKD, arXiv 1908.09355, section 3, as of `ClassDistiller`.
     Raises MethodError for a method that is about what is written, and for a row of no class.
     """
     tree, classes = method["data"], surroundings.classes

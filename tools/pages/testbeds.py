@@ -59,12 +59,23 @@ def _about(name: str, spec: Mapping[str, Any]) -> Iterator[str]:
 
 def _model(tree: Mapping[str, Any]) -> str:
     if "model" in tree:
-        return md(tree["model"])
+        return ", ".join([md(tree["model"]), *_of_it(tree)])
     if "oracle" in tree:
         own = ", ".join(f"{key} {value}" for key, value in (tree["oracle"] or {}).items())
         return md(f"oracle, {own}" if own else "oracle")
     shape = ", ".join(f"{key} {value}" for key, value in tree["shape"].items())
     return md(f"{shape}, trained on {tree['base']['rows']} before" if "base" in tree else shape)
+
+
+def _of_it(tree: Mapping[str, Any]) -> Iterator[str]:
+    """What is taken of a published model, and what of it learns."""
+    if "layers" in tree:
+        yield f"blocks {', '.join(map(str, tree['layers']))} of it"
+    if "drawn" in tree:
+        yield "drawn anew but for the word embeddings"
+    if "frozen" in tree:
+        yield "its word embeddings frozen"
+
 
 
 def _gate(

@@ -183,7 +183,8 @@ def spec_of(
     own = chosen.own.get(entry.declared, {})
     defaults = testbed.get("defaults", {})
     method = _method(experiment, chosen, entry, own, defaults)
-    if TASKS.find(testbed["task"]["name"]).classifies and method["trainer"]["name"] == WRITES:  # type: ignore[attr-defined]
+    task: Any = TASKS.find(testbed["task"]["name"])
+    if task.classifies and method["trainer"]["name"] == WRITES:
         method = {**method, "trainer": {"name": OF_CLASSES}}  # the same terms, on labels
     start = own.get("start") or chosen.settings.get("start") or defaults.get("start") or "sft"
     if start not in STARTS:
@@ -206,7 +207,8 @@ def spec_of(
     }
     if start == "sft":
         spec["sft_start"] = {**defaults.get("sft_start", {}), **chosen.settings.get("sft_start", {})}
-        if not spec["sft_start"]:
+        published = any("model" in tree for tree in spec["testbed"]["students"].values())
+        if published and not spec["sft_start"]:
             what = f'"start" is sft, and neither {scale} nor its testbed says how: sft_start, or start: pretrained'
             raise experiment.error(what, "scales", scale)
     if experiment.code is not None:
