@@ -77,7 +77,6 @@ def _of_it(tree: Mapping[str, Any]) -> Iterator[str]:
         yield "its word embeddings frozen"
 
 
-
 def _gate(
     name: str, spec: Mapping[str, Any], record: GateRecord | None, metrics: Mapping[str, Metric]
 ) -> Iterator[str]:
