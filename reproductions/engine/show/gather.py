@@ -305,7 +305,7 @@ def _scale(plan: Plan, claims: ClaimSet, results: Results | None, files: tuple[s
         metrics=metrics,
         headline=headline,
         stands_in=str(plan.testbed.get("stands_in", "")),
-        made="; ".join([_made(results), *_stale(files)]) if results is not None else "",
+        made="; ".join([_made(results, metrics), *_stale(files)]) if results is not None else "",
         results=files,
     )
 
@@ -401,8 +401,8 @@ def _places(paper_id: str, plans: Mapping[str, Plan]) -> tuple[tuple[str, str], 
     return tuple((name, _relative(path)) for name, path in named if path.is_file())
 
 
-def _made(results: Results) -> str:
-    """How the results came about: what all runs share, in a sentence."""
+def _made(results: Results, metrics: Sequence[Metric]) -> str:
+    """How the results came about, as far as these metrics go: what all runs share, in a sentence."""
     runs = [run for arm in results.arms for run in results.runs(arm).values()]
     about = [run.made_with for run in runs]
 
@@ -419,10 +419,14 @@ def _made(results: Results) -> str:
     ]
     parts += [f"commit {commits}"] if commits else []
     parts += [f"finished {finished}"] if finished else []
-    second = [part for run in runs for part in run.made or () if part.get("retrained")]
-    if second:
-        names = ", ".join(sorted({name for part in second for name in part["metrics"]}))
-        parts.append(f"{names} of {len(second)} runs by a second training on another kind of processor")
+    shown = {metric.name for metric in metrics}
+    second = [
+        shown & part["metrics"].keys() for run in runs for part in run.made or () if part.get("retrained")
+    ]
+    if any(second):
+        names = ", ".join(sorted(set().union(*second)))
+        count = sum(map(bool, second))
+        parts.append(f"{names} of {count} runs by a second training on another kind of processor")
     return ", ".join(part for part in parts if part)
 
 
