@@ -274,6 +274,8 @@ def test_a_measure_that_is_missing_is_taken_of_a_training_on_another_processor(c
     write_arm(path, replace(whole, runs=runs, metrics=metrics))
     outcome = again(checkout, record=True)
     assert outcome.exit_code == DONE
+    (row,) = outcome.view.scales
+    assert f"{first} of {len(runs)} runs by a second training on another kind of processor" in row.made
     for seed, run in read_arm(path).runs.items():
         assert run.metrics[first] == whole.runs[seed].metrics[first]
         assert {name: run.metrics[name] for name in others} == runs[seed].metrics
