@@ -91,7 +91,7 @@ class Task:
     ) -> None:
         self.shelf, self.limits, self.tokenizer = shelf, limits, tokenizer
         self._make, self._made = dict(rows), dict[str, Any]()
-        self._references: dict[str, list[Any]] = {}
+        self._compared: dict[str, list[Any]] = {}
         self._revision = revision
 
     @property
@@ -121,9 +121,9 @@ class Task:
 
         The same list whenever it is asked for: every measurement of every run asks.
         """
-        if split not in self._references:
-            self._references[split] = self.find_references(split)
-        return self._references[split]
+        if split not in self._compared:
+            self._compared[split] = self.find_references(split)
+        return self._compared[split]
 
     def find_references(self, split: str) -> list[Any]:
         """What `references` keeps: the completions, where a task says nothing else."""

@@ -228,9 +228,9 @@ def replicas(tmp_path_factory):
         config = GPT2Config(vocab_size=len(plain), n_embd=width, n_layer=2, n_head=2, n_positions=512)
         config.bos_token_id = config.eos_token_id = plain.eos_token_id
         saved.append((f"openai-community/{name}", GPT2LMHeadModel(config), plain))
-    saved.append(("sentence-transformers/all-MiniLM-L6-v2", *encoder_pair()))
     saved.extend(chat_pairs(texts))
     saved.extend(two_tokenizers([str(v) for row in maths(40) + paragraphs(30) for v in row.values()]))
+    saved.append(("sentence-transformers/all-MiniLM-L6-v2", *encoder_pair()))
     for hub_id, model, tokenizer in saved:
         model.save_pretrained(model_root / hub_id)
         tokenizer.save_pretrained(model_root / hub_id)

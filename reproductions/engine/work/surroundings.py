@@ -57,7 +57,11 @@ class RunSurroundings:
         self.prompt_tokens = self._bed.max_prompt_tokens
         self.completion_tokens = self._bed.max_completion_tokens
         self.pair_limits = self._bed.pair_limits
-        self.classes = self._bed.task.classes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of the texts that are classified, by name; () where answers are written."""
+        return tuple(self._bed.task.classes)
 
     def student(self) -> Any:
         size, spec = self._run.spec.get("student"), self._run.spec

@@ -6,11 +6,17 @@ from contextlib import contextmanager
 import pytest
 from transformers import TrainerCallback
 
+from methods.classes.suits import only_for_classes
+from methods.recipe import canonical_method, read_recipe, recipe_ids
 from reproductions.distill import run
 from reproductions.distill.config import load_config
 from reproductions.distill.run import distil
 from tests.methods.conftest import letter_tokenizer, make_model
 
+# Recipes that `task: classification` alone can run.
+CLASSIFIERS_ALONE = {
+    name for name in recipe_ids() if only_for_classes(canonical_method(read_recipe(name).method()))
+}
 WORDS = ["ab", "hello", "x", "distil", "teach", "loss", "token", "kd"]
 
 

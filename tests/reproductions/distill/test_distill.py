@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
 from catalog.schema import load_catalog
-from methods.classes.suits import only_for_classes
 from methods.elicitation.writers.recorded import RecordedWriter
 from methods.recipe import canonical_method, read_recipe, recipe_ids, teachers_of
 from reproductions.distill.config import check_teacher_terms, load_config
@@ -17,7 +16,7 @@ from reproductions.distill.state import STATE
 from reproductions.distill.training import RECORD
 from reproductions.engine.errors import KDError
 
-from .conftest import WORDS, config_of, made
+from .conftest import CLASSIFIERS_ALONE, WORDS, config_of, made
 
 
 def asks_for_texts(tree):
@@ -86,11 +85,6 @@ def _with_likely_answers(folder):
             ids = torch.cat([ids, student(ids).logits[:, -1:, 3:].argmax(-1) + 3], 1)
         rows.append({"prompt": f"{word}|", "completion": tokenizer.decode(ids[0, -3:]).replace(" ", "")})
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-CLASSIFIERS_ALONE = {
-    name for name in recipe_ids() if only_for_classes(canonical_method(read_recipe(name).method()))
-}
 
 
 @pytest.mark.parametrize("method", sorted(CLASSIFIERS_ALONE))

@@ -21,7 +21,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.show.methods import methods
 from tests.methods.conftest import LETTERS, letter_tokenizer, make_model
 
-from .conftest import config_of
+from .conftest import CLASSIFIERS_ALONE, config_of
 
 SILENT = (lambda *_: None, lambda _: None)
 
@@ -76,7 +76,7 @@ def test_half_the_bytes_and_fewer_parameters(folder, unloaded):
     assert less["memory_bytes"]["gradients and Adam"] == 12 * 2 * 2 * 32
 
 
-@pytest.mark.parametrize("method", recipe_ids())
+@pytest.mark.parametrize("method", [name for name in recipe_ids() if name not in CLASSIFIERS_ALONE])
 def test_every_recipe_is_planned_without_a_weight(folder, unloaded, method):
     """On rows that have every column; what a method needs beyond them is one line with the row's place."""
     tokenizer = letter_tokenizer()
