@@ -37,7 +37,15 @@ def why_not(method: Mapping[str, Any]) -> str | None:
                 return "its filters learn from next tokens first"
         if PLACES & term.keys():
             return "a term of it tells places of a written text apart"
+    if not any(_teaches_classes(term) for term in method["terms"]):
+        return "none of its terms is about the classes, and a new head would stay as it was drawn"
     return None
+
+
+def _teaches_classes(term: Mapping[str, Any]) -> bool:
+    weight = term.get("weight", 1.0)
+    off = isinstance(weight, Mapping) and weight.get("weight") == 0
+    return not off and ("divergence" in term or term.get("term") == "next-token")
 
 
 def only_for_classes(method: Mapping[str, Any]) -> str | None:

@@ -139,5 +139,8 @@ def phase(progress: float, begin: float = 0.0, end: float = 1.0, weight: float =
     """`weight` from the share `begin` of the training to before `end`, 0 outside: for what is learnt in turn.
 
     Source: TinyBERT, arXiv 1909.10351, whose student learns from inner layers first and from predictions then.
+    Raises MethodError for a phase that has no part of the training.
     """
+    if not 0 <= begin < end <= 1:
+        raise MethodError(f"a phase from {begin:g} to {end:g} of the training is none: 0 <= begin < end <= 1")
     return weight if begin <= progress < end else 0.0

@@ -158,10 +158,11 @@ def _try(*path: str | int, run: Any) -> None:
 
 def _term(tree: Mapping[str, Any], method: Mapping[str, Any], teachers: int) -> None:
     from methods.assembly import term_of
-    from methods.slots.term import NOTHING
+    from methods.slots.term import NOTHING, weight_at
     from methods.slots.terms.divergence import Divergence
 
     made = term_of(tree, Nowhere(), method["teachers"])  # type: ignore[arg-type]
+    weight_at(made.weight, 0.0)  # a schedule that cannot be says so
     if made.reads != NOTHING and not teachers:
         raise MethodError('this term reads a "teacher", and the config names none')
     if isinstance(made, Divergence) and made._by_rows is None and not callable(made.settings):

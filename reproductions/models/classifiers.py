@@ -13,6 +13,7 @@ optimiser's work. A head is drawn by the seed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,10 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.work.seeding import preserved_random_state, seed_everything
 from reproductions.models.makers import Models
 from reproductions.models.sources import Loading, load_classifier
-from reproductions.models.training import on_device
+from reproductions.models.training import fine_tune_classes, on_device
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from reproductions.engine.work.run import Run
     from reproductions.models.makers import Data, Published
@@ -40,7 +40,7 @@ class Classifiers(Models):
         super().__init__(spec, data, published)
         self.classes = data.classes
         self.tokenizer.padding_side = "right"  # encoders count places from the left, padding too
-        self.read = read_classifier
+        self.read, self.tuned = read_classifier, partial(fine_tune_classes, self.classes)
 
     def _untrained(
         self, tree: Mapping[str, Any], vocabulary: Vocabulary, run: Run, *, seed: int
@@ -56,36 +56,6 @@ class Classifiers(Models):
         if tree.get("frozen") == "embeddings":
             model.get_input_embeddings().requires_grad_(False)
         return on_device(model, run)
-
-    def fine_tune(
-        self,
-        model: PreTrainedModel,
-        rows: Dataset,
-        tokenizer: PreTrainedTokenizerBase,
-        run: Run,
-        settings: Mapping[str, Any],
-        *,
-        max_tokens: int,
-        phase: str,
-    ) -> PreTrainedModel:
-        """Cross entropy on rows of texts and names of classes, by the trainer that every arm has."""
-        from transformers import TrainingArguments
-
-        from methods.classes.encoding import encoded_texts
-        from methods.classes.trainer import ClassDistiller
-        from methods.slots.terms import NextToken
-
-        number = {name: place for place, name in enumerate(self.classes)}
-        labels = [number[name] for name in rows["completion"]]
-        dataset, _ = encoded_texts(list(rows["prompt"]), labels, {"": tokenizer}, max_tokens)
-        trainer = ClassDistiller(
-            model,
-            terms=[NextToken()],
-            args=run.arguments(TrainingArguments, **settings),
-            train_dataset=dataset,
-            processing_class=tokenizer,
-        )
-        return run.train(trainer, phase=phase).eval()
 
 
 def _with_drawn_blocks(model: PreTrainedModel) -> PreTrainedModel:

@@ -87,9 +87,10 @@ class Models:
     """Makes them; `run` says on which device, with which seed and precision, and keeps what is made in a cache."""
 
     half = True  # whether a published teacher's weights are bf16 under bf16-autocast
-    read: Callable[[Path], Any] | None = (
-        None  # what reads a model that was made, a language model's reader for None
-    )
+    read: Callable[[Path], Any] | None = None  # reads a model that was made; None: as a language model
+    tuned: Callable[..., PreTrainedModel] = staticmethod(
+        fine_tune
+    )  # trains on rows of prompts and completions
 
     def __init__(self, spec: Mapping[str, Any], data: Data, published: Published) -> None:
         self.name = spec["name"]
@@ -140,7 +141,7 @@ class Models:
                 model = self._untrained(tree, vocabulary, run, seed=key["seed"])
                 rows, limit = self._rows(tree, self.data.teacher_rows, run), self._limit(tree)
                 tokenizer = vocabulary.tokenizer
-                return self.fine_tune(
+                return self.tuned(
                     model, rows, tokenizer, run, key["training"], max_tokens=limit, phase="teacher"
                 )
 
@@ -200,7 +201,7 @@ class Models:
         def build(run: Run) -> PreTrainedModel:
             rows, limit = self._rows(tree, self.data.student_rows, run), self._limit(tree)
             student = self.student(run, size)
-            return self.fine_tune(
+            return self.tuned(
                 student, rows, self.tokenizer, run, training, max_tokens=limit, phase="sft_start"
             )
 
@@ -269,20 +270,6 @@ class Models:
             for run, maker, model in zip(missing.values(), makers, models, strict=True):
                 run.shared.made_ahead(kind, {**key, "seed": maker.seed}, model, maker, seconds)
 
-    def fine_tune(
-        self,
-        model: PreTrainedModel,
-        rows: Dataset,
-        tokenizer: PreTrainedTokenizerBase,
-        run: Run,
-        settings: Mapping[str, Any],
-        *,
-        max_tokens: int,
-        phase: str,
-    ) -> PreTrainedModel:
-        """A model trained on rows of prompts and completions, in eval mode."""
-        return fine_tune(model, rows, tokenizer, run, settings, max_tokens=max_tokens, phase=phase)
-
     def size_of(self, model: PreTrainedModel) -> str:
         """The size of student that a model from scratch has; "main" for anything else, such as a teacher."""
         sizes = {tree["shape"]["hidden"]: name for name, tree in self.students.items() if "shape" in tree}
@@ -317,7 +304,7 @@ class Models:
         def build(run: Run) -> PreTrainedModel:
             model, rows = self._scratch(tree, vocabulary, key["seed"]), self.data.rows(chosen["rows"])
             limit, training = self._limit(tree), dict(chosen["training"])
-            return self.fine_tune(
+            return self.tuned(
                 model, rows, vocabulary.tokenizer, run, training, max_tokens=limit, phase="base"
             )
 

@@ -45,6 +45,29 @@ def fine_tune(
     return run.train(trainer, phase=phase).eval()
 
 
+def fine_tune_classes(
+    classes: Sequence[str], model: Any, rows: Dataset, tokenizer: Any, run: Run, settings: Any, **how: Any
+) -> Any:
+    """`fine_tune` of a classifier on rows of texts and names of `classes`, by the trainer that every arm has.
+
+    `settings` are fields of TrainingArguments.
+    """
+    from transformers import TrainingArguments
+
+    from methods.classes.encoding import encoded_texts
+    from methods.classes.trainer import ClassDistiller
+    from methods.slots.terms import NextToken
+
+    number = {name: place for place, name in enumerate(classes)}
+    labels = [number[name] for name in rows["completion"]]
+    dataset, _ = encoded_texts(list(rows["prompt"]), labels, {"": tokenizer}, how["max_tokens"])
+    args = run.arguments(TrainingArguments, **settings)
+    trainer = ClassDistiller(
+        model, terms=[NextToken()], args=args, train_dataset=dataset, processing_class=tokenizer
+    )
+    return run.train(trainer, phase=how["phase"]).eval()
+
+
 def fine_tune_cohort(
     models: Sequence[PreTrainedModel],
     dataset: Dataset,

@@ -3,8 +3,8 @@
 import torch
 
 from methods.assembly import trainer_for
-from methods.behaviour import ToySurroundings
 from methods.recipe import canonical_method, columns_of, read_recipe, teachers_of
+from methods.toy import ToySurroundings
 
 TO_ITSELF = {"divergence": "reverse-kl", "target": {"name": "teacher", "index": 1}}
 

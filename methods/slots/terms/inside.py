@@ -58,7 +58,7 @@ class InsideTerm(Term):
 
     def between(self, s: int, t: int, ours: Inside, theirs: Inside) -> Tensor:
         """(B,): of each text the distance between the student's block s and the teacher's block t."""
-        raise NotImplementedError
+        raise MethodError(f"{type(self).__name__} does not say what it compares")
 
 
 @component("term", "attention-match")

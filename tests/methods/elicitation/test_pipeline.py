@@ -102,8 +102,8 @@ def test_yields_count_every_row():
 def test_a_models_own_answers_become_training_rows_of_a_method():
     """No oracle: the toy's teacher writes, and a trainer takes what it wrote."""
     from methods.assembly import trainer_for
-    from methods.behaviour import ToySurroundings
     from methods.recipe import canonical_method
+    from methods.toy import ToySurroundings
 
     around = ToySurroundings()
     tree = {"elicit": [{"name": "self-generate", "samples": 3, "temperature": 1.0, "max_tokens": 8}]}

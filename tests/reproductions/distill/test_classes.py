@@ -168,6 +168,24 @@ def test_a_method_in_two_phases_makes_a_plain_classifier(folder):
     assert made_student.config.num_hidden_layers == 2
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"method": "tinybert", "extra": "settings: {inner: 1.0}\n"},
+            "a phase from 1 to 1 of the training is none",
+        ),
+        (
+            {"method": "tinybert", "extra": "settings: {soft_weight: 0.0}\n"},
+            "none of its terms is about the classes",
+        ),
+    ],
+)
+def test_a_head_that_nothing_would_teach_is_refused_before_a_model_is_read(folder, given, said):
+    with pytest.raises(CatalogError, match=said):
+        load_classes_config(config_of(folder, student="{model: teacher, layers: 2}", **given))
+
+
 def test_a_student_of_one_class_is_warned_of(folder, monkeypatch):
     """Whatever its accuracy: of labels that are nearly all alike it may be high."""
 

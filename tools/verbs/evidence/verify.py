@@ -26,11 +26,16 @@ SUMMARY = "judge recorded results again, from their raw figures"
 def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
     parser.add_argument("paper", nargs="?", help="id of the paper; every judged paper without it")
+    parser.add_argument(
+        "--since", metavar="COMMIT", help="only: does all that was recorded at a commit stand unchanged?"
+    )
     json_option(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Print each claim with its verdict; 1 where something committed does not follow from the raw figures."""
+    if args.since:
+        return _since(args.since, as_json=args.json)
     catalog = load_catalog()
     ids = gather.runnable([experiment_id(args.paper)] if args.paper else every_experiment(catalog))
     views: list[PaperView] = []
@@ -63,6 +68,22 @@ def main(args: argparse.Namespace) -> int:
     if wrong:
         print("\n".join(map(wrap, told)) or "what is committed follows from the raw figures")
     return 1 if told else 0
+
+
+def _since(commit: str, *, as_json: bool) -> int:
+    """1 where something that was recorded at a commit was changed or taken away."""
+    from reproductions.engine.store.appended import lost_since
+
+    runs, lost = lost_since(commit, gather.ROOT)
+    if as_json:
+        print(json.dumps({"runs": runs, "lost": lost}, indent=1))
+    elif lost:
+        print("\n".join(map(wrap, lost)))
+    else:
+        print(
+            f"arms that changed since {commit}: all figures of their {runs} runs of then stand as they were"
+        )
+    return 1 if lost else 0
 
 
 def _verified(catalog: Catalog, paper: str) -> tuple[PaperView | None, list[str]]:

@@ -61,6 +61,13 @@ class Plain:
         return {}
 
 
+def gates_teacher(declared: Declared, what: str) -> dict[str, Source]:
+    """The gate's teacher alone. Raises PartError where there is none that could be `what`."""
+    if declared.teacher is None:
+        raise PartError(f"the testbed has no teacher that could be {what}")
+    return teacher_arm(declared.teacher, declared)
+
+
 def teacher_arm(name: str, declared: Declared, *path: str | int) -> dict[str, Source]:
     """A teacher to be measured as it is, as the arm `teacher-<name>`. Raises PartError with the nearest one."""
     from catalog.reader import nearest

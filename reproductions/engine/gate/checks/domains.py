@@ -13,8 +13,8 @@ from reproductions.engine.gate.checks.base import (
     Plain,
     Source,
     check,
+    gates_teacher,
     number,
-    teacher_arm,
     teacher_name,
 )
 from reproductions.engine.gate.measured import Measured
@@ -35,9 +35,7 @@ class UnevenDomains(Plain):
 
     def arms(self, declared: Declared) -> dict[str, Source]:
         """The teacher alone."""
-        if declared.teacher is None:
-            raise PartError("the testbed has no teacher that a baseline could be behind")
-        return teacher_arm(declared.teacher, declared)
+        return gates_teacher(declared, "ahead of the baseline")
 
     def decide(self, measured: Measured) -> Check:
         """The widest difference between two domains' gaps, and the gaps."""

@@ -8,8 +8,8 @@ from reproductions.engine.gate.checks.base import (
     Plain,
     Source,
     check,
+    gates_teacher,
     number,
-    teacher_arm,
     teacher_name,
 )
 from reproductions.engine.gate.measured import Measured
@@ -26,9 +26,7 @@ class TeacherBetter(Plain):
 
     def arms(self, declared: Declared) -> dict[str, Source]:
         """The teacher alone."""
-        if declared.teacher is None:
-            raise PartError("the testbed has no teacher that could be better than the baseline")
-        return teacher_arm(declared.teacher, declared)
+        return gates_teacher(declared, "better than the baseline")
 
     def decide(self, measured: Measured) -> Check:
         """The difference on the gate's metric."""
