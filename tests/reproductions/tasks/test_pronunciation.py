@@ -153,6 +153,16 @@ def test_several_pronunciations_are_rows_in_training_and_references_when_held_ou
         assert known == several.own(spoken(word))["input_ids"]
 
 
+def test_every_row_of_a_domain_is_among_its_own_references():
+    """Also of words whose entry has two blanks between phonemes."""
+    task = pronunciation.Pronunciation(
+        domains=True, several=True, train_words=40, validation_words=None, test_words=None
+    )
+    for split in ("train", "validation", "test"):
+        own = task.own(list(task.rows(split)["completion"]))["input_ids"]
+        assert all(answer in right for answer, right in zip(own, task.references(split), strict=True))
+
+
 def test_no_family_of_several_stands_in_two_splits(several):
     families = [
         {pronunciation.family(p.removesuffix(" |").replace(" ", "")) for p in several.rows(name)["prompt"]}
