@@ -104,6 +104,22 @@ class LogRatio:
         return ratio.abs() if self.absolute else ratio
 
 
+@component("score", "surprisal")
+class Surprisal:
+    """-log of the probability that one model, student or teacher, gives the sequence's own token.
+
+    Source: ATKD, arXiv 2402.11890 (a token is easy where the teacher's 1 - p(label) is small).
+    """
+
+    def __init__(self, of: str = "teacher", *, index: int = 0):
+        check_side(of)
+        self.of, self.index = of, index
+
+    @torch.no_grad()
+    def __call__(self, rows: Rows) -> Tensor:
+        return -linear_log_probs(*side_of(rows, self.of, self.index), rows.labels).detach()
+
+
 @component("score", "soft-or")
 class SoftOr:
     """h + d - h d: high where the student is unsure (h), or far from the teacher (d), or both.

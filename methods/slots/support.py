@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from methods.errors import MethodError
-from methods.losses.fused.reduced import SAMPLED, STUDENT, TEACHER, Reduction
+from methods.losses.fused.reduced import OTHERS, SAMPLED, STUDENT, TEACHER, Reduction
 from methods.registry import component
 
 
@@ -55,3 +55,17 @@ class SampledOrNot:
 
     def __init__(self) -> None:
         self.reduction = Reduction(SAMPLED, 1, "tail")
+
+
+@component("support", "other-ids")
+class OtherIds:
+    """All ids but the token of the sequence, both distributions renormalised there.
+
+    With p_y the teacher's probability of that token, KL(p || q) is the KL of `sampled-or-not` and 1 - p_y times this
+    one: a teacher that is sure hardly teaches what else would do.
+    Source: ATKD, arXiv 2402.11890 (diversity-oriented KD; `sampled-or-not` is its target-oriented KD), after decoupled
+    KD, arXiv 2203.08679.
+    """
+
+    def __init__(self) -> None:
+        self.reduction = Reduction(OTHERS, 1, "renormalise")

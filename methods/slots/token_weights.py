@@ -20,7 +20,7 @@ from methods.losses.divergences import check_fraction
 from methods.registry import component
 from methods.slots.columns import ByPrompt, spread
 from methods.slots.rows import Rows
-from methods.slots.scores import LogRatio, Score, by_sequence
+from methods.slots.scores import SIDES, LogRatio, Score, by_row, by_sequence, shared, side_of
 from methods.slots.term import Window
 
 
@@ -102,8 +102,7 @@ class TopShare:
 
     def _kept(self, score: Tensor, labels: Tensor) -> Tensor:
         if self.drawn:  # the largest log s + Gumbel noise
-            source = random.Random(f"{self.seed}:{self._progress}:{labels.tolist()}").getrandbits(63)
-            uniform = torch.rand(len(score), generator=torch.Generator().manual_seed(source))
+            uniform = torch.rand(len(score), generator=generator_for(self.seed, self._progress, labels))
             noise = -(-uniform.clamp(1e-12, 1 - 1e-7).log()).log()
             score = score.clamp_min(torch.finfo(score.dtype).tiny).log() + noise.to(score)
         else:
@@ -273,13 +272,8 @@ class ExceptTokens:
         return (~torch.isin(rows.labels, ids)).to(rows.hidden.dtype)
 
 
-@component("token-weights", "normalised")
-class Normalised:
-    """Other weights, divided by their mean within each sequence: what is kept counts for what is not.
-
-    A sequence whose weights are all zero stays so.
-    Source: UniSD, arXiv 2605.06597 (the loss over the sum of its weights); TIP, arXiv 2604.14084 (mean of the kept).
-    """
+class OfOthers:
+    """Weights made of other weights."""
 
     def __init__(self, token_weights: TokenWeights):
         self.token_weights = token_weights
@@ -295,6 +289,18 @@ class Normalised:
         if hasattr(self.token_weights, "begin_step"):
             self.token_weights.begin_step(window)
 
+
+@component("token-weights", "normalised")
+class Normalised(OfOthers):
+    """Other weights, divided by their mean within each sequence: what is kept counts for what is not.
+
+    A sequence whose weights are all zero stays so.
+    Source: UniSD, arXiv 2605.06597 (the loss over the sum of its weights); TIP, arXiv 2604.14084 (mean of the kept).
+    """
+
+    def __init__(self, token_weights: TokenWeights):
+        super().__init__(token_weights)
+
     def __call__(self, rows: Rows) -> Tensor:
         return by_sequence(self._even, rows, self.token_weights(rows))
 
@@ -302,6 +308,99 @@ class Normalised:
     def _even(weights: Tensor) -> Tensor:
         mean = weights.mean()
         return weights / mean if float(mean) > 0 else weights
+
+
+@component("token-weights", "complement")
+class Complement(OfOthers):
+    """1 less other weights: the tokens that those leave out.
+
+    Source: ATKD, arXiv 2402.11890 (hard tokens are those that are not easy).
+    """
+
+    def __init__(self, token_weights: TokenWeights):
+        super().__init__(token_weights)
+
+    def __call__(self, rows: Rows) -> Tensor:
+        return 1 - self.token_weights(rows)
+
+
+@component("token-weights", "shuffled")
+class Shuffled(OfOthers):
+    """Other weights in a random order within each sequence, another at each step: as many, on any tokens.
+
+    The control of every choice of tokens.
+    Source: TIP, arXiv 2604.14084 (tokens chosen at random, as many).
+    """
+
+    def __init__(self, token_weights: TokenWeights, *, seed: int = 0):
+        super().__init__(token_weights)
+        self.seed = seed
+        self._progress = 0.0
+
+    def begin_step(self, window: Window) -> None:
+        """Another order at another step."""
+        super().begin_step(window)
+        self._progress = window.progress
+
+    def __call__(self, rows: Rows) -> Tensor:
+        return by_sequence(self._mixed, rows, self.token_weights(rows), rows.labels)
+
+    def _mixed(self, weights: Tensor, labels: Tensor) -> Tensor:
+        order = torch.randperm(len(weights), generator=generator_for(self.seed, self._progress, labels))
+        return weights[order.to(weights.device)]
+
+
+@component("token-weights", "verified")
+class Verified:
+    """1 where the teacher accepts what the student would say next, `floor` where not.
+
+    "top-k": accepted is the student's likeliest id where it is one of the teacher's `k` likeliest. "speculative": one
+    of `k` ids drawn from the student passes the test of speculative sampling, each by the chance min(1, p / q); that is
+    one draw by the chance 1 - (1 - sum min(p, q))^k, at each step anew.
+    Source: SelecTKD, arXiv 2510.24021 (`floor` is beta; k is 5 there, of some 150,000 ids).
+    """
+
+    def __init__(
+        self, k: int = 5, *, form: str = "top-k", floor: float = 0.01, seed: int = 0, index: int = 0
+    ):
+        if form not in ("top-k", "speculative"):
+            raise MethodError(f"form is {form!r}, neither top-k nor speculative")
+        if k < 1:
+            raise MethodError(f"k={k}: at least one id is looked at")
+        check_fraction("floor", floor)
+        self.k, self.form, self.floor, self.seed, self.index = k, form, floor, seed, index
+        self._progress = 0.0
+
+    def begin_step(self, window: Window) -> None:
+        """Other ids are drawn at another step."""
+        self._progress = window.progress
+
+    def __call__(self, rows: Rows) -> Tensor:
+        sides = [side_of(rows, of, self.index) for of in SIDES]
+        if self.form == "top-k":
+            accepted = by_row(self._among, shared(rows, self.index), *sides)
+        else:
+            chances = by_row(self._chances, shared(rows, self.index), *sides)
+            accepted = by_sequence(self._drawn, rows, chances, rows.labels)
+        return torch.where(accepted, 1.0, self.floor).to(rows.hidden.dtype)
+
+    def _among(self, student: Tensor, teacher: Tensor) -> Tensor:
+        least = teacher.topk(min(self.k, teacher.shape[-1])).values[..., -1:]
+        return (teacher.gather(-1, student.argmax(-1, keepdim=True)) >= least).squeeze(-1)
+
+    def _chances(self, student: Tensor, teacher: Tensor) -> Tensor:
+        overlap = torch.minimum(student.softmax(-1), teacher.softmax(-1)).sum(-1)
+        return 1 - (1 - overlap).clamp_min(0) ** self.k
+
+    def _drawn(self, chances: Tensor, labels: Tensor) -> Tensor:
+        uniform = torch.rand(len(chances), generator=generator_for(self.seed, self._progress, labels))
+        return uniform.to(chances) < chances
+
+
+def generator_for(seed: int, progress: float, labels: Tensor) -> torch.Generator:
+    """Random numbers of one sequence at one step, whatever else is in the micro-batch."""
+    source = random.Random(f"{seed}:{progress}:{labels.tolist()}").getrandbits(63)
+    return torch.Generator().manual_seed(source)
 
 
 def ramp(start: float, end: float | None, progress: float) -> float:

@@ -284,7 +284,9 @@ class Pronunciation(Task):
         found: dict[str, list[str]] = {}
         for word, each in self._said.items():
             for said in each:
-                found.setdefault(" ".join(said.split()), []).append(word)  # some have two blanks between phonemes
+                found.setdefault(" ".join(said.split()), []).append(
+                    word
+                )  # some have two blanks between phonemes
         return found
 
     def said(self, ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Divergences on a few ids of each row: the likeliest ones of teacher or student, or the one that was sampled.
+"""Divergences on some ids of each row: the likeliest of teacher or student, the one that was sampled, or all others.
 
 With K the ids, what becomes of the rest of both distributions is the choice (`Reduction.rest`):
 
@@ -39,8 +39,9 @@ from methods.losses.fused.linear import (
 )
 from methods.losses.fused.raw import Raw
 
-TEACHER, STUDENT, SAMPLED = "teacher", "student", "sampled"
-OF = (TEACHER, STUDENT, SAMPLED)
+TEACHER, STUDENT, SAMPLED, OTHERS = "teacher", "student", "sampled", "others"
+OF = (TEACHER, STUDENT, SAMPLED, OTHERS)
+BY_LABEL = (SAMPLED, OTHERS)
 RESTS = ("tail", "renormalise", "drop", "excess", "estimate")
 # df/dq of a divergence's summand at p = q = anything: what "excess" takes back for each id.
 EXCESS = {FUSED_DIVERGENCES["reverse_kl"]: 1.0, FUSED_DIVERGENCES["forward_kl"]: -1.0}
@@ -48,7 +49,7 @@ EXCESS = {FUSED_DIVERGENCES["reverse_kl"]: 1.0, FUSED_DIVERGENCES["forward_kl"]:
 
 @dataclass(frozen=True)
 class Reduction:
-    """Which ids of a row are looked at (the `k` likeliest `of` one model, or the sampled one), and the rest.
+    """Which ids of a row are looked at (the `k` likeliest `of` one model, the sampled one, all others), and the rest.
 
     Of a vocabulary of fewer ids than k all are looked at.
 
@@ -72,7 +73,9 @@ class Reduction:
                 raise MethodError(f"{name} is {value!r}, none of {', '.join(known)}")
         if self.k < 1:
             raise MethodError(f"k={self.k}: at least one id is looked at")
-        if self.rest == "renormalise" and (self.k < 2 or self.of == SAMPLED):
+        if self.of == OTHERS and self.rest != "renormalise":
+            raise MethodError("the ids beside the sampled one are renormalised")
+        if self.rest == "renormalise" and self.of != OTHERS and (self.k < 2 or self.of == SAMPLED):
             raise MethodError("one id renormalised is certain to both models: take two or more, or the tail")
         if self.rest == "estimate" and self.of != SAMPLED:
             raise MethodError("an estimate needs the sampled token")
@@ -112,7 +115,7 @@ def linear_reduced_divergence(
             _same_rows(name, value, student_hidden)
             parameters[name] = rows.take(value.detach())
     ids = None
-    if reduction.of == SAMPLED:
+    if reduction.of in BY_LABEL:
         if labels is None:
             raise MethodError("the sampled token is asked for, and no labels are given")
         _same_rows("labels", labels, student_hidden)
@@ -157,6 +160,9 @@ class ReducedObjective(DivergenceObjective):
         log_p, p = self.teacher_block(within)
         if self.ids is not None:
             ids = self.ids[rows]
+            if self.reduction.of == OTHERS:
+                places = torch.arange(q.shape[-1] - 1, device=q.device)
+                ids = places + (places >= ids)
         else:
             whose = p if self.reduction.of == TEACHER else q
             ids = whose.topk(min(self.reduction.k, whose.shape[-1])).indices

@@ -5,6 +5,7 @@ from methods.slots.terms.clipped import ClippedKL, FixedBand, LearnedBand
 from methods.slots.terms.divergence import Divergence, NextToken
 from methods.slots.terms.hidden import HiddenMatch, TaskFilters
 from methods.slots.terms.inside import AttentionMatch, TokenStatesMatch
+from methods.slots.terms.logits import LogitMatch
 from methods.slots.terms.plain_text import PlainText
 from methods.slots.terms.sampled import SampledKL
 from methods.slots.terms.spans import SpanConsistency
@@ -16,6 +17,7 @@ __all__ = [
     "FixedBand",
     "HiddenMatch",
     "LearnedBand",
+    "LogitMatch",
     "NextToken",
     "PlainText",
     "SampledKL",

@@ -318,3 +318,56 @@ def test_what_cannot_be_computed_is_refused():
     )
     with pytest.raises(MethodError, match="masks ids"):
         linear_reduced_divergence(hidden, masked, theirs, their_head, reduction=Reduction(k=2))
+
+
+def others_oracle(name, z, t, labels):
+    """Both renormalised without the label, row by row."""
+    keep = torch.ones_like(z, dtype=torch.bool).scatter(-1, labels.unsqueeze(-1), False)
+    left = [torch.stack([row[kept] for row, kept in zip(x, keep, strict=True)]) for x in (z, t)]
+    return DIVERGENCES[name](*left)
+
+
+def check_others(name, oracle=others_oracle):
+    hidden, head = student_side()
+    teacher, labels = teacher_side(), torch.arange(ROWS) % VOCABULARY
+    made = linear_reduced_divergence(
+        hidden,
+        head,
+        *teacher,
+        reduction=Reduction("others", 1, "renormalise"),
+        labels=labels,
+        divergence=name,
+    )
+    dense = oracle(name, logits(hidden, head), logits(*teacher), labels)
+    torch.testing.assert_close(made.values, dense.detach())
+    ours, theirs = (torch.autograd.grad(total, leaves(hidden, head)) for total in (made.total, dense.sum()))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ids_beside_the_label(name):
+    check_others(name)
+
+
+def test_the_oracle_catches_a_label_that_stays():
+    with pytest.raises(AssertionError):
+        check_others("forward_kl", lambda name, z, t, labels: DIVERGENCES[name](z, t))
+
+
+def test_label_and_others_make_the_whole_forward_kl():
+    """KL(p || q) = KL of the label against the rest + (1 - p_label) times the KL among the others."""
+    hidden, head = student_side()
+    teacher, labels = teacher_side(), torch.arange(ROWS) % VOCABULARY
+    one, others = (
+        linear_reduced_divergence(hidden, head, *teacher, reduction=reduction, labels=labels).values
+        for reduction in (Reduction("sampled", 1, "tail"), Reduction("others", 1, "renormalise"))
+    )
+    p = logits(*teacher).softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    whole = linear_divergence(hidden, head, *teacher).values
+    torch.testing.assert_close(one + (1 - p) * others, whole)
+
+
+def test_others_are_renormalised_or_nothing():
+    with pytest.raises(MethodError, match="are renormalised"):
+        Reduction("others", 1, "tail")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from methods.errors import MethodError
-from methods.slots.scores import Entropy, EntropyGap, Gap, LogRatio, SoftOr, entropies
+from methods.slots.scores import Entropy, EntropyGap, Gap, LogRatio, SoftOr, Surprisal, entropies
 from methods.teachers.top_k import TopK
 from tests.methods.slots.three_sequences import COUNT, SIZE, log_probs, parts, three_sequences
 
@@ -75,3 +75,13 @@ def test_what_cannot_be_scored_is_refused():
     stored = TopK(torch.zeros(COUNT, 1).long(), torch.zeros(COUNT, 1), torch.zeros(COUNT), SIZE)
     with pytest.raises(MethodError, match="top-k teacher store"):
         Gap()(three_sequences(teachers=(stored,)))
+
+
+def test_how_much_a_token_surprises_a_model():
+    rows = three_sequences(hidden=three_sequences().hidden.requires_grad_())
+    with torch.no_grad():
+        for of, log_p in (("teacher", log_probs(rows, 0)), ("student", log_probs(rows, size=SIZE + 2))):
+            expected = [-float(log_p[n, label]) for n, label in enumerate(rows.labels.tolist())]
+            same(Surprisal(of)(rows), torch.tensor(expected, dtype=torch.float64))
+    with pytest.raises(MethodError, match="none of student, teacher"):
+        Surprisal("pupil")

@@ -14,6 +14,7 @@ from methods.slots.scores import Entropy, LogRatio
 from methods.slots.terms import Divergence, Window
 from methods.slots.token_weights import (
     ByScore,
+    Complement,
     ExceptTokens,
     First,
     Gate,
@@ -21,11 +22,22 @@ from methods.slots.token_weights import (
     Opening,
     PassRate,
     PrefixDrift,
+    Shuffled,
     Sigmoid,
     Stretch,
     TopShare,
+    Verified,
 )
-from tests.methods.slots.three_sequences import COUNT, LENGTHS, PROMPTS, Trainer, parts, three_sequences
+from tests.methods.slots.three_sequences import (
+    COUNT,
+    LENGTHS,
+    PROMPTS,
+    SIZE,
+    Trainer,
+    log_probs,
+    parts,
+    three_sequences,
+)
 
 SCORES = [3.0, 1.0, 2.0, 2.0, 5.0, 0.5, 0.5, 4.0, 1.0, 1.0, 1.0]
 
@@ -90,7 +102,8 @@ def test_weights_do_not_depend_on_what_else_is_in_the_micro_batch():
     )  # fmt: skip
     for weights in (
         TopShare(Entropy(), 0.5), TopShare(Entropy(), 0.5, drawn=True), Opening(Entropy(), 0.4), PrefixDrift(),
-        PrefixDrift("ratio"), Normalised(ByScore(Entropy())), First(2), Stretch(0.3, 0.8),
+        PrefixDrift("ratio"), Normalised(ByScore(Entropy())), First(2), Stretch(0.3, 0.8), Verified(2),
+        Shuffled(First(2)), Complement(First(2)), Verified(1, form="speculative"),
     ):  # fmt: skip
         torch.testing.assert_close(weights(rows)[last], weights(alone))
 
@@ -279,3 +292,69 @@ def test_weights_are_made_of_plain_data_and_told_of_steps():
     assert weights.token_weights._progress == 0.25
     term = Divergence(token_weights=PassRate("rate"))
     assert term.columns == ("rate",) and "token_weights" in term.parts()
+
+
+def test_the_complement_is_what_is_left_out():
+    rows, easy = three_sequences(), TopShare(given, 0.5, lowest=True)
+    assert (Complement(easy)(rows) + easy(rows) == 1).all()
+
+
+def test_shuffled_weights_are_as_many_of_each_sequence_on_any_token():
+    rows, shuffled = three_sequences(), Shuffled(First(2), seed=4)
+    counts = torch.zeros(COUNT).double()
+    for step in range(600):
+        shuffled.begin_step(Window(step / 600))
+        made = shuffled(rows)
+        assert [part.sum() for part in parts(made)] == [2, 1, 2]
+        counts += made
+    expected = torch.tensor([2 / 4] * 4 + [1.0] + [2 / 6] * 6).double()
+    torch.testing.assert_close(counts / 600, expected, atol=0.08, rtol=0)
+
+
+def accepted_by_hand(k):
+    """The student's first choice is one of the teacher's k."""
+    rows = three_sequences()
+    q, p = log_probs(rows).exp(), log_probs(rows, 0).exp()
+    kept = []
+    for n in range(COUNT):
+        order = sorted(range(SIZE), key=lambda i: -float(p[n, i]))
+        kept.append(max(range(SIZE), key=lambda i: float(q[n, i])) in order[:k])
+    return kept
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, SIZE])
+def test_a_student_s_choice_is_verified_among_the_teacher_s(k):
+    expected = [1.0 if accepted else 0.25 for accepted in accepted_by_hand(k)]
+    assert Verified(k, floor=0.25)(three_sequences()).tolist() == expected
+
+
+def test_the_order_by_hand_catches_sides_that_are_swapped():
+    rows, k = three_sequences(), 2
+    teacher = rows.teachers[0]
+    swapped = replace(rows, hidden=teacher[0], head=teacher[1], teachers=((rows.hidden, rows.head),))
+    expected = [1.0 if accepted else 0.25 for accepted in accepted_by_hand(k)]
+    assert Verified(k, floor=0.25)(swapped).tolist() != expected
+
+
+def test_speculative_acceptance_has_the_overlap_s_chance():
+    rows, draws = three_sequences(), 1500
+    overlap = torch.minimum(log_probs(rows).exp(), log_probs(rows, 0).exp()).sum(-1)
+    for k in (1, 2):
+        verified, counts = Verified(k, form="speculative", floor=0.0, seed=5), torch.zeros(COUNT).double()
+        for step in range(draws):
+            verified.begin_step(Window(step / draws))
+            counts += verified(rows)
+        torch.testing.assert_close(counts / draws, 1 - (1 - overlap) ** k, atol=0.06, rtol=0)
+
+
+def test_a_student_that_is_the_teacher_is_always_accepted():
+    rows = three_sequences()
+    same = replace(rows, hidden=rows.teachers[0][0], head=rows.teachers[0][1])
+    for verified in (Verified(1), Verified(1, form="speculative")):
+        assert verified(same).tolist() == [1.0] * COUNT
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"form": "greedy"}, {"floor": 2.0}])
+def test_verification_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(MethodError):
+        Verified(**wrong)
