@@ -15,6 +15,8 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.store.arm import RunResults, digest_of, same_figures, same_training
 from reproductions.engine.store.cache import DECISIVE
 
+MODEL = ", model "  # as `cpu_name` says it
+
 
 def joined(where: str, recorded: RunResults, made: RunResults) -> RunResults:
     """The recorded run with the measures that only the other one has; the recorded one itself where there are none.
@@ -42,13 +44,14 @@ def joined(where: str, recorded: RunResults, made: RunResults) -> RunResults:
 
 
 def elsewhere(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether two kinds of processor are all that differs between environments, of what decides figures."""
+    """Whether two kinds of processor are all that may differ between environments, of what decides figures.
+
+    One name without a model stands for several kinds.
+    """
     processors = then.get("cpu"), now.get("cpu")
-    return (
-        None not in processors
-        and processors[0] != processors[1]
-        and all(then.get(name) == now.get(name) for name in DECISIVE)
-    )
+    if None in processors or (processors[0] == processors[1] and MODEL in str(processors[0])):
+        return False
+    return all(then.get(name) == now.get(name) for name in DECISIVE)
 
 
 def _with(run: RunResults, other: RunResults, added: Sequence[str], *, curve: bool = False) -> RunResults:

@@ -95,10 +95,13 @@ def _version(package: str) -> str | None:
 
 @cache
 def cpu_name() -> str:
-    """The processor, as the system names it."""
+    """The processor, as the system names it, with family and model: hosts of clouds call several kinds "AMD EPYC"."""
     information = Path("/proc/cpuinfo")
     if information.exists():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
+        told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if "model name" in told:
+            numbers = [told.get("cpu family"), told.get("model")]
+            kind = f", family {numbers[0]}, model {numbers[1]}" if None not in numbers else ""
+            return told["model name"] + kind
     return platform.processor() or platform.machine()

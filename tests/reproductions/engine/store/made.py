@@ -16,7 +16,7 @@ MADE_WITH = {
     "data_revision": "revision-1",
     "python": "3.11",
     "torch": "2.13.0",
-    "cpu": "some",
+    "cpu": "some, family 1, model 2",
     "fingerprints": {"divergence/forward-kl": "ab12"},
 }
 

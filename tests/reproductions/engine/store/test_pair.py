@@ -10,6 +10,7 @@ from reproductions.engine import files
 from reproductions.engine.errors import KDError
 from reproductions.engine.metrics import values
 from reproductions.engine.store.arm import arm_of, digest_of, run_digest, same_figures
+from reproductions.engine.store.joined import elsewhere
 from reproductions.engine.store.pair import add_runs, arm_path, read_arm, write_arm
 
 from .made import METRICS, levels, made_arm, made_run
@@ -260,9 +261,18 @@ def test_a_second_training_on_another_processor_gives_the_measures_that_are_lack
     assert first == part(["error"], "then")
     assert more == part(["accuracy"], "later", elsewhere) | {"student": "6" * 64, "retrained": True}
     with pytest.raises(
-        KDError, match='column "correct" is recorded of a training on some; no measure may read'
+        KDError,
+        match='column "correct" is recorded of a training on some, family 1, model 2; no measure may read',
     ):
         add_runs(path, second(["error", "ece"]))  # it reads `sure` and `correct`
+
+
+@pytest.mark.parametrize(("cpu", "another"), [("AMD EPYC", True), ("AMD EPYC, family 25, model 17", False)])
+def test_a_name_without_a_model_stands_for_several_kinds_of_processor(cpu, another):
+    made_with = {"cpu": cpu, "python": "3.11"}
+    assert elsewhere(made_with, dict(made_with)) is another
+    assert elsewhere(made_with, {**made_with, "cpu": "AMD EPYC, family 26, model 2"})
+    assert not elsewhere(made_with, {**made_with, "python": "3.12"})
 
 
 def test_a_column_that_was_changed_and_a_student_that_was_changed_are_found(folder):
