@@ -16,6 +16,7 @@ from methods.slots.scores import by_row, by_sequence, shared, side_of
 from methods.slots.targets import OneTeacher
 from methods.slots.term import Window
 from methods.slots.token_weights import generator_for
+from methods.teachers.drawn import counted, draws
 from methods.teachers.top_k import TopK
 
 NONE = -torch.inf
@@ -46,15 +47,13 @@ class DrawnIds(OneTeacher):
         size = shared(rows, self.index)
         probabilities = by_row(_softmax, size, side_of(rows, "teacher", self.index))
         drawn = by_sequence(self._draws, rows, probabilities, rows.labels)
-        return _counted(drawn, size)
+        ids, counts = counted(drawn)
+        return _whole(ids, (counts.double() / self.rounds).log().float(), size)
 
     def _draws(self, probabilities: Tensor, labels: Tensor) -> Tensor:
         """Ids (T, rounds), drawn with putting back."""
         generator = generator_for(self.seed, self._progress, labels)
-        uniform = torch.rand((len(labels), self.rounds), generator=generator, dtype=torch.float64)
-        cumulative = probabilities.double().cumsum(-1)
-        uniform = uniform.to(cumulative) * cumulative[:, -1:]
-        return torch.searchsorted(cumulative, uniform, right=True).clamp_max(probabilities.shape[-1] - 1)
+        return draws(probabilities, self.rounds, generator)
 
 
 @component("target", "top-ids-and-label")
@@ -91,20 +90,6 @@ def _softmax(logits: Tensor) -> Tensor:
 
 def _log_softmax(logits: Tensor) -> Tensor:
     return logits.log_softmax(-1)
-
-
-def _counted(drawn: Tensor, size: int) -> TopK:
-    """Counts over draws (N, R), each id once; columns behind a row's last id repeat its first."""
-    ids = drawn.sort(-1).values
-    begins = torch.ones_like(ids, dtype=torch.bool)
-    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
-    column = begins.cumsum(-1) - 1
-    width = int(column.max()) + 1 if len(ids) else 1
-    counts = torch.zeros(len(ids), width, dtype=torch.float64, device=ids.device)
-    counts.scatter_add_(-1, column, torch.ones_like(counts[:, :1]).expand(ids.shape).contiguous())
-    places = ids[:, :1].repeat(1, width).scatter_(-1, column, ids)
-    logs = (counts / drawn.shape[-1]).log().float()
-    return _whole(places, logs, size)
 
 
 def _whole(ids: Tensor, logs: Tensor, size: int) -> TopK:

@@ -177,6 +177,31 @@ class TopKCodec:
         return made
 
 
+MOST_ROUNDS = 254  # a level is a byte, and one of them says that there is no tail
+
+
+@dataclass(frozen=True)
+class CountCodec(TopKCodec):
+    """Ids that came in `rounds` draws, and how often, exactly: a level is by how much fewer times than always."""
+
+    gain: float = 0.0
+    rounds: int = 50
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rounds <= MOST_ROUNDS:
+            raise MethodError(f"rounds are between 1 and {MOST_ROUNDS}, not {self.rounds}")
+        super().__post_init__()
+
+    def levels(self, log_probs: np.ndarray) -> np.ndarray:
+        """The level of each share of the draws."""
+        return self.rounds - np.rint(np.exp(log_probs) * self.rounds).astype(np.int64)
+
+    def log_probs(self, levels: np.ndarray) -> np.ndarray:
+        """The log of the share that a level stands for."""
+        with np.errstate(divide="ignore"):
+            return np.log(np.maximum(self.rounds - levels, 0) / self.rounds)
+
+
 def ranks_by_count(counts: np.ndarray) -> np.ndarray:
     """Ranks (V,) of ids by falling count; equal counts keep the tokenizer's order, itself one of frequency."""
     ranks = np.empty(len(counts), np.int32)

@@ -54,12 +54,12 @@ def fill(
     `teacher_id` (name@revision) stands in for the hash of the weights. Raises MethodError where the folder holds a
     store of another teacher, tokenizer, data or settings; an unfinished one of the same is completed.
     """
-    identity, teacher, head = _identity(teacher, batches, tokenizer, teacher_id)
+    identity, teacher, head = identified(teacher, batches, tokenizer, teacher_id)
     folder, vocabulary = Path(folder), len(head.weight)
     codec = TopKCodec(vocabulary, min(max_k, vocabulary), gain, resolution)
 
     def ask(batch: Mapping[str, Tensor]) -> Iterable[tuple[Ragged, np.ndarray]]:
-        rows = _labelled(batch)
+        rows = labelled(batch)
         states = hidden_states(teacher, batch["input_ids"], batch["attention_mask"])[:, :-1]
         for example, wanted in zip(states, rows, strict=True):
             if wanted.any():
@@ -67,15 +67,15 @@ def fill(
 
     with torch.no_grad():
         codec = _calibrated(
-            folder, codec, lambda: (found[0] for b in batches for found in ask(_on(b, teacher)))
+            folder, codec, lambda: (found[0] for b in batches for found in ask(on_device(b, teacher)))
         )
         with StoreWriter(folder, identity, top_k_content(codec, temperature)) as writer:
             for batch in batches:
-                new = _missing(batch, writer.keys)
+                new = missing(batch, writer.keys)
                 if new is None:
                     continue
                 keys = [key for key, rows in example_keys(new) if rows]
-                for key, (rows, entropy) in zip(keys, ask(_on(new, teacher)), strict=True):
+                for key, (rows, entropy) in zip(keys, ask(on_device(new, teacher)), strict=True):
                     add_top_k(writer, codec, key, rows, entropy)
                 if progress is not None:
                     progress(len(writer.keys))
@@ -98,7 +98,7 @@ def fill_hidden(
     """
     if dtype not in DTYPES:
         raise MethodError(f"hidden states are stored in {' or '.join(DTYPES)}, not {dtype}")
-    identity, teacher, head = _identity(teacher, batches, tokenizer, teacher_id)
+    identity, teacher, head = identified(teacher, batches, tokenizer, teacher_id)
     content = {
         "kind": HIDDEN,
         "vocabulary": len(head.weight),
@@ -112,14 +112,14 @@ def fill_hidden(
         tensors = {name: t.detach().to(DTYPES[dtype]).cpu().contiguous() for name, t in parts.items()}
         write_atomically(writer.folder / HEAD, save(tensors))
         for batch in batches:
-            new = _missing(batch, writer.keys)
+            new = missing(batch, writer.keys)
             if new is None:
                 continue
-            new = _on(new, teacher)
+            new = on_device(new, teacher)
             states = hidden_states(teacher, new["input_ids"], new["attention_mask"])[:, :-1]
             states = states.to(DTYPES[dtype]).cpu()
             for (key, rows), example, wanted in zip(
-                example_keys(new), states, _labelled(new).cpu(), strict=True
+                example_keys(new), states, labelled(new).cpu(), strict=True
             ):
                 if rows:
                     record = example[wanted].contiguous().view(torch.uint8).numpy().tobytes()
@@ -240,9 +240,10 @@ def logits(states: Tensor, head: Head) -> Tensor:
     return made if head.soft_cap is None else head.soft_cap * (made / head.soft_cap).tanh()
 
 
-def _identity(
+def identified(
     teacher: Any, batches: Batches, tokenizer: Any, teacher_id: str | None
 ) -> tuple[Identity, Any, Head]:
+    """What a store is made of, the teacher frozen, and its head. Raises MethodError where there is nothing to ask."""
     data = data_fingerprint(batches)
     if not any(rows for batch in islice(batches, 1) for _, rows in example_keys(batch)):
         raise MethodError(
@@ -253,11 +254,12 @@ def _identity(
     return identity, frozen, head_of(frozen)
 
 
-def _labelled(batch: Mapping[str, Tensor]) -> Tensor:
+def labelled(batch: Mapping[str, Tensor]) -> Tensor:
+    """Which places (B, T - 1) predict a completion token."""
     return batch["labels"][:, 1:] != -100
 
 
-def _missing(batch: Mapping[str, Tensor], known: set[bytes]) -> dict[str, Tensor] | None:
+def missing(batch: Mapping[str, Tensor], known: set[bytes]) -> dict[str, Tensor] | None:
     """The examples of a batch that are not known yet; None where all are."""
     keys = example_keys(batch)
     new = torch.tensor([bool(rows) and key not in known for key, rows in keys])
@@ -267,5 +269,6 @@ def _missing(batch: Mapping[str, Tensor], known: set[bytes]) -> dict[str, Tensor
     )
 
 
-def _on(batch: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+def on_device(batch: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """What a model reads of a batch, where the model is."""
     return {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask", "labels")}

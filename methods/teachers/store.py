@@ -4,8 +4,9 @@
     Distiller(student, teacher=TeacherStore("store"), ...)
 
 Examples are found by their tokens, so shuffling, padding and micro-batches do not matter; an example that is not there
-is an error. Either the teacher's most probable ids and a tail (`TopK`, one temperature, no mixing of logits), or its
-last hidden states and head, with which every divergence is exact.
+is an error. Either the teacher's most probable ids and a tail (`TopK`, one temperature, no mixing of logits), or ids
+drawn from it (the same without a tail, for the forward KL alone), or its last hidden states and head, with which every
+divergence is exact.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from torch import Tensor
 
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head
-from methods.teachers.codec import Ragged, TopKCodec
+from methods.teachers.codec import CountCodec, Ragged, TopKCodec
 from methods.teachers.files import ENTRY, INDEX, RECORDS, read_header
 from methods.teachers.identity import Identity, example_keys, tokenizer_fingerprint
 from methods.teachers.top_k import TopK
 
-TOP_K, HIDDEN = "top_k", "hidden"
+TOP_K, HIDDEN, DRAWN = "top_k", "hidden", "drawn"
 RANKS, HEAD = "ranks.npy", "head.safetensors"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -67,7 +68,7 @@ class TeacherStore:
         self._records = (
             np.memmap(self.folder / RECORDS, np.uint8, "r") if len(entries) else np.empty(0, np.uint8)
         )
-        self._codec = read_codec(self.folder, self.content) if self.kind == TOP_K else None
+        self._codec = None if self.kind == HIDDEN else read_codec(self.folder, self.content)
         self._head: Head | None = None
 
     def __len__(self) -> int:
@@ -134,7 +135,9 @@ def padded(rows: Ragged) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def read_codec(folder: Path, content: Mapping[str, Any]) -> TopKCodec:
-    """The codec of a top-k store."""
+    """The codec of a store of top-k or of drawn ids."""
+    if content["kind"] == DRAWN:
+        return CountCodec(int(content["vocabulary"]), rounds=int(content["rounds"]))
     ranks = np.load(folder / RANKS, allow_pickle=False) if content["ranks"] else None
     settings = {name: content[name] for name in ("vocabulary", "max_k", "gain", "resolution")}
     return TopKCodec(**settings, ranks=ranks)

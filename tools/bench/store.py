@@ -4,6 +4,8 @@ Both codecs get the same most probable ids and log-probabilities, on one thread,
 turn. DistillKit's own code is run where it can be imported (it is not on PyPI), at the settings of its README. Errors
 are KL divergences in nats per token: `error` over the ids kept and one bucket for the rest, which is what a student is
 trained on; `even tail` over the whole vocabulary, the rest spread evenly, as a reader would who knows nothing of it.
+`drift` is the total variation between what all tokens are taught in the mean and what the teacher says in the mean: of
+ids that were drawn it is noise and falls with the number of tokens, of the most probable ones it stays.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 MODEL, DATA = "HuggingFaceTB/SmolLM2-135M-Instruct", "openai/gsm8k"
 GAINS = (2e-3, 1e-3, 5e-4)
+ROUNDS = (50, 200)  # draws of a token
 EXAMPLE = 100  # tokens that are encoded together
 KEPT = 256  # most probable ids that a codec may choose from
 # Of DistillKit's README, "recommended" and "budget pick"; and with the option that its fp32 fit needs.
@@ -47,6 +50,8 @@ class Rows:
     ids: np.ndarray
     log_probs: np.ndarray
     entropy: np.ndarray
+    mean: np.ndarray  # (V,) probabilities, over the tokens
+    drawn: np.ndarray  # (n, the most of ROUNDS) ids drawn from each
     seen: np.ndarray | None = None  # how often an id is probable elsewhere (V,): what a store would know
 
 
@@ -61,6 +66,7 @@ class Result:
     error: float | None = None
     worst: float | None = None
     even_tail: float | None = None
+    drift: float | None = None
     encode: float | None = None  # tokens a second
     decode: float | None = None
     note: str = ""
@@ -70,16 +76,22 @@ def synthetic(vocabulary: int, tokens: int, seed: int = 0) -> Rows:
     """Zipf's law at exponents between 1.5 and 3, with noise; ids at random, the worst case for their coding."""
     import torch
 
-    g = torch.Generator().manual_seed(seed)
+    from methods.teachers.drawn import draws
+
+    g, mean = torch.Generator().manual_seed(seed), torch.zeros(vocabulary, dtype=torch.float64)
     ranks, parts = torch.arange(1, vocabulary + 1).log(), []
     for _ in range(0, tokens, 20):
         exponent = 1.5 + 1.5 * torch.rand(20, 1, generator=g)
         log_p = (-exponent * ranks + 0.5 * torch.randn(20, vocabulary, generator=g)).log_softmax(-1)
         top, places = log_p.topk(KEPT, -1)
-        named = torch.stack([torch.randperm(vocabulary, generator=g) for _ in range(20)]).gather(1, places)
-        parts.append((named, top, -(log_p.exp() * log_p).sum(-1)))
-    ids, log_probs, entropy = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    return Rows("Zipf, synthetic", vocabulary, ids, log_probs, entropy.astype(np.float64))
+        names = torch.stack([torch.randperm(vocabulary, generator=g) for _ in range(20)])
+        p = torch.zeros_like(log_p).scatter_(1, names, log_p.exp())
+        mean += p.double().sum(0)
+        chosen = names.gather(1, draws(log_p.exp(), max(ROUNDS), g))
+        parts.append((names.gather(1, places), top, -(log_p.exp() * log_p).sum(-1), chosen))
+    ids, log_probs, entropy, came = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    about = (mean / len(ids)).numpy(), came
+    return Rows("Zipf, synthetic", vocabulary, ids, log_probs, entropy.astype(np.float64), *about)
 
 
 def real(tokens: int) -> Rows:
@@ -88,6 +100,7 @@ def real(tokens: int) -> Rows:
 
     from methods.losses.fused.linear import head_of
     from methods.modeling.core import hidden_states
+    from methods.teachers.drawn import draws
     from methods.teachers.fill import logits
     from reproductions.models.sources import load_pretrained, load_rows
 
@@ -95,6 +108,7 @@ def real(tokens: int) -> Rows:
     model, tokenizer = load_pretrained(MODEL)
     assert model is not None
     head, parts, done = head_of(model), [], 0
+    g, size = torch.Generator().manual_seed(0), len(head.weight)
     with torch.no_grad():
         for row in data:
             prompt = tokenizer(f"Question: {row['question']}\nAnswer:")["input_ids"]
@@ -103,15 +117,17 @@ def real(tokens: int) -> Rows:
             states = hidden_states(model, ids, torch.ones_like(ids))[0, len(prompt) - 1 : -1]
             log_p = logits(states, head).log_softmax(-1)
             top, chosen = log_p.topk(KEPT, -1)
-            parts.append((chosen, top, -(log_p.exp() * log_p).sum(-1)))
+            p = log_p.exp()
+            parts.append((chosen, top, -(p * log_p).sum(-1), draws(p, max(ROUNDS), g), p.half()))
             done += len(top)
             if done >= 2 * tokens:
                 break
-    ids_, log_probs, entropy = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    size = len(head.weight)
+    *kept, whole = (torch.cat(column) for column in zip(*parts, strict=True))
+    ids_, log_probs, entropy, came = (column.numpy() for column in kept)
     seen = np.bincount(ids_[:-tokens, :64].ravel(), minlength=size)  # of other tokens than are measured
     rest = (ids_[-tokens:], log_probs[-tokens:], entropy[-tokens:].astype(np.float64))
-    return Rows("SmolLM2-135M on GSM8K", size, *rest, seen)
+    average = whole[-tokens:].double().mean(0).numpy()
+    return Rows("SmolLM2-135M on GSM8K", size, *rest, average, came[-tokens:], seen)
 
 
 def ours(rows: Rows, gain: float) -> tuple[Result, Callable[[], Any], Callable[[], Any]]:
@@ -143,7 +159,43 @@ def ours(rows: Rows, gain: float) -> tuple[Result, Callable[[], Any], Callable[[
         float(errors.mean()),
         float(errors.max()),
         float(spread.mean()),
+        drift(rows, codec.decode(records)),
     )
+    return (
+        result,
+        encode,
+        lambda: [padded(codec.decode(records[i : i + 8])) for i in range(0, len(records), 8)],
+    )
+
+
+def drift(rows: Rows, taught: Ragged) -> float:
+    """Total variation between the mean of what is taught, tails spread evenly, and the teacher's mean."""
+    mean, size = np.zeros(rows.vocabulary), rows.vocabulary
+    np.add.at(mean, taught.ids, np.exp(taught.log_probs))
+    even = np.exp(taught.tail) / np.maximum(size - taught.counts, 1)  # for each id outside
+    mean += even.sum()
+    np.add.at(mean, taught.ids, -np.repeat(even, taught.counts))
+    return float(np.abs(mean / len(taught.counts) - rows.mean).sum() / 2)
+
+
+def drawn(rows: Rows, rounds: int) -> tuple[Result, Callable[[], Any], Callable[[], Any]]:
+    """The same of ids that were drawn; what a student is trained on has no error to speak of, only noise."""
+    import torch
+
+    from methods.teachers.codec import CountCodec
+    from methods.teachers.drawn import counted, ragged
+    from methods.teachers.store import padded
+
+    codec, ids = CountCodec(rows.vocabulary, rounds=rounds), torch.from_numpy(rows.drawn[:, :rounds])
+
+    def encode() -> list[bytes]:
+        return [codec.encode(ragged(*counted(part), rounds)) for part in ids.split(EXAMPLE)]
+
+    records = encode()
+    back = codec.decode(records)
+    n = len(ids)
+    size = sum(map(len, records)) / n
+    result = Result(f"drawn, {rounds} rounds", size, float(back.counts.mean()), 1.0, drift=drift(rows, back))
     return (
         result,
         encode,
@@ -190,6 +242,7 @@ def distillkit(
 def measure(rows: Rows, repeats: int) -> list[Result]:
     """Every codec on the same rows, timed in turns."""
     made: list[tuple[Result, Callable[[], Any], Callable[[], Any]]] = [ours(rows, gain) for gain in GAINS]
+    made += [drawn(rows, rounds) for rounds in ROUNDS]
     missing = []
     for name, settings in DISTILLKIT.items():
         try:
@@ -318,13 +371,14 @@ def run(args: Any, console: Any, environment: dict[str, Any]) -> int:
 def _table(rows: Rows, results: list[Result]) -> Table:
     title = f"{rows.name}, vocabulary {rows.vocabulary:,}, entropy {rows.entropy.mean():.2f} nats"
     table = Table(title=title, title_justify="left", expand=True)
-    for column in ("codec", "bytes", "ids", "mass", "error", "worst", "even tail", "enc tok/s", "dec tok/s"):
+    for column in ("codec", "bytes", "ids", "mass", "error", "worst", "even tail", "drift", "enc", "dec"):
         table.add_column(column, justify="left" if column == "codec" else "right")
     for r in results:
         if r.bytes is None:
             table.add_row(r.codec, r.note, style="dim")
             continue
-        figures = (r.bytes, r.ids, r.covered, r.error, r.worst, r.even_tail, r.encode, r.decode)
-        formats = ("{:.1f}", "{:.0f}", "{:.3f}", "{:.4f}", "{:.4f}", "{:.4f}", "{:,.0f}", "{:,.0f}")
-        table.add_row(r.codec, *(form.format(value) for form, value in zip(formats, figures, strict=True)))
+        figures = (r.bytes, r.ids, r.covered, r.error, r.worst, r.even_tail, r.drift, r.encode, r.decode)
+        formats = ("{:.1f}", "{:.0f}", "{:.3f}", *["{:.4f}"] * 4, "{:,.0f}", "{:,.0f}")
+        told = ("-" if v is None else form.format(v) for form, v in zip(formats, figures, strict=True))
+        table.add_row(r.codec, *told)
     return table

@@ -10,7 +10,7 @@ from methods.teachers.files import HEADER, read_header
 from methods.teachers.identity import example_keys
 from methods.teachers.remembered import collated
 from methods.teachers.store import TeacherStore
-from reproductions.distill.answers.spec import TOP_K, Answers, temperatures
+from reproductions.distill.answers.spec import Answers, temperatures
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,7 +58,7 @@ def open_answers(config: Config, place: int) -> TeacherStore:
         store = TeacherStore(kept.folder, teacher=name_of(config, place))
     except MethodError as error:
         raise config.lines.error(f"{error}; name another folder for this one's", *where) from None
-    if store.kind == "top_k":
+    if store.kind != "hidden":
         _check_temperature(config, store, kept, *where)
     return store
 
@@ -68,8 +68,8 @@ def _check_temperature(config: Config, store: TeacherStore, kept: Answers, *wher
     if wanted - {has}:
         other = next(iter(wanted - {has}))
         raise config.lines.error(
-            f"{kept.folder} keeps the teacher's {TOP_K} at temperature {has:g}, and {config.method} asks at {other:g}: "
-            "teach it in another folder, or `keep: hidden-states`",
+            f"{kept.folder} keeps the teacher's {kept.keep} at temperature {has:g}, and {config.method} asks at "
+            f"{other:g}: teach it in another folder, or `keep: hidden-states`",
             *where,
         )
 

@@ -28,13 +28,16 @@ from methods.registry import load
 from reproductions.distill import limits
 from reproductions.engine.files import digest, read_json
 
-TOP_K, HIDDEN = "top-k", "hidden-states"
-KEPT = (TOP_K, HIDDEN)
+TOP_K, DRAWN, HIDDEN = "top-k", "drawn", "hidden-states"
+KEPT = (TOP_K, DRAWN, HIDDEN)
 PRECISIONS = ("bf16", "fp32")
 ANSWERS: Mapping[str, Any] = {
     "in": "",
-    "keep": TOP_K,  # the most probable ids, or hidden-states: exact, as long as the training is in fp32
+    # The most probable ids; or ids drawn from the teacher, for the forward KL without bias; or hidden-states: exact, as
+    # long as the training is in fp32.
+    "keep": TOP_K,
     "top_k": 64,  # ids of a token, at most
+    "rounds": 50,  # draws for each token
     "precision": "bf16",  # of hidden states: as fp32 they are the live teacher's
     "server": "",
     "protocol": "vllm",
@@ -46,10 +49,11 @@ ANSWERS: Mapping[str, Any] = {
     "tokens": 0,  # read by the server at most; 0 for no cap
 }
 RANGES: Mapping[str, limits.Range] = {
-    **dict.fromkeys(("top_k", "parallel", "attempts"), limits.COUNT),
+    **dict.fromkeys(("top_k", "rounds", "parallel", "attempts"), limits.COUNT),
     "timeout": limits.POSITIVE,
     "tokens": limits.ANY,
 }
+FORWARD, LABELS = "forward-kl", "cross-entropy"
 OF_A_SERVER = ("protocol", "tokenizer", "key", "parallel", "timeout", "attempts", "tokens")
 
 
@@ -60,6 +64,7 @@ class Answers:
     folder: Path
     keep: str = TOP_K
     top_k: int = 64
+    rounds: int = 50
     precision: str = "bf16"
     server: str = ""
     protocol: str = "vllm"
@@ -83,6 +88,7 @@ def read_answers(value: Any, lines: Lines) -> Answers | None:
     """The `answers` of one teacher, in the lines of that teacher. Raises CatalogError."""
     if value is None:
         return None
+    from methods.teachers.codec import MOST_ROUNDS
     from methods.teachers.server import PROTOCOLS
 
     given = {"in": value} if isinstance(value, str) else value
@@ -99,9 +105,13 @@ def read_answers(value: Any, lines: Lines) -> Answers | None:
     lost = next((name for name in OF_A_SERVER if name in given), None)
     if lost and not made["server"]:
         raise lines.error(f'answers: "{lost}" is about a server, and none is named', "answers", lost)
-    if made["server"] and made["keep"] == HIDDEN:
+    if made["server"] and made["keep"] != TOP_K:
         raise lines.error(
-            "answers: a server gives its most probable ids, no hidden states", "answers", "keep"
+            f"answers: a server gives its most probable ids, not {made['keep']}", "answers", "keep"
+        )
+    if made["rounds"] > MOST_ROUNDS:
+        raise lines.error(
+            f"answers: rounds are at most {MOST_ROUNDS}, not {made['rounds']}", "answers", "rounds"
         )
     if not made["key"].replace("_", "").isalnum() or made["key"] != made["key"].upper():
         raise lines.error(
@@ -129,10 +139,18 @@ def why_not(tree: Mapping[str, Any], answers: Sequence[Answers | None]) -> str |
     if readers:
         return f"the term {readers[0]['term']} looks into the teacher itself"
     kept = [one for one in answers if one is not None]
-    if len(answers) > 1 and any(one.keep == TOP_K for one in kept):
+    sparse = [one for one in kept if one.keep != HIDDEN]
+    if len(answers) > 1 and sparse:
         return "several teachers are averaged by all their logits: `keep: hidden-states` has them"
-    if any(one.keep == TOP_K for one in kept) and len(set(temperatures(tree))) > 1:
+    if sparse and len(set(temperatures(tree))) > 1:
         return "its terms have several temperatures: `keep: hidden-states` serves them all"
+    others = [
+        term["divergence"]
+        for term in tree["terms"]
+        if term.get("divergence", FORWARD) not in (FORWARD, LABELS)
+    ]
+    if others and any(one.keep == DRAWN for one in kept):
+        return f"drawn ids teach the forward KL alone, and it has {others[0]}"
     return None
 
 

@@ -10,7 +10,7 @@ from methods.errors import MethodError
 from methods.modeling.core import shared_vocabulary
 from methods.tokenizers.encoding import encode
 from reproductions.distill.answers.kept import Encoded, name_of
-from reproductions.distill.answers.spec import HIDDEN, Answers, temperatures
+from reproductions.distill.answers.spec import DRAWN, HIDDEN, Answers, temperatures
 from reproductions.distill.models import training_device, with_template
 from reproductions.distill.preflight import rows_for, student_tokenizer
 from reproductions.models.sources import load_outline, load_pretrained
@@ -75,10 +75,19 @@ def _ask_model(
     shared_vocabulary(load_outline(config.student, config.student_loaded), model, tokenizer, its)
     held = getattr(model, "is_quantized", False)
     model = (model if held else model.to(training_device())).eval()
-    about = {"tokenizer": tokenizer, "teacher_id": name_of(config, place), "progress": progress}
+    about: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "teacher_id": name_of(config, place),
+        "progress": progress,
+    }
     if kept.keep == HIDDEN:
         return fill_hidden(kept.folder, model, batches, dtype=PRECISIONS[kept.precision], **about)
     temperature = next(iter(temperatures(config.tree)), 1.0)
+    if kept.keep == DRAWN:
+        from methods.teachers.drawn import fill_drawn
+
+        drawn: dict[str, Any] = {"rounds": kept.rounds, "temperature": temperature, "seed": config.seed}
+        return fill_drawn(kept.folder, model, batches, **drawn, **about)
     return fill(kept.folder, model, batches, max_k=kept.top_k, temperature=temperature, **about)
 
 

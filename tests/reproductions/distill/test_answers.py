@@ -58,6 +58,21 @@ def test_what_is_most_probable_is_nearly_as_good_and_asked_once(folder):
     assert plan_of(load_config(path), {}, lambda _: None)["memory_bytes"]["teachers"] == 0
 
 
+def test_drawn_ids_teach_and_are_drawn_once(folder):
+    live = made(config_of(folder, name="live"))
+    path = config_of(
+        folder, name="drawn-run", teacher="{model: teacher, answers: {in: kept, keep: drawn, rounds: 200}}"
+    )
+    (one,) = asked(path)
+    before = (folder / "kept" / "records.bin").read_bytes()
+    assert asked(path)[0] == one and (folder / "kept" / "records.bin").read_bytes() == before
+    assert one["covered_mass"] == 1
+    record = made(path)
+    # What was drawn has another entropy than the teacher, not another minimum.
+    assert record["loss"]["end"] == pytest.approx(live["loss"]["end"], abs=0.3)
+    assert record["inputs"]["answers of teacher 1"] == load_config(path).answers[0].digest
+
+
 @pytest.fixture
 def server(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder / "teacher")
@@ -92,7 +107,10 @@ def test_a_served_teacher_needs_no_model_here(folder, server, protocol):
         ("word-kd", "{model: teacher, answers: {in: kept, key: HIS}}", '"key" is about a server, and none is named'),
         ("word-kd", "{model: teacher, answers: {keep: top-k}}", '"in" is missing'),
         ("word-kd", "{model: t, dtype: bf16, answers: {in: kept, server: 'http://a.b'}}", "this one is served"),
-        ("word-kd", "{model: t, answers: {in: kept, server: 'http://a.b', keep: hidden-states}}", "no hidden"),
+        ("word-kd", "{model: t, answers: {in: kept, server: 'http://a.b', keep: hidden-states}}", "not hidden-states"),
+        ("word-kd", "{model: t, answers: {in: kept, server: 'http://a.b', keep: drawn}}", "not drawn"),
+        ("word-kd", "{model: t, answers: {in: kept, keep: drawn, rounds: 300}}", "rounds are at most 254, not 300"),
+        ("akl", "{model: teacher, answers: {in: kept, keep: drawn}}", "drawn ids teach the forward KL alone"),
         ("word-kd", "{model: t, answers: {in: kept, server: 'http://a.b', key: sk-123}}", "never the key"),
     ],
 )  # fmt: skip
