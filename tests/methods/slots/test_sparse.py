@@ -9,7 +9,7 @@ import torch
 from methods.errors import MethodError
 from methods.slots.sparse import DrawnIds, TopIdsAndLabel
 from methods.slots.terms import Divergence, Window
-from tests.methods.slots.three_sequences import COUNT, LENGTHS, SIZE, log_probs, three_sequences
+from tests.methods.slots.three_sequences import COUNT, LAST, SIZE, last_alone, log_probs, three_sequences
 
 
 def dense(target, size=SIZE):
@@ -48,13 +48,7 @@ def test_a_token_s_draws_are_the_same_at_each_visit_and_beside_whatever():
     for drawn in (one, anew):
         drawn.begin_step(Window(0.5))
     assert torch.equal(dense(one(rows)), before) and not torch.equal(dense(anew(rows)), new_before)
-    last = slice(COUNT - LENGTHS[2], COUNT)
-    alone = replace(
-        rows, hidden=rows.hidden[last], labels=rows.labels[last], sequence=rows.sequence[last],
-        position=rows.position[last], source=rows.source[last],
-        teachers=tuple((hidden[last], head) for hidden, head in rows.teachers),
-    )  # fmt: skip
-    assert torch.equal(dense(one(alone)), before[last])
+    assert torch.equal(dense(one(last_alone(rows))), before[LAST])
 
 
 def check_rest_on_label(made=TopIdsAndLabel):

@@ -94,18 +94,13 @@ def test_tokens_are_drawn_in_proportion_to_their_scores():
 
 def test_weights_do_not_depend_on_what_else_is_in_the_micro_batch():
     rows = three_sequences()
-    last = slice(COUNT - LENGTHS[2], COUNT)
-    alone = replace(
-        rows, hidden=rows.hidden[last], labels=rows.labels[last], sequence=rows.sequence[last],
-        position=rows.position[last], source=rows.source[last],
-        teachers=tuple((hidden[last], head) for hidden, head in rows.teachers),
-    )  # fmt: skip
+    alone = last_alone(rows)
     for weights in (
         TopShare(Entropy(), 0.5), TopShare(Entropy(), 0.5, drawn=True), Opening(Entropy(), 0.4), PrefixDrift(),
         PrefixDrift("ratio"), Normalised(ByScore(Entropy())), First(2), Stretch(0.3, 0.8), Verified(2),
         Shuffled(First(2)), Complement(First(2)), Verified(1, form="speculative"),
     ):  # fmt: skip
-        torch.testing.assert_close(weights(rows)[last], weights(alone))
+        torch.testing.assert_close(weights(rows)[LAST], weights(alone))
 
 
 def test_the_opening_holds_a_share_of_the_sequence_s_score():

@@ -56,6 +56,18 @@ def parts(values: torch.Tensor) -> list[torch.Tensor]:
     return list(values.split(LENGTHS))
 
 
+LAST = slice(COUNT - LENGTHS[2], COUNT)
+
+
+def last_alone(rows: Rows) -> Rows:
+    """The last sequence without the others."""
+    return replace(
+        rows, hidden=rows.hidden[LAST], labels=rows.labels[LAST], sequence=rows.sequence[LAST],
+        position=rows.position[LAST], source=rows.source[LAST],
+        teachers=tuple((hidden[LAST], head) for hidden, head in rows.teachers),
+    )  # fmt: skip
+
+
 class Trainer:
     """What `ByPrompt` asks of one."""
 
