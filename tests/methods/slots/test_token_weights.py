@@ -30,10 +30,12 @@ from methods.slots.token_weights import (
 )
 from tests.methods.slots.three_sequences import (
     COUNT,
+    LAST,
     LENGTHS,
     PROMPTS,
     SIZE,
     Trainer,
+    last_alone,
     log_probs,
     parts,
     three_sequences,
