@@ -20,14 +20,19 @@ from methods.registry import load
 SLOT = "elicitation"
 # What a component needs that has no default, and what makes its other settings do something.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "blend": {"count": 2, "share": 0.6},
+    "classify": {"classes": ["birds", "the sea", "14"], "calibrate": "rows"},
     "expand": {"wanted": 5, "calls": 6, "shots": [2, 1]},
     "evolve": {"rounds": 2},
     "explain": {"chains": 2, "hint": "unsolved"},
     "leaks": {"held_out": ["the rain falls on the old town"], "words": 4},
+    "paraphrase": {"samples": 2},
     "pilot": {"prompts": 2, "measure": "score"},
+    "query": {"samples": 2},
     "revise": {"rounds": 2},
     "select": {"by": "distinct", "keep": 2},
     "verify": {"check": "number"},
+    "write": {"count": 2},
 }
 # Of a record: what a new field of all records does not change.
 _SHOWN = (
