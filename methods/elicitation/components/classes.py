@@ -112,7 +112,7 @@ def write(
         session,
         "write",
         prompt,
-        lambda row: {"kind": row.prompt},
+        lambda row: {"prompt": row.prompt},
         How(count, temperature, max_tokens),
     )
     made = [_text_of_class(one, "write", place) for one in asked for place in range(len(one.answer.texts))]
@@ -151,8 +151,8 @@ def blend(
         percent = round(100 * share)
 
         def fields(row: Record, others: dict[str, Record] = others, percent: int = percent) -> dict[str, str]:
-            second = others[row.id].prompt
-            return {"first": row.prompt, "second": second, "most": str(percent), "rest": str(100 - percent)}
+            other = others[row.id].prompt
+            return {"prompt": row.prompt, "other": other, "most": str(percent), "rest": str(100 - percent)}
 
         asked = ask_about(
             living, session, "blend", prompt, fields, How(1, temperature, max_tokens, draw=number)

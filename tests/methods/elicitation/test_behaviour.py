@@ -11,6 +11,11 @@ NAMES = sorted(name for slot, name in components() if slot == SLOT)
 #: Another value where it is no number and no yes or no, or where half or one more does nothing.
 OTHERS = {
     ("best-of", "least"): 0.55,
+    ("blend", "prompt"): "answer",
+    ("classify", "blank"): "nothing",
+    ("classify", "calibrate"): "blank",
+    ("classify", "classes"): ["birds", "14"],
+    ("classify", "prompt"): "explain/steps",
     ("evolve", "operators"): ["widen"],
     ("evolve", "words"): 12,
     ("exact-copies", "column"): "level",
@@ -36,12 +41,14 @@ OTHERS = {
     ("majority", "share"): 0.9,
     ("near-copies", "column"): "completion",
     ("near-copies", "near"): 1.0,
+    ("paraphrase", "prompt"): "answer",
     ("parse", "column"): "prompt",
     ("parse", "into"): "value",
     ("parse", "parser"): "items",
     ("pilot", "by"): "level",
     ("pilot", "measure"): "verified",
     ("pilot", "prompts"): 1,
+    ("query", "prompt"): "answer",
     ("rate", "prompt"): "criticise",
     ("rate", "temperature"): 1.0,
     ("revise", "criticise_prompt"): "rate",
@@ -58,6 +65,7 @@ OTHERS = {
     ("well-formed", "repeats"): [1, 1],
     ("well-formed", "without"): ["sea"],
     ("well-formed", "words"): [9, 10],
+    ("write", "prompt"): "answer",
     ("inject-errors", "kinds"): ["number"],
 }  # fmt: skip
 #: Of the sandbox: the fixed records run no program.
