@@ -21,7 +21,7 @@ SLOT = "elicitation"
 # What a component needs that has no default, and what makes its other settings do something.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "blend": {"count": 2, "share": 0.6},
-    "classify": {"classes": ["birds", "the sea", "14"], "calibrate": "rows"},
+    "classify": {"classes": ["birds", "the sea", "14"]},
     "expand": {"wanted": 5, "calls": 6, "shots": [2, 1]},
     "evolve": {"rounds": 2},
     "explain": {"chains": 2, "hint": "unsolved"},

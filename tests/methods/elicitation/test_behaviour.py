@@ -13,7 +13,7 @@ OTHERS = {
     ("best-of", "least"): 0.55,
     ("blend", "prompt"): "answer",
     ("classify", "blank"): "nothing",
-    ("classify", "calibrate"): "blank",
+    ("classify", "calibrate"): "rows",
     ("classify", "classes"): ["birds", "14"],
     ("classify", "prompt"): "explain/steps",
     ("evolve", "operators"): ["widen"],
