@@ -29,6 +29,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "paraphrase": {"samples": 2},
     "pilot": {"prompts": 2, "measure": "score"},
     "query": {"samples": 2},
+    "rank": {"window": 3, "step": 1},
     "revise": {"rounds": 2},
     "select": {"by": "distinct", "keep": 2},
     "verify": {"check": "number"},

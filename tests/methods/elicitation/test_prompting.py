@@ -7,7 +7,7 @@ from methods.elicitation.prompting import Prompt, prompt_names, read_prompt
 from methods.errors import MethodError
 
 KNOWN = {"prompt", "completion", "gold", "critique", "error", "before", "after", "count", "tasks", "wanted"}
-KNOWN |= {"classes", "other", "most", "rest"}
+KNOWN |= {"classes", "other", "most", "rest", "passages", "first", "second"}
 
 
 @pytest.mark.parametrize("name", prompt_names())
