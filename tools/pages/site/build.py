@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from catalog.errors import CatalogError
 from reproductions.engine.show.view import PERCENT, STANDS_IN
 from reproductions.engine.verdicts.words import MEANING
+from tools.folders import made_anew
 from tools.pages.atlas import Atlas, judging
 from tools.pages.atlas import atlas as read_atlas
 from tools.pages.evidence import disputes
@@ -53,18 +52,8 @@ _LINK = re.compile(r"https://[^\s<>\"'`]+")
 def build(out: Path, atlas: Atlas | None = None) -> int:
     """Write every page under `out` and return how many; CatalogError where `out` holds something else."""
     atlas = atlas or read_atlas()
-    if out.exists() and not out.is_dir():
-        raise CatalogError("is a file; give --out a new folder", out)
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
-        raise CatalogError("holds files that are not the site's; give --out a new or empty folder", out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".site-") as made:
-        fresh = Path(made) / "site"
-        count = _write(fresh, atlas)
-        if out.is_dir():
-            shutil.rmtree(out)
-        fresh.rename(out)
-    return count
+    with made_anew(out, MARKER, "the site's", "give --out") as fresh:
+        return _write(fresh, atlas)
 
 
 def _write(out: Path, atlas: Atlas) -> int:
