@@ -88,8 +88,8 @@ def write(shown: PaperView) -> bool:
 def tallies(paper_ids: Iterable[str]) -> dict[str, Tally]:
     """Scale -> verdict -> count of each judged paper, from the committed files as they are (`kd browse` must be quick).
 
-    Empty for a paper that only an earlier attempt judged. What an unchanged file said is remembered in the cache, so that
-    hundreds of them need not be parsed.
+    Empty for a paper that only an earlier attempt judged. What an unchanged file said is remembered in the cache, so
+    that hundreds of them need not be parsed.
     """
     try:
         names = set(os.listdir(FOLDER))  # noqa: PTH208 - names only, and fast

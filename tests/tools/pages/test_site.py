@@ -278,7 +278,7 @@ def test_the_verb_writes_the_site(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(module, "read_atlas", hostile_atlas)  # what is written does not matter here
 
-    assert main(["site", "--out", str(tmp_path / "made" / "site")]) == 0
+    assert main(["site", "--no-api", "--out", str(tmp_path / "made" / "site")]) == 0
     assert (tmp_path / "made" / "site" / "index.html").is_file() and (
         tmp_path / "made" / "site" / MARKER
     ).is_file()
