@@ -12,7 +12,7 @@ KD := set -f; exec .venv/bin/kd
 CHROMIUM = $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce plan distill teach compare methods elicit tune gate attempt browse show readme site verify new check check-links bench test lint clean
+.PHONY: help reproduce plan distill teach compare methods elicit tune gate attempt browse show readme site export verify new check check-links bench test lint clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ bench: .venv/ready ## [ARGS=--step|--rollouts|--policy|--store|--speculative|--c
 
 site: .venv/ready ## [OUT=site]: write the catalog as static pages that open from disk
 	@$(KD) site $${OUT:+--out "$$OUT"} $$ARGS
+
+export: .venv/ready ## OUT=atlas-data: the catalog and all results as Parquet files with a card
+	@$(KD) export $${OUT:+"$$OUT"} $$ARGS
 
 test: .venv/ready ## every test; those of the site in a browser only where Chromium is installed
 	$(if $(CHROMIUM),,@echo "no chromium found: the site's browser tests are left out (apt-get install chromium)")

@@ -14,8 +14,9 @@ from typing import NoReturn, Protocol, cast
 from catalog.errors import nearest
 
 NAMES = (
-    *("reproduce", "distill", "elicit", "tune", "browse", "show", "verify", "readme", "site", "new", "check"),
-    *("check-links", "bench", "plan", "gate", "attempt", "replay", "methods", "compare", "teach", "conform"),
+    *("reproduce", "distill", "elicit", "tune", "browse", "show", "verify", "readme", "site", "new"),
+    *("check", "check-links", "export", "bench", "plan", "gate", "attempt", "replay", "methods", "compare"),
+    *("teach", "conform"),
 )
 # Files that stand in rooms of their own: verbs/evidence and verbs/own.
 ROOMS = {

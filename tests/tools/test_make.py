@@ -49,6 +49,7 @@ OPTIONS = {
     "check": {"PAPER": None},
     "check-links": {},
     "site": {"OUT": "--out"},
+    "export": {"OUT": None},
 }
 ECHO = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
 

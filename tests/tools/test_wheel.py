@@ -81,6 +81,7 @@ def test_every_file_of_data_is_in_the_wheel(wheel):
         ["plan", "minillm"],
         ["verify", "akl"],
         ["check", "--owes"],
+        ["export", "atlas-data"],
     ],
     ids=" ".join,
 )

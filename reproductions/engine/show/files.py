@@ -88,7 +88,8 @@ def write(shown: PaperView) -> bool:
 def tallies(paper_ids: Iterable[str]) -> dict[str, Tally]:
     """Scale -> verdict -> count of each judged paper, from the committed files as they are (`kd browse` must be quick).
 
-    What an unchanged file said is remembered in the cache, so that hundreds of them need not be parsed.
+    Empty for a paper that only an earlier attempt judged. What an unchanged file said is remembered in the cache, so
+    that hundreds of them need not be parsed.
     """
     try:
         names = set(os.listdir(FOLDER))  # noqa: PTH208 - names only, and fast
@@ -107,10 +108,10 @@ def tallies(paper_ids: Iterable[str]) -> dict[str, Tally]:
         entry = entries.get(paper_id)
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == signature):
             shown = read(paper_id)
-            entry = [signature, shown.tally() if shown and shown.judged else {}]
+            entry = [signature, shown.tally() if shown and shown.judged else None]
             if cache.settled(status):
                 entries[paper_id], changed = entry, True
-        if entry[1]:
+        if entry[1] is not None:
             found[paper_id] = entry[1]
     if changed:
         cache.write(path, key, entries)

@@ -260,7 +260,7 @@ def test_building_twice_gives_the_same_bytes_and_drops_what_is_gone(tmp_path):
     (out / "papers" / "gone.html").write_text("left from an older catalog")
     build(out, atlas)
     assert content() == first
-    assert not list(tmp_path.glob(".site-*"))
+    assert not list(tmp_path.glob(".made-*"))
 
 
 def test_a_folder_with_other_files_is_never_written_over(tmp_path):
@@ -278,7 +278,7 @@ def test_the_verb_writes_the_site(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(module, "read_atlas", hostile_atlas)  # what is written does not matter here
 
-    assert main(["site", "--out", str(tmp_path / "made" / "site")]) == 0
+    assert main(["site", "--no-api", "--out", str(tmp_path / "made" / "site")]) == 0
     assert (tmp_path / "made" / "site" / "index.html").is_file() and (
         tmp_path / "made" / "site" / MARKER
     ).is_file()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -13,14 +12,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from catalog.errors import CatalogError
 from reproductions.engine.show.view import PERCENT, STANDS_IN
 from reproductions.engine.verdicts.words import MEANING
+from tools.folders import made_anew
 from tools.pages.atlas import Atlas, judging
 from tools.pages.atlas import atlas as read_atlas
 from tools.pages.evidence import disputes
 from tools.pages.evidence.site import evidence
-from tools.pages.site import llms, pages
+from tools.pages.site import api, llms, pages
 from tools.pages.site.facets import Facet, clean, data_script, facets, slug
 from tools.paths import ROOT
 from tools.terminal import interval, number, thousands
@@ -28,7 +27,8 @@ from tools.terminal import interval, number, thousands
 ASSETS = Path(__file__).parents[1] / "assets"
 TEMPLATES = Path(__file__).parents[1] / "templates" / "site"
 MARKER = ".kd-atlas-site"  # a folder is written over only where it holds this file, or nothing
-NAV = (
+Nav = tuple[tuple[str, str], ...]  # address and label of what every page leads to
+NAV: Nav = (
     ("search.html", "Search"),
     ("taxonomy.html", "Taxonomy"),
     ("matrix.html", "Matrix"),
@@ -50,26 +50,19 @@ MARKS = {
 _LINK = re.compile(r"https://[^\s<>\"'`]+")
 
 
-def build(out: Path, atlas: Atlas | None = None) -> int:
-    """Write every page under `out` and return how many; CatalogError where `out` holds something else."""
+def build(out: Path, atlas: Atlas | None = None, *, reference: bool = False) -> int:
+    """Write every page under `out` and return how many; CatalogError where `out` holds something else.
+
+    With `reference` the library's own, api/, is made too, which takes pdoc ten seconds.
+    """
     atlas = atlas or read_atlas()
-    if out.exists() and not out.is_dir():
-        raise CatalogError("is a file; give --out a new folder", out)
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
-        raise CatalogError("holds files that are not the site's; give --out a new or empty folder", out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".site-") as made:
-        fresh = Path(made) / "site"
-        count = _write(fresh, atlas)
-        if out.is_dir():
-            shutil.rmtree(out)
-        fresh.rename(out)
-    return count
+    with made_anew(out, MARKER, "the site's", "give --out") as fresh:
+        return _write(fresh, atlas, (*NAV, api.LINK) if reference else NAV)
 
 
-def _write(out: Path, atlas: Atlas) -> int:
+def _write(out: Path, atlas: Atlas, nav: Nav) -> int:
     questions = facets(atlas)
-    environment = _environment(atlas, questions)
+    environment = _environment(atlas, questions, nav)
     for name in ("papers", "leaves", "assets"):
         (out / name).mkdir(parents=True)
     (out / MARKER).write_text(
@@ -79,7 +72,7 @@ def _write(out: Path, atlas: Atlas) -> int:
         shutil.copyfile(path, out / "assets" / path.name)
     shutil.copytree(ASSETS / "vendor" / "licences", out / "assets" / "licences")
     (out / "assets" / "data.js").write_text(data_script(atlas, questions), encoding="utf-8")
-    (out / llms.FILE).write_text(llms.text(atlas, NAV), encoding="utf-8")
+    (out / llms.FILE).write_text(llms.text(atlas, nav), encoding="utf-8")
 
     count = 0
 
@@ -104,10 +97,10 @@ def _write(out: Path, atlas: Atlas) -> int:
         page(f"papers/{paper.id}.html", "paper.html.j2", pages.paper_page(atlas, paper), "../")
     for name, question in atlas.questions.items():
         page(f"papers/{name}.html", "question.html.j2", pages.question_page(question), "../")
-    return count
+    return count + (api.write(out / api.FOLDER) if api.LINK in nav else 0)
 
 
-def _environment(atlas: Atlas, questions: list[Facet]) -> Environment:
+def _environment(atlas: Atlas, questions: list[Facet], nav: Nav) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
@@ -130,7 +123,7 @@ def _environment(atlas: Atlas, questions: list[Facet]) -> Environment:
         stands_in=STANDS_IN,
         percent=PERCENT,
         meaning=MEANING,
-        nav=NAV,
+        nav=nav,
         licence=(ROOT / "LICENSE").is_file(),
         coverage=cache(lambda axis, value: atlas.coverage(atlas.leaves[axis][value])),
     )
