@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +39,7 @@ class Ray:
         self._ray = needed("ray")
         self._mine = not self._ray.is_initialized()
         if self._mine:
+            _knock(address or os.environ.get("RAY_ADDRESS", ""))
             try:
                 self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             except Exception as error:  # whatever it is, it is the cluster's
@@ -49,7 +51,7 @@ class Ray:
         """Asks for an actor; it begins as soon as a node has room for it."""
         options = {"num_cpus": 1, "num_gpus": int(command.gpu), "scheduling_strategy": "SPREAD"}
         try:
-            actor = self._actor.options(max_restarts=0, max_concurrency=8, **options).remote(
+            actor = self._actor.options(max_restarts=0, **options).remote(
                 list(command.arguments), dict(command.variables), command.log
             )
         except Exception as error:
@@ -80,7 +82,7 @@ class _Worker:
 
     def send(self, line: str) -> None:
         with contextlib.suppress(self._ray.exceptions.RayError):
-            self._actor.send.remote(line)  # calls of one caller arrive in order
+            self._actor.send.remote(line)
 
     def lines(self) -> Iterator[str]:
         try:
@@ -125,9 +127,11 @@ def _actor_class(ray: Any) -> Any:
             """Answers as soon as there is a process."""
             return True
 
+        @ray.method(concurrency_group="in")
         def send(self, line: str) -> None:
             self._process.send(line)
 
+        @ray.method(concurrency_group="out")
         def read(self) -> list[str | None]:
             """What was said since the last time, one line at least; None when there is no more."""
             found = [self._said.get()]
@@ -148,7 +152,19 @@ def _actor_class(ray: Any) -> Any:
                 self._said.put(line)
             self._said.put(None)
 
-    return ray.remote(Holder)
+    # Of a group of one thread calls come in order; reading waits in a thread of its own.
+    return ray.remote(concurrency_groups={"in": 1, "out": 1})(Holder)
+
+
+def _knock(address: str) -> None:
+    """Raises KDError where nobody listens at host:port: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in host:  # "auto", a client's address, or none
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise KDError(f"the Ray cluster cannot be joined: {address}: {error.strerror or error}") from error
 
 
 def _line(error: Exception) -> str:

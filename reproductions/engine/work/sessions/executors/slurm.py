@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,28 @@ from reproductions.engine.work.sessions.executors.process import Ended
 PATIENCE = 300.0  # seconds without a sign of the runner after which a job ends itself
 _BEAT = 5.0  # seconds between two signs
 _GRACE = 10.0  # seconds in which a job is to end its worker, and in which its last words are to be seen
-_ASK = 2.0  # seconds between two questions about a job's state; submitit asks Slurm less often
+_LOOK = 2.0  # seconds between two looks at a job's state
+ASK = 30.0  # seconds between two questions to Slurm, each about all jobs
 
 
 class Slurm:
     """Submits one job a worker, with options of sbatch: `["partition=gpu", "time=240"]`; `time`, in minutes, is needed.
 
     `cluster=local` among them makes the jobs processes of this machine, submitit's way to try them out. The files lie
-    in `folder`, which must be on a file system that all nodes share: by default in KD_CACHE. Raises KDError where there
-    is no Slurm, or an option is none.
+    in `folder`, which must be on a file system that all nodes share: by default in KD_CACHE. Slurm is asked `every` so
+    many seconds what became of the jobs; a job that sees no sign of the runner for `patience` seconds ends. Raises
+    KDError where there is no Slurm, or an option is none.
     """
 
     reschedules = RESCHEDULES
     remote = True
 
     def __init__(
-        self, options: Sequence[str] = (), folder: Path | None = None, patience: float = PATIENCE
+        self,
+        options: Sequence[str] = (),
+        folder: Path | None = None,
+        patience: float = PATIENCE,
+        every: float = ASK,
     ) -> None:
         submitit = needed("submitit")
         given = options_of(options)
@@ -49,7 +55,8 @@ class Slurm:
         root = (folder or cache_root()) / "slurm"
         root.mkdir(parents=True, exist_ok=True)
         self._folder = Path(tempfile.mkdtemp(prefix="", dir=root))
-        self._patience, self._count = patience, 0
+        self._patience, self._every, self._count = patience, every, 0
+        self._asking, self._asked = threading.Lock(), time.monotonic()
         for module in (process, mailbox):
             needed("cloudpickle").register_pickle_by_value(module)
         try:
@@ -72,7 +79,7 @@ class Slurm:
             job = self._submit(mailbox.serve, str(place), *arguments)
         except Exception as error:  # what sbatch said
             raise KDError(f"Slurm takes no job: {' '.join(str(error).split())}") from error
-        return _Worker(job, place)
+        return _Worker(job, place, self._gone)
 
     def workers(self, device: str, here: int) -> int:
         """Raises KDError: how many jobs a cluster has room for is not ours to guess."""
@@ -92,6 +99,18 @@ class Slurm:
         with contextlib.suppress(OSError):  # a disk that is full for a moment
             (self._folder / mailbox.ALIVE).write_text(f"{os.getpid()} {self._beats}", encoding="utf-8")
 
+    def _gone(self, job: Any) -> bool:
+        """Whether a job is over; asked by the threads of all workers, of which one goes to Slurm now and then."""
+        with self._asking:
+            force = time.monotonic() - self._asked > self._every
+            try:
+                return bool(job.done(force_check=force))
+            except Exception:  # Slurm does not answer just now
+                return False
+            finally:
+                if force:
+                    self._asked = time.monotonic()
+
     def _go_on_beating(self) -> None:
         while not self._closed.wait(_BEAT):
             self._beat()
@@ -100,8 +119,8 @@ class Slurm:
 class _Worker:
     """The runner's end of a job."""
 
-    def __init__(self, job: Any, place: Path) -> None:
-        self._job, self._place, self._lost = job, place, ""
+    def __init__(self, job: Any, place: Path, gone: Callable[[Any], bool]) -> None:
+        self._job, self._place, self._gone, self._lost = job, place, gone, ""
         self._killed = threading.Event()
 
     def send(self, line: str) -> None:
@@ -114,9 +133,9 @@ class _Worker:
             yield from said.new()
             if ended:
                 return
-            if time.monotonic() - asked > _ASK:
+            if time.monotonic() - asked > _LOOK:
                 asked = time.monotonic()
-                if self._gone() and not self._last_words():
+                if self._gone(self._job) and not self._last_words():
                     self._lost = f"the worker's job {self._job.job_id} is gone: {self._why()}"
                     return
             time.sleep(mailbox.POLL)
@@ -152,12 +171,6 @@ class _Worker:
                 return False
             time.sleep(mailbox.POLL)
         return self._end() is not None
-
-    def _gone(self) -> bool:
-        try:
-            return bool(self._job.done())
-        except Exception:  # Slurm does not answer just now
-            return False
 
     def _cancel(self) -> None:
         with contextlib.suppress(Exception):
