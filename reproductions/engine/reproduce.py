@@ -29,6 +29,7 @@ from reproductions.engine.store.pair import merge as merged
 from reproductions.engine.store.results import IncompleteError, Results
 from reproductions.engine.store.results import gather as gathered
 from reproductions.engine.work.environment import cpu_name, decisive
+from reproductions.engine.work.sessions.executors.base import Executor
 from reproductions.engine.work.sessions.finished import device_of, finished_runs
 from reproductions.engine.work.sessions.progress import Reporter, default_reporter
 from reproductions.engine.work.sessions.session import Failure, Made, Workshop
@@ -81,22 +82,25 @@ def reproduce(
     as_json: bool = False,
     quiet: bool = False,
     results_root: Path | None = None,
+    executor: Executor | None = None,
 ) -> Outcome:
     """Makes what is missing of a plan and prints, claim by claim: paper, recorded result, this run, agreement.
 
     `record` adds the runs to the results of the checkout (a whole plan only); `fresh` forgets finished runs first;
-    `looks`: how many looks at most, all that the scale declares where not given. Raises KDError or CatalogError on bad
+    `looks`: how many looks at most, all that the scale declares where not given; `executor`: where workers are started,
+    on this machine by default. Raises KDError or CatalogError on bad
     input.
     """
     if plan.unswept:
         raise KDError(plan.unswept)
     root = results_root or gather.RESULTS
     say = _silent if quiet else _to_stderr
-    task = _Task(plan, root, looks)
+    task = _Task(plan, root, looks, executor)
     if record:
         task.check_recordable()
     there = root if record and not fresh else None  # what is recorded stands
-    with Workshop([plan], workers, reporter or default_reporter(as_json=as_json), recorded=there) as shop:
+    shown = reporter or default_reporter(as_json=as_json)
+    with Workshop([plan], workers, shown, recorded=there, executor=executor) as shop:
         if fresh:
             shop.forget()
         costs = Costs(root, plan.cache)
@@ -130,6 +134,7 @@ def reproduce_all(
     as_json: bool = False,
     quiet: bool = False,
     results_root: Path | None = None,
+    executor: Executor | None = None,
 ) -> dict[str, Outcome]:
     """Several papers at one scale with one pool of workers: what they share comes first and is made once.
 
@@ -143,13 +148,14 @@ def reproduce_all(
     plans = [plan for plan in plans if not plan.unswept]
     if not plans:
         raise KDError("no paper has its sweep: nothing can be made")
-    tasks = {plan.paper: _Task(plan, root, looks) for plan in plans}
+    tasks = {plan.paper: _Task(plan, root, looks, executor) for plan in plans}
     if record:
         for task in tasks.values():
             task.check_recordable()
     interrupted = False
     kept = root if record and not fresh else None  # what is recorded stands
-    with Workshop(plans, workers, reporter or default_reporter(as_json=as_json), recorded=kept) as shop:
+    shown = reporter or default_reporter(as_json=as_json)
+    with Workshop(plans, workers, shown, recorded=kept, executor=executor) as shop:
         if fresh:
             shop.forget()
         costs, number = Costs(root, plans[0].cache), 0
@@ -184,7 +190,8 @@ def worst(codes: Sequence[int]) -> int:
 class _Task:
     """One paper on its way through its looks. `plan`: the next one to be made, None when there is nothing left."""
 
-    def __init__(self, plan: Plan, root: Path, looks: int | None) -> None:
+    def __init__(self, plan: Plan, root: Path, looks: int | None, executor: Executor | None = None) -> None:
+        self.device = device_of(plan, executor)
         self.plan: Plan | None = plan
         self.last, self.root = plan, root
         self.claims = gather.claims_of(plan.experiment)
@@ -230,7 +237,7 @@ class _Task:
     def recall(self, recorded: Path | None) -> None:
         """The figures again, from results and cache."""
         assert self.made is not None
-        self.made = replace(self.made, runs=finished_runs(self.last, device_of(self.last), recorded))
+        self.made = replace(self.made, runs=finished_runs(self.last, self.device, recorded))
 
     def arms(self, claims: Any = None) -> list[tuple[str, ArmResults]]:
         """What was made, by arm."""
@@ -271,7 +278,7 @@ class _Task:
         with other packages or components besides.
         """
         spec = self.last.specs[arm]
-        here = decisive(device_of(self.last), recorded.data_revision, spec["method"]) | {"cpu": cpu_name()}
+        here = decisive(self.device, recorded.data_revision, spec["method"]) | {"cpu": cpu_name()}
         lacking: dict[str, set[int]] = {}
         for seed in self.last.seeds_of(arm):
             run = recorded.runs.get(seed)

@@ -34,6 +34,7 @@ from reproductions.engine.store.pair import add_runs, arm_path
 from reproductions.engine.store.stale import unsaid
 
 if TYPE_CHECKING:
+    from reproductions.engine.work.sessions.executors.base import Executor
     from reproductions.engine.work.sessions.progress import Reporter
     from reproductions.engine.work.sessions.session import Failure
 
@@ -96,14 +97,16 @@ def run_gate(
     root: Path | None = None,
     papers: Path | None = None,
     cache: Path | None = None,
+    executor: Executor | None = None,
 ) -> GateOutcome:
     """Makes what is missing of a gate's runs and checks what they measured; `record` writes it into the checkout.
 
     With `record`, runs whose raw figures are recorded already are not made again. `root`: the folder of the records;
-    `papers`: that of the experiments, none of which may judge what the gate is built on. Raises KDError on bad input.
+    `papers`: that of the experiments, none of which may judge what the gate is built on. `executor`: where the
+    workers of its runs are started; its sweep is made on this machine. Raises KDError on bad input.
     """
     from reproductions.engine.work.environment import commit
-    from reproductions.engine.work.sessions.pool import cores
+    from reproductions.engine.work.sessions.machine import cores
     from reproductions.engine.work.sessions.progress import default_reporter
     from reproductions.engine.work.sessions.session import make_runs
 
@@ -116,7 +119,9 @@ def run_gate(
     plan = plan_of(gate, rate, place)
     have = recorded_runs(gate, plan, gate_folder(gate.name, root)) if record else {}
     plan = replace(plan, have=frozenset(have))
-    made = make_runs(plan, workers, reporter or default_reporter(as_json=False), fresh=fresh)
+    made = make_runs(
+        plan, workers, reporter or default_reporter(as_json=False), fresh=fresh, executor=executor
+    )
     if made.interrupted:
         kept = f"{len(made.runs)} of {len(plan.runs)} runs are finished and kept"
         return GateOutcome(INTERRUPTED, f"interrupted: {kept}; the same command goes on from there")

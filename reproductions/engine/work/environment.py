@@ -41,12 +41,16 @@ def decisive(device: str, data_revision: str | None, method: Mapping[str, Any]) 
     from methods.fingerprints import recorded_for
 
     return {
-        "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **software(),
         "device_type": device,
         "data_revision": data_revision,
         "fingerprints": recorded_for(method),
     }
+
+
+def software() -> dict[str, str | None]:
+    """Versions that decide figures: of Python, and of packages; None for one that is not installed."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 @cache

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tools.commands import UsageError, count, json_option
+from tools.executors import executor_of, executor_options
 from tools.terminal import style, wrap
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--show", action="store_true", help="print what is recorded, hold it against raw figures"
     )
     parser.add_argument("--record", action="store_true", help="write reproductions/gates; nothing else does")
-    parser.add_argument("--workers", type=count, help="processes side by side (default: one per core)")
+    parser.add_argument(
+        "--workers", type=count, help="processes side by side, over all machines (default: one per core)"
+    )
+    executor_options(parser)
     parser.add_argument("--fresh", action="store_true", help="make finished runs of this machine again")
     json_option(parser)
     parser.epilog = (
@@ -44,14 +48,16 @@ def main(args: argparse.Namespace) -> int:
     gate = declared(args.testbed)
     if args.show:
         return _show(args)
-    outcome = run_gate(
-        gate,
-        record=args.record,
-        fresh=args.fresh,
-        workers=args.workers,
-        reporter=default_reporter(as_json=args.json),
-        say=partial(print, file=sys.stderr if args.json else sys.stdout),
-    )
+    with executor_of(args) as executor:
+        outcome = run_gate(
+            gate,
+            record=args.record,
+            fresh=args.fresh,
+            workers=args.workers,
+            reporter=default_reporter(as_json=args.json),
+            say=partial(print, file=sys.stderr if args.json else sys.stdout),
+            executor=executor,
+        )
     if args.json:
         print(json.dumps(outcome.as_dict(), indent=1, ensure_ascii=False))
         return outcome.exit_code

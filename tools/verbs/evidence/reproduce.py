@@ -6,9 +6,13 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools.commands import UsageError, count, json_option, names
+from tools.executors import executor_of, executor_options
+
+if TYPE_CHECKING:
+    from reproductions.engine.work.sessions.executors.base import Executor
 
 SUMMARY = "train a paper's arms over all seeds, judge its claims"
 
@@ -27,7 +31,10 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="fresh seeds: N (10000 or more), N + 1, ... for the declared ones; never recorded, see --donate",
     )
     parser.add_argument("--arms", type=names, help="only these arms, a,b; compared with nothing then")
-    parser.add_argument("--workers", type=count, help="processes side by side (default: one per core)")
+    parser.add_argument(
+        "--workers", type=count, help="processes side by side, over all machines (default: one per core)"
+    )
+    executor_options(parser)
     parser.add_argument(
         "--fresh", "--no-resume", action="store_true", help="make finished runs of this machine again"
     )
@@ -51,8 +58,12 @@ def main(args: argparse.Namespace) -> int:
     """Run the experiment; the exit code says whether its verdicts are the recorded ones."""
     if bool(args.paper) == args.all:
         raise UsageError("kd reproduce: a paper's id, or --all")
-    if args.all:
-        return _all(args)
+    with executor_of(args) as executor:
+        return _all(args, executor) if args.all else _one(args, executor)
+
+
+def _one(args: argparse.Namespace, executor: Executor | None) -> int:
+    """One paper."""
     from tools.experiments import experiment_id
 
     paper = experiment_id(args.paper)
@@ -67,6 +78,7 @@ def main(args: argparse.Namespace) -> int:
         looks=args.looks or (1 if args.seeds else None),
         donate=args.donate,
         as_json=args.json,
+        executor=executor,
     )
     if args.donate and outcome.view is not None and not args.json:
         print(
@@ -75,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
-def _all(args: argparse.Namespace) -> int:
+def _all(args: argparse.Namespace, executor: Executor | None) -> int:
     """Every paper at the scale; a line a paper at the end, and the worst exit code."""
     if args.arms or args.seeds or args.first_seed or args.donate:
         raise UsageError(
@@ -95,6 +107,7 @@ def _all(args: argparse.Namespace) -> int:
         fresh=args.fresh,
         looks=args.looks,
         as_json=args.json,
+        executor=executor,
     )
     if args.json:
         plain = {paper: outcome.as_dict() for paper, outcome in outcomes.items()}

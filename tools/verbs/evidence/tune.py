@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from tools.commands import count, json_option, names
+from tools.executors import executor_of, executor_options
 from tools.terminal import grid, wrap
 
 SUMMARY = "the same sweep of learning rates for every arm, on validation data"
@@ -19,7 +20,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paper", help="id of the paper, e.g. gkd")
     parser.add_argument("--scale", default="tiny", help="tiny (default), small or paper")
     parser.add_argument("--arms", type=names, help="only these arms, a,b")
-    parser.add_argument("--workers", type=count, help="processes side by side (default: one per core)")
+    parser.add_argument(
+        "--workers", type=count, help="processes side by side, over all machines (default: one per core)"
+    )
+    executor_options(parser)
     json_option(parser)
     parser.epilog = (
         "Exit codes: 0; 1 an arm's best rate lies at the end of a grid that may grow no more; 2 bad input."
@@ -36,7 +40,9 @@ def main(args: argparse.Namespace) -> int:
     from tools.paths import relative
 
     say = partial(print, file=sys.stderr if args.json else sys.stdout)
-    record = tune(paper, args.scale, arms=args.arms or (), workers=args.workers, say=say)
+    with executor_of(args) as executor:
+        options = {"arms": args.arms or (), "workers": args.workers, "executor": executor}
+        record = tune(paper, args.scale, **options, say=say)
     if args.json:
         print(json.dumps(record, indent=1))
         return 0

@@ -10,12 +10,15 @@ from reproductions.engine.store.cache import read_run
 from reproductions.engine.store.joined import joined
 from reproductions.engine.store.pair import arm_path, read_arm
 from reproductions.engine.work.environment import decisive
-from reproductions.engine.work.sessions.pool import has_gpu
+from reproductions.engine.work.sessions.executors.base import Executor
+from reproductions.engine.work.sessions.machine import has_gpu
 
 
-def device_of(plan: Plan) -> str:
-    """Where the runs of a plan are made here."""
-    return "cuda" if plan.scale.settings.get("device", "auto") != "cpu" and has_gpu() else "cpu"
+def device_of(plan: Plan, executor: Executor | None = None) -> str:
+    """The kind of device on which an executor makes the runs of a plan; this machine without one."""
+    if plan.scale.settings.get("device", "auto") == "cpu":
+        return "cpu"
+    return "cuda" if (has_gpu() if executor is None else executor.has_gpu()) else "cpu"
 
 
 def kept_run(plan: Plan, key: str, seed: int, device: str) -> RunResults | None:

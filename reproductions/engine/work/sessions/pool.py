@@ -6,26 +6,32 @@ import contextlib
 import json
 import os
 import queue
+import secrets
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reproductions.engine.files import write_atomic
+from reproductions.engine.work.environment import software
+from reproductions.engine.work.sessions.executors.base import Command, Connection, Executor
+from reproductions.engine.work.sessions.executors.local import Local
+from reproductions.engine.work.sessions.executors.process import Ended
 from reproductions.engine.work.sessions.worker import Job, Work
 
 ROOT = Path(__file__).resolve().parents[4]
 _LOG_TAIL = 2000
+_WORKER = "reproductions.engine.work.sessions.worker"
+_PASSED_ON = ("KD_CACHE", "KD_DATA_DIR", "KD_MODEL_DIR", "KD_COMMIT", "HF_HOME", "HF_HUB_CACHE")
 
 
 @dataclass
 class Worker:
     """A process and the task it is at: an arm with some of its seeds."""
 
-    process: subprocess.Popen[str]
+    connection: Connection
     log: Path
     task: Work | None = None
     ended: set[int] = field(default_factory=set)  # the task's seeds that are finished or have failed
@@ -33,12 +39,19 @@ class Worker:
 
 
 class Pool:
-    """Starts workers, hands them tasks, collects their events. Use as a context manager: leaving it kills them."""
+    """Starts workers, hands them tasks, collects their events. Use as a context manager: leaving it kills them.
 
-    def __init__(self, job: Job, logs: Path, environment: dict[str, str]) -> None:
-        self._job, self._logs, self._environment = job, logs, environment
+    `variables` are added to a worker's environment; `executor` says where workers are, on this machine by default.
+    """
+
+    def __init__(
+        self, job: Job, logs: Path, variables: Mapping[str, str], executor: Executor | None = None
+    ) -> None:
+        self._job, self._logs, self._variables = job, logs, variables
+        self._executor: Executor = executor or Local()
         self.workers: dict[int, Worker] = {}
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._listeners: list[threading.Thread] = []
         self._count = 0
 
     def __enter__(self) -> Pool:
@@ -52,35 +65,33 @@ class Pool:
         """The kind of device that the workers run on."""
         return self._job.device
 
+    @property
+    def reschedules(self) -> int:
+        """How often a run is begun again that a dead worker left."""
+        return self._executor.reschedules
+
     def start_worker(self) -> None:
-        """Starts one process in a session of its own: Ctrl-C reaches the runner, and the runner decides."""
+        """Starts one process. Raises KDError where a cluster takes none."""
         number = self._count
         self._count += 1
-        self._logs.mkdir(parents=True, exist_ok=True)
+        if self._executor.remote and not self._job.beacon:
+            beacon = self._logs / f"beacon-{secrets.token_hex(4)}"
+            write_atomic(beacon, "seen by every node\n")
+            self._job = replace(self._job, beacon=str(beacon), software=software())
         log = self._logs / f"worker-{number}.log"
         job = replace(self._job, number=number)
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "reproductions.engine.work.sessions.worker", job.to_json()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=self._environment,
-                start_new_session=True,
-                text=True,
-                bufsize=1,
-            )
-        self.workers[number] = Worker(process, log)
-        threading.Thread(target=self._listen, args=(number, process), daemon=True).start()
+        command = Command(("-m", _WORKER, job.to_json()), self._variables, log, gpu=self.device == "cuda")
+        connection = self._executor.start(command)
+        self.workers[number] = Worker(connection, log)
+        listener = threading.Thread(target=self._listen, args=(number, connection), daemon=True)
+        self._listeners.append(listener)
+        listener.start()
 
     def give(self, number: int, task: Work) -> None:
         """Hands a task to a worker; a worker that died meanwhile says so by its own event."""
         worker = self.workers[number]
         worker.task, worker.ended = task, set()
-        assert worker.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            worker.process.stdin.write(task.to_json() + "\n")
-            worker.process.stdin.flush()
+        worker.connection.send(task.to_json())
 
     def event(self, timeout: float) -> dict[str, Any] | None:
         """The next event, or None when there was none in `timeout` seconds."""
@@ -96,65 +107,55 @@ class Pool:
     def stop(self) -> None:
         """Ends all workers, with everything they started."""
         for worker in self.workers.values():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(worker.process.pid, signal.SIGKILL)
+            worker.connection.kill()
         for worker in self.workers.values():
-            worker.process.wait()
-            for stream in (worker.process.stdin, worker.process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
+            worker.connection.wait()
         self.workers.clear()
+        if self._executor.remote:  # nobody may ask a cluster that is left
+            for listener in self._listeners:
+                listener.join(timeout=10)
+        if self._job.beacon:
+            Path(self._job.beacon).unlink(missing_ok=True)
+            self._job = replace(self._job, beacon="")
 
     def remove(self, number: int) -> str:
         """Takes a worker out that has ended; returns why, in words."""
         worker = self.workers.pop(number)
-        code = worker.process.wait()
-        text = worker.log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip()
-        if code < 0:
-            name = signal.Signals(-code).name
-            why = f"the worker was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        else:
-            why = f"the worker ended with exit code {code}"
+        why = _in_words(worker.connection.wait())
+        text = ""
+        with contextlib.suppress(OSError):  # a node that does not share our disk has it
+            text = worker.log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:].strip()
         return f"{why}\n{text}" if text else why
 
-    def _listen(self, number: int, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with contextlib.suppress(ValueError):  # the stream is closed under us when the pool stops
-            for line in process.stdout:
+    def _listen(self, number: int, connection: Connection) -> None:
+        with contextlib.suppress(ValueError):  # a line that is none of ours
+            for line in connection.lines():
                 self._events.put(json.loads(line))
         self._events.put({"event": "exited", "worker": number})
 
 
-def worker_environment(threads: int, offline: bool) -> dict[str, str]:
-    """Environment variables that must stand before torch is imported."""
-    environment = dict(os.environ)
+def _in_words(ended: Ended) -> str:
+    """How a worker ended."""
+    if ended.code is None:
+        return ended.why
+    if ended.code < 0:
+        name = signal.Signals(-ended.code).name
+        return f"the worker was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"the worker ended with exit code {ended.code}"
+
+
+def worker_variables(threads: int, offline: bool) -> dict[str, str]:
+    """Environment variables that must stand before torch is imported, and what says where data are.
+
+    A worker has them beside the variables of whatever machine it is on.
+    """
+    variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        environment[name] = str(threads)
-    environment["TOKENIZERS_PARALLELISM"] = "false"
-    environment["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        variables[name] = str(threads)
+    variables["TOKENIZERS_PARALLELISM"] = "false"
+    variables["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    variables["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     if offline:
-        environment["HF_HUB_OFFLINE"] = environment["HF_DATASETS_OFFLINE"] = "1"
-    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return environment
-
-
-def cores() -> int:
-    """Processor cores this process may use: its affinity, and the quota of its container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        allowed, _, period = quota.read_text().partition(" ")
-        if allowed.isdigit() and period.strip().isdigit():
-            count = min(count, max(1, round(int(allowed) / int(period))))
-    return count
-
-
-def has_gpu() -> bool:
-    """Whether torch finds a CUDA device; asked in another process, so that this one stays light."""
-    if not Path("/dev/nvidiactl").exists() and not Path("/dev/dxg").exists():
-        return False
-    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([sys.executable, "-c", question], capture_output=True, check=False).returncode == 0
+        variables["HF_HUB_OFFLINE"] = variables["HF_DATASETS_OFFLINE"] = "1"
+    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return variables

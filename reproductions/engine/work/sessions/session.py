@@ -20,13 +20,17 @@ from reproductions.engine.plan.plan import Plan, Task
 from reproductions.engine.signals import terminable
 from reproductions.engine.store.arm import RunResults
 from reproductions.engine.store.cache import forget_run
+from reproductions.engine.work.sessions.executors.base import Executor
 from reproductions.engine.work.sessions.finished import device_of, finished_runs
-from reproductions.engine.work.sessions.pool import Pool, cores, worker_environment
+from reproductions.engine.work.sessions.losses import Losses
+from reproductions.engine.work.sessions.machine import cores
+from reproductions.engine.work.sessions.pool import Pool, worker_variables
 from reproductions.engine.work.sessions.progress import Reporter, Shown, seconds_by_arm
 from reproductions.engine.work.sessions.progress.needs import to_make
 from reproductions.engine.work.sessions.worker import Job, Work, failure_path
 
 GPU_WORKERS = 6
+SEEN = 90.0  # seconds; file systems keep what they know of a folder for up to a minute
 ROLES = {"method": 0, "ablation": 1, "baseline": 2}
 
 
@@ -84,9 +88,16 @@ class Order:
         )
 
 
-def make_runs(plan: Plan, workers: int | None, reporter: Reporter, *, fresh: bool = False) -> Made:
+def make_runs(
+    plan: Plan,
+    workers: int | None,
+    reporter: Reporter,
+    *,
+    fresh: bool = False,
+    executor: Executor | None = None,
+) -> Made:
     """Makes what is missing. `fresh` forgets finished runs first. Raises KDError where nothing can be made."""
-    with Workshop([plan], workers, reporter) as shop:
+    with Workshop([plan], workers, reporter, executor=executor) as shop:
         if fresh:
             shop.forget()
         return shop.make(plan)
@@ -97,7 +108,7 @@ class Workshop:
 
     `make` may be called again with the same plans grown by seeds: the workers wait meanwhile. Nobody else works on
     these papers and scales as long as it is open. Raises KDError where somebody does. Runs that results under
-    `recorded` hold are not made.
+    `recorded` hold are not made. `executor`: where workers are started, on this machine by default.
     """
 
     def __init__(
@@ -107,10 +118,12 @@ class Workshop:
         reporter: Reporter,
         *,
         recorded: Path | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.plans, self.reporter, self._recorded = list(plans), reporter, recorded
+        self._executor = executor
         self._asked, self._pool, self._stack = workers, None, contextlib.ExitStack()
-        self._device = device_of(self.plans[0])
+        self._device = device_of(self.plans[0], executor)
         self._errors: dict[str, KDError] = {}
 
     _pool: Pool | None
@@ -169,7 +182,10 @@ class Workshop:
         shown = _shown(plans, finished, orders, self._workers(orders), several)
         session = _Session(self._pool_for(orders), self.reporter, shown, orders, self._errors)
         try:
-            return session.work(self._workers(orders), several), False
+            failures = session.work(self._workers(orders), several)
+            if self._executor is not None and self._executor.remote and not failures:
+                self._wait_until_seen(plans)
+            return failures, False
         except KeyboardInterrupt:
             self._end()
             return tuple(session.failures), True
@@ -179,22 +195,35 @@ class Workshop:
         finally:
             _ignore_interrupts(self.reporter.end)
 
+    def _wait_until_seen(self, plans: Sequence[Plan]) -> None:
+        """On a network file system a run that another node has kept is seen some seconds later."""
+        until = time.monotonic() + SEEN
+        for plan in plans:
+            while plan.paper not in self._errors and len(self.finished(plan)) < len(plan.runs):
+                if time.monotonic() > until:
+                    return
+                time.sleep(1.0)
+
     def _workers(self, orders: Sequence[Order]) -> int:
         settings = self.plans[0].scale.settings
         count = self._asked
         if count is None:
             count = int(settings.get("gpu_workers", GPU_WORKERS)) if self._device == "cuda" else cores()
+            if self._executor is not None:
+                count = self._executor.workers(self._device, count)
         return max(1, min(count, len(orders)))
 
     def _pool_for(self, orders: Sequence[Order]) -> Pool:
         if self._pool is None:
             plan = self.plans[0]
             count = self._workers(orders)
-            threads = max(1, cores() // count) if self._device == "cuda" else 1
+            remote = self._executor is not None and self._executor.remote
+            threads = max(1, cores() // count) if self._device == "cuda" and not remote else 1
             download = all(one.scale.settings.get("download", False) for one in self.plans)
             job = Job(cache=str(plan.cache), device=self._device, threads=threads, number=0)
             logs = plan.folder / "logs" if len(self.plans) == 1 else plan.cache / "reproduce" / "logs"
-            self._pool = Pool(job, logs, worker_environment(threads, offline=not download))
+            variables = worker_variables(threads, offline=not download)
+            self._pool = Pool(job, logs, variables, self._executor)
         return self._pool
 
     def _end(self) -> None:
@@ -240,6 +269,7 @@ class _Session:
         self.orders = {order.task: order for order in orders}
         self.pending = list(orders)
         self.failures: list[Failure] = []
+        self.losses = Losses()
         self.errors = errors
         self.seconds = seconds_by_arm((task, run["seconds"]) for task, run in shown.done.items())
 
@@ -262,6 +292,7 @@ class _Session:
         kind, number = event["event"], event["worker"]
         if kind in ("ready", "done"):
             self.pool.workers[number].ready = True
+            self.losses.ready()
             self.next_task(number)
             return
         if kind == "broken":
@@ -311,22 +342,33 @@ class _Session:
         return [order.seed, *sorted(set(others) - {order.seed})][:LARGEST]
 
     def exited(self, number: int) -> None:
-        """A worker is gone: its run failed, another worker takes its place."""
+        """A worker is gone: its run is begun again where that is allowed, else failed; another takes its place."""
         worker = self.pool.workers[number]
         task, ended = worker.task, worker.ended
         why = self.pool.remove(number)
-        if task is None:
-            raise KDError(f"a worker ended before it could take a run: {why}")
-        for seed in task.seeds:
-            if seed in ended:
-                continue
-            path = self.traceback((task.arm, seed))
-            write_atomic(path, why + "\n")
-            failure = Failure(task.arm, seed, why.splitlines()[0], str(path))
-            self.failures.append(failure)
-            self.reporter.event({"event": "failed", **asdict(failure)})
+        if task is None and not (worker.ready and self.pool.reschedules):
+            self.losses.unready(self.pool.reschedules, why)
+        for seed in task.seeds if task is not None else ():
+            if seed not in ended:
+                self.unfinished(self.orders[task.arm, seed], why)  # type: ignore[union-attr]
+        for other, one in self.pool.workers.items():
+            if self.pending and one.ready and one.task is None:
+                self.next_task(other)
         if self.pending:
             self.pool.start_worker()
+
+    def unfinished(self, order: Order, why: str) -> None:
+        """A run whose worker died."""
+        first = why.splitlines()[0]
+        if self.losses.again(order.task, self.pool.reschedules):
+            self.pending.append(order)
+            self.reporter.event({"event": "lost", "arm": order.label, "seed": order.seed, "message": first})
+            return
+        path = self.traceback(order.task)
+        write_atomic(path, why + "\n")
+        failure = Failure(order.label, order.seed, first, str(path))
+        self.failures.append(failure)
+        self.reporter.event({"event": "failed", **asdict(failure)})
 
     def traceback(self, task: Task) -> Path:
         """Where the worker writes the traceback of a run that fails."""

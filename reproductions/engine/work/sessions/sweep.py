@@ -26,7 +26,10 @@ from reproductions.engine.plan.spec import (
     sweep_keys,
     swept_arms,
 )
-from reproductions.engine.work.sessions.pool import Pool, cores, worker_environment
+from reproductions.engine.work.sessions.executors.base import Executor
+from reproductions.engine.work.sessions.losses import Losses
+from reproductions.engine.work.sessions.machine import cores
+from reproductions.engine.work.sessions.pool import Pool, worker_variables
 from reproductions.engine.work.sessions.worker import Job, Work
 
 ROUNDS = 50  # more than any grid grows
@@ -72,11 +75,13 @@ def tune(
     root: Path | None = None,
     say: Callable[[str], None] = print,
     measure: Callable[[Sequence[Trial], int], Iterable[Answer]] | None = None,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Runs what is missing of the sweep, the grid grown as far as it may, and returns what is known of it.
 
     {paper, scale, tuning, figures: arm -> rate -> mean, by_seed, best, edges}. A sweep recorded by paper, whole,
-    is read and not made again. Raises KDError where a scale declares no tuning, or runs failed.
+    is read and not made again. `executor`: where workers are started, on this machine by default. Raises KDError where
+    a scale declares no tuning, or runs failed.
     """
     experiment = load_experiment(paper, papers_root)
     testbed = read_testbed_of(experiment, experiment.scale(scale))
@@ -88,7 +93,8 @@ def tune(
         say(f"{paper} at scale {scale}: 0 runs to make, {_count(earlier['figures'])} recorded by paper")
         return earlier
     keys = sweep_keys(experiment, scale, testbed)
-    run = measure or _in_workers
+    run = measure or (lambda trials, workers: _in_workers(trials, workers, executor))
+    many = workers or (cores() if executor is None else executor.workers("cpu", cores()))
     for _ in range(ROUNDS):
         sweep = sweep_at(experiment, scale, testbed, tuning, chosen, root)
         if not sweep.missing:
@@ -103,7 +109,7 @@ def tune(
         grid = ", ".join(map(rate_name, sweep.grid))
         say(f"{paper} at scale {scale}: {len(trials)} runs to make on the grid {grid}")
         failed: list[str] = []
-        for trial, value, why in run(list(trials.values()), workers or cores()):
+        for trial, value, why in run(list(trials.values()), many):
             if value is None:  # the others' figures are kept
                 failed.append(f"{trial} seed {trial.seed}: {why}")
                 say(f"  {failed[-1]}")
@@ -222,18 +228,20 @@ def _begun(path: Path, trial: Trial) -> dict[str, Any]:
     return {"version": SPEC_VERSION, "key": path.stem, "spec": spec}
 
 
-def _in_workers(trials: Sequence[Trial], workers: int) -> Iterator[Answer]:
+def _in_workers(trials: Sequence[Trial], workers: int, executor: Executor | None = None) -> Iterator[Answer]:
     """The trials in worker processes, the seeds of an arm at a rate as one task: they may be trained together.
 
-    Raises KDError where no worker can be set up; leaving it ends them all.
+    What a worker left that died is begun again as often as the executor says. Raises KDError where no worker can be set
+    up; leaving it ends them all.
     """
     tasks: dict[str, list[Trial]] = {}
     for trial in trials:
         tasks.setdefault(str(trial), []).append(trial)
     waiting = list(tasks.values())
     at: dict[int, dict[int, Trial]] = {}  # by worker, what it has not answered yet, by seed
+    losses = Losses()
     job = Job(cache=str(cache_root()), device="cpu", threads=1, number=0)
-    with Pool(job, cache_root() / "tune" / "logs", worker_environment(1, offline=True)) as pool:
+    with Pool(job, cache_root() / "tune" / "logs", worker_variables(1, offline=True), executor) as pool:
 
         def give(number: int) -> None:
             at.pop(number, None)
@@ -250,6 +258,7 @@ def _in_workers(trials: Sequence[Trial], workers: int) -> Iterator[Answer]:
                 continue
             kind, number = event["event"], event["worker"]
             if kind in ("ready", "done"):
+                losses.ready()
                 give(number)
             elif kind == "broken":
                 raise KDError(event["message"])
@@ -260,8 +269,13 @@ def _in_workers(trials: Sequence[Trial], workers: int) -> Iterator[Answer]:
             elif kind == "exited":
                 why = pool.remove(number).splitlines()[0]
                 if number not in at:
-                    raise KDError(f"a worker ended before it could take a run: {why}")
-                for trial in at.pop(number).values():
-                    yield trial, None, why
+                    losses.unready(pool.reschedules, why)
+                left = at.pop(number, {}).values()
+                again = [one for one in left if losses.again((str(one), one.seed), pool.reschedules)]
+                for trial in left:
+                    if trial not in again:
+                        yield trial, None, why
+                if again:
+                    waiting.append(again)
                 if waiting:
                     pool.start_worker()

@@ -1,6 +1,6 @@
 """A worker process: takes tasks (an arm with some of its seeds) on stdin, answers with events on stdout, as JSON lines.
 
-Started by the pool as `python -m reproductions.engine.work.sessions.worker <job as JSON>`. When whoever started it
+An executor starts it as `python -m reproductions.engine.work.sessions.worker <job as JSON>`. When whoever started it
 dies, however it dies, the pipe closes and the worker ends at once: no orphan goes on burning a core. A worker may serve
 several papers: everything about a paper comes with its tasks.
 """
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,17 +28,25 @@ from reproductions.engine.plan.code import load_code
 if TYPE_CHECKING:
     from reproductions.engine.work.run import Run
 
+_SEEN = 30.0  # seconds until a file that another machine wrote is seen on any network file system
+
 Send = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all tasks of a worker share."""
+    """What all tasks of a worker share.
+
+    `beacon`: a file in the runner's cache that the worker must see; `software`: versions that it must have. Both are
+    for workers on other machines.
+    """
 
     cache: str
     device: str
     threads: int
     number: int
+    beacon: str = ""
+    software: dict[str, str | None] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """For the command line of the worker."""
@@ -85,6 +95,7 @@ def main(argument: str) -> None:
             os._exit(1)
 
     try:
+        _check_place(job)
         import torch
 
         torch.set_num_threads(job.threads)
@@ -105,6 +116,27 @@ def main(argument: str) -> None:
         if number == 0:  # by now everything is imported
             _freeze()
         send({"event": "done"})
+
+
+def _check_place(job: Job) -> None:
+    """Whether runs that are made here count for the runner. Raises KDError with what keeps them from it."""
+    from reproductions.engine.work.environment import software
+
+    until = time.monotonic() + _SEEN
+    while job.beacon and not Path(job.beacon).exists():
+        if time.monotonic() > until:
+            raise KDError(
+                f"{platform.node()} does not see the runner's cache, {job.cache}: KD_CACHE must lie on a file system "
+                "that all nodes share"
+            )
+        time.sleep(0.5)
+    here = software()
+    other = {name: version for name, version in job.software.items() if here.get(name) != version}
+    if other:
+        told = ", ".join(
+            f"{name} {here.get(name)} (the runner: {version})" for name, version in other.items()
+        )
+        raise KDError(f"{platform.node()} has {told}: its runs would not count for the runner")
 
 
 def _freeze() -> None:

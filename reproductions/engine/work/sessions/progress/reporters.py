@@ -18,8 +18,8 @@ from reproductions.engine.work.sessions.progress.tracker import Shown, Task, Tra
 class Reporter(Protocol):
     """Hears what happens. Events are dicts with a key "event".
 
-    started, step, finished, failed; making, waiting and shared (it is there now; `made`: by this run) are about what
-    runs have in common, `name`, of the kind `phase`; note.
+    started, step, finished, failed, lost (its worker died, the run is begun again); making, waiting and shared (it is
+    there now; `made`: by this run) are about what runs have in common, `name`, of the kind `phase`; note.
     """
 
     def begin(self, plan: Shown) -> None:
@@ -83,6 +83,8 @@ class PlainReporter:
             )
             took = duration(event["seconds"])
             self._say(f"{name}: finished in {took}: {figures} [{self._tracker.summary()}]")
+        elif event["event"] == "lost":
+            self._say(f"{name}: begins again: {event['message']}")
         elif event["event"] == "failed":
             self._say(f"{name}: FAILED: {event['message']} (traceback: {event['file']})")
 
@@ -143,13 +145,16 @@ class LiveReporter:
         elif kind in ("making", "waiting", "shared") and task in self._tasks:
             phase = {"making": event["phase"], "waiting": f"waits for {event['phase']}"}.get(kind, "goes on")
             self._bars.reset(self._tasks[task], total=None, phase=phase)
-        elif kind in ("finished", "failed"):
+        elif kind in ("finished", "failed", "lost"):
             if task in self._tasks:
                 self._bars.remove_task(self._tasks.pop(task))
             if kind == "failed":
                 name = f"{event['arm']} seed {event['seed']}"
                 message = f"{name} failed: {event['message']}\n  traceback: {event['file']}"
                 self._live.console.print(Text(message, style="red"), soft_wrap=True)
+            elif kind == "lost":
+                message = f"{event['arm']} seed {event['seed']} begins again: {event['message']}"
+                self._live.console.print(Text(message, style="yellow"), soft_wrap=True)
 
     def end(self) -> None:
         """Takes the display away; the report follows."""

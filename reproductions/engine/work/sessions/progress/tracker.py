@@ -80,12 +80,12 @@ class Tracker:
             self._step(task, event["step"], event["total"])
         elif kind == "shared":
             self._shared(task, event)
-        elif kind in ("finished", "failed"):
+        elif kind in ("finished", "failed", "lost"):
             for gone in (self.began, self._making, self._waiting, self._away):
                 gone.pop(task, None)
             if kind == "finished":
                 self.metrics[task], self.seconds[task] = event["metrics"], event["seconds"]
-            else:
+            elif kind == "failed":
                 self.failed.add(task)
 
     def _step(self, task: Task, step: int, total: int) -> None:
