@@ -5,10 +5,9 @@ import torch
 
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head, linear_divergence
-from methods.slots import blends
-from methods.slots.blends import CombinedLogits, LikeliestToken, TeacherByRow
 from methods.slots.support import SampledToken, TopIds
-from methods.slots.targets import mix_logits
+from methods.slots.targets import blends, mix_logits
+from methods.slots.targets.blends import CombinedLogits, LikeliestToken, TeacherByRow
 from methods.slots.terms import Divergence, Window
 from methods.teachers.top_k import TopK
 from tests.methods.slots.three_sequences import COUNT, LENGTHS, SIZE, Trainer, log_probs, three_sequences

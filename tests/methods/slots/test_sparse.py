@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from methods.errors import MethodError
-from methods.slots.sparse import DrawnIds, TopIdsAndLabel
+from methods.slots.targets.sparse import DrawnIds, TopIdsAndLabel
 from methods.slots.terms import Divergence, Window
 from tests.methods.slots.three_sequences import COUNT, LAST, SIZE, last_alone, log_probs, three_sequences
 

@@ -30,7 +30,6 @@ from methods.slots.advantages import (
     Sum,
     Where,
 )
-from methods.slots.blends import CombinedLogits, LikeliestToken, TeacherByRow
 from methods.slots.features import LayerFilters
 from methods.slots.samplers import (
     AdaptiveReplay,
@@ -48,6 +47,7 @@ from methods.slots.samplers import (
 from methods.slots.scores import Entropy, EntropyGap, SoftOr
 from methods.slots.support import SampledToken, TopIds
 from methods.slots.targets import AverageLogits, InterpolatedLogits
+from methods.slots.targets.blends import CombinedLogits, LikeliestToken, TeacherByRow
 from methods.slots.terms import (
     ClippedKL,
     Divergence,

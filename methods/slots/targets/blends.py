@@ -15,7 +15,7 @@ from methods.slots.columns import ByPrompt, sequence_lengths
 from methods.slots.rows import Rows
 from methods.slots.samplers.example import SOURCES
 from methods.slots.scores import by_row, shared
-from methods.slots.targets import OneTeacher, linear, mix_logits
+from methods.slots.targets.teachers import OneTeacher, linear, mix_logits
 from methods.slots.term import Window
 from methods.teachers.top_k import TopK
 

@@ -13,7 +13,7 @@ from methods.errors import MethodError
 from methods.registry import component
 from methods.slots.rows import Rows
 from methods.slots.scores import by_row, by_sequence, shared, side_of
-from methods.slots.targets import OneTeacher
+from methods.slots.targets.teachers import OneTeacher
 from methods.slots.term import Window
 from methods.slots.token_weights import generator_for
 from methods.teachers.drawn import counted, draws
