@@ -117,7 +117,7 @@ def test_start_teacher_and_student_by_hand(asked):
     one = found["student"]["word_choice acc"]
     assert one["difference"] == pytest.approx(one["value"] - found["start"]["word_choice acc"]["value"])
     kept = json.loads((asked / "run" / FILE).read_text())
-    whole = kept["models"]["start"]["lm_eval"]["tasks"]["word_choice"]
+    whole = dict(kept["models"]["start"]["lm_eval"]["tasks"]["word_choice"])
     own = {part: found["start"]["word_choice acc"][part] for part in ("value", "stderr")}
     assert whole.pop("metrics") == {"acc": pytest.approx(own, rel=1e-4)}
     assert whole == {"examples": 8, "version": 2.0, "shots": 0, "shown": True}
