@@ -37,7 +37,8 @@ A policy gradient: a verifier's reward, and the teacher where no answer of a gro
         - {name: only, advantage: {name: log-ratio, weight: 0.1}, where: {name: group-unsolved}}
 
 methods/GALLERY.md lists the components that may stand there. Every other field, with its default: BUDGET, LORA and
-OPTIONAL below, KEYS of data/spec.py (`data`), evaluate/spec.py (`evaluate`) and places.py (a model as a mapping).
+OPTIONAL below, KEYS of data/spec.py (`data`), evaluate/spec.py (`evaluate`), evaluate/tasks.py (its `lm_eval`) and
+places.py (a model as a mapping).
 `hub:ORG/NAME` is a model of the hub even where a folder has a name like it.
 """
 
@@ -170,6 +171,8 @@ class Config:
         if self.evaluate is not None:
             own = self.evaluate.data
             found["evaluation"] = [self.evaluate.rows, None if own is None else own.identity]
+            if self.evaluate.lm_eval is not None:
+                found["evaluation"].append(self.evaluate.lm_eval.identity)
         for what, (name, loading) in models.items():
             folder = model_folder(name)
             found[what] = name if folder is None else content_digest(folder)

@@ -16,6 +16,7 @@ from methods.registry import build, find
 from methods.tokenizers.encoding import eos_token
 from reproductions.distill.config import Config
 from reproductions.distill.data.rows import Held, Limits, Rows, columns_of, group_column, read_rows
+from reproductions.distill.evaluate.harness import check_tasks
 from reproductions.distill.method import Nowhere
 from reproductions.distill.models import check_tokens, look_at, with_template
 from reproductions.distill.surroundings import named_teachers
@@ -35,6 +36,8 @@ class Ready:
 
 def prepare(config: Config, say: Callable[[str], None]) -> Ready:
     """Reads rows and tokenizers and holds them to the models. Raises what a training would end with, and says notes."""
+    if config.evaluate is not None and config.evaluate.lm_eval is not None:
+        check_tasks(config.evaluate.lm_eval, config.lines)
     tokenizer = student_tokenizer(config)
     student, outlines = look_at(config, say)
     theirs = [

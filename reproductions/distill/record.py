@@ -56,6 +56,11 @@ def record_of(
         "tokens": dict(Counter(of_all_ranks(trainer, "token_counts")) + found.tokens),
         "rollouts": of_all_ranks(trainer, "rollout_counts"),
         "evaluation": None if evaluation is None else table.summary(evaluation),
+        **(
+            {}
+            if evaluation is None or table.TASKS not in evaluation
+            else {table.TASKS: table.tasks_of(evaluation)}
+        ),
         "finished": now(),
         "environment": environment_of(
             trainer.accelerator.device.type, torch.get_num_threads(), config.data.digest, config.tree
@@ -101,6 +106,7 @@ def summary(record: Mapping[str, Any]) -> list[str]:
             )
     if record.get("evaluation"):
         lines += ["", *table.lines_of(table.rows_of(record["evaluation"]))]
+        lines += [table.about_tasks(record[table.TASKS])] if table.TASKS in record else []
     return lines
 
 

@@ -65,7 +65,7 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
         device=training_device(),
         report=report,
     )
-    evaluated = _before(config, surroundings, ready, teachers, report)
+    evaluated = _before(config, surroundings, ready, teachers, report, say)
     seed_everything(config.seed)  # whatever was measured, the training is the same
     trainer = trainer_for(method, surroundings)
     if hasattr(trainer, "listeners"):
@@ -79,7 +79,12 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
 
 
 def _before(
-    config: Config, surroundings: GivenSurroundings, ready: Ready, teachers: dict[str, Any], report: Report
+    config: Config,
+    surroundings: GivenSurroundings,
+    ready: Ready,
+    teachers: dict[str, Any],
+    report: Report,
+    say: Say,
 ) -> Evaluated | None:
     """The evaluation of what is there before the training, where the config asks for one."""
     if config.evaluate is None:
@@ -95,9 +100,10 @@ def _before(
     device = training_device()
     found.before(START, lambda: (surroundings.student().to(device), surroundings.tokenizer))
     for number, (name, (model, _)) in enumerate(teachers.items(), 1):
-        if isinstance(model, TeacherStore):
-            continue  # it knows nothing of these rows
         what = "teacher" if len(teachers) == 1 else f"teacher {number}"
+        if isinstance(model, TeacherStore):
+            say(f"the {what} is not evaluated: its kept answers are of other rows")
+            continue
 
         def asked(name: str = name) -> tuple[Any, Any]:
             one = surroundings.teacher(name)

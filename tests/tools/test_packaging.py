@@ -14,7 +14,13 @@ from tools.paths import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ROOMS = ("catalog", "methods", "reproductions", "tools")
 #: Distributions by the name they are imported under, where that is another.
-IMPORTED = {"yaml": "pyyaml", "rouge_score": "rouge-score", "markupsafe": "jinja2", "jinja2": "jinja2"}
+IMPORTED = {
+    "yaml": "pyyaml",
+    "rouge_score": "rouge-score",
+    "markupsafe": "jinja2",
+    "jinja2": "jinja2",
+    "lm_eval": "lm-eval",
+}
 #: What comes with another one that is named, and peers that only a benchmark looks for.
 WITH_OTHERS = {"tokenizers", "huggingface_hub", "liger_kernel", "distillkit", "triton"}
 
@@ -49,6 +55,6 @@ def test_whatever_is_imported_is_named_as_a_dependency():
                 elif isinstance(node, ast.ImportFrom):
                     found.add((node.module or "").split(".")[0])
     ours = {*ROOMS, "tests", *sys.stdlib_module_names, "__future__", *WITH_OTHERS}
-    used = {IMPORTED.get(name, name) for name in found - ours - extras}
+    used = {IMPORTED.get(name, name) for name in found - ours} - extras
     assert used <= named, f"imported, not named: {sorted(used - named)}"
     assert named <= used, f"named, never imported: {sorted(named - used)}"

@@ -248,6 +248,7 @@ def distill() -> Schema:
     from reproductions.distill import config, limits, places
     from reproductions.distill.answers import spec as answers
     from reproductions.distill.evaluate import spec as evaluate
+    from reproductions.distill.evaluate import tasks
     from reproductions.distill.watch.services import SERVICES
 
     rows = _rows()
@@ -257,6 +258,14 @@ def distill() -> Schema:
     teacher = _model(places.OF_A_TEACHER, answers={"anyOf": [TEXT, kept_answers]})
     method = method_properties()
     budget = _ranged(config.BUDGET, limits.BUDGET_RANGES) | {"schedule": {"enum": list(limits.SCHEDULES)}}
+    asked = {
+        **_like(tasks.KEYS),
+        "tasks": {"anyOf": [TEXT, {"type": "array", "items": TEXT, "uniqueItems": True}]},
+        "include_path": _or_null(TEXT),
+        "limit": _or_null({**NUMBER, "exclusiveMinimum": 0}),
+        "num_fewshot": _or_null({"type": "integer", "minimum": 0}),
+    }
+    measured = {**_like(evaluate.KEYS), "data": rows, "lm_eval": _or_null(closed(asked, ["tasks"]))}
     properties = {
         **_like(config.OPTIONAL),
         **{name: method["data" if name == "rows" else name] for name in config.OWN_METHOD},
@@ -270,7 +279,7 @@ def distill() -> Schema:
         "budget": closed(budget),
         "lora": closed(_ranged(config.LORA, limits.LORA_RANGES)),
         "precision": {"enum": list(limits.PRECISIONS)},
-        "evaluate": {"anyOf": [{"type": "boolean"}, closed({**_like(evaluate.KEYS), "data": rows})]},
+        "evaluate": {"anyOf": [{"type": "boolean"}, closed(measured)]},
         "report_to": {"anyOf": [{"enum": list(SERVICES)}, _list({"enum": list(SERVICES)})]},
     }
     kept = {key: one if key in config.REQUIRED else _or_null(one) for key, one in properties.items()}

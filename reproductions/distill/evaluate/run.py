@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from reproductions.distill.data.rows import Rows
+from reproductions.distill.evaluate.harness import asked, run_tasks
 from reproductions.distill.evaluate.measure import Figures, answer_tokens, measure
 from reproductions.distill.evaluate.spec import Evaluation
+from reproductions.distill.evaluate.table import TASKS
+from reproductions.distill.state import first_process
 from reproductions.engine.files import read_json, write_atomic
 
 FILE = "evaluation.json"  # beside the student: the figures of every row
@@ -32,18 +35,35 @@ class Evaluated:
         assert rows.evaluation is not None
         self._wanted, self._rows, self._tokenizer = wanted, rows, tokenizer
         self._limit, self._file, self._report = completion_tokens, state / FILE, report
-        self._found: dict[str, Any] = read_json(self._file)["models"] if self._file.is_file() else {}
+        self._asked = None if wanted.lm_eval is None else asked(wanted.lm_eval)
+        kept = read_json(self._file) if self._file.is_file() else {}
+        self._found: dict[str, Any] = kept.get("models", {})
+        if kept.get(TASKS) != self._asked:  # lm-eval is another one since: only its part is made again
+            for figures in self._found.values():
+                figures.pop(TASKS, None)
 
     def before(self, who: str, model: Callable[[], tuple[Any, Any]]) -> None:
         """Measure a model (and its tokenizer) that the training leaves as it is, unless it was before an interrupt."""
-        if who not in self._found:
-            self._measure(who, *model(), teacher=who != START)
-            write_atomic(self._file, json.dumps(self.as_dict()))
+        measured = who in self._found
+        if measured and (self._asked is None or TASKS in self._found[who]):
+            return
+        given = model()
+        if not measured:
+            self._measure(who, *given, teacher=who != START)
+            self._keep()
+        if self._asked is not None:
+            self._run_tasks(who, *given)
+            self._keep()
 
     def after(self, model: Any) -> dict[str, Any]:
         """Measure the student; everything, as plain data."""
         self._measure(STUDENT, model, self._tokenizer)
+        self._run_tasks(STUDENT, model, self._tokenizer)
         return self.as_dict()
+
+    def _keep(self) -> None:
+        if first_process():
+            write_atomic(self._file, json.dumps(self.as_dict()))
 
     def _measure(self, who: str, model: Any, tokenizer: Any, *, teacher: bool = False) -> None:
         self._report(f"evaluating the {who}", 0, 0)
@@ -51,6 +71,13 @@ class Evaluated:
             model, tokenizer, self._rows.evaluation, self._wanted, self._limit, teacher=teacher
         )
         self._found[who] = figures.as_dict()
+
+    def _run_tasks(self, who: str, model: Any, tokenizer: Any) -> None:
+        if self._wanted.lm_eval is not None:
+            self._report(f"lm-eval: the {who}", 0, 0)
+            found = run_tasks(model, tokenizer, self._wanted.lm_eval, who)
+            if found is not None:
+                self._found[who][TASKS] = found
 
     def as_dict(self) -> dict[str, Any]:
         """What the table is made from: figures by model, tokens and conversation of each row, the rows themselves."""
@@ -63,4 +90,5 @@ class Evaluated:
             "prompts": rows["prompt"][:SAID],
             "references": rows["completion"][:SAID],
             "models": self._found,
+            **({} if self._asked is None else {TASKS: self._asked}),
         }

@@ -8,6 +8,7 @@ from typing import Any
 
 from catalog.reader import Lines, nearest
 from reproductions.distill.data.spec import DataSpec, read_spec
+from reproductions.distill.evaluate.tasks import Tasks, read_tasks
 
 SCORES = ("exact-match", "rouge-l")  # of greedy answers, in percent
 KEYS: Mapping[str, Any] = {
@@ -16,6 +17,7 @@ KEYS: Mapping[str, Any] = {
     "answers": 32,  # so many of them are answered greedily; 0: only the loss is measured
     "scores": ["exact-match", "rouge-l"],
     "batch_size": 8,
+    "lm_eval": None,  # tasks of lm-evaluation-harness beside them: KEYS of evaluate/tasks.py
 }
 
 
@@ -28,6 +30,7 @@ class Evaluation:
     answers: int
     scores: tuple[str, ...]
     batch_size: int
+    lm_eval: Tasks | None = None
 
 
 def read_evaluation(data: Mapping[str, Any], lines: Lines, like: DataSpec) -> Evaluation | None:
@@ -59,4 +62,5 @@ def read_evaluation(data: Mapping[str, Any], lines: Lines, like: DataSpec) -> Ev
                 *("evaluate", "scores", place),
             )
     own = read_spec(data, lines, "evaluate", "data", like=like) if given.get("data") is not None else None
-    return Evaluation(data=own, scores=tuple(scores), **numbers)
+    tasks = read_tasks(given.get("lm_eval"), lines)
+    return Evaluation(data=own, scores=tuple(scores), lm_eval=tasks, **numbers)

@@ -1,7 +1,7 @@
 """The table of an evaluation: start, teachers and student side by side, each with its distance from the start.
 
 Intervals are of rows: 95 % by Student's t over conversations, as another draw of rows would move the figure. Of another
-seed's training they say nothing.
+seed's training they say nothing. Figures of lm-eval's tasks have the standard error that it gives, of each model alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 LEVEL = 0.95
-LOSS = "loss"
+LOSS, TASKS = "loss", "lm_eval"
 BETTER = {LOSS: -1}  # the sign of what is better, + where nothing stands here
 TITLES = {LOSS: "loss (nats a token)", "exact-match": "exact match %", "rouge-l": "ROUGE-L"}
 
@@ -91,7 +91,51 @@ def summary(evaluation: Mapping[str, Any], *, against: str = "start") -> dict[st
                     key: significant(value) for key, value in gap.as_dict().items() if key != "value"
                 }
                 made[who][name]["difference"] = significant(gap.value)
+        made[who] |= _of_tasks(
+            evaluation["models"][who], evaluation["models"][against], itself=who == against
+        )
     return made
+
+
+def _of_tasks(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, itself: bool) -> dict[str, Any]:
+    """One model's figures of lm-eval's tasks that were asked for, by "task metric", in lm-eval's units."""
+    made: dict[str, Any] = {}
+    before = theirs.get(TASKS, {}).get("tasks", {})
+    for task, one in ours.get(TASKS, {}).get("tasks", {}).items():
+        for metric, found in one["metrics"].items() if one["shown"] else ():
+            made[f"{task} {metric}"] = {part: significant(found[part]) for part in ("value", "stderr")}
+            base = before.get(task, {}).get("metrics", {}).get(metric, {}).get("value")
+            if not itself and None not in (base, found["value"]):
+                made[f"{task} {metric}"]["difference"] = significant(found["value"] - base)
+    return made
+
+
+def tasks_of(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was asked of lm-eval, in which version, and how many examples each task had; None where nothing was."""
+    if TASKS not in evaluation:
+        return None
+    figures = {who: one[TASKS] for who, one in evaluation["models"].items() if TASKS in one}
+    about = ("version", "examples", "shots")
+    tasks = {
+        name: {part: one[part] for part in about}
+        for figure in figures.values()
+        for name, one in figure["tasks"].items()
+        if one["shown"]
+    }
+    return {**evaluation[TASKS], "tasks": tasks, "cut": {who: one["cut"] for who, one in figures.items()}}
+
+
+def about_tasks(found: Mapping[str, Any]) -> str:
+    """The same in a sentence."""
+    parts = []
+    for name, one in found["tasks"].items():
+        told = [f"version {one['version']}"] if one["version"] is not None else []
+        told += [f"{one['examples']:,} examples"] if one["examples"] is not None else []
+        told += [f"{one['shots']} shots"] if one["shots"] is not None else []
+        parts.append(f"{name} ({', '.join(told)})")
+    cut = ", ".join(f"{count:,} of the {who}" for who, count in found["cut"].items() if count)
+    text = f"lm-eval {found['version']}: {', '.join(parts)}; ± is its standard error, of each model alone"
+    return text + (f"; inputs that were longer than the model and cut on the left: {cut}" if cut else "")
 
 
 def significant(value: float | None) -> float | None:
@@ -106,11 +150,13 @@ def rows_of(found: Mapping[str, Any], words: Mapping[str, str] | None = None) ->
     for who, figures in found.items():
         cells = []
         for name in names:
-            one = figures[name]
+            one = figures.get(name, {"value": None})
             cell = _number(name, one["value"])
+            if one.get("stderr") is not None:
+                cell += f" ±{_number(name, one['stderr'])}"
             if "difference" in one:
                 cell += f" ({_number(name, one['difference'], signed=True)}"
-                if one["low"] is not None:
+                if one.get("low") is not None:
                     cell += f" [{_number(name, one['low'], signed=True)}, {_number(name, one['high'], signed=True)}]"
                 cell += ")"
             cells.append(cell)
@@ -118,8 +164,10 @@ def rows_of(found: Mapping[str, Any], words: Mapping[str, str] | None = None) ->
     return table
 
 
-def _number(name: str, value: float, *, signed: bool = False) -> str:
-    digits = 3 if name == LOSS else 1
+def _number(name: str, value: float | None, *, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    digits = 3 if name == LOSS or name not in TITLES else 1
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 

@@ -79,6 +79,7 @@ def _figures(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[s
         f"On {evaluation['rows']} answers that nothing was trained on{answers}. In brackets: the distance from the "
         "start with its 95 % interval over conversations; another seed's training may lie elsewhere.",
     ]
+    lines += ["", f"{plain(table.about_tasks(record[table.TASKS]))}."] if table.TASKS in record else []
     return lines
 
 
