@@ -19,6 +19,7 @@ NOT_SHOWN = {"batch_size", "chunk_size"}
 ELSEWHERE = {
     ("data", "right-answers", "distinct"): "the toy's student says nothing twice",
     ("data", "right-answers", "greedy"): "the toy's student is never right in its likeliest answers",
+    ("term", "logit-match", "index"): "the toy's terms have one teacher",
     ("term", "dual-space", "attention"): "without it both sides must have the same tokens",
     (
         "term",
@@ -53,11 +54,14 @@ OTHERS = {
     ("reward", "task", "by"): "other",
     ("data", "beam-search", "pick"): "mode",
     ("data", "right-answers", "prefix"): "x",
+    ("divergence", "concrete-score", "first"): "uniform",
+    ("divergence", "concrete-score", "second"): "teacher",
     ("row-settings", "adaptive-skew", "side"): "student",
     ("row-settings", "adaptive-skew", "base"): 0.8,
     ("sampler", "adaptive-replay", "tolerance"): 9.0,
     ("score", "entropy", "of"): "student",
     ("score", "gap", "divergence"): "forward_kl",
+    ("score", "surprisal", "of"): "teacher",
     ("score", "soft-or", "divergence"): "jensen_shannon",
     ("sampler", "gated-length", "lengths"): [1, 2, 6],
     ("sampler", "gated-length", "level"): 9.0,
@@ -90,6 +94,7 @@ OTHERS = {
         ("term", name, "layers"): [[1, 1]]
         for name in ("attention-match", "hidden-match", "token-states-match")
     },
+    ("term", "logit-match", "entries"): "uniform",
     ("term", "merged-chunks", "divergence"): "forward_kl",
     ("term", "merged-chunks", "merge"): "last",
     ("term", "next-token", "over"): "sequences",
@@ -99,10 +104,14 @@ OTHERS = {
     **{("token-weights", name, "score"): "gap" for name in ("by-score", "opening", "sigmoid", "top-share")},
     ("token-weights", "except-tokens", "tokens"): ["a"],
     ("token-weights", "gate", "score"): "entropy",
-    ("token-weights", "normalised", "token_weights"): {"name": "first", "tokens": 1},
+    **{
+        ("token-weights", name, "token_weights"): {"name": "first", "tokens": 1}
+        for name in ("complement", "normalised", "shuffled")
+    },
     ("token-weights", "pass-rate", "between"): [0.1, 0.3],
     ("token-weights", "pass-rate", "column"): "skill",
     ("token-weights", "prefix-drift", "form"): "share",
+    ("token-weights", "verified", "form"): "top-k",
     ("term", "sampled-kl", "estimator"): "k3",
     ("token-weights", "where", "where"): {"name": "lowest-probability"},
     ("trainer", "minillm", "steps_per_generation"): 1,
