@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from reproductions.distill import config as module
 from reproductions.distill import run
 from reproductions.distill.config import load_config
+from reproductions.elicit.config import load_config as load_elicit_config
 from reproductions.engine.errors import KDError
 from tests.methods.conftest import letter_tokenizer, make_model
 
@@ -35,10 +36,22 @@ def readme_s_example():
     return re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1]
 
 
-def blocks_of_the_page():
-    """Those about a whole classifier are tried in test_classes.py."""
+def yaml_of_the_page():
     text = (ROOT / "reproductions" / "distill" / "DISTIL.md").read_text(encoding="utf-8")
-    return [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "task:" not in block]
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+
+def blocks_of_the_page():
+    """Those about a whole classifier are tried in test_classes.py, what `kd elicit` reads below."""
+    return [block for block in yaml_of_the_page() if "task:" not in block and "seeds:" not in block]
+
+
+def test_what_a_teacher_is_to_write_is_understood(tmp_path):
+    (block,) = (block for block in yaml_of_the_page() if "seeds:" in block)
+    (tmp_path / "classes.jsonl").write_text('{"prompt": "a complaint", "label": "delivery"}\n')
+    (tmp_path / "write.yaml").write_text(block)
+    config = load_elicit_config(tmp_path / "write.yaml")
+    assert [step["name"] for step in config.steps] == ["write", "near-copies"]
 
 
 @pytest.mark.parametrize("block", blocks_of_the_page(), ids=lambda block: block.split(":")[0])
