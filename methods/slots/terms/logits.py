@@ -22,7 +22,7 @@ class LogitMatch(Term):
     w, without gradient: "uniform" over the ids that both know, "teacher" (p) or "student" (q). A number added to all of
     a row's logits changes it: it is the variance of `concrete-score` and the square of the mean besides.
     Source: Ba and Caruana, arXiv 1312.6184 (uniform); the direct logit distillation that CSD, arXiv 2509.25837,
-    compares with.
+    compares with. Raises MethodError for a head that masks ids, whose logits cannot be matched.
     """
 
     def __init__(self, entries: str = "uniform", *, weight: Weight = 1.0, index: int = 0):
@@ -33,6 +33,9 @@ class LogitMatch(Term):
     def total(self, rows: Rows) -> Tensor:
         size = shared(rows, self.index)
         hidden, head = side_of(rows, "teacher", self.index)
+        biases = [bias[:size] for bias in (rows.head.bias, head.bias) if bias is not None]
+        if any(bool(bias.isinf().any()) for bias in biases):
+            raise MethodError("logit-match cannot match the logits of a head whose bias masks ids")
         layout = Layout.plan(max(len(hidden), 1), size, hidden.device, torch.float32, None)
 
         def part(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from reproductions.elicit import run
 from reproductions.elicit.config import load_config
 from tests.methods.elicitation.writers.conftest import server
 from tests.reproductions.distill.test_classes import encoder
+from tools import cli
 
 __all__ = ["server"]
 KINDS = {"early": "a word that begins early in the alphabet", "late": "a word that begins late"}
@@ -25,7 +26,20 @@ def words_of(body):
     ]
 
 
-def test_a_classifier_from_the_names_of_its_classes(tmp_path, server):
+def test_where_nothing_is_left_that_is_said_and_no_success(tmp_path, server, capsys, monkeypatch):
+    monkeypatch.setenv("PLANTED_KEY", "x")
+    server.text = lambda body: ""
+    (tmp_path / "classes.jsonl").write_text('{"prompt": "a complaint", "label": "delivery"}\n')
+    (tmp_path / "write.yaml").write_text(
+        f"seeds: classes.jsonl\noutput: written\nteacher: {{server: {server.url}, model: m, key: PLANTED_KEY}}\n"
+        "steps:\n  - {name: write, count: 3}\n"
+    )
+    assert cli.main(["elicit", str(tmp_path / "write.yaml")]) == 1
+    assert "0 of 4 rows are data; dropped:" in capsys.readouterr().out
+
+
+def test_a_classifier_from_the_names_of_its_classes(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("PLANTED_KEY", "x")
     server.choices = lambda body: [
         {"index": n, "message": {"role": "assistant", "content": f'"{word}"'}, "finish_reason": "stop"}
         for n, word in enumerate(words_of(body))

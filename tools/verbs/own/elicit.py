@@ -31,7 +31,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Make, or go on with, the data set of a config file. Exit code 1 where requests were left without an answer."""
+    """Make, or go on with, the data set of a config file.
+
+    Exit code 1 where requests were left without an answer, or no row is data.
+    """
     from catalog.schema import load_catalog
     from reproductions.elicit.config import check_teacher_terms, load_config
 
@@ -48,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
         return _dry_run(config, args.json)
     record = run.partial(config) if args.partial else _elicit(config)
     print(json.dumps(record, indent=1) if args.json else "\n".join(summary(record, config, args.partial)))
-    return 1 if record["unanswered"] and not args.partial else 0
+    return 1 if (record["unanswered"] or not record["kept"]) and not args.partial else 0
 
 
 def _elicit(config: Config) -> dict[str, Any]:

@@ -73,6 +73,14 @@ def test_it_is_the_concrete_score_s_variance_and_the_mean_s_square():
     torch.testing.assert_close(LogitMatch("teacher").total(rows), (variance + mean**2).sum())
 
 
+def test_ids_that_are_masked_are_refused():
+    rows = three_sequences()
+    hidden, head = rows.teachers[0]
+    masked = replace(head, bias=head.bias.index_fill(0, torch.tensor([2]), -torch.inf))
+    with pytest.raises(MethodError, match="whose bias masks ids"):
+        LogitMatch().total(replace(rows, teachers=((hidden, masked),)))
+
+
 def test_unknown_weights_are_refused():
     with pytest.raises(MethodError, match="none of student, teacher, uniform"):
         LogitMatch("pupil")
