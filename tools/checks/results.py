@@ -9,6 +9,7 @@ from catalog.errors import CatalogError
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json
 from reproductions.engine.plan import rates
+from reproductions.engine.plan.dials import plan_at, points
 from reproductions.engine.plan.experiment import Experiment, load_experiment
 from reproductions.engine.plan.plan import Plan, make_plan
 from reproductions.engine.plan.spec import (
@@ -52,6 +53,14 @@ def paths_of(plan: Plan) -> list[Path]:
     return list(dict.fromkeys(arm_path(folder, plan.keys[arm]) for arm in plan.arms))
 
 
+def paths_with_dials(plan: Plan) -> Iterator[Path]:
+    """Those at the values of its scale's dials too."""
+    yield from paths_of(plan)
+    if not plan.unswept:
+        for point in points(plan.scale):
+            yield from paths_of(plan_at(plan, point))
+
+
 def misnamed(paths: Iterable[Path]) -> Iterator[Found]:
     """Files whose spec, which says what was run, does not hash to their name."""
     for path in paths:
@@ -87,7 +96,7 @@ def unnamed(papers: Iterable[str]) -> Iterator[Found]:
     """Result files that no experiment and no earlier attempt leads to: their arm has changed since, or is gone."""
     papers = list(papers)
     every = [*papers, *gather.questions(papers)]
-    named = {path for plan in plans(every) for path in paths_of(plan)} | set(attempted(papers))
+    named = {path for plan in plans(every) for path in paths_with_dials(plan)} | set(attempted(papers))
     for path in files():
         if path not in named and not _earlier(path):
             yield relative(path), "no experiment names an arm of this key"

@@ -152,7 +152,7 @@ def gather(paper_id: str) -> PaperView:
         attempt_row(found, claims_of(experiment), results, RESULTS, gate_on(found.testbed)) for found in read
     )
     now = current(experiment.data, experiment.lines, read)
-    return replace(view_of(plans, results), attempts=rows, attempt=now)
+    return replace(view_of(plans, results, RESULTS), attempts=rows, attempt=now)
 
 
 def decided(plan: Plan, results: Results) -> list[Decision]:
@@ -163,9 +163,16 @@ def decided(plan: Plan, results: Results) -> list[Decision]:
     return decide(claims_of(plan.experiment), plan.scale.name, results, gate, cap=cap)
 
 
-def view_of(plans: Mapping[str, Plan], results: Mapping[str, Results | None]) -> PaperView:
-    """The view of a paper from its plans and what there is of results, by scale."""
+def view_of(
+    plans: Mapping[str, Plan], results: Mapping[str, Results | None], dials: Path | None = None
+) -> PaperView:
+    """The view of a paper from its plans and what there is of results, by scale.
+
+    `dials`: the root of results under which values of the scales' dials are recorded; without it they are left out.
+    """
     from reproductions.engine.gate.contrasts import check_plan
+    from reproductions.engine.show.dials import recorded as recorded_dials
+    from reproductions.engine.show.dials import rows
     from reproductions.engine.verdicts.decide import decide, decide_values
 
     experiment = next(iter(plans.values())).experiment
@@ -179,14 +186,30 @@ def view_of(plans: Mapping[str, Plan], results: Mapping[str, Results | None]) ->
             gate, cap = gate_on(plan.scale.testbed), len(plan.scale.seeds)
             for found in decide(claims, scale, results[scale], gate, cap=cap):
                 outcomes[found.claim].append(_outcome(found, claims, plan))
-    files = {scale: _files(plans[scale]) if results[scale] is not None else () for scale in plans}
+    turned = {scale: recorded_dials(plans[scale], dials) for scale in plans if dials and results[scale]}
+    files = {
+        scale: tuple(
+            name
+            for plan in [plans[scale], *(one.plan for one in turned.get(scale, ()))]
+            for name in _files(plan)
+        )
+        if results[scale] is not None
+        else ()
+        for scale in plans
+    }
     about = digests(experiment.paper, [name for some in files.values() for name in some])
     values = decide_values(claims, "paper", results["paper"]) if results.get("paper") is not None else []
     by_id = {value.id: value for value in claims.values}
     return PaperView(
         paper=experiment.paper,
         scales=tuple(
-            _scale(plans[name], claims, results[name], files[name]) for name in sorted(plans, key=scale_order)
+            replace(
+                _scale(plans[name], claims, results[name], files[name]),
+                dials=tuple(rows(plans[name], claims, results[name], turned[name]))
+                if turned.get(name)
+                else (),
+            )
+            for name in sorted(plans, key=scale_order)
         ),
         claims=tuple(_row(claim, experiment.bare, tuple(outcomes[claim.id])) for claim in claims.claims),
         values=tuple(
