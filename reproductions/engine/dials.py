@@ -42,19 +42,19 @@ def turn(
     root = results_root or gather.RESULTS
     shown = reporter or default_reporter(as_json=quiet)
     kept = root if record and not fresh else None
-    with Workshop([one for _, one in turned], workers, shown, recorded=kept, executor=executor) as shop:
-        if fresh:
-            shop.forget()
-        for point, one in turned:
-            print(f"{plan.paper} at scale {plan.scale.name}, {point}", file=sys.stderr, flush=True)
+    for point, one in turned:
+        print(f"{plan.paper} at scale {plan.scale.name}, {point}", file=sys.stderr, flush=True)
+        with Workshop([one], workers, shown, recorded=kept, executor=executor) as shop:
+            if fresh:
+                shop.forget()
             made = shop.make(one)
-            if made.interrupted:
-                return INTERRUPTED
-            if made.failures or len(made.runs) < len(one.runs):
-                _say_failed(point, made)
-                return BAD
-            if record:
-                _record(one, made, root)
+        if made.interrupted:
+            return INTERRUPTED
+        if made.failures or len(made.runs) < len(one.runs):
+            _say_failed(point, made)
+            return BAD
+        if record:
+            _record(one, made, root)
     if record and root == gather.RESULTS:
         files.write(gather.gather(plan.paper))
     return DONE

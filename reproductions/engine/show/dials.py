@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reproductions.engine.plan.dials import Point, own_value, plan_at, points
 from reproductions.engine.plan.plan import Plan
@@ -44,7 +45,7 @@ def results_at(turned: Plan, root: Path) -> Results:
     return results_of(turned.keys, turned.scale.seeds, folder, **asked)
 
 
-def rows(plan: Plan, claims: ClaimSet, judged: Results, turned: list[Turned]) -> Iterator[DialRow]:
+def rows(plan: Plan, claims: ClaimSet, judged: Results | None, turned: list[Turned]) -> Iterator[DialRow]:
     """By dial and claim a row a value, those of the testbed itself among them at their place.
 
     The testbed's own value has the first look's seeds too: unlike its verdict, which may have more.
@@ -52,7 +53,7 @@ def rows(plan: Plan, claims: ClaimSet, judged: Results, turned: list[Turned]) ->
     own = {point.dial: own_value(plan, point.dial) for point in points(plan.scale)}
     for dial, here in own.items():
         values = {one.point.value: one.results for one in turned if one.point.dial == dial}
-        if not values:
+        if not values or judged is None:
             continue
         by_claim = {value: _figures(plan, claims, results) for value, results in values.items()}
         by_claim[here] = _figures(plan, claims, judged)
@@ -60,10 +61,10 @@ def rows(plan: Plan, claims: ClaimSet, judged: Results, turned: list[Turned]) ->
             for value in _in_order(by_claim):
                 found = by_claim[value].get(claim.id)
                 if found is not None:
-                    yield DialRow(dial, str(value), claim.id, *found, own=value == here)
+                    yield DialRow(dial, str(value), claim.id, *found, value == here)
 
 
-def _figures(plan: Plan, claims: ClaimSet, results: Results) -> Mapping[str, tuple]:
+def _figures(plan: Plan, claims: ClaimSet, results: Results) -> Mapping[str, tuple[Any, ...]]:
     """Each claim's means, difference, interval and seeds at the first look."""
     first = plan.scale.looks[0]
     seen = Results(results.arms, results.seeds[:first], (), (first,))
@@ -80,7 +81,7 @@ def _figures(plan: Plan, claims: ClaimSet, results: Results) -> Mapping[str, tup
     }
 
 
-def _in_order(values: Mapping) -> list:
+def _in_order(values: Mapping[Any, Any]) -> list[Any]:
     """Numbers by size, other values as they come."""
     numbers = all(isinstance(value, int | float) for value in values)
     return sorted(values) if numbers else list(values)
