@@ -13,7 +13,7 @@ from reproductions.engine.show.digits import pair, short
 from reproductions.engine.show.view import DialRow
 from reproductions.engine.store.results import Results, results_of
 from reproductions.engine.verdicts.claims import ClaimSet
-from reproductions.engine.verdicts.decide import decide
+from reproductions.engine.verdicts.decide import Decision, decide
 
 
 @dataclass(frozen=True)
@@ -55,30 +55,31 @@ def rows(plan: Plan, claims: ClaimSet, judged: Results | None, turned: list[Turn
         values = {one.point.value: one.results for one in turned if one.point.dial == dial}
         if not values or judged is None:
             continue
-        by_claim = {value: _figures(plan, claims, results) for value, results in values.items()}
-        by_claim[here] = _figures(plan, claims, judged)
+        by_value = {value: _decided(plan, claims, results) for value, results in values.items()}
+        by_value[here] = _decided(plan, claims, judged)
         for claim in claims.at(plan.scale.name):
-            for value in _in_order(by_claim):
-                found = by_claim[value].get(claim.id)
+            for value in _in_order(by_value):
+                found = by_value[value].get(claim.id)
                 if found is not None:
-                    yield DialRow(dial, str(value), claim.id, *found, value == here)
+                    yield DialRow(
+                        dial,
+                        str(value),
+                        claim.id,
+                        short(found.better_mean),
+                        short(found.worse_mean),
+                        short(found.difference),
+                        pair(found.interval),
+                        found.seeds,
+                        value == here,
+                    )
 
 
-def _figures(plan: Plan, claims: ClaimSet, results: Results) -> Mapping[str, tuple[Any, ...]]:
-    """Each claim's means, difference, interval and seeds at the first look."""
+def _decided(plan: Plan, claims: ClaimSet, results: Results) -> Mapping[str, Decision]:
+    """Each claim's figures at the first look."""
     first = plan.scale.looks[0]
     seen = Results(results.arms, results.seeds[:first], (), (first,))
-    return {
-        found.claim: (
-            short(found.better_mean),
-            short(found.worse_mean),
-            short(found.difference),
-            pair(found.interval),
-            found.seeds,
-        )
-        for found in decide(claims, plan.scale.name, seen)
-        if found.difference is not None
-    }
+    found = decide(claims, plan.scale.name, seen)
+    return {one.claim: one for one in found if one.difference is not None}
 
 
 def _in_order(values: Mapping[Any, Any]) -> list[Any]:
