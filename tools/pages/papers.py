@@ -18,7 +18,9 @@ from reproductions.engine.show.view import (
 )
 from tools.pages.atlas import MARKS, Atlas, Question, places, question_places
 from tools.pages.cite import bibtex
-from tools.pages.figure import drawn
+from tools.pages.figures.dials import drawn as turned
+from tools.pages.figures.dials import tables
+from tools.pages.figures.forest import drawn
 from tools.pages.markdown import code, link, links, md, table
 from tools.terminal import interval, number, thousands
 
@@ -46,6 +48,7 @@ def page(atlas: Atlas, paper: Paper, view: PaperView) -> str:
     lines += _values(view)
     lines += _external(paper)
     lines += _attempts(view)
+    lines += _dials(paper.id, view)
     for scale in view.scales:
         lines += [f"## Scale {md(scale.name)}", "", *_scale(scale), ""]
     lines += ["## Run it", "", "```sh", *commands(paper.id, view), "```", ""]
@@ -76,7 +79,7 @@ def question_page(question: Question) -> str:
     lines += [f"**{question.badge or 'nothing judged yet'}**", ""]
     if drawn(view):
         lines += [f"![Differences with their intervals](figures/{name}.svg)", ""]
-    lines += ["## Claims", "", *_claims(view, ours=True), "", *_attempts(view)]
+    lines += ["## Claims", "", *_claims(view, ours=True), "", *_attempts(view), *_dials(name, view)]
     for scale in view.scales:
         lines += [f"## Scale {md(scale.name)}", "", *_scale(scale), ""]
     lines += ["## Run it", "", "```sh", *commands(name, view), "```", "", "## Where it is", ""]
@@ -272,6 +275,23 @@ def _attempts(view: PaperView) -> list[str]:
     ]
     lines += table(("attempt", "claim", "verdict then", "difference, 95 % then", f"{PERCENT} now"), details)
     return [*lines, "", "</details>", ""]
+
+
+def _dials(name: str, view: PaperView) -> list[str]:
+    """The same claims at other values of a setting of the testbed's task."""
+    if not turned(view):
+        return []
+    lines = [
+        "## Elsewhere",
+        "",
+        "The same arms where a setting of the task is another, each at the rate that was swept at the testbed's own "
+        "value (bold, from as many seeds). Nothing is judged there: no gate was passed.",
+        "",
+        f"![Differences over settings of the task](figures/{name}-dials.svg)",
+    ]
+    for scale in view.scales:
+        lines += tables(scale)
+    return [*lines, ""]
 
 
 def _scale(scale: ScaleRow) -> Iterator[str]:

@@ -4,9 +4,9 @@ A sweep over several seeds is recorded by arm, so that papers share it: reproduc
 without its rate>.json: {"figures": {metric: {rate: {seed: figure on the validation split}}}}. The mean over the seeds
 decides. Where an arm's best rate is the last of the grid, the grid grows by a factor of two for all arms of that paper
 and scale, at most `widen` times. Rates whose means lie within `flat` of each other count as equally good: an edge that
-is no better than that is none, and the grid does not grow for what is noise. A sweep of one seed may be recorded by paper, as it was at first:
-reproductions/tuning/<scale>/<paper>.json: {"tuning": {seed, learning_rates, metric, higher_is_better}, "figures": {arm:
-{rate: figure}}}. Both are written by `kd tune`.
+is no better than that is none, and the grid does not grow for what is noise. A sweep of one seed may be recorded by
+paper, as it was at first: reproductions/tuning/<scale>/<paper>.json: {"tuning": {seed, learning_rates, metric,
+higher_is_better}, "figures": {arm: {rate: figure}}}. Both are written by `kd tune`.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from catalog.schema import External, load_catalog
-from reproductions.engine.show.view import AttemptRow, FormerRow, Matched, ValueRow
+from reproductions.engine.show.view import AttemptRow, DialRow, FormerRow, Matched, ValueRow
 from tests.tools.conftest import claim, outcome, view_of
 from tools.pages import papers
 from tools.pages.atlas import Atlas, atlas
-from tools.pages.figure import forest
+from tools.pages.figures import dials
+from tools.pages.figures.forest import forest
 from tools.paths import ROOT
 
 
@@ -197,3 +198,21 @@ def test_what_others_found_stands_beside_our_verdicts(judged):
     assert told in part and "**, for the headline: " in part and "They decide no verdict here." in part
     bare = papers.page(Atlas(catalog, {"minillm": judged}), replace(paper, external=()), judged)
     assert "What others found" not in bare
+
+
+def test_the_values_of_a_dial_stand_apart_from_what_is_judged(judged):
+    rows = (
+        DialRow("demonstrations", "100", "beats-sft", 50.0, 52.0, -2.0, (-4.0, -0.5), 5),
+        DialRow("demonstrations", "200", "beats-sft", 61.5, 58.25, 3.25, (1.5, 5.0), 5, own=True),
+        DialRow("demonstrations", "400", "beats-sft", None, None, 1.0, (-1.0, 3.0), 5),
+    )
+    view = replace(judged, scales=(replace(judged.scales[0], dials=rows), *judged.scales[1:]))
+    page = show(view)
+    below = page.partition("## Elsewhere")[2].partition("## Scale")[0]
+    assert "Nothing is judged there" in below and f"figures/{view.paper}-dials.svg" in below
+    assert "**beats-sft** by `demonstrations`" in below
+    assert "| 100 | 50 | 52 | -2 \\[-4, -0.5\\] | 5 |" in below and "| **200** | 61.5 | 58.25 |" in below
+    picture = ElementTree.fromstring(dials.picture(view))
+    circles = [item.get("class") for item in picture.iter("{http://www.w3.org/2000/svg}circle")]
+    assert circles == ["reversed", "reproduced", "open"]
+    assert "Elsewhere" not in show(judged) and dials.picture(judged) == ""
