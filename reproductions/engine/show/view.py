@@ -388,7 +388,9 @@ def _scale(plain: Mapping[str, Any]) -> ScaleRow:
             "metrics": tuple(Metric(**metric) for metric in plain["metrics"]),
             "headline": tuple(plain["headline"]),
             "results": tuple(plain["results"]),
-            "dials": tuple(DialRow(**{**row, "interval": _pair(row["interval"])}) for row in plain["dials"]),
+            "dials": tuple(
+                DialRow(**{**row, "interval": _pair(row["interval"])}) for row in plain.get("dials", ())
+            ),
         }
     )
 
