@@ -80,7 +80,7 @@ def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
         try:
             read_arm(path)
         except KDError as error:
-            yield relative(path), str(error).removeprefix(f"{path}: ")
+            yield relative(path), str(error).removeprefix(f"{path}: ").replace(f"{gather.ROOT}/", "")
         else:
             yield from misnamed([path])
 

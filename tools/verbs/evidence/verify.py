@@ -28,7 +28,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
     parser.add_argument("paper", nargs="?", help="id of the paper; every judged paper without it")
     parser.add_argument(
-        "--since", metavar="COMMIT", help="only: does all that was recorded at a commit stand unchanged?"
+        "--since",
+        metavar="COMMIT",
+        help="only: does all that was recorded at a commit stand unchanged, figure by figure and file by file?",
     )
     json_option(parser)
 
@@ -82,10 +84,11 @@ def _since(commit: str, *, as_json: bool) -> int:
     elif lost or changed:
         print("\n".join(map(wrap, [*changed, *lost])))
     else:
-        print(
+        told = (
             f"arms that got more since {commit}: all figures of their {runs} runs of then stand as they were, and "
             "every file that may not change is the same byte for byte"
         )
+        print(wrap(told))
     return 1 if lost or changed else 0
 
 
