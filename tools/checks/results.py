@@ -21,7 +21,9 @@ from reproductions.engine.plan.spec import (
 )
 from reproductions.engine.show import gather
 from reproductions.engine.store import stale as overtaken
-from reproductions.engine.store.pair import arm_path, read_arm
+from reproductions.engine.store.appended import rewritten
+from reproductions.engine.store.layout import arm_path, arms_in, lines_of, strays
+from reproductions.engine.store.pair import read_arm
 from reproductions.engine.verdicts.attempts import read_attempts
 from tools.paths import relative
 
@@ -29,8 +31,8 @@ Found = tuple[str, str]  # a file, and what is wrong with it
 
 
 def files() -> list[Path]:
-    """The JSON of every recorded arm."""
-    return sorted(gather.RESULTS.glob("*/*.json"))
+    """The JSON of every recorded arm's first runs."""
+    return arms_in(gather.RESULTS)
 
 
 def plans(papers: Iterable[str]) -> Iterator[Plan]:
@@ -87,7 +89,7 @@ def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
         try:
             read_arm(path)
         except KDError as error:
-            yield relative(path), str(error).removeprefix(f"{path}: ")
+            yield relative(path), str(error).removeprefix(f"{path}: ").replace(f"{gather.ROOT}/", "")
         else:
             yield from misnamed([path])
 
@@ -100,9 +102,13 @@ def unnamed(papers: Iterable[str]) -> Iterator[Found]:
     for path in files():
         if path not in named and not _earlier(path):
             yield relative(path), "no experiment names an arm of this key"
-    for path in sorted(gather.RESULTS.glob("*/*.parquet")):
-        if not path.with_suffix(".json").is_file():
-            yield relative(path), "has no JSON beside it"
+    for folder in sorted(path for path in gather.RESULTS.glob("*") if path.is_dir()):
+        yield from ((relative(path), what) for path, what in strays(folder))
+
+
+def changed_files() -> Iterator[Found]:
+    """Committed files of results that are not what they were when they were committed; none where there is no git."""
+    yield from rewritten(gather.ROOT, gather.ATTEMPTS)
 
 
 def _earlier(path: Path) -> bool:
@@ -138,7 +144,7 @@ def changed_claims(plan: Plan) -> Iterator[Found]:
     frozen: dict[str, str] = {}
     for path in paths_of(plan):
         if path.is_file():
-            frozen |= read_json(path).get("claims", {}).get(name, {})
+            frozen |= lines_of(path).get("claims", {}).get(name, {})
     for claim in claims.changed(plan.scale.name, frozen):
         what = f"claim {claim} asserts something else than when the first run at scale {plan.scale.name} was made"
         yield relative(gather.claims_file(plan.paper)), what

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from catalog.schema import Paper
+from reproductions.engine.show import gather
 from reproductions.engine.show.view import (
     PERCENT,
     STANDS_IN,
@@ -16,6 +17,7 @@ from reproductions.engine.show.view import (
     PaperView,
     ScaleRow,
 )
+from reproductions.engine.store.layout import additions, arm_path
 from tools.pages.atlas import MARKS, Atlas, Question, places, question_places
 from tools.pages.cite import bibtex
 from tools.pages.figures.dials import drawn as turned
@@ -329,10 +331,13 @@ def _scale(scale: ScaleRow) -> Iterator[str]:
 
 
 def _arm(scale: ScaleRow, arm: ArmRow) -> str:
-    """An arm's name, which leads to the file of its results."""
+    """An arm's name, which leads to the file of its first results; what was added to them stands in a folder beside."""
     if not arm.seeds or not arm.key:
         return f"**{md(arm.name)}**"
-    return f"**[{md(arm.name)}]({UP}reproductions/results/{link(scale.testbed)}/{link(arm.key)}.json)**"
+    folder = f"reproductions/results/{link(scale.testbed)}"
+    name = f"**[{md(arm.name)}]({UP}{folder}/{link(arm.key)}.json)**"
+    more = len(additions(arm_path(gather.RESULTS / scale.testbed, arm.key)))
+    return f"{name} [+ {more}]({UP}{folder}/{link(arm.key)}/)" if more else name
 
 
 def _figure(arm: ArmRow, metric: str) -> str:

@@ -83,9 +83,9 @@ def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
     """Of what decides the claims and of the results: a view made under the same two is the same view.
 
     The first is over the experiment, the Python beside it, the recipes and testbeds that it names, the gates of these
-    and its sweeps; the second over the files of raw figures (paths from the root) that a view was made from, and what
-    is said of those that are stale. Byte by byte, so that hundreds of papers take no time; `gather` and `kd verify`
-    read them.
+    and its sweeps; the second over the files of raw figures that a view was made from (`results` names the first of
+    each arm, from the root; its additions count too), and what is said of those that are stale. Byte by byte, so that
+    hundreds of papers take no time; `gather` and `kd verify` read them.
     """
     path = experiment_file(paper_id)
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -94,8 +94,15 @@ def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
         named += [TESTBEDS / f"{name}.yaml", *(gate for gate in [GATES / f"{name}.json"] if gate.is_file())]
     named += [*sorted(TUNING.glob(f"*/{paper_id}.json")), *_attempt_paths(paper_id)]
     named += [code for code in [path.with_suffix(".py")] if code.is_file()]
-    raw = [ROOT / name for name in results] + [(ROOT / name).with_suffix(".parquet") for name in results]
-    return _digest([path, *named]), _digest(raw, *_stale(results))
+    return _digest([path, *named]), _digest(_raw([ROOT / name for name in results]), *_stale(results))
+
+
+def _raw(arms: Sequence[Path]) -> list[Path]:
+    """The files of arms, there or not: all JSON, all Parquet, then what was added to them."""
+    from reproductions.engine.store.layout import files_of, table_of
+
+    added = [file for path in arms for file in files_of(path.parent, path.stem)[2:]]
+    return [*arms, *map(table_of, arms), *added]
 
 
 def _attempt_paths(paper_id: str) -> list[Path]:

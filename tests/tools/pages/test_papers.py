@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from catalog.schema import External, load_catalog
+from reproductions.engine.show import gather
 from reproductions.engine.show.view import AttemptRow, DialRow, FormerRow, Matched, ValueRow
 from tests.tools.conftest import claim, outcome, view_of
 from tools.pages import papers
@@ -54,6 +55,16 @@ def test_arms_figures_budgets_and_what_stood_in_are_told(page):
     assert "paper 24.6" in page and "| minillm | 114k | 0 | 2.5M | 9.1 | 13.1 | 2.0 % | - |" in page
     assert "- **late** (baseline): Never run\n" in page and "| late | - |" in page
     assert "| minillm | 40 | 61.5 |" in page  # the learning curve
+
+
+def test_what_was_added_to_an_arm_is_linked_beside_it(judged, monkeypatch, tmp_path):
+    monkeypatch.setattr(gather, "RESULTS", tmp_path)
+    (tmp_path / "pronunciation" / "0123456789abcdef").mkdir(parents=True)
+    for name in ("0123456789abcdef.json", "0123456789abcdef/1.json", "0123456789abcdef/2.json"):
+        (tmp_path / "pronunciation" / name).touch()
+    scale = judged.scales[0]
+    folder = "../../reproductions/results/pronunciation/0123456789abcdef"
+    assert papers._arm(scale, scale.arms[0]) == f"**[minillm]({folder}.json)** [+ 2]({folder}/)"
 
 
 def test_it_says_how_to_run_it_and_where_everything_is(page):
