@@ -6,43 +6,18 @@ What is tested are the calls that are made here, with a stand-in for the engine;
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from methods.engine import Engine
 from methods.errors import MethodError
 from methods.losses.divergences import check_temperature
 from methods.modeling.core import core_model
 from methods.modeling.rollouts import Rollouts, left_pad
 from methods.trainers.trl_compat import VLLMGeneration, is_vllm_available
 
-MODES = ("colocate", "server")
 MOST_RATIO = 3.0  # TRL's vllm_importance_sampling_clip_max
-
-
-@dataclass(frozen=True)
-class Engine:
-    """How vLLM runs: beside the training on its GPU ("colocate"), or as a server at an address.
-
-    `memory` is the share of the GPU's that an engine beside the training takes, `sleep` lets it give that back between
-    rollouts.
-    """
-
-    mode: str = "colocate"
-    server: str | None = None
-    memory: float = 0.3
-    sleep: bool = False
-
-    def arguments(self) -> dict[str, Any]:
-        """What TRL's VLLMGeneration takes for it."""
-        if self.mode == "server":
-            return {"mode": self.mode, "server_base_url": self.server}
-        return {
-            "mode": self.mode,
-            "gpu_memory_utilization": self.memory,
-            "enable_sleep_mode": self.sleep,
-        }
 
 
 class EngineRollouts:

@@ -50,10 +50,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods.classes.suits import only_for_classes
+from methods.engine import Engine
 from methods.recipe import SAMPLES_ITSELF
 from reproductions.distill import limits
 from reproductions.distill.answers.spec import Answers, why_not
@@ -64,9 +65,6 @@ from reproductions.distill.places import student_in, teachers_in
 from reproductions.distill.watch.services import read_services
 from reproductions.engine.files import content_digest, digest
 from reproductions.models.sources import Loading, adapter_base, model_folder
-
-if TYPE_CHECKING:
-    from methods.trainers.engine import Engine
 
 REQUIRED = ("student", "data", "output")
 BUDGET: dict[str, Any] = {

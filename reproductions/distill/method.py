@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest
+from methods.engine import MODES, Engine
 from methods.errors import MethodError
 from methods.recipe import (
     SAMPLES_ITSELF,
@@ -24,9 +25,6 @@ from methods.registry import RegistryError
 from reproductions.distill import limits
 from reproductions.distill.surroundings import named_teachers
 from reproductions.engine.errors import KDError
-
-if TYPE_CHECKING:
-    from methods.trainers.engine import Engine
 
 # A method of one's own in place of a recipe's, by the same keys; `rows` are a recipe's `data`.
 OWN_METHOD = ("terms", "sampler", "rows", "trainer", "gradient_balance", "advantage", "rewards")
@@ -153,8 +151,6 @@ def read_engine(data: Mapping[str, Any], tree: Mapping[str, Any], layers: Any, l
     if isinstance(data["rollouts"], str):
         data = {"rollouts": {"engine": data["rollouts"]}}
     found = limits.with_defaults(data, "rollouts", ROLLOUTS, ROLLOUT_RANGES, lines)
-    from methods.trainers.engine import MODES, Engine
-
     for key, known in (("engine", ("vllm",)), ("mode", MODES)):
         if found[key] not in known:
             near = nearest(found[key], known)

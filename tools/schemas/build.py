@@ -245,7 +245,7 @@ def a_testbed() -> Schema:
 
 def distill() -> Schema:
     """The config of `kd distill`."""
-    from methods.trainers.engine import MODES
+    from methods.engine import MODES
     from reproductions.distill import config, limits, places
     from reproductions.distill import method as methods
     from reproductions.distill.answers import spec as answers

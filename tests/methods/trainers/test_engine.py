@@ -7,13 +7,14 @@ import pytest
 import torch
 from datasets import Dataset
 
+from methods.engine import Engine
 from methods.errors import MethodError
 from methods.modeling.rollouts import rollout
 from methods.slots.advantages import GroupReward
 from methods.slots.samplers import OnPolicy
 from methods.slots.terms import Divergence
 from methods.trainers import Distiller, PolicyConfig, SFTConfig, engine
-from methods.trainers.engine import Engine, EngineRollouts, roll_out_with
+from methods.trainers.engine import EngineRollouts, roll_out_with
 from methods.trainers.optimisation import OptimisationConfig, PolicyOptimiser
 from methods.trainers.trl_compat import VLLMGeneration
 from tests.methods.conftest import ONE_STEP, make_model

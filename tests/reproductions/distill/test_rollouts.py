@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from catalog.errors import CatalogError
+from methods.engine import Engine
 from methods.trainers import engine
-from methods.trainers.engine import Engine
 from reproductions.distill import method
 from reproductions.distill.config import load_config
 from tests.methods.trainers.test_engine import StandIn
