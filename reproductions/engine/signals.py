@@ -35,8 +35,8 @@ def patient(tell: Callable[[], None]) -> Iterator[None]:
     before: dict[int, object] = {}
 
     def first(number: int, frame: object) -> None:
-        for name, handler in before.items():
-            signal.signal(name, handler)  # type: ignore[arg-type]
+        for known, handler in before.items():
+            signal.signal(known, handler)  # type: ignore[arg-type]
         tell()
 
     try:
@@ -48,5 +48,5 @@ def patient(tell: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)  # type: ignore[arg-type]
+        for known, handler in before.items():
+            signal.signal(known, handler)  # type: ignore[arg-type]
