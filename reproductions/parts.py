@@ -85,6 +85,11 @@ class Parts:
             raise PartError(f'{self.kind} {name} needs "{missing[0]}"')
         return {s: value for s, value in given.items() if value != _plain(known[s].default)}
 
+    def default(self, name: str, setting: str) -> Any:
+        """The value of a setting that nobody gave; None where it has no default."""
+        found = inspect.signature(self.find(name)).parameters[setting].default
+        return None if found is inspect.Parameter.empty else _plain(found)
+
 
 def _plain(default: Any) -> Any:
     """A default as YAML would have it."""

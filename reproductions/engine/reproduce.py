@@ -242,7 +242,7 @@ class _Task:
     def arms(self, claims: Any = None) -> list[tuple[str, ArmResults]]:
         """What was made, by arm."""
         assert self.made is not None
-        return _arms(self.last, self.made, claims)
+        return arms_made(self.last, self.made, claims)
 
     def outcome(self) -> Outcome:
         """What it came to."""
@@ -379,7 +379,7 @@ def _outcome(
 def results_of_runs(plan: Plan, made: Made) -> Results:
     """What was made, as the results of the plan's arms."""
     return gathered(
-        dict(_arms(plan, made)),
+        dict(arms_made(plan, made)),
         plan.arms,
         plan.all_seeds,
         looks=[look for look in plan.scale.looks if look <= len(plan.all_seeds)],
@@ -388,7 +388,8 @@ def results_of_runs(plan: Plan, made: Made) -> Results:
     )
 
 
-def _arms(plan: Plan, made: Made, claims: Any = None) -> list[tuple[str, ArmResults]]:
+def arms_made(plan: Plan, made: Made, claims: Any = None) -> list[tuple[str, ArmResults]]:
+    """What was made, by arm; with `claims` each says which of them it was made for."""
     found = []
     for arm in plan.arms:
         key, seeds = plan.keys[arm], set(plan.seeds_of(arm))

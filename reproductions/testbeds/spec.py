@@ -59,7 +59,7 @@ DEFAULTS = (
     "sft_start", "training", "label", "tuning", "curve", "precision", "test_examples", "download", "start",
 )  # fmt: skip
 CURVE = ("points", "examples")
-TUNING = ("seed", "seeds", "learning_rates", "metric", "widen")
+TUNING = ("seed", "seeds", "learning_rates", "metric", "widen", "flat")
 GATE_SECTIONS = ("checks", "covers", "data")  # of which a testbed that is like another changes single members
 NOT_IDENTITY = (
     "name",
@@ -132,7 +132,10 @@ def metrics_of(spec: Mapping[str, Any]) -> dict[str, Metric]:
 def gate_identity(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What a gate's outcome follows from: task, models, defaults, the gate itself; not what else is measured."""
     left_out = ("name", "about", "stands_in", "metrics")
-    return copy.deepcopy({key: value for key, value in spec.items() if key not in left_out})
+    found = copy.deepcopy({key: value for key, value in spec.items() if key not in left_out})
+    if isinstance(spec.get("gate", {}).get("learning_rate"), int | float):
+        found.get("defaults", {}).get("tuning", {}).pop("flat", None)  # nothing of the gate is swept
+    return found
 
 
 def identity(

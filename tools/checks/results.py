@@ -9,6 +9,7 @@ from catalog.errors import CatalogError
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json
 from reproductions.engine.plan import rates
+from reproductions.engine.plan.dials import plan_at, points
 from reproductions.engine.plan.experiment import Experiment, load_experiment
 from reproductions.engine.plan.plan import Plan, make_plan
 from reproductions.engine.plan.spec import (
@@ -20,7 +21,9 @@ from reproductions.engine.plan.spec import (
 )
 from reproductions.engine.show import gather
 from reproductions.engine.store import stale as overtaken
-from reproductions.engine.store.pair import arm_path, read_arm
+from reproductions.engine.store.appended import rewritten
+from reproductions.engine.store.layout import arm_path, arms_in, lines_of, strays
+from reproductions.engine.store.pair import read_arm
 from reproductions.engine.verdicts.attempts import read_attempts
 from tools.paths import relative
 
@@ -28,8 +31,8 @@ Found = tuple[str, str]  # a file, and what is wrong with it
 
 
 def files() -> list[Path]:
-    """The JSON of every recorded arm."""
-    return sorted(gather.RESULTS.glob("*/*.json"))
+    """The JSON of every recorded arm's first runs."""
+    return arms_in(gather.RESULTS)
 
 
 def plans(papers: Iterable[str]) -> Iterator[Plan]:
@@ -50,6 +53,14 @@ def paths_of(plan: Plan) -> list[Path]:
     """Where the results of a plan's arms are, or would be."""
     folder = gather.RESULTS / plan.scale.testbed
     return list(dict.fromkeys(arm_path(folder, plan.keys[arm]) for arm in plan.arms))
+
+
+def paths_with_dials(plan: Plan) -> Iterator[Path]:
+    """Those at the values of its scale's dials too."""
+    yield from paths_of(plan)
+    if not plan.unswept:
+        for point in points(plan.scale):
+            yield from paths_of(plan_at(plan, point))
 
 
 def misnamed(paths: Iterable[Path]) -> Iterator[Found]:
@@ -78,7 +89,7 @@ def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
         try:
             read_arm(path)
         except KDError as error:
-            yield relative(path), str(error).removeprefix(f"{path}: ")
+            yield relative(path), str(error).removeprefix(f"{path}: ").replace(f"{gather.ROOT}/", "")
         else:
             yield from misnamed([path])
 
@@ -87,13 +98,17 @@ def unnamed(papers: Iterable[str]) -> Iterator[Found]:
     """Result files that no experiment and no earlier attempt leads to: their arm has changed since, or is gone."""
     papers = list(papers)
     every = [*papers, *gather.questions(papers)]
-    named = {path for plan in plans(every) for path in paths_of(plan)} | set(attempted(papers))
+    named = {path for plan in plans(every) for path in paths_with_dials(plan)} | set(attempted(papers))
     for path in files():
         if path not in named and not _earlier(path):
             yield relative(path), "no experiment names an arm of this key"
-    for path in sorted(gather.RESULTS.glob("*/*.parquet")):
-        if not path.with_suffix(".json").is_file():
-            yield relative(path), "has no JSON beside it"
+    for folder in sorted(path for path in gather.RESULTS.glob("*") if path.is_dir()):
+        yield from ((relative(path), what) for path, what in strays(folder))
+
+
+def changed_files() -> Iterator[Found]:
+    """Committed files of results that are not what they were when they were committed; none where there is no git."""
+    yield from rewritten(gather.ROOT, gather.ATTEMPTS)
 
 
 def _earlier(path: Path) -> bool:
@@ -129,7 +144,7 @@ def changed_claims(plan: Plan) -> Iterator[Found]:
     frozen: dict[str, str] = {}
     for path in paths_of(plan):
         if path.is_file():
-            frozen |= read_json(path).get("claims", {}).get(name, {})
+            frozen |= lines_of(path).get("claims", {}).get(name, {})
     for claim in claims.changed(plan.scale.name, frozen):
         what = f"claim {claim} asserts something else than when the first run at scale {plan.scale.name} was made"
         yield relative(gather.claims_file(plan.paper)), what

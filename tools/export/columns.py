@@ -255,7 +255,11 @@ ARMS = Table(
         _spent("generated_tokens", "Tokens that the student wrote."),
         _spent("train_seconds", "Seconds of training."),
         _field("made", TEXT, "How the results came about.", "scale", "made"),
-        _FILE,
+        _field(
+            "file",
+            TEXT,
+            "The file of its first runs; what it got later stands in the folder of that name beside it.",
+        ),
         _COMMIT,
     ),
     rows.arms,

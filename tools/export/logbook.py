@@ -19,7 +19,7 @@ from reproductions.engine.show.view import PERCENT, ScaleRow
 from tools.export import rows
 from tools.export.rows import ArmOf, ClaimOf
 from tools.pages.atlas import Atlas
-from tools.pages.figure import forest
+from tools.pages.figures.forest import forest
 from tools.pages.markdown import link, md, table
 from tools.terminal import interval, number
 

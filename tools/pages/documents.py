@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from reproductions.engine.show.view import PaperView
 from reproductions.testbeds.spec import list_testbeds
 from tools.pages import benchmarks, gallery, lists, papers, readme, testbeds
 from tools.pages.atlas import Atlas
 from tools.pages.evidence import disputes
 from tools.pages.evidence import page as evidence
-from tools.pages.figure import forest
+from tools.pages.figures import dials
+from tools.pages.figures.forest import forest
 from tools.pages.markdown import sealed
 from tools.paths import ROOT
 from tools.schemas import build as schemas
@@ -55,15 +57,16 @@ def own(atlas: Atlas) -> dict[str, str]:
         found[f"reproductions/papers/{paper_id}.md"] = papers.page(
             atlas, atlas.catalog.papers[paper_id], view
         )
-        picture = forest(view)
-        if picture:
-            found[f"reproductions/papers/figures/{paper_id}.svg"] = picture
+        found |= _pictures(paper_id, view)
     for name, question in atlas.questions.items():
         found[f"reproductions/papers/{name}.md"] = papers.question_page(question)
-        picture = forest(question.view)
-        if picture:
-            found[f"reproductions/papers/figures/{name}.svg"] = picture
+        found |= _pictures(name, question.view)
     return found
+
+
+def _pictures(name: str, view: PaperView) -> dict[str, str]:
+    made = {f"{name}.svg": forest(view), f"{name}-dials.svg": dials.picture(view)}
+    return {f"reproductions/papers/figures/{file}": text for file, text in made.items() if text}
 
 
 def beds() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from catalog.schema import Paper
+from reproductions.engine.show import gather
 from reproductions.engine.show.view import (
     PERCENT,
     STANDS_IN,
@@ -16,9 +17,12 @@ from reproductions.engine.show.view import (
     PaperView,
     ScaleRow,
 )
+from reproductions.engine.store.layout import additions, arm_path
 from tools.pages.atlas import MARKS, Atlas, Question, places, question_places
 from tools.pages.cite import bibtex
-from tools.pages.figure import drawn
+from tools.pages.figures.dials import drawn as turned
+from tools.pages.figures.dials import tables
+from tools.pages.figures.forest import drawn
 from tools.pages.markdown import code, link, links, md, table
 from tools.terminal import interval, number, thousands
 
@@ -46,6 +50,7 @@ def page(atlas: Atlas, paper: Paper, view: PaperView) -> str:
     lines += _values(view)
     lines += _external(paper)
     lines += _attempts(view)
+    lines += _dials(paper.id, view)
     for scale in view.scales:
         lines += [f"## Scale {md(scale.name)}", "", *_scale(scale), ""]
     lines += ["## Run it", "", "```sh", *commands(paper.id, view), "```", ""]
@@ -76,7 +81,7 @@ def question_page(question: Question) -> str:
     lines += [f"**{question.badge or 'nothing judged yet'}**", ""]
     if drawn(view):
         lines += [f"![Differences with their intervals](figures/{name}.svg)", ""]
-    lines += ["## Claims", "", *_claims(view, ours=True), "", *_attempts(view)]
+    lines += ["## Claims", "", *_claims(view, ours=True), "", *_attempts(view), *_dials(name, view)]
     for scale in view.scales:
         lines += [f"## Scale {md(scale.name)}", "", *_scale(scale), ""]
     lines += ["## Run it", "", "```sh", *commands(name, view), "```", "", "## Where it is", ""]
@@ -274,6 +279,23 @@ def _attempts(view: PaperView) -> list[str]:
     return [*lines, "", "</details>", ""]
 
 
+def _dials(name: str, view: PaperView) -> list[str]:
+    """The same claims at other values of a setting of the testbed's task."""
+    if not turned(view):
+        return []
+    lines = [
+        "## Elsewhere",
+        "",
+        "The same arms where a setting of the task is another, each at the rate that was swept at the testbed's own "
+        "value (bold, from as many seeds). Nothing is judged there: no gate was passed.",
+        "",
+        f"![Differences over settings of the task](figures/{name}-dials.svg)",
+    ]
+    for scale in view.scales:
+        lines += tables(scale)
+    return [*lines, ""]
+
+
 def _scale(scale: ScaleRow) -> Iterator[str]:
     bed = f"[{code(scale.testbed)}]({UP}reproductions/testbeds/{link(scale.testbed)}.md)"
     stands = f", teacher: {code(scale.stands_in)}" if scale.stands_in else ""
@@ -309,10 +331,13 @@ def _scale(scale: ScaleRow) -> Iterator[str]:
 
 
 def _arm(scale: ScaleRow, arm: ArmRow) -> str:
-    """An arm's name, which leads to the file of its results."""
+    """An arm's name, which leads to the file of its first results; what was added to them stands in a folder beside."""
     if not arm.seeds or not arm.key:
         return f"**{md(arm.name)}**"
-    return f"**[{md(arm.name)}]({UP}reproductions/results/{link(scale.testbed)}/{link(arm.key)}.json)**"
+    folder = f"reproductions/results/{link(scale.testbed)}"
+    name = f"**[{md(arm.name)}]({UP}{folder}/{link(arm.key)}.json)**"
+    more = len(additions(arm_path(gather.RESULTS / scale.testbed, arm.key)))
+    return f"{name} [+ {more}]({UP}{folder}/{link(arm.key)}/)" if more else name
 
 
 def _figure(arm: ArmRow, metric: str) -> str:

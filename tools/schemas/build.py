@@ -144,6 +144,10 @@ def an_experiment() -> Schema:
         "testbed": {"enum": testbed.list_testbeds()},
         "seeds": seeds,
         "minutes": NUMBER,
+        "dials": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "minItems": 1, "uniqueItems": True},
+        },
         "learning_rate": {"anyOf": [NUMBER, {"const": experiment.SWEPT}]},
         "arms": {
             "anyOf": [

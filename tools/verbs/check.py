@@ -166,14 +166,14 @@ def _gates(catalog: Catalog, paper: str | None) -> Iterator[Missing]:
 
 
 def _results(catalog: Catalog) -> Iterator[Missing]:
-    """Result files that belong to no paper's experiment."""
+    """Result files that belong to no paper's experiment, and committed ones that are not what they were."""
     from tools.checks import results
     from tools.checks.missing import Missing
 
     unnamed = list(results.unnamed(every_experiment(catalog)))
     broken = results.unreadable(ROOT / path for path, _ in unnamed if path.endswith(".json"))
-    idle = results.idle_reasons()
-    return (Missing("results", path, 1, what) for path, what in [*unnamed, *broken, *idle])
+    found = [*unnamed, *broken, *results.changed_files(), *results.idle_reasons()]
+    return (Missing("results", path, 1, what) for path, what in found)
 
 
 def _documents() -> Iterator[Missing]:

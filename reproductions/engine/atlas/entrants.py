@@ -21,6 +21,7 @@ from reproductions.engine.plan.spec import key_of, read_testbed_of, spec_of
 from reproductions.engine.show.recipes import recipe_line
 from reproductions.engine.show.view import scale_order
 from reproductions.engine.store.arm import ArmResults, features
+from reproductions.engine.store.layout import arms_in
 from reproductions.engine.store.pair import read_arm
 
 CONFIDENCE = "confidence"  # the mean probability of the greedy answer, in percent where exact match is
@@ -157,7 +158,7 @@ def leagues(arms: Iterable[ArmResults], names: Names) -> list[League]:
 
 def read_all(results: Path) -> list[ArmResults]:
     """Every arm recorded under the results' folder. Raises KDError naming a broken file."""
-    return [read_arm(path) for path in sorted(results.glob("*/*.json"))]
+    return [read_arm(path) for path in arms_in(results)]
 
 
 @dataclass(frozen=True)

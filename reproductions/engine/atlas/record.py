@@ -252,6 +252,7 @@ def inputs(root: Path | None = None) -> str:
     folder = (root or ROOT) / "reproductions"
     patterns = (
         "results/*/*.json",
+        "results/*/*/*.json",
         "papers/*.yaml",
         "testbeds/*.yaml",
         "tuning/*/*.json",

@@ -30,6 +30,7 @@ from reproductions.engine.gate.runs import (
 )
 from reproductions.engine.gate.spec import Gate, gate_of
 from reproductions.engine.store.arm import ArmResults
+from reproductions.engine.store.layout import strays
 from reproductions.engine.store.pair import add_runs, arm_path
 from reproductions.engine.store.stale import unsaid
 
@@ -228,12 +229,14 @@ def problems(gate: Gate, root: Path | None = None) -> list[str]:
     return [
         *(f"{path}: {name} does not follow from the raw figures" for name in now if now[name] != then[name]),
         *(f"{file}: the record of the gate names no such arm" for file in kept if file.stem not in named),
+        *(f"{file}: {what}" for file, what in strays(folder) if file.parent != folder),
         *map(str, unsaid(file for file in kept if file.suffix == ".json" and file.stem in named)),
     ]
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix in (".json", ".parquet"))
+    """Of each arm its first runs, JSON and Parquet, and the folder of its additions."""
+    return sorted(path for path in folder.glob("*") if path.suffix in (".json", ".parquet") or path.is_dir())
 
 
 def _sweep(

@@ -8,6 +8,7 @@
     scales:
       tiny: {testbed: pronunciation, seeds: {looks: [5, 10, 20, 40]}, learning_rate: swept}
       tiny-navigate: {testbed: navigate, ...}                   # a second testbed: `tiny-` and a word
+                                                                # dials: see engine/plan/dials.py
 
 An arm is a method: a recipe, its keys, or both (its own keys win). `$name` is looked up in the sweep's point, in the
 scale's `set` and in the arm's own teacher. A swept arm stands for one arm a point, `arm@share=0.5`; its bare name is
@@ -60,7 +61,7 @@ ARM_KEYS = (
 SCALE_KEYS = (
     "testbed", "seeds", "minutes", "arms", "start", "learning_rate", "training", "sft_start", "set", "plus_terms",
     "teacher", "tuning", "precision", "curve", "test_examples", "lora", "device", "gpu_workers", "download", "label",
-    "metrics",
+    "metrics", "dials",
 )  # fmt: skip
 OWN_KEYS = ("settings", "start", "training", "learning_rate", *METHOD_KEYS)  # of an arm at one scale
 SWEPT = "swept"
@@ -309,6 +310,7 @@ class _Reader:
             raise self.lines.error(
                 f'"learning_rate" is a number or "{SWEPT}", not {rate!r}', *where, "learning_rate"
             )
+        self.dials(tree.get("dials"), *where, "dials")
         return Scale(
             name=name,
             testbed=str(tree["testbed"]),
@@ -323,6 +325,18 @@ class _Reader:
                 if key not in ("testbed", "seeds", "minutes", "arms")
             },
         )
+
+    def dials(self, value: Any, *where: str | int) -> None:
+        """Settings of the task with other values than the testbed's, each once."""
+        if value is None:
+            return
+        for dial, values in self.kind(
+            value, dict, "a mapping: {setting of the task: [values]}", *where
+        ).items():
+            if not isinstance(values, list) or not values:
+                raise self.lines.error("a dial is a list of values", *where, dial)
+            if any(other == one for place, one in enumerate(values) for other in values[:place]):
+                raise self.lines.error("the values of a dial must be all different", *where, dial)
 
     def seeds(self, value: Any, *where: str | int) -> tuple[int, ...]:
         """So many seeds from 0, as many as the last look takes, or those listed."""

@@ -3,9 +3,10 @@
 A sweep over several seeds is recorded by arm, so that papers share it: reproductions/tuning/<testbed>/<key of the arm
 without its rate>.json: {"figures": {metric: {rate: {seed: figure on the validation split}}}}. The mean over the seeds
 decides. Where an arm's best rate is the last of the grid, the grid grows by a factor of two for all arms of that paper
-and scale, at most `widen` times. A sweep of one seed may be recorded by paper, as it was at first:
-reproductions/tuning/<scale>/<paper>.json: {"tuning": {seed, learning_rates, metric, higher_is_better}, "figures": {arm:
-{rate: figure}}}. Both are written by `kd tune`.
+and scale, at most `widen` times. Rates whose means lie within `flat` of each other count as equally good: an edge that
+is no better than that is none, and the grid does not grow for what is noise. A sweep of one seed may be recorded by
+paper, as it was at first: reproductions/tuning/<scale>/<paper>.json: {"tuning": {seed, learning_rates, metric,
+higher_is_better}, "figures": {arm: {rate: figure}}}. Both are written by `kd tune`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Tuning:
     metric: str
     widen: int
     by_arm: bool  # recorded by arm: `seeds`, not the one `seed` of the first sweeps
+    flat: float = 0.0  # within so much of the metric two rates count as equally good
 
 
 def tuning_of(scale: Any, testbed: Mapping[str, Any]) -> Tuning | None:
@@ -51,8 +53,10 @@ def tuning_of(scale: Any, testbed: Mapping[str, Any]) -> Tuning | None:
         raise KDError(
             '"tuning" is {seeds: [100, 101, 102], learning_rates: [...], metric: ..., widen: 2} or has one "seed"'
         )
-    grid = tuple(sorted(float(rate) for rate in rates))
-    return Tuning(tuple(seeds), grid, metric, int(told.get("widen", 0)), several)  # type: ignore[arg-type]
+    grid, flat = tuple(sorted(float(rate) for rate in rates)), told.get("flat", 0.0)
+    if not isinstance(flat, int | float) or not flat >= 0:
+        raise KDError(f'"flat" of "tuning" is a number of 0 or more, in the unit of {metric}, not {flat!r}')
+    return Tuning(tuple(seeds), grid, metric, int(told.get("widen", 0)), several, float(flat))  # type: ignore[arg-type]
 
 
 def tuning_path(paper: str, scale: str, root: Path | None = None) -> Path:
@@ -114,8 +118,9 @@ def sweep_of(tuning: Tuning, figures: Mapping[str, Figures], higher_is_better: b
         }
         sign = 1 if higher_is_better else -1
         best = {arm: min(grid, key=lambda rate: (-sign * means[arm][rate], rate)) for arm in means}  # noqa: B023
-        low = [arm for arm, rate in best.items() if rate == grid[0]]
-        high = [arm for arm, rate in best.items() if rate == grid[-1]]
+        at_edge = [arm for arm in best if not _flat(means[arm], best[arm], grid, tuning.flat)]
+        low = [arm for arm in at_edge if best[arm] == grid[0]]
+        high = [arm for arm in at_edge if best[arm] == grid[-1]]
         if not (low or high) or grown == tuning.widen:
             # Where every rate gives the same, as for a teacher that is measured as it is, none is an optimum.
             edges = [arm for arm in (*low, *high) if len(set(means[arm].values())) > 1]
@@ -126,6 +131,12 @@ def sweep_of(tuning: Tuning, figures: Mapping[str, Figures], higher_is_better: b
             *grid,
             *([_plain(grid[-1] * STEP)] if high else []),
         ]
+
+
+def _flat(means: Mapping[float, float], best: float, grid: Sequence[float], flat: float) -> bool:
+    """Whether some rate inside the grid is as good as the best one, but for `flat`."""
+    inner = grid[1:-1]
+    return flat > 0 and any(abs(means[rate] - means[best]) <= flat for rate in inner)
 
 
 def best_rate(paper: str, scale: str, arm: str, root: Path | None = None) -> float:

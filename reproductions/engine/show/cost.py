@@ -14,6 +14,7 @@ from typing import Any
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import digest, read_json
 from reproductions.engine.plan.plan import Plan
+from reproductions.engine.store.layout import arm_path, arms_of, lines_of
 from reproductions.engine.work.sessions.progress.needs import to_make
 
 CORES = 2  # that a scale's minutes are for
@@ -89,7 +90,7 @@ class Costs:
         """CPU seconds of recorded runs (key, seed)."""
         total = 0.0
         for key in {key for key, _ in runs}:
-            data = self._read(self._results / plan.scale.testbed / f"{key}.json")
+            data = self._read(arm_path(self._results / plan.scale.testbed, key))
             for run in data["runs"] if data else ():
                 if (key, run["seed"]) in runs:
                     total += cpu_seconds(run["seconds"])
@@ -138,14 +139,14 @@ class Costs:
 
     def _bed(self, testbed: str) -> list[dict[str, Any]]:
         if testbed not in self._beds:
-            files = sorted((self._results / testbed).glob("*.json"))
+            files = arms_of(self._results / testbed)
             self._beds[testbed] = [data for path in files if (data := self._read(path)) is not None]
         return self._beds[testbed]
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         if path not in self._arms:
             try:
-                data = read_json(path)
+                data = lines_of(path)
                 self._arms[path] = data if {"key", "spec", "runs"} <= set(data) else None
             except KDError:
                 self._arms[path] = None  # reading it whole says what is wrong

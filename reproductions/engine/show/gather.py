@@ -83,9 +83,9 @@ def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
     """Of what decides the claims and of the results: a view made under the same two is the same view.
 
     The first is over the experiment, the Python beside it, the recipes and testbeds that it names, the gates of these
-    and its sweeps; the second over the files of raw figures (paths from the root) that a view was made from, and what
-    is said of those that are stale. Byte by byte, so that hundreds of papers take no time; `gather` and `kd verify`
-    read them.
+    and its sweeps; the second over the files of raw figures that a view was made from (`results` names the first of
+    each arm, from the root; its additions count too), and what is said of those that are stale. Byte by byte, so that
+    hundreds of papers take no time; `gather` and `kd verify` read them.
     """
     path = experiment_file(paper_id)
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -94,8 +94,15 @@ def digests(paper_id: str, results: Sequence[str] = ()) -> tuple[str, str]:
         named += [TESTBEDS / f"{name}.yaml", *(gate for gate in [GATES / f"{name}.json"] if gate.is_file())]
     named += [*sorted(TUNING.glob(f"*/{paper_id}.json")), *_attempt_paths(paper_id)]
     named += [code for code in [path.with_suffix(".py")] if code.is_file()]
-    raw = [ROOT / name for name in results] + [(ROOT / name).with_suffix(".parquet") for name in results]
-    return _digest([path, *named]), _digest(raw, *_stale(results))
+    return _digest([path, *named]), _digest(_raw([ROOT / name for name in results]), *_stale(results))
+
+
+def _raw(arms: Sequence[Path]) -> list[Path]:
+    """The files of arms, there or not: all JSON, all Parquet, then what was added to them."""
+    from reproductions.engine.store.layout import files_of, table_of
+
+    added = [file for path in arms for file in files_of(path.parent, path.stem)[2:]]
+    return [*arms, *map(table_of, arms), *added]
 
 
 def _attempt_paths(paper_id: str) -> list[Path]:
@@ -152,7 +159,7 @@ def gather(paper_id: str) -> PaperView:
         attempt_row(found, claims_of(experiment), results, RESULTS, gate_on(found.testbed)) for found in read
     )
     now = current(experiment.data, experiment.lines, read)
-    return replace(view_of(plans, results), attempts=rows, attempt=now)
+    return replace(view_of(plans, results, RESULTS), attempts=rows, attempt=now)
 
 
 def decided(plan: Plan, results: Results) -> list[Decision]:
@@ -163,9 +170,16 @@ def decided(plan: Plan, results: Results) -> list[Decision]:
     return decide(claims_of(plan.experiment), plan.scale.name, results, gate, cap=cap)
 
 
-def view_of(plans: Mapping[str, Plan], results: Mapping[str, Results | None]) -> PaperView:
-    """The view of a paper from its plans and what there is of results, by scale."""
+def view_of(
+    plans: Mapping[str, Plan], results: Mapping[str, Results | None], dials: Path | None = None
+) -> PaperView:
+    """The view of a paper from its plans and what there is of results, by scale.
+
+    `dials`: the root of results under which values of the scales' dials are recorded; without it they are left out.
+    """
     from reproductions.engine.gate.contrasts import check_plan
+    from reproductions.engine.show.dials import recorded as recorded_dials
+    from reproductions.engine.show.dials import rows
     from reproductions.engine.verdicts.decide import decide, decide_values
 
     experiment = next(iter(plans.values())).experiment
@@ -179,14 +193,30 @@ def view_of(plans: Mapping[str, Plan], results: Mapping[str, Results | None]) ->
             gate, cap = gate_on(plan.scale.testbed), len(plan.scale.seeds)
             for found in decide(claims, scale, results[scale], gate, cap=cap):
                 outcomes[found.claim].append(_outcome(found, claims, plan))
-    files = {scale: _files(plans[scale]) if results[scale] is not None else () for scale in plans}
+    turned = {scale: recorded_dials(plans[scale], dials) for scale in plans if dials and results[scale]}
+    files = {
+        scale: tuple(
+            name
+            for plan in [plans[scale], *(one.plan for one in turned.get(scale, ()))]
+            for name in _files(plan)
+        )
+        if results[scale] is not None
+        else ()
+        for scale in plans
+    }
     about = digests(experiment.paper, [name for some in files.values() for name in some])
     values = decide_values(claims, "paper", results["paper"]) if results.get("paper") is not None else []
     by_id = {value.id: value for value in claims.values}
     return PaperView(
         paper=experiment.paper,
         scales=tuple(
-            _scale(plans[name], claims, results[name], files[name]) for name in sorted(plans, key=scale_order)
+            replace(
+                _scale(plans[name], claims, results[name], files[name]),
+                dials=tuple(rows(plans[name], claims, results[name], turned[name]))
+                if turned.get(name)
+                else (),
+            )
+            for name in sorted(plans, key=scale_order)
         ),
         claims=tuple(_row(claim, experiment.bare, tuple(outcomes[claim.id])) for claim in claims.claims),
         values=tuple(

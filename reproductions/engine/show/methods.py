@@ -26,8 +26,9 @@ from methods.recipe import (
 from methods.recipe import columns_of as columns_of_terms
 from methods.registry import find
 from reproductions.engine.errors import KDError
-from reproductions.engine.files import digest, read_json
+from reproductions.engine.files import digest
 from reproductions.engine.show import files, gather
+from reproductions.engine.store.layout import arms_in, lines_of
 
 RESULTS = gather.ROOT / "reproductions" / "results"
 # Samplers that write every answer anew.
@@ -158,7 +159,7 @@ def _verdicts(paper: str) -> dict[str, dict[str, int]]:
 def _costs(results: Path) -> dict[str, list[float]]:
     """By kind of method: seconds of training over SFT's, once for each testbed and budget on which both were run."""
     beds: dict[str, dict[str, list[float]]] = {}
-    for path in sorted(results.glob("*/*.json")):
+    for path in arms_in(results):
         data = _record(path)
         if data is None or "lora" in data["spec"]:
             continue
@@ -182,7 +183,7 @@ def _costs(results: Path) -> dict[str, list[float]]:
 @cache
 def _record(path: Path) -> dict[str, Any] | None:
     try:
-        data = read_json(path)
+        data = lines_of(path)
     except KDError:
         return None  # reading it whole says what is wrong
     return data if {"spec", "runs", "testbed"} <= set(data) and data["runs"] else None

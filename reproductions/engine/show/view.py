@@ -196,11 +196,30 @@ class ArmRow:
 
 
 @dataclass(frozen=True)
+class DialRow:
+    """A claim's figures at one value of a dial: shown, judged nowhere but at the testbed's `own` value.
+
+    `interval` is at PERCENT, over the `seeds`; a positive difference speaks for the claim.
+    """
+
+    dial: str
+    value: str
+    claim: str
+    better_mean: float | None
+    worse_mean: float | None
+    difference: float | None
+    interval: Interval | None
+    seeds: int
+    own: bool = False
+
+
+@dataclass(frozen=True)
 class ScaleRow:
     """Where and how big, and what was recorded there.
 
     `stands_in` is what plays the teacher, a word of STANDS_IN or '', `minutes` the time on two cores (0 unknown),
-    `made` how the results came about, `results` the files of the raw figures.
+    `made` how the results came about, `results` the files of the raw figures, `dials` the same claims at other values
+    of a setting of the task, by dial and value, those recorded.
     """
 
     name: str
@@ -213,6 +232,7 @@ class ScaleRow:
     stands_in: str = ""
     made: str = ""
     results: tuple[str, ...] = ()
+    dials: tuple[DialRow, ...] = ()
 
     @property
     def recorded(self) -> bool:
@@ -368,6 +388,9 @@ def _scale(plain: Mapping[str, Any]) -> ScaleRow:
             "metrics": tuple(Metric(**metric) for metric in plain["metrics"]),
             "headline": tuple(plain["headline"]),
             "results": tuple(plain["results"]),
+            "dials": tuple(
+                DialRow(**{**row, "interval": _pair(row["interval"])}) for row in plain.get("dials", ())
+            ),
         }
     )
 

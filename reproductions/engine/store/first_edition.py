@@ -14,7 +14,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json
 from reproductions.engine.metrics import Metric
 from reproductions.engine.store.arm import ArmResults, RunResults, check_run, digest_of, run_digest
-from reproductions.engine.store.pair import add_runs, arm_path, read_arm, write_arm
+from reproductions.engine.store.pair import arm_path, change_arm, merge
 from reproductions.engine.store.results import Results, gather
 
 SCHEMA = 1
@@ -117,54 +117,60 @@ def migrate(
     `keys`: arm -> (key, spec). `data_revision`: where the testbed's is another now. `fingerprints`, `claims`: by arm,
     what to note of today's components and what ClaimSet.digests says.
     """
-    added: list[str] = []
-    merged: list[str] = []
-    retimed: list[str] = []
+    told: dict[str, list[str]] = {"added": [], "merged": [], "retimed": []}
     refused: dict[str, str] = {}
     for arm, old in first.arms.items():
         key, spec = keys[arm]
-        path = arm_path(folder, key)
         revision = data_revision or old.data_revision
-        frozen = {f"{first.paper}/{first.scale}": dict((claims or {}).get(arm, {}))}
-        for seed, run in old.runs.items():
+        more = {"data_revision": revision, "fingerprints": dict((fingerprints or {}).get(arm, {}))}
+        made = replace(
+            old,
+            key=key,
+            spec=spec,
+            testbed=folder.name,
+            data_revision=revision,
+            runs={seed: replace(run, made_with={**run.made_with, **more}) for seed, run in old.runs.items()},
+            claims={f"{first.paper}/{first.scale}": dict((claims or {}).get(arm, {}))},
+        )
+        for seed, what in _add(arm_path(folder, key), made, f"{first.paper}/{first.scale}").items():
             name = f"{arm} seed {seed}"
-            made_with = {
-                **run.made_with,
-                "data_revision": revision,
-                "fingerprints": dict((fingerprints or {}).get(arm, {})),
-            }
-            made = replace(
-                old,
-                key=key,
-                spec=spec,
-                testbed=folder.name,
-                data_revision=revision,
-                runs={seed: replace(run, made_with=made_with)},
-                claims=frozen,
-            )
+            if what in told:
+                told[what].append(name)
+            else:
+                refused[name] = what
+    return Migration(tuple(told["added"]), tuple(told["merged"]), tuple(told["retimed"]), refused)
+
+
+def _add(path: Path, made: ArmResults, name: str) -> dict[int, str]:
+    """Adds an arm's runs in one go; by seed: "added", "merged", "retimed" or why it is refused."""
+    told: dict[int, str] = {}
+
+    def change(arm: ArmResults | None) -> ArmResults | None:
+        for seed, run in made.runs.items():
             try:
-                if add_runs(path, made):
-                    added.append(name)
-                elif _note_times(path, run, f"{first.paper}/{first.scale}"):
-                    retimed.append(name)
-                else:
-                    merged.append(name)
+                arm, told[seed] = _with_run(path, arm, replace(made, runs={seed: run}), run, name)
             except KDError as error:
-                refused[name] = str(error)
-    return Migration(tuple(added), tuple(merged), tuple(retimed), refused)
+                told[seed] = str(error)
+        return arm
+
+    change_arm(path, change)
+    return told
 
 
-def _note_times(path: Path, run: RunResults, name: str) -> bool:
-    """Keeps the seconds of a run that was made once more for another paper, where they are others."""
-    arm = read_arm(path)
-    kept = arm.runs[run.seed]
-    if kept.seconds == run.seconds and _times(kept) == _times(run):
-        return False
-    timed = replace(
-        kept, timed={**(kept.timed or {}), name: {"seconds": run.seconds, "train_seconds": _times(run)}}
-    )
-    write_arm(path, replace(arm, runs={**arm.runs, run.seed: replace(timed, digest=digest_of(timed))}))
-    return True
+def _with_run(
+    path: Path, arm: ArmResults | None, made: ArmResults, run: RunResults, name: str
+) -> tuple[ArmResults, str]:
+    """An arm with one run more, or with its seconds where it was made once more for another paper and took others."""
+    if arm is None:
+        return made, "added"
+    merged, added = merge(path, arm, made)
+    kept = merged.runs[run.seed]
+    if added or (kept.seconds == run.seconds and _times(kept) == _times(run)):
+        return merged, "added" if added else "merged"
+    times = {"seconds": run.seconds, "train_seconds": _times(run)}
+    timed = replace(kept, timed={**(kept.timed or {}), name: times})
+    timed = replace(timed, digest=digest_of(timed))
+    return replace(merged, runs={**merged.runs, run.seed: timed}), "retimed"
 
 
 def _times(run: RunResults) -> list[float]:

@@ -19,7 +19,7 @@ from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods import fingerprints
 from reproductions.engine.errors import KDError
-from reproductions.engine.files import read_json
+from reproductions.engine.store.layout import arms_in, lines_of
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 SAID = "stale.yaml"
@@ -54,8 +54,8 @@ def stale_results(root: Path | None = None, figures: Path | None = None) -> list
 
 
 def stale_in(file: Path, figures: Path | None = None) -> list[Stale]:
-    """Those of one arm's file, runs that were made alike together."""
-    data = read_json(file)
+    """Those of one arm, its additions too, runs that were made alike together. `file`: the JSON of its first runs."""
+    data = lines_of(file)
     try:
         method = data["spec"]["method"]
         then = {name: made.get("fingerprints", {}) for name, made in data["made_with"].items()}
@@ -123,7 +123,7 @@ def notes(files: Iterable[Path], root: Path | None = None, figures: Path | None 
 
 
 def _files(root: Path | None) -> list[Path]:
-    return sorted((root or RESULTS).glob("*/*.json"))
+    return arms_in(root or RESULTS)
 
 
 def _read(root: Path) -> tuple[dict[str, dict[str, str]], Lines]:

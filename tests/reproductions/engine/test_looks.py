@@ -228,8 +228,19 @@ def test_recording_writes_uneven_arms_and_what_each_look_brought(full):
 def test_a_first_look_may_be_recorded_and_completed_later(full):
     again(full, looks=1, record=True)
     assert again(full, looks=1).message == "every verdict is the recorded one"
+    plan, folder = full.plan(), full.results / "line"
+    first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     outcome = again(full, record=True)
     assert outcome.message.startswith("recorded: 35 runs added")
+    now = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert first.items() <= now.items(), "no file of the first look is another one"
+    added = {path.relative_to(folder).as_posix() for path in now.keys() - first.keys()}
+    assert added == {f"{key}/1.{kind}" for key in plan.keys.values() for kind in ("json", "parquet")}
+    nowhere = full.root / "nowhere"
+    runs = {(key, seed) for key in plan.keys.values() for seed in (0, 7)}
+    assert Costs(full.results, nowhere).of(plan).known_from == 20
+    one = Costs(full.results, nowhere).spent(plan, {run for run in runs if run[1] == 0})
+    assert Costs(full.results, nowhere).spent(plan, runs) > one > 0, "runs of additions took their time too"
     differing = {claim for claim, same in outcome.agrees.items() if same is False}
     assert differing == {"noise-helps"} and outcome.exit_code == DIFFERS
 

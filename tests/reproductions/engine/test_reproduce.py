@@ -271,8 +271,11 @@ def test_a_measure_that_is_missing_is_taken_of_a_training_on_another_processor(c
 
     runs = {seed: shifted(run) for seed, run in whole.runs.items()}
     metrics = {name: whole.metrics[name] for name in others}
+    path.unlink()
     write_arm(path, replace(whole, runs=runs, metrics=metrics))
+    kept = path.read_bytes()
     outcome = again(checkout, record=True)
+    assert path.read_bytes() == kept and (path.with_suffix("") / "1.json").is_file()
     assert outcome.exit_code == DONE
     (row,) = outcome.view.scales
     assert f"{first} of {len(runs)} runs by a second training on another kind of processor" in row.made

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from catalog.schema import load_catalog
 from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.plan.spec import read_testbed_of, sweep_keys
+from reproductions.engine.store.arm import digest_of
+from reproductions.engine.store.pair import add_runs, read_arm
 from tests.reproductions.recorded import ROOT
 from tools.checks import missing, results
 
@@ -91,6 +95,56 @@ def test_a_file_that_no_arm_leads_to_is_named(folder):
         "reproductions/results/arithmetic/0123456789abcdef.json": "no experiment names an arm of this key",
         "reproductions/results/arithmetic/fedcba9876543210.parquet": "has no JSON beside it",
     }
+
+
+def test_additions_are_read_and_named_with_their_arm(folder):
+    """Broken ones, an interrupted one, those of no arm, and claims that were frozen with them."""
+    (plan,) = results.plans(["codi"])
+    path = folder / f"{plan.keys['codi']}.json"
+    arm = read_arm(path)
+    run = replace(arm.runs[0], seed=99)
+    more = {99: replace(run, digest=digest_of(run))}
+    add_runs(path, replace(arm, runs=more, claims={"later/tiny": {"x": "ab12"}}))
+    assert whole() == []
+    frozen = {f"{plan.paper}/{plan.scale.name}": {"hidden-states-matter": "ffff"}}
+    for first in results.files():
+        edit(first, lambda data: data["claims"].clear())
+    edit(path.with_suffix("") / "1.json", lambda data: data.update(claims=frozen))
+    assert "hidden-states-matter asserts something else" in whole()[0][1]
+    edit(path.with_suffix("") / "1.json", lambda data: data["runs"][0].update(seed=98))
+    assert [what for name, what in results.unreadable([path]) if name.endswith(path.name)]
+    (path.with_suffix("") / "2.parquet").touch()
+    path.with_suffix("").rename(folder / "0123456789abcdef")
+    where = "reproductions/results/arithmetic/0123456789abcdef"
+    assert dict(results.unnamed(["codi"])) == {
+        where: "holds additions, and there is no 0123456789abcdef.json",
+        f"{where}/2.parquet": "has no JSON beside it",
+    }
+
+
+def test_a_committed_file_that_is_not_what_it_was_is_named(folder, checkout):
+    assert list(results.changed_files()) == [], "nothing is held against anything where there is no git"
+    commit(checkout, "recorded")
+    path = next(iter(sorted(folder.glob("*.json"))))
+    add = read_arm(path)
+    run = replace(add.runs[0], seed=99)
+    add_runs(path, replace(add, runs={99: replace(run, digest=digest_of(run))}))
+    assert list(results.changed_files()) == []
+    path.write_text(path.read_text() + "\n")
+    ((name, what),) = results.changed_files()
+    assert name == f"reproductions/results/arithmetic/{path.name}" and what.startswith(
+        "is not what was committed"
+    )
+
+
+def commit(root: Path, message: str) -> None:
+    """Everything as it is, in a repository of its own."""
+    for words in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", message],
+    ):
+        subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True)
 
 
 def test_results_of_earlier_attempts_are_named_by_them(folder):

@@ -15,6 +15,7 @@ from reproductions.engine.atlas.record import (
     Record,
     SideRow,
 )
+from reproductions.engine.show.view import DialRow
 from tools.pages import readme
 from tools.pages.atlas import Atlas
 from tools.pages.evidence import disputes
@@ -103,6 +104,29 @@ def test_page_readme_and_site_say_it(tmp_path):
     site = (tmp_path / "site" / "disputes.html").read_text()
     assert "Which &lt;i&gt;one&lt;/i&gt;?" in site and "opsa/opsa: no such experiment" in site
     assert 'href="disputes.html"' in (tmp_path / "site" / "index.html").read_text()
+
+
+def test_an_answer_shows_the_same_arms_at_other_settings(judged, tmp_path):
+    """Found by the keys of both arms, in the claim's direction; an arm of another key is another contrast."""
+    (first, *rest), claim = judged.scales, judged.claims[0]
+    dials = (
+        DialRow("demonstrations", "200", claim.id, 61.5, 58.25, 3.25, (1.5, 5.0), 5, own=True),
+        DialRow("demonstrations", "400", claim.id, 60.0, 61.0, -1.0, (-3.0, 1.0), 5),
+    )
+    arms = tuple(
+        replace(arm, name=name, key=key)
+        for arm, name, key in zip(first.arms, (claim.better, claim.worse), "kl", strict=True)
+    )
+    view = replace(judged, scales=(replace(first, arms=arms, dials=dials), *rest))
+    found = replace(contrast(1, 2), papers=(judged.paper,))
+    atlas = replace(shown(dispute(answer(row(found)))), views={judged.paper: view})
+    line = r"a minus b by demonstrations (minillm, 98.75 %): 200 (judged): 3.25 [1.5, 5]; 400: -1 [-3, 1]"
+    assert disputes.elsewhere(atlas, answer(row(found))) == [line]
+    assert "At other settings of the task, where nothing is judged:" in disputes.page(atlas)
+    turned = answer(row(replace(found, keys=("l", "k"))))
+    assert disputes.elsewhere(atlas, turned) == []
+    build(tmp_path / "site", atlas)
+    assert "400: -1 [-3, 1]" in (tmp_path / "site" / "disputes.html").read_text()
 
 
 def test_a_catalog_without_results_has_a_page_too(tmp_path):

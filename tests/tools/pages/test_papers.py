@@ -9,11 +9,13 @@ from dataclasses import replace
 import pytest
 
 from catalog.schema import External, load_catalog
-from reproductions.engine.show.view import AttemptRow, FormerRow, Matched, ValueRow
+from reproductions.engine.show import gather
+from reproductions.engine.show.view import AttemptRow, DialRow, FormerRow, Matched, ValueRow
 from tests.tools.conftest import claim, outcome, view_of
 from tools.pages import papers
 from tools.pages.atlas import Atlas, atlas
-from tools.pages.figure import forest
+from tools.pages.figures import dials
+from tools.pages.figures.forest import forest
 from tools.paths import ROOT
 
 
@@ -53,6 +55,16 @@ def test_arms_figures_budgets_and_what_stood_in_are_told(page):
     assert "paper 24.6" in page and "| minillm | 114k | 0 | 2.5M | 9.1 | 13.1 | 2.0 % | - |" in page
     assert "- **late** (baseline): Never run\n" in page and "| late | - |" in page
     assert "| minillm | 40 | 61.5 |" in page  # the learning curve
+
+
+def test_what_was_added_to_an_arm_is_linked_beside_it(judged, monkeypatch, tmp_path):
+    monkeypatch.setattr(gather, "RESULTS", tmp_path)
+    (tmp_path / "pronunciation" / "0123456789abcdef").mkdir(parents=True)
+    for name in ("0123456789abcdef.json", "0123456789abcdef/1.json", "0123456789abcdef/2.json"):
+        (tmp_path / "pronunciation" / name).touch()
+    scale = judged.scales[0]
+    folder = "../../reproductions/results/pronunciation/0123456789abcdef"
+    assert papers._arm(scale, scale.arms[0]) == f"**[minillm]({folder}.json)** [+ 2]({folder}/)"
 
 
 def test_it_says_how_to_run_it_and_where_everything_is(page):
@@ -197,3 +209,21 @@ def test_what_others_found_stands_beside_our_verdicts(judged):
     assert told in part and "**, for the headline: " in part and "They decide no verdict here." in part
     bare = papers.page(Atlas(catalog, {"minillm": judged}), replace(paper, external=()), judged)
     assert "What others found" not in bare
+
+
+def test_the_values_of_a_dial_stand_apart_from_what_is_judged(judged):
+    rows = (
+        DialRow("demonstrations", "100", "beats-sft", 50.0, 52.0, -2.0, (-4.0, -0.5), 5),
+        DialRow("demonstrations", "200", "beats-sft", 61.5, 58.25, 3.25, (1.5, 5.0), 5, own=True),
+        DialRow("demonstrations", "400", "beats-sft", None, None, 1.0, (-1.0, 3.0), 5),
+    )
+    view = replace(judged, scales=(replace(judged.scales[0], dials=rows), *judged.scales[1:]))
+    page = show(view)
+    below = page.partition("## Elsewhere")[2].partition("## Scale")[0]
+    assert "Nothing is judged there" in below and f"figures/{view.paper}-dials.svg" in below
+    assert "**beats-sft** by `demonstrations`" in below
+    assert "| 100 | 50 | 52 | -2 \\[-4, -0.5\\] | 5 |" in below and "| **200** | 61.5 | 58.25 |" in below
+    picture = ElementTree.fromstring(dials.picture(view))
+    circles = [item.get("class") for item in picture.iter("{http://www.w3.org/2000/svg}circle")]
+    assert circles == ["reversed", "reproduced", "open"]
+    assert "Elsewhere" not in show(judged) and dials.picture(judged) == ""

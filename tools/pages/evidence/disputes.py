@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from reproductions.engine.atlas.record import AnswerRow, Contrast, DisputeRow, PooledRow, Record
+from reproductions.engine.show.view import PERCENT, DialRow, PaperView
 from tools.pages.atlas import Atlas
 from tools.pages.evidence.charts import axis
 from tools.pages.evidence.charts import interval as drawn_interval
@@ -74,6 +75,33 @@ def depends(answer: AnswerRow) -> str:
     decided = {word for word in split if word != "open"}
     word = f"no contrast is {'against' if decided == {'for'} else 'for'} it" if decided else "none is decided"
     return f"nothing seen: {len(contrasts)} contrasts on {where}, {word}"
+
+
+def elsewhere(atlas: Atlas, answer: AnswerRow) -> list[str]:
+    """Contrasts of an answer over the values of a dial, where an experiment that has both arms was run there."""
+    lines = []
+    for one in (contrast for row in answer.rows for contrast in row.contrasts):
+        for name in one.papers:
+            view = atlas.views.get(name) or (atlas.questions[name].view if name in atlas.questions else None)
+            for rows in _over_dials(view, one) if view is not None else ():
+                shown = "; ".join(
+                    f"{row.value}{' (judged)' if row.own else ''}: {number(row.difference)} {interval(row.interval)}"
+                    for row in rows
+                )
+                lines.append(f"{_pair(one)} by {rows[0].dial} ({name}, {PERCENT}): {shown}")
+    return lines
+
+
+def _over_dials(view: PaperView, one: Contrast) -> Iterator[list[DialRow]]:
+    """A contrast's rows, a dial at a time: those of the claim that weighs the same two arms the same way."""
+    for scale in view.scales:
+        keys = {arm.name: arm.key for arm in scale.arms}
+        for claim in view.claims:
+            if (keys.get(claim.better), keys.get(claim.worse)) == one.keys:
+                for dial in dict.fromkeys(row.dial for row in scale.dials):
+                    rows = [row for row in scale.dials if (row.dial, row.claim) == (dial, claim.id)]
+                    if rows:
+                        yield rows
 
 
 def state(dispute: DisputeRow) -> str:
@@ -150,6 +178,12 @@ def _answers(atlas: Atlas, answers: Iterable[AnswerRow]) -> Iterator[str]:
         yield ""
         yield "</details>"
         yield ""
+    turned = [line for answer in answers for line in elsewhere(atlas, answer)]
+    if turned:
+        yield "At other settings of the task, where nothing is judged:"
+        yield ""
+        yield from (f"- {md(line)}" for line in dict.fromkeys(turned))
+        yield ""
     without = [answer for answer in answers if answer.missing]
     if without:
         yield "Missing:"
@@ -188,6 +222,7 @@ def values(atlas: Atlas) -> dict[str, Any]:
                     {
                         "answer": answer,
                         "depends": depends(answer),
+                        "elsewhere": elsewhere(atlas, answer),
                         "rows": [(one, _drawing(one.row, answer.rows)) for one in told(answer)],
                     }
                     for answer in dispute.answers

@@ -12,7 +12,8 @@ from catalog.schema import AXES, Paper
 from reproductions.engine.show.view import ClaimRow
 from tools.pages.atlas import BASIS, NEWEST, Atlas, Question, places, question_places
 from tools.pages.cite import bibtex
-from tools.pages.figure import forest
+from tools.pages.figures import dials
+from tools.pages.figures.forest import forest
 
 WIDTH, EDGE = 144.0, 6.0  # of an interval's drawing, in its own units
 
@@ -68,6 +69,7 @@ def paper_page(atlas: Atlas, paper: Paper) -> dict[str, Any]:
         "drawings": _drawings(claims),
         # from our own template, every text in it escaped
         "forest": Markup(forest(view, standalone=False)) if view else "",  # noqa: S704
+        "dials": Markup(dials.picture(view, standalone=False)) if view else "",  # noqa: S704
         "basis": BASIS.get(paper.basis or "", "from the paper") if paper.basis else "",
         "terms": [atlas.catalog.teachers[name] for name in paper.teacher_terms],
         "supersedes": atlas.supersedes.get(paper.id, []),
@@ -84,6 +86,7 @@ def question_page(question: Question) -> dict[str, Any]:
         "question": question,
         "view": question.view,
         "forest": Markup(forest(question.view, standalone=False)),  # noqa: S704 - as above
+        "dials": Markup(dials.picture(question.view, standalone=False)),  # noqa: S704 - as above
         "places": question_places(question),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="add the runs to reproductions/results; nothing else writes there",
     )
+    parser.add_argument(
+        "--dials",
+        action="store_true",
+        help="the scale's dials instead: the first look at their other values, which nothing judges",
+    )
     json_option(parser)
     parser.epilog = (
         "Prints, claim by claim: the paper, the recorded result, this run, and whether the two agree. Seeds are added "
@@ -58,7 +64,13 @@ def main(args: argparse.Namespace) -> int:
     """Run the experiment; the exit code says whether its verdicts are the recorded ones."""
     if bool(args.paper) == args.all:
         raise UsageError("kd reproduce: a paper's id, or --all")
+    if args.dials and (args.all or args.seeds or args.first_seed or args.looks or args.donate):
+        raise UsageError(
+            "kd reproduce --dials: one paper, with --scale, --arms, --workers, --fresh and --record"
+        )
     with executor_of(args) as executor:
+        if args.dials:
+            return _dials(args, executor)
         return _all(args, executor) if args.all else _one(args, executor)
 
 
@@ -85,6 +97,31 @@ def _one(args: argparse.Namespace, executor: Executor | None) -> int:
             f"{args.donate}: written; put it into reproductions/replicates/{paper}, `kd verify {paper}` checks it"
         )
     return outcome.exit_code
+
+
+def _dials(args: argparse.Namespace, executor: Executor | None) -> int:
+    """The values of one paper's dials; what is recorded of them is printed, claim by claim."""
+    from tools.experiments import experiment_id
+
+    paper = experiment_id(args.paper)
+    from reproductions.engine.dials import told, turn
+    from reproductions.engine.plan.plan import make_plan
+    from reproductions.engine.show.gather import gather
+
+    code = turn(
+        make_plan(paper, args.scale, arms=args.arms),
+        workers=args.workers,
+        record=args.record,
+        fresh=args.fresh,
+        quiet=args.json,
+        executor=executor,
+    )
+    rows = [row for scale in gather(paper).scales if scale.name == args.scale for row in scale.dials]
+    if args.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+    else:
+        print("\n".join(told(rows) or ["nothing is recorded of its dials: --record"]))
+    return code
 
 
 def _all(args: argparse.Namespace, executor: Executor | None) -> int:

@@ -15,6 +15,7 @@ from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PERCENT, PaperView, ValueRow
 from tools.commands import json_option
 from tools.experiments import every_experiment, experiment_id
+from tools.paths import relative
 from tools.terminal import fit, grid, interval, number, style, verdict, width, wrap
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
     parser.add_argument("paper", nargs="?", help="id of the paper; every judged paper without it")
     parser.add_argument(
-        "--since", metavar="COMMIT", help="only: does all that was recorded at a commit stand unchanged?"
+        "--since",
+        metavar="COMMIT",
+        help="only: does all that was recorded at a commit stand unchanged, figure by figure and file by file?",
     )
     json_option(parser)
 
@@ -71,19 +74,22 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _since(commit: str, *, as_json: bool) -> int:
-    """1 where something that was recorded at a commit was changed or taken away."""
-    from reproductions.engine.store.appended import lost_since
+    """1 where something that was recorded at a commit was changed or taken away: a figure, or a byte of a file."""
+    from reproductions.engine.store.appended import lost_since, rewritten_since
 
+    changed = _lines(rewritten_since(commit, gather.ROOT, gather.ATTEMPTS))
     runs, lost = lost_since(commit, gather.ROOT)
     if as_json:
-        print(json.dumps({"runs": runs, "lost": lost}, indent=1))
-    elif lost:
-        print("\n".join(map(wrap, lost)))
+        print(json.dumps({"runs": runs, "lost": lost, "changed": changed}, indent=1))
+    elif lost or changed:
+        print("\n".join(map(wrap, [*changed, *lost])))
     else:
-        print(
-            f"arms that changed since {commit}: all figures of their {runs} runs of then stand as they were"
+        told = (
+            f"arms that got more since {commit}: all figures of their {runs} runs of then stand as they were, and "
+            "every file that may not change is the same byte for byte"
         )
-    return 1 if lost else 0
+        print(wrap(told))
+    return 1 if lost or changed else 0
 
 
 def _verified(catalog: Catalog, paper: str) -> tuple[PaperView | None, list[str]]:
@@ -147,8 +153,10 @@ def _elsewhere(catalog: Catalog) -> list[str]:
     """What belongs to no one paper: results and verdicts without an experiment, what the papers say together."""
     from tools.checks import results
 
-    unnamed = [gather.ROOT / path for path, _ in results.unnamed(every_experiment(catalog))]
+    unnamed = {gather.ROOT / path: what for path, what in results.unnamed(every_experiment(catalog))}
     found = _lines(results.unreadable(path for path in unnamed if path.suffix == ".json"))
+    found += _lines((relative(path), what) for path, what in unnamed.items() if path.suffix != ".json")
+    found += _lines(results.changed_files())
     found += _together(found)
     orphans = files.orphans(every_experiment(catalog))
     return found + [

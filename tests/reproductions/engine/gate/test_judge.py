@@ -15,7 +15,8 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.gate.judge import problems
 from reproductions.engine.gate.record import gate_path, read_gate
 from reproductions.engine.gate.sweep import SEEDS, chosen, sweep
-from reproductions.engine.store.pair import read_arm
+from reproductions.engine.store.arm import digest_of
+from reproductions.engine.store.pair import add_runs, read_arm
 from reproductions.testbeds import metrics_of
 
 from ..conftest import Events
@@ -91,6 +92,23 @@ def test_a_check_that_comes_out_otherwise_than_recorded_is_exit_code_1(copied, m
     assert copied.run().exit_code == 1, "a gate that fails is no success where none is recorded either"
     assert copied.run(record=True).exit_code == 1 and not read_gate("toy", copied.gates).passed
     assert copied.run().exit_code == 0, "it fails as recorded"
+
+
+def test_runs_that_are_added_have_files_of_their_own_and_strays_are_named(copied):
+    folder = copied.gates / "toy"
+    path = folder / f"{read_gate('toy', copied.gates).arms['baseline']['key']}.json"
+    before, arm = path.read_bytes(), read_arm(path)
+    run = replace(arm.runs[1000], seed=2000)
+    add_runs(path, replace(arm, runs={2000: replace(run, digest=digest_of(run))}))
+    assert path.read_bytes() == before and 2000 in read_arm(path).runs
+    assert problems(copied.gate(), copied.gates) == []
+    (path.with_suffix("") / "2.parquet").touch()
+    assert problems(copied.gate(), copied.gates) == [
+        f"{path.with_suffix('')}/2.parquet: has no JSON beside it"
+    ]
+    shutil.move(path.with_suffix(""), folder / "0123456789abcdef")
+    told = " ".join(problems(copied.gate(), copied.gates))
+    assert f"{folder}/0123456789abcdef: the record of the gate names no such arm" in told
 
 
 @pytest.mark.parametrize("what", ["checks", "figures", "smallest_effect", "covered"])

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PaperView, from_dict
+from reproductions.engine.store.arm import digest_of
+from reproductions.engine.store.pair import add_runs, read_arm
 from tests.reproductions.recorded import BED, PAPER, ROOT, copy_of_a_paper
 
 EXPECTED = {PAPER: {"tiny": {"reproduced": 1, "no difference": 1, "reversed": 1, "open": 1}}}
@@ -167,6 +170,19 @@ def test_whatever_decides_a_verdict_makes_the_committed_ones_stale(judged, paper
     assert files.stale([PAPER]) == [PAPER]
     if name != "examples":  # more bytes at the end are no Parquet
         assert files.view(PAPER).tally() == EXPECTED[PAPER] and judged == [PAPER]
+
+
+def test_an_addition_makes_the_committed_ones_stale(judged):
+    """Also one that no claim is decided by; and not what an interrupted write left."""
+    path = arm_file("codi")
+    arm = read_arm(path)
+    run = replace(arm.runs[0], seed=99)
+    add_runs(path, replace(arm, runs={99: replace(run, digest=digest_of(run))}))
+    assert files.stale([PAPER]) == [PAPER] and gather.digests(PAPER)[0] == gather.digests(PAPER, ())[0]
+    files.write(files.view(PAPER))
+    assert files.stale([PAPER]) == [] and files.read(PAPER).tally() == EXPECTED[PAPER]
+    (path.with_suffix("") / "2.parquet").write_bytes(b"half")
+    assert files.stale([PAPER]) == []
 
 
 def test_changed_claims_change_what_is_shown_at_once(judged, experiment):

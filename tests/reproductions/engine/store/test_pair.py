@@ -1,5 +1,9 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -127,11 +131,11 @@ def test_a_key_is_never_rewritten(recorded):
 
 
 def test_equal_runs_are_left_alone_and_new_ones_are_added(recorded):
-    before = recorded.read_bytes()
+    before, folder = recorded.read_bytes(), recorded.with_suffix("")
     again = made_arm(levels(0.98, 1.1), curve=CURVE, claims={"other/tiny": {"x": "cd34"}})
     later = {seed: replace(run, finished="later") for seed, run in again.runs.items()}
     assert add_runs(recorded, replace(again, runs=later)) == []
-    assert recorded.read_bytes() == before, "a paper that adds no run touches no file"
+    assert recorded.read_bytes() == before and not folder.exists(), "a paper that adds no run writes nothing"
     more = made_arm(
         levels(0.98, 1.1, 1.2),
         curve=CURVE,
@@ -160,22 +164,64 @@ def test_measures_that_a_recorded_run_lacks_are_added(folder):
     assert add_runs(path, made_arm(levels(0.98, 1.1), metrics=few)) == []
 
 
-def test_rows_of_an_interrupted_write_do_not_count(recorded, monkeypatch):
+def interrupted(monkeypatch, after):
+    """From now on the process ends after so many files."""
     real, written = files.write_atomic, []
 
     def killed(path, data):
-        if written:
+        if len(written) == after:
             raise KeyboardInterrupt
         written.append(path)
         real(path, data)
 
     monkeypatch.setattr("reproductions.engine.store.pair.write_atomic", killed)
-    more = made_arm(levels(0.98, 1.1, 1.2), curve=CURVE)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_interrupted_write_leaves_nothing_that_is_read(folder, monkeypatch, after):
+    path = arm_path(folder, "0123456789abcdef")
+    first, second = made_arm(levels(0.98, 1.1)), made_arm(levels(0.98, 1.1, 1.2))
+    interrupted(monkeypatch, after)
     with pytest.raises(KeyboardInterrupt):
-        add_runs(recorded, more)
+        add_runs(path, first)
     monkeypatch.undo()
-    assert list(read_arm(recorded).runs) == [0, 1]
-    assert add_runs(recorded, more) == [2] and list(read_arm(recorded).runs) == [0, 1, 2]
+    assert not path.exists() and add_runs(path, first) == [0, 1]
+    interrupted(monkeypatch, after)
+    with pytest.raises(KeyboardInterrupt):
+        add_runs(path, second)
+    monkeypatch.undo()
+    assert list(read_arm(path).runs) == [0, 1] and not (folder / path.stem / "1.json").exists()
+    assert add_runs(path, second) == [2] and list(read_arm(path).runs) == [0, 1, 2]
+    assert not (folder / path.stem / "2.parquet").exists(), "what an interrupted write left takes no number"
+
+
+def test_what_is_written_once_is_not_written_again(recorded):
+    before = recorded.read_bytes(), recorded.with_suffix(".parquet").read_bytes()
+    with pytest.raises(KDError, match="cdef.json: is recorded; a file of results is never written again"):
+        write_arm(recorded, made_arm(levels(0.98, 1.1), curve=CURVE))
+    assert add_runs(recorded, made_arm(levels(0.98, 1.1, 1.2), curve=CURVE)) == [2]
+    assert (recorded.read_bytes(), recorded.with_suffix(".parquet").read_bytes()) == before
+
+
+def test_processes_that_add_at_once_lose_nothing(recorded):
+    """Each adds seeds of its own, and one that all of them bring."""
+    root = Path(__file__).resolve().parents[4]
+    program = (
+        "import sys; from pathlib import Path; from reproductions.engine.store.pair import add_runs\n"
+        "from tests.reproductions.engine.store.made import levels, made_arm\n"
+        "path, own = Path(sys.argv[1]), int(sys.argv[2])\n"
+        "sys.stdin.readline()\n"
+        "for seed in (own, own + 1, 99): add_runs(path, made_arm({seed: levels(1)[0]}))\n"
+    )
+    words = [sys.executable, "-c", program, str(recorded)]
+    here = {"cwd": root, "env": {**os.environ, "PYTHONPATH": "."}, "stdin": subprocess.PIPE}
+    started = [subprocess.Popen([*words, str(own)], **here) for own in (10, 20, 30)]
+    for one in started:
+        one.stdin.write(b"\n")
+        one.stdin.close()
+    assert [one.wait() for one in started] == [0, 0, 0]
+    assert sorted(read_arm(recorded).runs) == [0, 1, 10, 11, 20, 21, 30, 31, 99]
+    assert len(list((recorded.parent / recorded.stem).glob("*.json"))) == 7
 
 
 STUDENT = "5" * 64
@@ -212,9 +258,9 @@ def test_a_metric_measured_later_is_added_with_who_measured_it(folder):
     assert after.made == [part(["error"], "then"), part(["accuracy"], "later")]
     assert after.how == {"error": "ab12cd34", "accuracy": "ab12cd34"} and after.made_with == before.made_with
     assert np.array_equal(after.columns["error"], before.columns["error"]) and after.curve == CURVE
-    bytes_before = path.read_bytes()
+    there = sorted(folder.rglob("*"))
     add_runs(path, arm_with(known(row, ["error"], "much later")))
-    assert path.read_bytes() == bytes_before, "what is there is not measured anew"
+    assert sorted(folder.rglob("*")) == there, "what is there is not measured anew"
 
 
 def test_the_same_metric_with_other_figures_or_of_another_student_is_refused(folder):
@@ -230,7 +276,7 @@ def test_the_same_metric_with_other_figures_or_of_another_student_is_refused(fol
     ):
         with pytest.raises(KDError, match="seed 0 was recorded with other figures; a key is never rewritten"):
             add_runs(path, arm_with(replace(run, digest=digest_of(run))))
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before and not (folder / path.stem).exists()
 
 
 def test_a_second_training_on_another_processor_gives_the_measures_that_are_lacking(folder):

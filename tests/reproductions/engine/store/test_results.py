@@ -76,6 +76,7 @@ def test_seconds_are_those_of_the_papers_own_session(folder):
     arm = read_arm(path)
     own = {"seconds": {"train": 9.0}, "train_seconds": [8.5]}
     run = replace(arm.runs[0], timed={"toy/tiny": own})
+    path.unlink()
     write_arm(path, replace(arm, runs={0: replace(run, digest=digest_of(run))}))
     mine = recorded_results("toy", "tiny", KEYS, (0,), folder).runs("baseline")[0]
     assert mine.seconds == {"train": 9.0} and mine.curve[0]["train_seconds"] == 8.5

@@ -105,6 +105,16 @@ def test_a_reason_covers_one_change_only(world):
     assert "term/next-token" in found and "<the reason>" in found
 
 
+def test_runs_that_were_added_are_stale_too(world):
+    more = {name: {} for name in ("metrics", "claims", "shared")}
+    more |= {"made_with": {"b": {"torch": "2"}}, "runs": [{"seed": 5, "made_with": "b"}], "more": []}
+    world.file.with_suffix("").mkdir()
+    (world.file.with_suffix("") / "1.json").write_text(json.dumps(more))
+    ((found,), other) = stale.stale_results(world.root, world.figures), world.problems()
+    assert (found.file, found.seeds, set(found.components)) == (world.file, (5,), set(FIGURES))
+    assert len(other) == 1 and other[0].startswith(f"{world.file}: seed 5: made before")
+
+
 def test_a_reason_that_no_run_needs_is_named_with_its_line(world):
     world.say("# a comment\ndivergence/forward-kl:\n  deadbeef: long gone\n")
     (found,) = world.problems()

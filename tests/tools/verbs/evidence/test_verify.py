@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,28 @@ def test_a_file_that_no_experiment_names_has_to_hold_too(kd, arm):
     assert (
         f"{stray.name}: holds results of" in kd("--json")[1] and kd()[0] == 0
     )  # of no paper, so not of this one
+
+
+def test_a_parquet_that_nothing_lists_and_a_file_that_was_changed_are_named(checkout, kd, arm):
+    """What an interrupted write left, and a byte that no figure depends on."""
+    for words in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"],
+    ):
+        subprocess.run(["git", "-C", str(checkout), *words], check=True, capture_output=True)
+    assert kd("--json")[0] == 0 and kd("--since", "HEAD")[0] == 0
+    arm.with_suffix("").mkdir()
+    (arm.with_suffix("") / "1.parquet").write_bytes(arm.with_suffix(".parquet").read_bytes())
+    where = f"reproductions/results/arithmetic/{arm.stem}"
+    assert f"{where}/1.parquet: has no JSON beside it" in kd("--json")[1]
+    assert kd("--since", "HEAD")[0] == 0, "nothing of then is another"
+    arm.write_text(arm.read_text() + "\n")
+    for words in (["--json"], ["--since", "HEAD"]):
+        code, told = kd(*words)
+        assert code == 1 and f"{where}.json: is not what was committed" in told
+    plain = json.loads(kd("--since", "HEAD", "--json")[1])
+    assert plain["lost"] == [] and plain["runs"] == 5 and len(plain["changed"]) == 1
 
 
 @pytest.fixture

@@ -84,6 +84,22 @@ def test_costs_are_medians_over_testbeds_on_which_sft_ran_too(tmp_path):
     assert found["minillm"].cost is None
 
 
+def test_runs_that_were_added_count_in_what_a_method_costs(tmp_path):
+    recorded(tmp_path, "one", "sft", [1.0])
+    recorded(tmp_path, "one", "gkd", [6.0])
+    path = tmp_path / "one" / "gkd-1.json"
+    data = json.loads(path.read_text())
+    seconds = {"seconds": {"train": 8.0, "train_cpu": 8.0}}
+    path.write_text(json.dumps({**data, "runs": [{"seed": 0, **data["runs"][0]}]}))
+    path.with_suffix("").mkdir()
+    more = dict.fromkeys(("metrics", "claims", "made_with", "shared"), {}) | {
+        "runs": [{"seed": 1, **seconds}]
+    }
+    (path.with_suffix("") / "1.json").write_text(json.dumps(more))
+    (found,) = methods(["gkd"], tmp_path)
+    assert found.cost == 7.0
+
+
 def test_what_takes_alike_is_told_from_what_does_not():
     kinds = {name: module._kind(canonical_method(read_recipe(name).method())) for name in recipe_ids()}
     assert kinds["word-kd"] == kinds["akl"], "another divergence takes alike"

@@ -41,8 +41,8 @@ class Points:
 class Line(Task):
     """The weights to be found, and points to try them on."""
 
-    def __init__(self) -> None:
-        rows = {name: lambda: Points(120) for name in ("train", "validation", "test")}
+    def __init__(self, *, points: int = 120) -> None:
+        rows = {name: lambda: Points(points) for name in ("train", "validation", "test")}
         super().__init__(
             shelf="line",
             limits=Limits(1, 1),

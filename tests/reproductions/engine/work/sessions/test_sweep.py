@@ -190,6 +190,22 @@ def test_an_arm_that_no_rate_moves_lies_on_no_edge():
     assert found.edges == ("a",) and found.best == {"teacher": 0.01, "a": 0.01}
 
 
+@pytest.mark.parametrize(("flat", "edge"), [(0.0, True), (0.4, True), (0.6, False)])
+def test_an_edge_that_an_inner_rate_comes_close_to_is_none(flat, edge):
+    """The grid grows for what is better than `flat` alone; the best rate stays the best one."""
+    figures = {"a": {rate_name(r): {"1": v} for r, v in ((0.01, 50.0), (0.02, 49.5), (0.04, 40.0))}}
+    narrow = sweep_of(Tuning((1,), (0.01, 0.02, 0.04), "m", 0, True, flat), figures, True)
+    assert narrow.best == {"a": 0.01} and narrow.edges == (("a",) if edge else ())
+    wide = sweep_of(Tuning((1,), (0.01, 0.02, 0.04), "m", 1, True, flat), figures, True)
+    assert wide.missing == ({"a": ((0.005, 1),)} if edge else {})
+
+
+def test_two_edges_that_are_alike_say_nothing_of_what_lies_between():
+    """A valley: no inner rate is as good, so the grid grows."""
+    figures = {"a": {rate_name(r): {"1": v} for r, v in ((0.01, 50.0), (0.02, 40.0), (0.04, 49.9))}}
+    assert sweep_of(Tuning((1,), (0.01, 0.02, 0.04), "m", 0, True, 0.6), figures, True).edges == ("a",)
+
+
 def test_a_sweep_of_one_seed_that_was_recorded_by_paper_is_read(here):
     here.change("seeds: [100, 101]", "seed: 100", "testbeds/line.yaml")
     path = here.root / "tuning" / "tiny" / "toy.json"
