@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 _MONTH = re.compile(r"(19|20)\d\d-(0[1-9]|1[0-2])", re.ASCII)
 _DAY = re.compile(r"20\d\d-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", re.ASCII)
-_ARXIV = re.compile(r"\d\d(0[1-9]|1[0-2])\.\d{4,5}", re.ASCII)
+# Four digits behind the month until December 2014, five since.
+_MONTH_OF_TWO = "(0[1-9]|1[0-2])"
+_ARXIV = re.compile(
+    rf"((0[7-9]|1[0-4]){_MONTH_OF_TWO}\.\d{{4}}|(1[5-9]|[2-9]\d){_MONTH_OF_TWO}\.\d{{5}})", re.ASCII
+)
 _LINK = re.compile(r"(?=[!-~]+\Z)https://[A-Za-z0-9.-]+(:\d+)?(/[^\s<>\"'`()\[\]{}|\\]*)?", re.ASCII)
 _LICENCE = re.compile(r"none|[A-Za-z0-9][A-Za-z0-9.+-]*( (AND|OR) [A-Za-z0-9][A-Za-z0-9.+-]*)*", re.ASCII)
 

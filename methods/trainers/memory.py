@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from methods.modeling.core import core_model
+
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
 else:
@@ -65,6 +67,12 @@ class Remembers(_Trainer):
         for name, tensor in self._apart().items():
             tensor.copy_(tensors.pop(name))
         self.recall(plain, tensors)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Of a head that is the embedding a checkpoint has one copy, which is not a key that misses."""
+        tied = getattr(core_model(self.model), "all_tied_weights_keys", None) or {}
+        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result)
 
     def _memory(self, folder: str) -> Path:
         return Path(folder) / f"memory-{self.accelerator.process_index}.safetensors"

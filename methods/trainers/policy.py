@@ -64,6 +64,8 @@ class PolicyConfig(GRPOConfig):
         self.num_generations = 1
         if not 0 <= self.teacher_mix < 1:
             raise MethodError(f"teacher_mix is {self.teacher_mix}, not in [0, 1)")
+        if self.use_vllm:
+            raise MethodError("use_vllm: student and teacher write together here, which no engine does")
         assert self.steps_per_generation is not None  # GRPOConfig has filled it in
         if self.steps_per_generation % self.gradient_accumulation_steps:
             raise MethodError(

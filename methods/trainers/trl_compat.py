@@ -6,10 +6,21 @@ holds the classes, signatures and hooks below to what the trainers here expect o
 
 from torch.distributed.fsdp import FSDPModule
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+from trl.generation.vllm_generation import VLLMGeneration
+from trl.import_utils import is_vllm_available
 from trl.models.utils import _ForwardRedirection
 from trl.trainer.utils import RepeatSampler
 
-__all__ = ["GRPOConfig", "GRPOTrainer", "RepeatSampler", "SFTConfig", "SFTTrainer", "through_wrapper"]
+__all__ = [
+    "GRPOConfig",
+    "GRPOTrainer",
+    "RepeatSampler",
+    "SFTConfig",
+    "SFTTrainer",
+    "VLLMGeneration",
+    "is_vllm_available",
+    "through_wrapper",
+]
 
 
 def through_wrapper(wrapped, core, function):

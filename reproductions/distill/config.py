@@ -38,7 +38,7 @@ A policy gradient: a verifier's reward, and the teacher where no answer of a gro
 
 methods/GALLERY.md lists the components that may stand there. Every other field, with its default: BUDGET, LORA and
 OPTIONAL below, KEYS of data/spec.py (`data`), evaluate/spec.py (`evaluate`), evaluate/tasks.py (its `lm_eval`) and
-places.py (a model as a mapping).
+places.py (a model as a mapping), and ROLLOUTS of method.py (`rollouts`).
 `hub:ORG/NAME` is a model of the hub even where a folder has a name like it.
 """
 
@@ -47,19 +47,20 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods.classes.suits import only_for_classes
+from methods.engine import Engine
 from methods.recipe import SAMPLES_ITSELF
 from reproductions.distill import limits
 from reproductions.distill.answers.spec import Answers, why_not
 from reproductions.distill.data.spec import DataSpec, read_spec
 from reproductions.distill.evaluate.spec import Evaluation, read_evaluation
-from reproductions.distill.method import OWN_METHOD, check_method, read_method
+from reproductions.distill.method import OWN_METHOD, check_method, read_engine, read_method
 from reproductions.distill.places import student_in, teachers_in
 from reproductions.distill.watch.services import read_services
 from reproductions.engine.files import content_digest, digest
@@ -98,16 +99,27 @@ OPTIONAL: dict[str, Any] = {
     "save_every": 100,
     "evaluate": None,  # true, or a mapping
     "report_to": [],  # tensorboard, trackio, wandb
+    "rollouts": None,  # vllm, or a mapping: ROLLOUTS of method.py
 }
 
-# Which entry of catalog/teachers.yaml a model's name belongs to, where the config does not say it.
+# Which entry of catalog/teachers.yaml a model's name belongs to, where the config does not say it. The first that fits;
+# "_" is "-" there. Of fine-tuned models those whose names do not tell what they were made of.
 FAMILIES = {
     "*gpt-oss*": "gpt-oss",
     "*llama-2*": "llama",
+    "*llama2*": "llama",
+    "*code-llama*": "llama",
+    "*codellama*": "llama",
+    "*llamaguard*": "llama",
+    "*tulu-2*": "llama",
+    "*wizardlm-[137]*": "llama",  # 7B, 13B, 30B, 70B; WizardLM-2 is Mistral's
+    "*solar-0-*": "llama",
     "*llama-3.1*": "llama-3-1",
     "*llama-3.2*": "llama-3-1",
     "*llama-3.3*": "llama-3-1",
     "*llama-3*": "llama-3",
+    "*llama3.[123]*": "llama-3-1",
+    "*llama3*": "llama-3",
     "*vicuna*": "llama",
     "*gemma*": "gemma",
     "*deepseek-v3*": "deepseek",
@@ -147,6 +159,7 @@ class Config:
     answers: tuple[Answers | None, ...] = ()  # of each teacher, where they are kept
     evaluate: Evaluation | None = None
     report_to: tuple[str, ...] = ()
+    engine: Engine | None = None  # that writes the student's rollouts in our loop's place
     lines: Lines = field(kw_only=True, repr=False, compare=False)
 
     @property
@@ -154,6 +167,8 @@ class Config:
         """12 hex digits over everything that changes the student: not where it is written or how often it is saved."""
         named = ("tree", "budget", "lora", "precision", "seed")
         plain = {name: getattr(self, name) for name in named} | {"inputs": self.inputs}
+        if self.engine is not None:  # draws by numbers of its own
+            plain["rollouts"] = "vllm"
         return digest(json.loads(json.dumps(plain)), 12)
 
     @cached_property
@@ -228,7 +243,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
     reason = why_not(config.tree, config.answers)
     if reason is not None:
         raise lines.error(f"{config.method} cannot learn from kept answers: {reason}", "teacher")
-    return config
+    return replace(config, engine=read_engine(data, tree, student_loaded.layers, lines))
 
 
 def _check_budget(config: Config) -> None:
@@ -288,7 +303,7 @@ def check_teacher_terms(config: Any, known: Mapping[str, Any]) -> None:
 
 def family(teacher: str) -> str | None:
     """The entry of catalog/teachers.yaml that a model's name tells, or None."""
-    name = Path(teacher).name.lower()
+    name = Path(teacher).name.lower().replace("_", "-")
     return next((entry for pattern, entry in FAMILIES.items() if fnmatch.fnmatch(name, pattern)), None)
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 from catalog.errors import CatalogError
 from catalog.reader import Lines, nearest
+from methods.engine import MODES, Engine
 from methods.errors import MethodError
 from methods.recipe import (
+    SAMPLES_ITSELF,
+    WRITES,
     Recipe,
     canonical_method,
     components_of,
@@ -26,6 +29,15 @@ from reproductions.engine.errors import KDError
 # A method of one's own in place of a recipe's, by the same keys; `rows` are a recipe's `data`.
 OWN_METHOD = ("terms", "sampler", "rows", "trainer", "gradient_balance", "advantage", "rewards")
 MADE_UP = (4, 3, 5)  # tokens, width, ids that a divergence is tried on
+# Who writes what the student samples while it learns, in the place of our own loop. "memory" is a share of the GPU's.
+ROLLOUTS: Mapping[str, Any] = {
+    "engine": "vllm",
+    "mode": "colocate",
+    "server": "",
+    "memory": 0.3,
+    "sleep": False,
+}
+ROLLOUT_RANGES = {"memory": limits.Range(0, 1, "both")}
 
 
 def read_method(
@@ -126,6 +138,69 @@ def _own_tree(data: Mapping[str, Any]) -> dict[str, Any]:
 def _in_file(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """Where a part of one's own method stands in the config."""
     return ("rows", *path[1:]) if path[:1] == ("data",) else path
+
+
+def read_engine(data: Mapping[str, Any], tree: Mapping[str, Any], layers: Any, lines: Lines) -> Engine | None:
+    """The engine of `rollouts`, None where a config names none; `layers` is what is kept of the student's, if not all.
+
+    Raises CatalogError for what is unknown or misses, for a method whose answers no engine can write, and where vLLM
+    or a GPU is not there.
+    """
+    if data.get("rollouts") is None:
+        return None
+    if isinstance(data["rollouts"], str):
+        data = {"rollouts": {"engine": data["rollouts"]}}
+    found = limits.with_defaults(data, "rollouts", ROLLOUTS, ROLLOUT_RANGES, lines)
+    for key, known in (("engine", ("vllm",)), ("mode", MODES)):
+        if found[key] not in known:
+            near = nearest(found[key], known)
+            raise lines.error(
+                f'rollouts: no {key} "{found[key]}"{near}; known: {", ".join(known)}', "rollouts", key
+            )
+    if (found["mode"] == "server") != bool(found["server"]):
+        raise lines.error(
+            "rollouts: `mode: server` and the address of a `server` belong together", "rollouts", "server"
+        )
+    reason = _why_no_engine(tree)
+    if reason is None and layers is not None:
+        reason = "vLLM starts from the folder of the student, which has other layers; save the cut first"
+    if reason is None:
+        reason = _engine_misses()
+    if reason is not None:
+        raise lines.error(f"rollouts: {reason}", "rollouts")
+    return Engine(found["mode"], found["server"] or None, float(found["memory"]), found["sleep"])
+
+
+def _why_no_engine(tree: Mapping[str, Any]) -> str | None:
+    """Why an engine cannot write what a canonical method samples, if so."""
+    from methods.registry import load
+
+    trainer = tree["trainer"]
+    samplers = [name for slot, name in components_of(tree) if slot == "sampler" and name != "domains"]
+    if trainer["name"] == WRITES and not samplers:
+        return "this method learns from rows that are there before, and nothing is sampled"
+    if trainer["name"] not in (WRITES, SAMPLES_ITSELF):
+        return f"the trainer {trainer['name']} has a loop of its own, which no engine can stand in for"
+    if trainer.get("teacher_mix"):
+        return "teacher_mix: student and teacher write together, which no engine does"
+    own = [name for name in samplers if getattr(load("sampler", name), "own_loop", False)]
+    rule = "writes token by token by a rule, or with the teacher, which no engine does"
+    return f"the sampler {own[0]} {rule}" if own else None
+
+
+def _engine_misses() -> str | None:
+    """What vLLM needs and is not there, if anything."""
+    from importlib.util import find_spec
+
+    import torch
+
+    if find_spec("vllm") is None:
+        what = "the package vllm (pip install 'trl[vllm]'), which is not installed"
+    elif not torch.cuda.is_available():
+        what = "a GPU"
+    else:
+        return None
+    return f"vLLM needs {what}; without `rollouts` the student writes by itself"
 
 
 # A method tried out before a model is loaded: components are made, divergences measured on made-up numbers.

@@ -55,6 +55,7 @@ def record_of(
         "seconds": round(seconds, 1),
         "tokens": dict(Counter(of_all_ranks(trainer, "token_counts")) + found.tokens),
         "rollouts": of_all_ranks(trainer, "rollout_counts"),
+        "rollouts_by": None if config.engine is None else f"vllm, {config.engine.mode}",
         "evaluation": None if evaluation is None else table.summary(evaluation),
         **(
             {}

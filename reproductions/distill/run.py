@@ -68,6 +68,10 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
     evaluated = _before(config, surroundings, ready, teachers, report, say)
     seed_everything(config.seed)  # whatever was measured, the training is the same
     trainer = trainer_for(method, surroundings)
+    if config.engine is not None:
+        from methods.trainers.engine import roll_out_with
+
+        roll_out_with(trainer, config.engine, budget["prompt_tokens"] + budget["completion_tokens"])
     if hasattr(trainer, "listeners"):
         trainer.listeners.append(ReplayWriter(output / REPLAY, trainer))
     seconds, found = train(config, trainer, report, say, first=rows.first), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -16,10 +17,12 @@ from reproductions.distill.evaluate.run import FILE
 from reproductions.distill.state import STATE
 from reproductions.distill.watch.card import CARD, card_of
 from reproductions.distill.watch.curve import LOG, PICTURE, log_of, picture_of
+from reproductions.distill.watch.last_step import LastStepCallback
 from reproductions.distill.watch.losses import Diverged, LossCallback, check_weights, logging_steps
 from reproductions.distill.watch.progress import WatchCallback
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json, write_atomic
+from reproductions.engine.signals import patient
 from reproductions.engine.work.callbacks import ClockCallback
 
 RECORD = "kd-distill.json"
@@ -79,14 +82,16 @@ def finished(config: Any) -> dict[str, Any] | None:
 def train(config: Any, trainer: Any, report: Report, say: Say, *, first: Sequence[str]) -> float:
     """Trains from the newest whole checkpoint, or from the start, to the end; the seconds that it took in all.
 
-    `first` is the first row as it is learnt, which is said at the start. Raises Diverged where the loss or a weight is
-    no number any more: nothing is left to go on from then.
+    `first` is the first row as it is learnt, which is said at the start. SIGTERM and SIGHUP save the step under way
+    and raise KeyboardInterrupt then, a second one at once; of several processes the first does. Raises Diverged where
+    the loss or a weight is no number any more: nothing is left to go on from then.
     """
     from transformers import PrinterCallback
 
     output, clock = config.output, ClockCallback(config.output / STATE / "clock.json")
     trainer.remove_callback(PrinterCallback)
-    for callback in (WatchCallback(report, config.method, trainer), LossCallback(), clock):
+    last = LastStepCallback()
+    for callback in (WatchCallback(report, config.method, trainer), LossCallback(), clock, last):
         trainer.add_callback(callback)
     for name in state.drop_broken(output) if trainer.is_world_process_zero() else ():
         say(f"{name} was not written to its end, and is taken for none")
@@ -96,8 +101,12 @@ def train(config: Any, trainer: Any, report: Report, say: Say, *, first: Sequenc
         if checkpoint is None
         else f"going on from step {state.step_of(checkpoint)}"
     )
+    alone = trainer.accelerator.num_processes == 1  # several would have to agree on the step
     try:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with patient(last.ask) if alone else contextlib.nullcontext():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if last.asked and trainer.state.global_step < trainer.state.max_steps:
+            raise KeyboardInterrupt
         check_weights(trainer.model, trainer.state.global_step, trainer.args)
     except Diverged:
         shutil.rmtree(output / STATE, ignore_errors=True)

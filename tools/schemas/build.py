@@ -249,7 +249,9 @@ def a_testbed() -> Schema:
 
 def distill() -> Schema:
     """The config of `kd distill`."""
+    from methods.engine import MODES
     from reproductions.distill import config, limits, places
+    from reproductions.distill import method as methods
     from reproductions.distill.answers import spec as answers
     from reproductions.distill.evaluate import spec as evaluate
     from reproductions.distill.evaluate import tasks
@@ -270,6 +272,11 @@ def distill() -> Schema:
         "num_fewshot": _or_null({"type": "integer", "minimum": 0}),
     }
     measured = {**_like(evaluate.KEYS), "data": rows, "lm_eval": _or_null(closed(asked, ["tasks"]))}
+    engine = {
+        **_ranged(methods.ROLLOUTS, methods.ROLLOUT_RANGES),
+        "engine": {"const": "vllm"},
+        "mode": {"enum": list(MODES)},
+    }
     properties = {
         **_like(config.OPTIONAL),
         **{name: method["data" if name == "rows" else name] for name in config.OWN_METHOD},
@@ -285,6 +292,7 @@ def distill() -> Schema:
         "precision": {"enum": list(limits.PRECISIONS)},
         "evaluate": {"anyOf": [{"type": "boolean"}, closed(measured)]},
         "report_to": {"anyOf": [{"enum": list(SERVICES)}, _list({"enum": list(SERVICES)})]},
+        "rollouts": {"anyOf": [{"const": "vllm"}, closed(engine)]},
     }
     kept = {key: one if key in config.REQUIRED else _or_null(one) for key, one in properties.items()}
     known = [*config.REQUIRED, *config.OPTIONAL]

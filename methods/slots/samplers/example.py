@@ -59,7 +59,10 @@ class Step:
 
 
 class Sampler(Protocol):
-    """Turns the examples of a window into those to learn from; k examples for each given one, side by side."""
+    """Turns the examples of a window into those to learn from; k examples for each given one, side by side.
+
+    One with `own_loop` true writes token by token by a rule or with the teacher, which an inference engine cannot do.
+    """
 
     def __call__(self, window: Sequence[Example], step: Step) -> list[Example]: ...
 

@@ -14,6 +14,8 @@ from methods.slots.samplers.example import Example, Step, with_completions
 class _ByRule:
     """New answers to every prompt of the window, written as a rule says; they count as the student's."""
 
+    own_loop = True
+
     def __init__(self, rule: Rule, temperature: float, *, greedy: bool = False):
         check_temperature(temperature)
         self.rule, self.temperature, self.greedy = rule, temperature, greedy

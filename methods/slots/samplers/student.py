@@ -37,6 +37,8 @@ class TeacherMixed:
     Source: MiniLLM, arXiv 2306.08543, section 2.2 (alpha), without its importance weights.
     """
 
+    own_loop = True
+
     def __init__(self, teacher_mix: float, *, temperature: float = 1.0):
         check_fraction("teacher_mix", teacher_mix)
         self.teacher_mix, self.temperature = teacher_mix, temperature

@@ -60,6 +60,8 @@ class OptimisationConfig(GRPOConfig):
             )
         if self.loss_type == "cispo" and self.epsilon_high is None:
             raise MethodError("cispo needs epsilon_high: the largest ratio, such as 5.0")
+        if self.use_vllm:
+            raise MethodError("use_vllm: TRL's loop would ask it; give the trainer to engine.roll_out_with")
         check_fraction("anchor_teacher_share", self.anchor_teacher_share)
         if not 0 <= self.teacher_mix < 1:
             raise MethodError(f"teacher_mix is {self.teacher_mix}, not in [0, 1)")

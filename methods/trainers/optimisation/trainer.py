@@ -128,6 +128,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         self._counts: dict[str, Any] = {}
         self._window_loss: Tensor | None = None
         self.rollout: Callable[..., Rollouts] = rollout  # of a cohort, where several trainers sample together
+        self._most: float | None = None  # of the ratio to what a `rollout` of another precision sampled from
         self.listeners: list[Callable[[Record, Tensor], None]] = []  # told of each generation batch
         for term in self.terms:
             term.prepare(self)
@@ -238,6 +239,19 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             slots += [(f"term {n}", term), *inside]
         return slots
 
+    def sampled_elsewhere(self, rollout: Callable[..., Rollouts], most: float) -> None:
+        """Completions are from `rollout`, an engine whose probabilities are nearly the student's.
+
+        Tokens weigh q over what was sampled from, at most `most`: as TRL's importance sampling, "token_truncate".
+        Raises MethodError where a teacher is mixed in, or an environment writes.
+        """
+        if self.args.teacher_mix or self.writer is not None:
+            raise MethodError("an engine samples from the student alone, one completion a prompt")
+        self.rollout, self._most = rollout, most
+        if STUDENT not in self._scored:
+            self._scored = [STUDENT, *self._scored]
+        self._asked = self._asked | {STUDENT}
+
     # A generation batch: sampled, rewarded, scored.
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -339,9 +353,11 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             share = self.args.anchor_teacher_share
             anchor = log_probs[STUDENT]
             inputs["anchor"] = (1 - share) * anchor + share * log_probs[0] if share else anchor
-        if self.args.teacher_mix:
+        if self.args.teacher_mix or self._most is not None:
             assert written.log_probs is not None, "a mixture is sampled by our own rollouts"
             weights = (log_probs[STUDENT] - written.log_probs).exp()
+            if self._most is not None:
+                weights = weights.clamp_max(self._most)
             inputs["weights"] = weights.masked_fill(record.mask == 0, 0.0)
         for listener in self.listeners:
             listener(record, inputs.get("advantages", torch.zeros_like(record.mask)))

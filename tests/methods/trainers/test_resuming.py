@@ -1,9 +1,11 @@
 """A training that goes on from a checkpoint ends bit by bit like one that nothing interrupted, for every trainer."""
 
+import logging
 import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from methods.slots.samplers import AdaptiveReplay, DomainSampler, GatedLength, student_examples
 from methods.slots.scores import Entropy
@@ -11,7 +13,8 @@ from methods.slots.terms import Divergence, NextToken, PlainText
 from methods.slots.token_weights import TopShare
 from methods.slots.weights import AdaptiveSkew
 from methods.tokenizers.terms import MergedChunks, SortedProbabilities
-from methods.trainers import Distiller
+from methods.trainers import Distiller, SFTConfig
+from tests.methods.conftest import make_model
 from tests.methods.trainers.one_update import (
     COMPOSITIONS,
     CORPUS,
@@ -133,6 +136,35 @@ def test_a_resumed_training_ends_like_one_that_was_not_interrupted(name, kind, t
         assert same == counts
         for parameter, value in whole.items():
             assert torch.equal(resumed[parameter], value), f"from step {place}: {parameter}"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_is_the_embedding_does_not_miss_in_a_checkpoint(tied, tokenizer, tmp_path, caplog):
+    """It stands there once; a head of its own that is not there is told."""
+    arguments = {
+        "output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": True,
+        "max_steps": 2, "save_steps": 1, "save_strategy": "steps", "logging_strategy": "no",
+    }  # fmt: skip
+
+    def one():
+        return Distiller(
+            make_model(seed=0, tie_word_embeddings=tied), terms=[NextToken()], args=SFTConfig(**arguments),
+            train_dataset=ROWS, processing_class=tokenizer,
+        )  # fmt: skip
+
+    one().train()
+    checkpoint = tmp_path / "checkpoint-1"
+    weights = load_file(checkpoint / "model.safetensors")
+    assert ("lm_head.weight" in weights) is not tied
+    weights.pop("lm_head.weight", None)
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    logger = logging.getLogger("transformers.trainer")
+    logger.addHandler(caplog.handler)
+    try:
+        one().train(resume_from_checkpoint=str(checkpoint))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert ("missing keys" in caplog.text) is not tied
 
 
 def test_a_checkpoint_without_its_memory_says_so(tokenizer, tmp_path):

@@ -14,6 +14,7 @@ from methods.trainers.trl_compat import (
     RepeatSampler,
     SFTConfig,
     SFTTrainer,
+    VLLMGeneration,
     through_wrapper,
 )
 
@@ -62,6 +63,22 @@ def test_grpo_s_order_is_drawn_once_an_epoch_from_a_generator():
     again = torch.Generator().manual_seed(3)
     assert orders == [torch.randperm(sampler.num_samples, generator=again).tolist() for _ in range(3)]
     assert sampler.shuffle and orders[0] != orders[1]
+
+
+def test_vllm_is_asked_as_trl_asks_it():
+    """What `methods.trainers.engine` hands over, sets before a call, and calls."""
+    made = inspect.signature(VLLMGeneration.__init__).parameters
+    own = {"model", "accelerator", "processing_class", "max_model_length", "logprobs", "trust_remote_code"}
+    mode = {"mode", "server_base_url", "gpu_memory_utilization", "enable_sleep_mode"}
+    assert own | mode <= set(made)
+    asked = ["self", "prompts", "images", "num_generations", "profiler"]
+    assert list(inspect.signature(VLLMGeneration.generate).parameters) == asked
+    assert list(inspect.signature(VLLMGeneration.sync_weights).parameters) == ["self"]
+    source = inspect.getsource(VLLMGeneration.generate)
+    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length"):
+        assert f"{name} = self.{name}\n" in source, f"{name} is read at each call"
+    assert "generation_kwargs.update(self.generation_kwargs)" in source
+    assert "return prompt_ids, completion_ids, logprobs, logprob_token_ids" in source
 
 
 def test_options_with_their_defaults(tmp_path):

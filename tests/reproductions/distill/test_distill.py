@@ -11,7 +11,7 @@ from catalog.errors import CatalogError
 from catalog.schema import load_catalog
 from methods.elicitation.writers.recorded import RecordedWriter
 from methods.recipe import canonical_method, read_recipe, recipe_ids, teachers_of
-from reproductions.distill.config import check_teacher_terms, load_config
+from reproductions.distill.config import check_teacher_terms, family, load_config
 from reproductions.distill.state import STATE
 from reproductions.distill.training import RECORD
 from reproductions.engine.errors import KDError
@@ -230,6 +230,30 @@ def test_a_bad_row_is_named(folder):
     (folder / "data.jsonl").write_text('{"prompt": "a|", "completion": "b"}\n{"prompt": "a|"}\n')
     with pytest.raises(KDError, match=r"data\.jsonl:2: no field completion"):
         made(config_of(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("codellama/CodeLlama-7b-Instruct-hf", "llama"),
+        ("TheBloke/llama2-7b-chat", "llama"),
+        ("/models/llama_2_13b", "llama"),
+        ("NousResearch/Nous-Hermes-Llama2-13b", "llama"),
+        ("WizardLM/WizardLM-13B-V1.2", "llama"),
+        ("microsoft/WizardLM-2-7B", None),
+        ("allenai/tulu-2-7b", "llama"),
+        ("meta-llama/LlamaGuard-7b", "llama"),
+        ("upstage/SOLAR-0-70b", "llama"),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", "llama-3"),
+        ("somebody/llama3-8b", "llama-3"),
+        ("meta-llama/Llama-3.2-1B", "llama-3-1"),
+        ("somebody/llama3.2-1b", "llama-3-1"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "open-weights"),
+        ("somebody/my-own", None),
+    ],
+)
+def test_the_names_that_people_give_a_model_tell_its_terms(name, entry):
+    assert family(name) == entry
 
 
 def test_a_teacher_whose_terms_forbid_it_needs_a_word(folder):

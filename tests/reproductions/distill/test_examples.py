@@ -58,11 +58,14 @@ def test_what_a_teacher_is_to_write_is_understood(tmp_path):
 def test_every_block_of_the_page_is_understood(folder, block, monkeypatch):
     """In a config whose other fields are a folder's own."""
     monkeypatch.setattr("reproductions.distill.watch.services.find_spec", lambda name: True)
+    monkeypatch.setattr("reproductions.distill.method._engine_misses", lambda: None)
     text = config_of(folder, "word-kd").read_text()
+    (folder / "chats.jsonl").write_text((folder / "data.jsonl").read_text())
     own = ["method" if "terms:" in block else "", *(line.split(":")[0] for line in block.splitlines())]
     kept = [line for line in text.splitlines() if line.split(":")[0] not in own]
     (folder / "run.yaml").write_text("\n".join([*kept, block]))
-    assert load_config(folder / "run.yaml").student == str(folder / "student")
+    named = "HuggingFaceTB/SmolLM2-135M-Instruct" if "student:" in block else str(folder / "student")
+    assert load_config(folder / "run.yaml").student == named
 
 
 EXAMPLES = {

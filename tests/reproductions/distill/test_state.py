@@ -7,6 +7,7 @@ from collections import namedtuple
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from reproductions.distill import run, state
@@ -94,15 +95,35 @@ def test_killed_while_the_student_is_saved(folder, monkeypatch, method):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_like_ctrl_c(folder, stopped, capsys, number):
+def test_a_signal_ends_it_with_the_step_under_way(folder, stopped, capsys, number):
+    """That step is saved, though `save_every` is 2: a machine that is taken away costs no more than it."""
     path = config_of(folder)
     before = signal.getsignal(number)
     with stopped(at=3, how=lambda _: os.kill(os.getpid(), number)):
         assert main(["distill", str(path)]) == 130
-    assert "stopped; the same command goes on from step 2\n" in capsys.readouterr().err
+    assert "stopped; the same command goes on from step 3\n" in capsys.readouterr().err
     assert signal.getsignal(number) is before
     record, heard = said(path)
-    assert record["steps"] == 4 and heard == ["going on from step 2"]
+    assert record["steps"] == 4 and heard == ["going on from step 3"]
+    whole = made(config_of(folder, name="whole"))
+    assert record["tokens"] == whole["tokens"]
+    one, other = (load_file(folder / name / "model.safetensors") for name in ("run", "whole"))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_second_signal_does_not_wait_for_the_step(folder, stopped, capsys):
+    def twice(_):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with stopped(at=3, how=twice):
+        assert main(["distill", str(config_of(folder))]) == 130
+    assert "stopped; the same command goes on from step 2\n" in capsys.readouterr().err
+
+
+def test_a_signal_in_the_last_step_loses_nothing(folder, stopped):
+    with stopped(at=4, how=lambda _: os.kill(os.getpid(), signal.SIGTERM)):
+        assert made(config_of(folder))["steps"] == 4
 
 
 def test_a_closed_terminal_does_not_end_what_was_started_by_nohup(folder, stopped):

