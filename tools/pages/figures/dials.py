@@ -12,6 +12,7 @@ from tools.terminal import interval, number
 
 ACROSS, WIDTH, HEIGHT = 2, 380, 200  # panels side by side, and the size of each
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 40, 34  # of a panel, around what is drawn
+ROW = 14  # that a line of text takes
 HEAD = ("value", "first", "second", f"difference, {PERCENT}", "seeds")
 
 
@@ -77,13 +78,12 @@ def _panel(rows: list[DialRow]) -> str:
     def y(value: float) -> float:
         return round(HEIGHT - BOTTOM - (value - low) / span * (HEIGHT - TOP - BOTTOM), 1)
 
+    # Zero, and the ends of the axis that are not written over it.
+    marks = [0.0, *(end for end in (low, high) if abs(y(end) - y(0.0)) > ROW)]
     parts = [
         _text(0, 14, rows[0].claim if len(rows[0].claim) < 52 else rows[0].claim[:51] + "…", "head"),
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(0)}" y2="{y(0)}"/>',
-        *(
-            _text(LEFT - 6, y(bound) + 4, number(bound), anchor="end")
-            for bound in dict.fromkeys((low, 0.0, high))
-        ),
+        *(_text(LEFT - 6, y(mark) + 4, number(mark), anchor="end") for mark in marks),
         _text(WIDTH - RIGHT, HEIGHT - 2, rows[0].dial, anchor="end"),
     ]
     for place, row in enumerate(rows):
