@@ -14,7 +14,9 @@ from reproductions.engine.atlas.statements import Statement, read_statements
 from reproductions.engine.atlas.tables import PAIR_LEVEL, table
 from reproductions.engine.disputes.answers import answered
 from reproductions.engine.disputes.reading import Dispute, read_disputes
+from reproductions.engine.plan.dials import plan_at, points
 from reproductions.engine.plan.experiment import load_experiment
+from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.store.arm import ArmResults
 
 
@@ -24,7 +26,7 @@ def compute(root: Path | None = None) -> kept.Record:
     folder = root / "reproductions"
     papers = sorted(path.stem for path in (folder / "papers").glob("*.yaml"))
     known = [one for paper in papers for one in declared(load_experiment(paper, folder / "papers"))]
-    arms = read_all(folder / "results")
+    arms = at_own_values(read_all(folder / "results"), known)
     stated = folder / "statements.yaml"
     statements = read_statements(stated) if stated.is_file() else ()
     disputed = folder / "disputes.yaml"
@@ -37,6 +39,19 @@ def compute(root: Path | None = None) -> kept.Record:
         attempts=_attempts(papers, folder),
         made_from=kept.inputs(root),
     )
+
+
+def at_own_values(arms: Sequence[ArmResults], known: Sequence[Declared]) -> list[ArmResults]:
+    """The arms without those at another value of a dial: no gate was passed there, and nothing is judged."""
+    own = {key for one in known for key in one.keys.values()}
+    turned: set[str] = set()
+    for one in known:
+        if "dials" in one.scale.settings:
+            paper = one.experiment.paper
+            plan = make_plan(paper, one.scale.name, papers_root=one.experiment.path.parent)
+            if not plan.unswept:
+                turned |= {key for point in points(one.scale) for key in plan_at(plan, point).keys.values()}
+    return [arm for arm in arms if arm.key in own or arm.key not in turned]
 
 
 def record_of(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from reproductions.engine.atlas.compute import at_own_values
+from reproductions.engine.atlas.entrants import declared, read_all
 from reproductions.engine.dials import told, turn
 from reproductions.engine.errors import KDError
 from reproductions.engine.plan.dials import plan_at, points
+from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.reproduce import BAD, DONE
 from reproductions.engine.show import gather
 from reproductions.engine.store.pair import arm_path
@@ -66,6 +69,16 @@ def test_a_value_that_is_recorded_in_part_is_not_shown(recorded):
     path.unlink()
     path.with_suffix(".parquet").unlink()
     assert all(not scale.dials for scale in gather.gather("toy").scales)
+
+
+def test_the_atlas_weighs_the_judged_arms_alone(recorded):
+    """League tables, statements and disputes know nothing of an arm at another value of a dial."""
+    known = declared(load_experiment("toy", recorded.papers))
+    before = {arm.key for arm in read_all(recorded.results)}
+    assert turning(recorded, record=True) == DONE
+    there = read_all(recorded.results)
+    assert {arm.key for arm in there} > before
+    assert {arm.key for arm in at_own_values(there, known)} == before
 
 
 def test_a_run_that_fails_says_so(recorded, monkeypatch, capsys):
