@@ -117,3 +117,20 @@ def surrogate(
         assert high is not None, "both ends, or none"
         gain = torch.minimum(gain, ratio.clamp(1 - low, 1 + high) * advantages)
     return -gain
+
+
+def summed(
+    per_token: torch.Tensor, mask: torch.Tensor, loss_type: str, *, longest: int | None
+) -> torch.Tensor:
+    """Losses of the completion tokens (N,), those where `mask` (B, C) is not 0, as a sum that is still to be divided.
+
+    "dapo", "cispo": the sum, to divide by the tokens. "grpo": of each completion the mean of its tokens, to divide by
+    the completions; "dr_grpo": of each its sum over `longest` tokens instead.
+    Source: DAPO, arXiv 2503.14476; GRPO, arXiv 2402.03300; Dr. GRPO, arXiv 2503.20783.
+    """
+    if loss_type in ("dapo", "cispo"):
+        return per_token.sum()
+    if loss_type == "dr_grpo":
+        return per_token.sum() / float(longest or 1)
+    lengths = mask.sum(1, keepdim=True).clamp_min(1).expand(mask.shape)
+    return (per_token / lengths[mask.bool()]).sum()

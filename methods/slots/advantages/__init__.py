@@ -9,6 +9,7 @@ from methods.slots.advantages.conditions import (
     RewardBelow,
     Sign,
     Where,
+    wheres_of,
 )
 from methods.slots.advantages.ratios import (
     CentredLogRatio,
@@ -49,4 +50,5 @@ __all__ = [
     "Where",
     "WithinBudget",
     "asked_of",
+    "wheres_of",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from torch import Tensor
 
 from methods.errors import MethodError
@@ -136,3 +139,12 @@ class Where:
         if not self.key or self.key not in rows.batch:
             raise MethodError('the token weights "where" go with the trainer policy-optimisation')
         return rows.batch[self.key]
+
+
+def wheres_of(part: Any) -> Iterator[Where]:
+    """The conditions in a term's token weights, those that weights are made of among them."""
+    weights = getattr(part, "token_weights", None)
+    if isinstance(weights, Where):
+        yield weights
+    elif weights is not None:
+        yield from wheres_of(weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +14,13 @@ from transformers import PreTrainedModel
 
 from methods.errors import MethodError
 from methods.losses.fused.linear import head_of, linear_log_probs
-from methods.losses.policy_gradient import surrogate
+from methods.losses.policy_gradient import summed, surrogate
 from methods.modeling.checks import check_ids
 from methods.modeling.core import core_model, eos_ids, freeze, snapshot
 from methods.modeling.normalise import window_mean, window_tokens
 from methods.modeling.rollouts import Rollouts, prompt_tokens, rollout
 from methods.modeling.sharding import gathered
-from methods.slots.advantages import START, Signals, Where, asked_of
+from methods.slots.advantages import START, Signals, asked_of, wheres_of
 from methods.slots.advantages.signals import DIVERGENCE, ENTROPY, STUDENT, Advantage
 from methods.slots.rewards import RewardFunction, named, no_reward
 from methods.slots.samplers import Example
@@ -80,7 +80,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             tuple(rewards),
             writer,
         )
-        self._wheres = [where for term in terms for where in _wheres_of(term)]
+        self._wheres = [where for term in terms for where in wheres_of(term)]
         for place, where in enumerate(self._wheres):
             where.key = f"where {place}"
         asked = asked_of(advantage, *(where.where for where in self._wheres))
@@ -482,12 +482,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             high=self.epsilon_high,
             capped=self.args.loss_type == "cispo",
         )
-        if self.args.loss_type in ("dapo", "cispo"):
-            return per_token.sum()
-        if self.args.loss_type == "dr_grpo":
-            return per_token.sum() / float(self.args.max_completion_length or 1)
-        lengths = mask.sum(1, keepdim=True).clamp_min(1).expand(mask.shape)
-        return (per_token / lengths[keep]).sum()
+        return summed(per_token, mask, self.args.loss_type, longest=self.args.max_completion_length)
 
     def _as_rows(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The micro-batch as `Rows` have it, with what was kept of teachers, the start, and conditions."""
@@ -500,12 +495,3 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         for where in self._wheres:
             batch[where.key] = inputs[where.key][keep].to(torch.get_default_dtype())
         return batch
-
-
-def _wheres_of(part: Any) -> Iterator[Where]:
-    """The conditions in a term's token weights, those that weights are made of among them."""
-    weights = getattr(part, "token_weights", None)
-    if isinstance(weights, Where):
-        yield weights
-    elif weights is not None:
-        yield from _wheres_of(weights)

@@ -6,6 +6,7 @@ from methods.losses.policy_gradient import (
     importance_weights,
     log_ratio_rewards,
     return_to_go,
+    summed,
 )
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -73,3 +74,19 @@ def test_clipping_takes_the_pessimistic_branch(log_ratio, advantage, expected, s
     loss.sum().backward()
     torch.testing.assert_close(loss.detach(), torch.tensor([[expected]]))
     torch.testing.assert_close(logps.grad, torch.tensor([[slope]]))
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "by_hand"),
+    [
+        ("dapo", 1 + 2 + 4 + 8),
+        ("cispo", 1 + 2 + 4 + 8),
+        ("grpo", (1 + 2 + 4) / 3 + 8),
+        ("dr_grpo", (1 + 2 + 4 + 8) / 5),
+    ],
+)
+def test_losses_of_tokens_are_summed_as_each_paper_says(loss_type, by_hand):
+    """Two completions of three tokens and one; a third without any counts for nothing."""
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0]])
+    per_token = torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
+    assert summed(per_token, mask, loss_type, longest=5).item() == pytest.approx(by_hand, abs=1e-12)
