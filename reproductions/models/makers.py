@@ -214,6 +214,17 @@ class Models:
         """What makes a start, its seed aside."""
         return {**self.student_key(size), **self._training_key(tree, training, run, self.data.student_rows)}
 
+    def prepare_bases(self, runs: Sequence[Run], size: str = MAIN) -> None:
+        """Makes the bases of students that runs on several draws of the task lack, likewise."""
+        tree = self._student(size)
+        if "base" not in tree:
+            return
+        chosen, key = tree["base"], self._model_key(tree, self._common)
+        seed, scratch = int(chosen.get("seed", 0)), {k: value for k, value in tree.items() if k != "base"}
+        wanted = {run.testbed.shelf: (seed, run) for run in runs}
+        learnt = {**scratch, "rows": chosen["rows"]}
+        self._prepare("base", learnt, key, wanted.values(), dict(chosen["training"]), "", phase="base")
+
     def prepare_starts(self, runs: Sequence[Run], size: str = MAIN) -> None:
         """Makes the starts that runs of several seeds lack, as one training where that can be."""
         tree, chosen = self._student(size), runs[0].settings.get("sft_start")
@@ -221,53 +232,61 @@ class Models:
             return
         training = dict(chosen)
         key = self._start_key(tree, training, runs[0], size)
-        wanted = {run.seed: run for run in runs}
-        rows = self.data.student_rows
-        self._prepare(START, tree, self._common, key, wanted, training, rows, phase="sft_start")
+        wanted = [(run.seed, run) for run in runs]
+        self._prepare(START, tree, key, wanted, training, self.data.student_rows, phase="sft_start")
 
     def prepare_teacher(self, runs: Sequence[Run], name: str) -> None:
         """Makes the draws of a teacher that runs of several seeds lack, as one training where that can be."""
         tree = self._teacher(name)
-        if "draws" not in tree or "shape" not in tree or "answers" in tree or name in self._own:
-            return  # made once, of published weights, or each of other rows
+        if "shape" not in tree or "answers" in tree or name in self._own:
+            return  # of published weights, or each of other rows
         key = self._teacher_key(tree, name, runs[0], None)
         training = key["training"]
         del key["seed"]
-        wanted = {self.draw(name, run): run for run in runs}
-        rows = self.data.teacher_rows
-        self._prepare("teacher", tree, self._common, key, wanted, training, rows, phase="teacher")
+        seeds = {id(run): int(self._teacher_key(tree, name, run, None)["seed"]) for run in runs}
+        wanted = {(seeds[id(run)], run.testbed.shelf): run for run in runs}
+        draws = [(seed, run) for (seed, _), run in wanted.items()]
+        self._prepare("teacher", tree, key, draws, training, self.data.teacher_rows, phase="teacher")
 
     def _prepare(
         self,
         kind: str,
         tree: Mapping[str, Any],
-        vocabulary: Vocabulary,
         key: Mapping[str, Any],
-        wanted: Mapping[int, Run],
+        wanted: Iterable[tuple[int, Run]],
         training: Mapping[str, Any],
         usual_rows: str,
         *,
         phase: str,
     ) -> None:
-        """Makes what is missing of models that differ in their seed; `wanted`: a run that asks for each."""
-        shared = next(iter(wanted.values())).shared
-        with shared.one_at_a_time(kind, key):
-            missing = {s: run for s, run in wanted.items() if not run.shared.has(kind, {**key, "seed": s})}
+        """Makes what is missing of models that differ in their seed or in their run's draw of the task.
+
+        `wanted`: seeds, each with a run that asks for the model; it is made by that run's testbed.
+        """
+        wanted = list(wanted)
+        if len(wanted) < 2:
+            return
+        with wanted[0][1].shared.one_at_a_time(kind, key):
+            missing = [(s, run) for s, run in wanted if not run.shared.has(kind, {**key, "seed": s})]
             if len(missing) < 2:
                 return
             began = time.perf_counter()
-            makers = [run.apart(seed) for seed, run in missing.items()]
+            makers = [run.apart(seed) for seed, run in missing]
+            by = [maker.testbed.models for maker in makers]
             models = fine_tune_cohort(
-                [self._untrained(tree, vocabulary, maker, seed=maker.seed) for maker in makers],
-                self._rows(tree, usual_rows, makers[0]),
-                vocabulary.tokenizer,
+                [
+                    own._untrained(tree, own._common, maker, seed=maker.seed)
+                    for own, maker in zip(by, makers, strict=True)
+                ],
+                [own._rows(tree, usual_rows, maker) for own, maker in zip(by, makers, strict=True)],
+                [own.tokenizer for own in by],
                 makers,
                 training,
                 max_tokens=self._limit(tree),
                 phase=phase,
             )
             seconds = (time.perf_counter() - began) / len(missing)
-            for run, maker, model in zip(missing.values(), makers, models, strict=True):
+            for (_, run), maker, model in zip(missing, makers, models, strict=True):
                 run.shared.made_ahead(kind, {**key, "seed": maker.seed}, model, maker, seconds)
 
     def size_of(self, model: PreTrainedModel) -> str:

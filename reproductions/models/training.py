@@ -70,15 +70,15 @@ def fine_tune_classes(
 
 def fine_tune_cohort(
     models: Sequence[PreTrainedModel],
-    dataset: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
+    datasets: Sequence[Dataset],
+    tokenizers: Sequence[PreTrainedTokenizerBase],
     runs: Sequence[Run],
     settings: Mapping[str, Any],
     *,
     max_tokens: int,
     phase: str,
 ) -> list[PreTrainedModel]:
-    """`fine_tune` of several models on the same rows, each with its run's seed, as one batched model where they can.
+    """`fine_tune` of several models, each on its rows with its run's seed, as one batched model where they can.
 
     Seconds are shared out equally among the runs' budgets.
     """
@@ -88,18 +88,21 @@ def fine_tune_cohort(
     from reproductions.engine.work.cohort import train_members
     from reproductions.engine.work.seeding import seed_everything
 
-    def alone(model: PreTrainedModel, run: Run) -> PreTrainedModel:
-        seed_everything(run.seed)
-        return fine_tune(model, dataset, tokenizer, run, settings, max_tokens=max_tokens, phase=phase)
-
-    rows, members = encode(dataset, tokenizer, max_tokens), []
-    for model, run in zip(models, runs, strict=True):
+    own = list(zip(models, datasets, tokenizers, runs, strict=True))
+    rows = {id(data): encode(data, tokenizer, max_tokens) for _, data, tokenizer, _ in own}
+    members = []
+    for model, data, tokenizer, run in own:
         seed_everything(run.seed)
         args = run.arguments(SFTConfig, **settings, **SKIP_PREPARATION)
-        members.append(
-            Distiller(model, terms=[NextToken()], args=args, train_dataset=rows, processing_class=tokenizer)
-        )
+        trained: Any = {"train_dataset": rows[id(data)], "processing_class": tokenizer}
+        members.append(Distiller(model, terms=[NextToken()], args=args, **trained))
     if unfit(members) is not None:
-        return [alone(model, run) for model, run in zip(models, runs, strict=True)]
+        made = []
+        for model, data, tokenizer, run in own:
+            seed_everything(run.seed)
+            made.append(
+                fine_tune(model, data, tokenizer, run, settings, max_tokens=max_tokens, phase=phase)
+            )
+        return made
     train_members(runs, Cohort(members), phase=phase)
     return [member.accelerator.unwrap_model(member.model).eval() for member in members]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reproductions.engine.files import canonical_json
 from reproductions.testbeds.spec import ROOT as ROOT
+from reproductions.testbeds.spec import at_seed as at_seed
 from reproductions.testbeds.spec import changed as changed
 from reproductions.testbeds.spec import gate_identity as gate_identity
 from reproductions.testbeds.spec import identity as identity

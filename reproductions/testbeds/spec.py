@@ -4,6 +4,7 @@
     stands_in: what plays the teacher: recorded, packaged, world, oracle, itself, own
     like: another testbed            # its keys, unless they are given here; null takes one away
     task: {name: pronunciation, <settings>}
+    draws: 20                        # of a generated task: the run of seed s has the task's draw + s mod 20
     revision: 16 hex digits          # of the data; checked when they are read, as far as they are known
     tokenizer: {of: <hub id>, pad: ..., eos: ..., trimmed: true}     # where the task has none of its own
     limits: {prompt: 96, completion: 80, whole: ..., pairs: [.., ..]} # tokens in training, likewise
@@ -42,7 +43,7 @@ ROOT = Path(__file__).resolve().parent
 MAIN = "main"
 
 KEYS = (
-    "about", "stands_in", "like", "task", "revision", "tokenizer", "limits", "decoding", "students", "teachers",
+    "about", "stands_in", "like", "task", "draws", "revision", "tokenizer", "limits", "decoding", "students", "teachers",
     "metrics", "defaults", "gate",
 )  # fmt: skip
 NEEDED = ("about", "task", "decoding", "students", "metrics")
@@ -153,6 +154,15 @@ def identity(
     if "decoding" in kept:
         kept["decoding"] = {k: value for k, value in kept["decoding"].items() if k not in ONLY_MEASURES}
     return copy.deepcopy(kept)
+
+
+def at_seed(spec: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The testbed of the run of a seed: with that draw of the task where there are several."""
+    found = {key: value for key, value in spec.items() if key != "draws"}
+    if "draws" in spec:
+        first = spec["task"].get("draw", TASKS.default(spec["task"]["name"], "draw"))
+        found["task"] = {**spec["task"], "draw": first + seed % spec["draws"]}
+    return found
 
 
 def measured_by(spec: Mapping[str, Any]) -> dict[str, str]:
@@ -435,6 +445,8 @@ def _check_parts(tree: dict[str, Any], where: Where) -> None:
     for key in ("tokenizer", "limits"):
         if key in taken and key not in tree:
             raise where.error(f'the task {task["name"]} needs "{key}"', "task")
+    if "draws" in tree:
+        _check_draws(tree, taken, where)
     if "limits" in tree and "limits" not in taken:
         raise where.error(f"the task {task['name']} has its own limits", "limits")
     for name, settings in tree["metrics"].items():
@@ -449,6 +461,13 @@ def _check_parts(tree: dict[str, Any], where: Where) -> None:
                 raise where.error(
                     f'{name} asks a teacher "{teacher}" that is not there{near}', "metrics", name
                 )
+
+
+def _check_draws(tree: Mapping[str, Any], taken: Collection[str], where: Where) -> None:
+    if type(tree["draws"]) is not int or tree["draws"] < 2:
+        raise where.error('"draws" is how often the task is drawn: a whole number of 2 or more', "draws")
+    if "draw" not in taken:
+        raise where.error(f"the task {tree['task']['name']} is no drawn one: it has no `draw`", "draws")
 
 
 def _part(parts: Any, name: str, tree: Mapping[str, Any], where: Where, *path: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from reproductions.metrics.decoding.decoder import Decoder, TeacherSide
 from reproductions.metrics.decoding.evaluation import Evaluation
 from reproductions.models.classifiers import Classifiers
 from reproductions.models.makers import MAIN, Models, Published
-from reproductions.tasks.base import Limits, make_task
+from reproductions.tasks.base import Limits, fingerprint, make_task
+from reproductions.testbeds.spec import at_seed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,7 +28,8 @@ class Testbed:
     """One task, its models and its measurements; every paper that uses it gets the same.
 
     `name` is the file's; `shelf` names the data in the keys of models trained on them (testbeds with one shelf share
-    teachers and starts); `revision` is a hash of the rows, so that a result says which data it was measured on.
+    teachers and starts). Where the task is drawn several times, a run works on the testbed `at` its seed, and the task
+    here is the first draw.
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
@@ -39,7 +41,7 @@ class Testbed:
             teacher_tokenizer=lambda: published.teacher,
             limits=lambda: Limits(**spec["limits"]),
         )
-        self.revision = self.task.revision
+        self._draws: dict[int, Testbed] = {}
         if spec.get("revision") not in (None, self.revision):
             raise KDError(
                 f"{self.name}: its data have the revision {self.revision}, the testbed is about {spec['revision']}"
@@ -51,6 +53,22 @@ class Testbed:
         self.measurements = make_measurements(spec["metrics"])
         self.metrics: Mapping[str, Metric] = metrics_of(self.measurements, type(self.task))
         self._known: dict[str, Any] = {}  # of teachers on their own answers, over runs
+
+    def at(self, seed: int) -> Testbed:
+        """The testbed of the run of a seed: itself, where all have one draw of the task."""
+        if "draws" not in self.spec:
+            return self
+        draw = seed % self.spec["draws"]
+        if draw not in self._draws:
+            self._draws[draw] = Testbed(at_seed(self.spec, draw))
+        return self._draws[draw]
+
+    @cached_property
+    def revision(self) -> str:
+        """A hash of the rows, of all draws, so that a result says which data it was measured on."""
+        if "draws" not in self.spec:
+            return self.task.revision
+        return fingerprint([self.at(draw).revision for draw in range(self.spec["draws"])])
 
     @property
     def shelf(self) -> str:
@@ -132,10 +150,12 @@ class Testbed:
         return self.models.sft_start(run, size or MAIN)
 
     def prepare(self, runs: Sequence[Run]) -> None:
-        """Makes starts and teachers' draws that are missing of runs which differ in their seed, together."""
+        """Makes what is missing of runs which differ in their seed, together: bases, starts, teachers' draws."""
         spec = runs[0].spec
+        size = spec.get("student") or MAIN
+        self.models.prepare_bases(runs, size)
         if spec.get("start", "sft") == "sft":
-            self.models.prepare_starts(runs, spec.get("student") or MAIN)
+            self.models.prepare_starts(runs, size)
         measured = (one.teachers for one in self.measurements if self._asked(one, runs[0].wanted))
         for name in dict.fromkeys(
             [*spec["method"].get("teachers", ()), *(n for own in measured for n in own)]

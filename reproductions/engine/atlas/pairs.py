@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
 from reproductions.engine.atlas.entrants import Entrant
-from reproductions.engine.metrics import Array
+from reproductions.engine.metrics import Array, Metric
 from reproductions.engine.verdicts.statistics import Estimate, estimate
+from reproductions.engine.verdicts.units import units_of
 
 
 def difference(
@@ -25,8 +25,7 @@ def difference(
         tables = list(features)
     else:
         tables = [first.features(metric, seeds), second.features(metric, seeds)]
-    groups = groups_of([first, second], seeds)
-    return estimate(about.kind, tables, [1.0, -1.0], higher_is_better=about.higher_is_better, groups=groups)
+    return paired([first, second], seeds, about, tables, [1.0, -1.0], about.higher_is_better)
 
 
 def correlation(metric: str, one: tuple[Entrant, Entrant], other: tuple[Entrant, Entrant]) -> float:
@@ -40,7 +39,7 @@ def correlation(metric: str, one: tuple[Entrant, Entrant], other: tuple[Entrant,
     if len(seeds) < 2:
         return 0.0
     about = arms[0].metric(metric)
-    tables, groups = [entrant.features(metric, seeds) for entrant in arms], groups_of(arms, seeds)
+    tables = [entrant.features(metric, seeds) for entrant in arms]
 
     def variance(sign_one: float, sign_other: float) -> float:
         weights = [
@@ -48,7 +47,7 @@ def correlation(metric: str, one: tuple[Entrant, Entrant], other: tuple[Entrant,
             + sign_other * ((arm.key == other[0].key) - (arm.key == other[1].key))
             for arm in arms
         ]
-        found = estimate(about.kind, tables, weights, higher_is_better=True, groups=groups)
+        found = paired(arms, seeds, about, tables, weights)
         return (found.standard_error or 0.0) ** 2
 
     scale = math.sqrt(variance(1, 0) * variance(0, 1))
@@ -63,10 +62,21 @@ def shared(entrants: Iterable[Entrant]) -> list[int]:
     return [seed for seed in first.arm.runs if all(seed in other.arm.runs for other in others)]
 
 
-def groups_of(entrants: Iterable[Entrant], seeds: Sequence[int]) -> list[Any] | None:
-    """Which draw of its teacher each seed learns from, where some arm's teacher is drawn several times."""
-    draws = 0
-    for entrant in entrants:
-        for teacher in entrant.arm.spec["testbed"].get("teachers", {}).values():
-            draws = max(draws, int((teacher or {}).get("draws", 0) or 0))
-    return [seed % draws for seed in seeds] if draws > 1 else None
+def paired(
+    entrants: Sequence[Entrant],
+    seeds: Sequence[int],
+    metric: Metric,
+    tables: Sequence[Array],
+    weights: Sequence[float],
+    higher_is_better: bool = True,
+) -> Estimate:
+    """The sum of weight x metric(arm) on these seeds, `tables` being the arms' features; + is better."""
+    units = units_of([entrant.arm.spec for entrant in entrants], seeds)
+    return estimate(
+        metric.kind,
+        tables,
+        weights,
+        higher_is_better=higher_is_better,
+        groups=units.groups,
+        own_examples=units.own_examples,
+    )

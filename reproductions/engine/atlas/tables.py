@@ -11,13 +11,13 @@ from typing import TypeVar
 from reproductions.engine.atlas import record as kept
 from reproductions.engine.atlas.agreement import pearson, spearman
 from reproductions.engine.atlas.entrants import CONFIDENCE, Entrant, League
-from reproductions.engine.atlas.pairs import difference
+from reproductions.engine.atlas.pairs import difference, paired
 from reproductions.engine.atlas.pooling import LEVEL
 from reproductions.engine.atlas.record import pair, short
 from reproductions.engine.atlas.ties import adjusted, places, told_apart
 from reproductions.engine.metrics import KINDS
 from reproductions.engine.verdicts import words
-from reproductions.engine.verdicts.statistics import Estimate, estimate
+from reproductions.engine.verdicts.statistics import Estimate
 
 T = TypeVar("T")
 PAIR_LEVEL = words.LEVEL
@@ -103,7 +103,7 @@ def _ranked(metric: str, league: League) -> _Ranked:
     where = places(apart)
     cells = {}
     for entrant, mean, features, place in zip(entrants, figures, tables, where, strict=True):
-        own = estimate(about.kind, [features], [1.0], higher_is_better=True)
+        own = paired([entrant], list(entrant.arm.runs), about, [features], [1.0])
         interval = own.interval(LEVEL)
         moved = mean - own.difference  # to the seeds of all
         cells[entrant.key] = kept.Cell(

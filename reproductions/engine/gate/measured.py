@@ -11,6 +11,7 @@ from reproductions.engine.errors import KDError
 from reproductions.engine.files import significant
 from reproductions.engine.metrics import Metric
 from reproductions.engine.verdicts.statistics import Estimate, estimate
+from reproductions.engine.verdicts.units import units_of
 
 if TYPE_CHECKING:
     from reproductions.engine.metrics import Array
@@ -26,9 +27,9 @@ Outcome = tuple[bool, str, dict[str, Any]]  # passed, in words, the figures
 class Measured:
     """The gate's metric, `name`, on every arm, and others on some.
 
-    `arms`: per-example features, (seeds, examples, F); `draws`: of an arm's teacher, 1 where there is one teacher for
-    all seeds; `seeds`: of each arm. `load` loads the testbed, which only checks of the data need. `others`: by name the
-    further metrics of the baseline and the teacher, each with its features by arm.
+    `arms`: per-example features, (seeds, examples, F); `specs`: what each arm computes; `seeds`: of each arm. `load`
+    loads the testbed, which only checks of the data need. `others`: by name the further metrics of the baseline and the
+    teacher, each with its features by arm.
     """
 
     metric: Metric
@@ -36,7 +37,7 @@ class Measured:
     teacher: str | None
     arms: Mapping[str, Array]
     seeds: Mapping[str, Sequence[int]]
-    draws: Mapping[str, int]
+    specs: Mapping[str, Mapping[str, Any]]
     load: Any = None
     level: float = LEVEL
     name: str = ""
@@ -116,27 +117,35 @@ class Measured:
 
     def answer_tokens(self) -> list[int]:
         """Tokens of every held-out reference, as the students read it, without EOS."""
-        bed = self._bed()
-        rows = list(bed.test["completion"])
-        return [len(ids) for ids in bed.tokenizer(rows, add_special_tokens=False)["input_ids"]]
+        return [
+            len(ids)
+            for bed in self._beds()
+            for ids in bed.tokenizer(list(bed.test["completion"]), add_special_tokens=False)["input_ids"]
+        ]
 
     def right_answers(self) -> list[int]:
         """How many different right answers the task knows to each held-out row."""
         from reproductions.tasks.scores import answers_of
 
-        return [len(set(map(str, answers_of(row)))) for row in self._bed().task.references("test")]
+        rows = (row for bed in self._beds() for row in bed.task.references("test"))
+        return [len(set(map(str, answers_of(row)))) for row in rows]
 
     def domains(self) -> list[str]:
-        """The domain of every held-out row. Raises KDError where rows have none."""
-        bed = self._bed()
+        """The domain of every held-out row. Raises KDError where rows have none, or each draw of the task its own."""
+        bed, *others = self._beds()
+        if others:
+            raise KDError(f"the rows of {self.load().name} are others in each draw: they have no gaps by domain")
         if "domain" not in bed.test.column_names:
             raise KDError(f"the rows of {bed.name} say nothing of domains")
         return list(bed.test["domain"])
 
-    def _bed(self) -> Testbed:
+    def _beds(self) -> list[Testbed]:
+        """The testbed, once for each draw of its task that the gate's seeds have."""
         if self.load is None:
             raise KDError("the gate's testbed is not at hand")
-        return self.load()
+        whole = self.load()
+        seeds = sorted({seed for own in self.seeds.values() for seed in own})
+        return list(dict.fromkeys(whole.at(seed) for seed in seeds))
 
     def _table(self, metric: str) -> tuple[Metric, Mapping[str, Array]]:
         """A metric and its features by arm. Raises KDError with the nearest one that was measured."""
@@ -155,12 +164,12 @@ class Measured:
         arrays: Sequence[Array] | None = None,
     ) -> Estimate:
         """Of the arms' features on the gate's metric, or of `arrays` of a kind."""
-        most = max(self.draws.get(name, 1) for name in names)
-        groups = [seed % most for seed in self.seeds[names[0]]] if most > 1 else None
+        units = units_of([self.specs.get(name, {}) for name in names], self.seeds[names[0]])
         return estimate(
             kind or self.metric.kind,
             [self.arms[name] for name in names] if arrays is None else arrays,
             weights,
             higher_is_better=higher,
-            groups=groups,
+            groups=units.groups,
+            own_examples=units.own_examples,
         )

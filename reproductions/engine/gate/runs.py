@@ -121,25 +121,14 @@ def measured_of(gate: Gate, arms: Mapping[str, ArmResults]) -> Measured:
         for name, one in known.items()
         if all(name in arms[BASELINE].runs[seed].metrics for seed in gate.seeds)
     }
-    teachers = gate.testbed.get("teachers", {})
-    draws = {
-        arm: max(
-            (
-                int(teachers[name].get("draws", 1))
-                for name in results.spec["method"]["teachers"]
-                if name in teachers  # the student itself is none of the testbed's
-            ),
-            default=1,
-        )
-        for arm, results in arms.items()
-    }
+    specs = {arm: results.spec for arm, results in arms.items()}
     return Measured(
         metric=metric,
         smallest=smallest_effect(gate, arms),
         teacher=gate.teacher,
         arms=table,  # type: ignore[arg-type]
         seeds=dict.fromkeys(arms, gate.seeds) | {AGAIN: gate.second},
-        draws=draws,
+        specs=specs | {AGAIN: specs[BASELINE]},
         load=lambda: _loaded(gate),
         name=gate.metric,
         others=others,  # type: ignore[arg-type]

@@ -81,8 +81,10 @@ class Gate:
 
     @property
     def second(self) -> tuple[int, ...]:
-        """The seeds of the baseline's second copy."""
-        return tuple(range(self.seeds[-1] + 1, self.seeds[-1] + 1 + len(self.seeds)))
+        """The seeds of the baseline's second copy, each on the same draw of the task as its fellow."""
+        draws = int(self.testbed.get("draws", 1))
+        apart = -(-len(self.seeds) // draws) * draws
+        return tuple(seed + apart for seed in self.seeds)
 
     @property
     def swept(self) -> bool:

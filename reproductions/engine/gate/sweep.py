@@ -123,7 +123,7 @@ def _measure(
     torch.set_num_threads(1)
     if code is not None:
         load_code(Path(code))
-    testbed = load_testbed(bed)
+    testbed = load_testbed(bed).at(seed)
     run = Run(spec, seed, testbed=testbed, device=torch.device("cpu"), artifacts=Artifacts(Path(cache)))
     seed_everything(seed)
     model = train(run)

@@ -27,6 +27,7 @@ from reproductions.engine.store.arm import ArmResults, features
 from reproductions.engine.store.pair import arm_path, read_arm
 from reproductions.engine.verdicts import statistics
 from reproductions.engine.verdicts.statistics import Estimate
+from reproductions.engine.verdicts.units import units_of
 
 TOLERANCE = 5e-6  # relative: half a unit of the last of the six digits that are frozen, at its largest
 _FIELDS = {
@@ -158,7 +159,15 @@ def _estimate(judged: Judged, arms: list[ArmResults], seeds: tuple[int, ...], wh
             raise KDError(f'{what}: {arm.key} lacks metric "{judged.metric}" or seeds {missing}')
         metric = arm.metrics[judged.metric]
         tables.append(features([arm.runs[seed] for seed in seeds], metric, what))
-    return statistics.estimate(metric.kind, tables, [1.0, -1.0], higher_is_better=metric.higher_is_better)
+    units = units_of([arm.spec for arm in arms], seeds)
+    return statistics.estimate(
+        metric.kind,
+        tables,
+        [1.0, -1.0],
+        higher_is_better=metric.higher_is_better,
+        groups=units.groups,
+        own_examples=units.own_examples,
+    )
 
 
 def current(data: Mapping[str, Any], lines: Lines, attempts: tuple[Attempt, ...]) -> tuple[int, str]:

@@ -6,7 +6,7 @@ at the first look whose interval has a word for it. Seeds that came later, for o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -22,6 +22,7 @@ from reproductions.engine.verdicts.claims import Claim, ClaimSet, Value
 from reproductions.engine.verdicts.effects import smallest_effect
 from reproductions.engine.verdicts.gates import Gate, lacks
 from reproductions.engine.verdicts.statistics import Estimate
+from reproductions.engine.verdicts.units import Units, units_of
 from reproductions.engine.verdicts.words import VERDICTS
 
 __all__ = ["PAPER_SCALE", "VERDICTS", "Decision", "ValueDecision", "decide", "decide_values"]
@@ -40,7 +41,7 @@ class Decision:
     `next_look` is None where there is none left or none is needed. `p`: two-sided, of a difference equal to the claim's
     bound; for a claim of "within" that the difference is not within it. `p_equal`: that it is as large as the smallest
     effect. `effect`: what size matters, in the metric's unit, and how it came about. `groups`: how many draws of the
-    teacher the seeds share, 0 where each seed stands for itself. `means`: each arm's own figure.
+    teacher or the task the seeds share, 0 where each seed stands for itself. `means`: each arm's own figure.
     `matched`: {verdict, difference, interval} of the same claim where each arm is sampled at its own best temperature.
     `equal_seconds`: {difference, interval, seconds, seeds}: two arms compared when the slower one is stopped at the
     seconds the faster one needed, from the learning curves, interval over seeds only; None where no run allows it.
@@ -141,20 +142,21 @@ def _decide(
     instead = lacks(gate, scale, claim.needs)
     if not instead and not within and effect is None:
         instead = words.NEEDS_AN_EFFECT
-    looks, draws = words.looks(cap or len(results.seeds)), _draws(results, runs)
+    looks = words.looks(cap or len(results.seeds))
+    seeds = [run.seed for run in next(iter(runs.values()))]
+    units = units_of((results.arms[arm].spec for arm in runs), seeds)
     bound, size = contrast.bound, effect.size if effect else None
 
     def word(found: Estimate) -> str:
         return statistics.decide_at(found, bound=bound, smallest=size, within=within)
 
     def looked(metric: Metric) -> _Looked:
-        return _look(_estimates(claim, runs, metric, draws, what), word, looks, len(draws), instead)
+        return _look(_estimates(claim, runs, metric, units, what), word, looks, len(seeds), instead)
 
     found = looked(metric)
     matched, estimate = MATCHED + claim.metric, found.estimate
     has_matched = all(matched in run.metrics for chosen in runs.values() for run in chosen)
     chosen = {arm: of_arm[: found.seeds] for arm, of_arm in runs.items()}
-    groups = len(set(draws[: found.seeds]))
     return Decision(
         claim=claim.id,
         scale=scale,
@@ -170,7 +172,7 @@ def _decide(
         next_look=found.next_look,
         effect=size,
         effect_from=effect.how if effect else "",
-        groups=groups if 1 < groups < found.seeds else 0,
+        groups=units.first(found.seeds).shared,
         means={arm: _mean(of_arm, claim.metric) for arm, of_arm in chosen.items()},
         matched=_plain(looked(results.metric(matched, runs, what))) if has_matched else None,
         equal_seconds=None
@@ -196,7 +198,7 @@ def _estimates(
     claim: Claim,
     runs: Mapping[str, Sequence[RunResults]],
     metric: Metric,
-    draws: Sequence[Hashable],
+    units: Units,
     what: str,
 ) -> Callable[[int], Estimate]:
     """The estimate over the first so many seeds."""
@@ -211,7 +213,8 @@ def _estimates(
             list(claim.contrast.weights.values()),
             higher_is_better=metric.higher_is_better,
             against=claim.contrast.against,
-            groups=draws[:seeds],
+            groups=units.groups[:seeds],
+            own_examples=units.own_examples,
         )
 
     return over
@@ -236,19 +239,6 @@ def _look(
             ahead = [other for other in looks if other > look]
             return _Looked(verdict, found, look, look, ahead[0] if verdict == words.OPEN and ahead else None)
     return _Looked(instead or words.OPEN, estimate(there), there, 0, None if instead else looks[0])
-
-
-def _draws(results: Results, runs: Mapping[str, Sequence[RunResults]]) -> list[Hashable]:
-    """For each seed, which draw of each teacher it learns from: of a teacher with n draws, seed s has draw s % n."""
-    counts = sorted({count for arm in runs for count in _drawn(results.arms[arm].spec)})
-    return [tuple(run.seed % count for count in counts) or run.seed for run in next(iter(runs.values()))]
-
-
-def _drawn(spec: Mapping[str, Any]) -> list[int]:
-    """The numbers of draws of an arm's teachers, those of more than one."""
-    teachers = spec.get("testbed", {}).get("teachers", {}) if isinstance(spec.get("testbed"), dict) else {}
-    found = [teacher.get("draws", 1) for teacher in teachers.values() if isinstance(teacher, dict)]
-    return [int(count) for count in found if count > 1]
 
 
 def _plain(found: _Looked) -> dict[str, Any]:

@@ -13,6 +13,8 @@ the figure, to first order (an influence value: the mean's own column; for a rat
 calibration error the sign of a bin's mean times the example's entry). So ratios and calibration errors need no
 resampling either.
 
+Where the task is drawn anew for each seed no two seeds answer the same examples: V = V1, with S - 1 degrees.
+
 A bootstrap that draws examples jointly and seeds within them, as the first edition's did, has the interaction in its
 variance three times: its "95 %" interval covered 99.3 %.
 """
@@ -78,13 +80,15 @@ def estimate(
     higher_is_better: bool,
     against: float = 0.0,
     groups: Sequence[Hashable] | None = None,
+    own_examples: bool = False,
 ) -> Estimate:
     """sum of weight x metric(arm), minus `against`, turned so that + is the metric's better side.
 
     `arms` are per-example features, each of shape (seeds, examples, F). `groups` names, for each seed, whatever it
     shares with others, such as the draw of its teacher: where there are fewer groups than seeds (and more than one),
     the seeds' part is that between group means. All seeds in one group are taken as they are: the estimate is then
-    about that one draw. Raises ValueError where shapes differ.
+    about that one draw. `own_examples`: the seeds of different groups answer other examples, drawn with the group, so
+    that what examples differ by is in the seeds' part and nowhere else. Raises ValueError where shapes differ.
     """
     if len({array.shape for array in arms}) != 1 or arms[0].ndim != 3 or len(arms) != len(weights):
         raise ValueError(f"features of the arms differ in shape: {[array.shape for array in arms]}")
@@ -103,7 +107,7 @@ def estimate(
         for array, mean, weight in zip(arms, means, weights, strict=True)
     )
     table = np.asarray(contributions) - np.asarray(contributions).mean(axis=1, keepdims=True)
-    return _two_way(per_seed, table, _sizes(groups, seeds))
+    return _two_way(per_seed, table, _sizes(groups, seeds), own_examples)
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
@@ -111,7 +115,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     per_seed = np.asarray(values, dtype=np.float64)
     if per_seed.size < 2:
         return Estimate(float(per_seed.mean()), None, None, tuple(per_seed.tolist()))
-    return _two_way(per_seed, np.zeros((per_seed.size, 1)), None)
+    return _two_way(per_seed, np.zeros((per_seed.size, 1)), None, own_examples=False)
 
 
 def decide_at(
@@ -146,7 +150,7 @@ def decide_at(
     return words.REVERSED if high < 0 else words.OPEN
 
 
-def _two_way(per_seed: Array, table: Array, sizes: list[Array] | None) -> Estimate:
+def _two_way(per_seed: Array, table: Array, sizes: list[Array] | None, own_examples: bool) -> Estimate:
     """The estimate from per-seed differences (S,) and centred contributions (S, E); `sizes`: each group's seeds."""
     difference = float(per_seed.mean())
     rows = per_seed
@@ -162,16 +166,16 @@ def _two_way(per_seed: Array, table: Array, sizes: list[Array] | None) -> Estima
     terms = [(seeds_part, count - 1.0)]
     if examples > 1:
         by_example = table.mean(axis=0)
-        about_examples = count * float(by_example @ by_example)
+        about_examples = 0.0 if own_examples else count * float(by_example @ by_example)
         example = about_examples / (examples - 1)
         rest = max(0.0, float(np.vdot(table, table)) - about_examples)
-        interaction = rest / ((count - 1) * (examples - 1))
+        interaction = rest / ((count if own_examples else count - 1) * (examples - 1))
         cells = count * examples
         if np.ptp(rows) <= 1e-12 * float(np.abs(rows).max()):
             # Seeds whose figures coincide, as counts of few right answers may, have not shown that seeds do not matter:
             # the least that they vary is what their disagreement on single examples says.
             terms = [(interaction / cells, count - 1.0)]
-        if example > interaction:
+        if not own_examples and example > interaction:
             terms += [
                 (example / cells, examples - 1.0),
                 (-interaction / cells, (count - 1.0) * (examples - 1)),

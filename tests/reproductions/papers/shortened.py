@@ -35,7 +35,7 @@ class Case:
 
     def run(self, seed, cache, prepare=lambda testbed: None, wanted=None):
         """The record of the run; teachers and starts are found in `cache` or made. `wanted`: metrics, or all."""
-        testbed = load_testbed(self.bed)
+        testbed = load_testbed(self.bed).at(seed)
         prepare(testbed)
         made = Run(
             self.spec,

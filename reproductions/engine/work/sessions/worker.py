@@ -262,8 +262,9 @@ class _Making:
         from reproductions.testbeds import load_testbed
 
         self._job, self._work, self._seed, self._send = job, work, seed, send
-        self.root, self.testbed = Path(job.cache), load_testbed(work.testbed)
-        self.made_with = environment_of(job.device, job.threads, self.testbed.revision, work.spec["method"])
+        whole = load_testbed(work.testbed)
+        self.root, self.testbed = Path(job.cache), whole.at(seed)
+        self.made_with = environment_of(job.device, job.threads, whole.revision, work.spec["method"])
         self.folder = student_path(self.root, work.key, seed, self.made_with)
         self.about: dict[str, Any] = {"how": work.how, "testbed": self.testbed.name}
         self.before = read_run(self.root, work.key, seed, self.made_with, **self.about)

@@ -28,12 +28,12 @@ def arm(values) -> np.ndarray:
     return np.repeat(np.asarray(values, float)[:, None, None], 4, axis=1)
 
 
-def measured(metric=RIGHT, smallest=1.0, draws=None, bed=None, **levels) -> Measured:
+def measured(metric=RIGHT, smallest=1.0, specs=None, bed=None, **levels) -> Measured:
     """Arms by name ("_" for "-"), as (level, spread) or values; the baseline is 50 everywhere."""
     arms = {BASELINE: arm(50 + 0 * SPREAD), AGAIN: arm(50 + 0 * SPREAD)}
     arms |= {name.replace("_", "-"): arm(values) for name, values in levels.items()}
     seeds = {name: tuple(range(1000, 1005)) for name in arms}
-    return Measured(metric, smallest, "main", arms, seeds, draws or {}, load=lambda: bed)
+    return Measured(metric, smallest, "main", arms, seeds, specs or {}, load=lambda: bed)
 
 
 def decide(name, figures, **settings):
@@ -141,8 +141,9 @@ def test_a_ladder_fails_by_its_first_step_too():
 def test_seeds_that_share_a_teacher_are_groups():
     """Two draws: the seeds' part is that between two means, with one degree of freedom."""
     values = 60 + np.array([0.0, 1.0, 0.0, 1.0, 0.0])
+    spec = {"testbed": {"teachers": {"main": {"draws": 2}}}}
     alone = measured(teacher_main=values).contrast("teacher-main", BASELINE)
-    drawn = measured(draws={"teacher-main": 2}, teacher_main=values).contrast("teacher-main", BASELINE)
+    drawn = measured(specs={"teacher-main": spec}, teacher_main=values).contrast("teacher-main", BASELINE)
     assert alone.degrees == pytest.approx(4) and drawn.degrees == pytest.approx(1)
     assert drawn.standard_error > alone.standard_error
 
@@ -155,6 +156,7 @@ class Bed:
         self.tokenizer = lambda rows, add_special_tokens: {"input_ids": [row.split() for row in rows]}
         known = [[[answer] for answer in row] for row in answers]
         self.task = SimpleNamespace(references=lambda split: known if split == "test" else None)
+        self.at = lambda seed: self
 
 
 def test_long_answers_counts_tokens_of_held_out_references():
@@ -162,6 +164,16 @@ def test_long_answers_counts_tokens_of_held_out_references():
     assert decide("long-answers", measured(bed=bed), tokens=4).passed
     found = decide("long-answers", measured(bed=bed), tokens=4.1)
     assert not found.passed and found.measured == "references of 4.0 tokens in the mean; needed: 4.1 or more"
+
+
+def test_what_a_gate_says_of_a_drawn_task_is_about_all_its_draws():
+    beds = [Bed([["a b"], ["a b c d"]]), Bed([["a b c d e", "a"], ["a b c d e", "a"]])]
+    drawn = SimpleNamespace(at=lambda seed: beds[seed % 2], name="drawn")
+    found = decide("long-answers", measured(bed=drawn), tokens=4)
+    assert found.passed and found.measured == "references of 4.0 tokens in the mean; needed: 4 or more"
+    assert decide("several-modes", measured(bed=drawn), references=1.5, share=0.5).passed
+    with pytest.raises(KDError, match="the rows of drawn are others in each draw"):
+        measured(bed=drawn).domains()
 
 
 def test_several_modes_counts_different_right_answers():
@@ -233,9 +245,8 @@ def test_teachers_to_reach_a_level_are_those_of_the_testbed():
 
 def test_one_seed_passes_nothing():
     figures = measured(teacher_main=80 + SPREAD)
-    one = Measured(
-        RIGHT, 1.0, "main", {name: array[:1] for name, array in figures.arms.items()}, figures.seeds, {}
-    )
+    arms = {name: array[:1] for name, array in figures.arms.items()}
+    one = Measured(RIGHT, 1.0, "main", arms, dict.fromkeys(arms, (1000,)), {})
     assert not any(
         decide(name, one).passed for name in ("teacher-better", "baseline-between", "same-arm-twice")
     )
@@ -283,8 +294,13 @@ def by_domain(domains, gaps):
     teacher = 50 + above[None, :, None] + (SPREAD[:, None] * np.arange(len(domains))[None, :] / 3)[..., None]
     arms = {BASELINE: np.full((5, len(domains), 1), 50.0), "teacher-main": teacher}
     test = Rows({"domain": list(domains)})
-    bed = SimpleNamespace(name="bed", test=test)
-    return replace(figures, arms=figures.arms | arms, load=lambda: bed)
+    return replace(figures, arms=figures.arms | arms, load=lambda: of_rows(test))
+
+
+def of_rows(test):
+    bed = Bed([])
+    bed.name, bed.test = "bed", test
+    return bed
 
 
 class Rows(dict):
@@ -319,9 +335,7 @@ def test_of_more_domains_each_two_have_their_share_of_the_level():
 def test_rows_of_one_domain_or_none_and_metrics_that_are_no_means_are_refused():
     with pytest.raises(PartError, match="of one domain"):
         decide("uneven-domains", by_domain("aaaa", {"a": 5.0}))
-    none = replace(
-        by_domain("ab", {"a": 1.0, "b": 2.0}), load=lambda: SimpleNamespace(name="bed", test=Rows())
-    )
+    none = replace(by_domain("ab", {"a": 1.0, "b": 2.0}), load=lambda: of_rows(Rows()))
     with pytest.raises(KDError, match="rows of bed say nothing of domains"):
         decide("uneven-domains", none)
     ratio = replace(by_domain("ab", {"a": 1.0, "b": 2.0}), metric=Metric("ratio", ("x", "y"), True, "R"))
