@@ -193,7 +193,7 @@ def test_what_turns_out_to_be_unlike_is_trained_alone(bed, tmp_path, monkeypatch
 def test_seeds_on_their_own_draws_of_the_task_are_made_together_as_alone(tmp_path):
     """Bases, starts and students: each of its own maze, and no member learns another's."""
     bed = short("mazes", {"teachers": {"trained": {"training": SHORT}}})
-    spec = spec_of(load_experiment("coverage"), "tiny", "own-learned", bed, learning_rate=RATE)
+    spec = spec_of(load_experiment("coverage-learned"), "tiny", "own-learned", bed, learning_rate=RATE)
     spec = {**spec, "training": {**spec["training"], **TRAINING}, "sft_start": START}
 
     def runs(folder):
