@@ -53,9 +53,8 @@ TERM_DEFAULTS: Mapping[str, Any] = {
     "support": None,
 }
 SOURCES = ("data", "teacher", "student")
-OWN_STEPS = frozenset(
-    {"right-answers", "pass-rates"}
-)  # data steps that ask the student itself, and no teacher
+# Data steps that ask the student itself, and no teacher.
+OWN_STEPS = frozenset({"own-answers", "right-answers", "pass-rates"})
 ITSELF = "student"  # the teacher that is the student before the training
 # Slots of the components that stand under a key somewhere in a method.
 NESTED_IN_METHOD: Mapping[str, str] = {

@@ -120,7 +120,8 @@ def _answers(tree: Mapping[str, Any]) -> str:
     found = []
     asked = [name for slot, name in components_of(tree) if slot in ("data", "elicitation")]
     if asked:
-        found.append("the student's, checked" if "right-answers" in asked else "the teacher's")
+        own = {"right-answers": "the student's, checked", "own-answers": "the student's, drawn once"}
+        found.append(next((own[name] for name in asked if name in own), "the teacher's"))
     elif tree["trainer"]["name"] not in (SAMPLES_ITSELF, "minillm"):
         found.append("the data's")
     if tree["trainer"]["name"] in (SAMPLES_ITSELF, "minillm"):
