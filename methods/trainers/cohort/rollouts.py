@@ -241,6 +241,7 @@ def stacked_rollouts(
     first_row = torch.arange(count, device=device).unsqueeze(1)
     rows = torch.arange(batch, device=device).repeat(count, 1)  # (S, R): those in the models' batch
     columns: list[Tensor] = []
+    left = sizes  # of each member's rows, those that go on
     alive_columns, said_columns = [], []
     for _ in range(max_new_tokens):
         bias = hidden[..., : width + len(columns)] if columns else bias
@@ -249,6 +250,8 @@ def stacked_rollouts(
         mixed = probs[0] if len(probs) == 1 else (1 - teacher_mix) * probs[0] + teacher_mix * probs[1]
         drawn = torch.full(rows.shape, pad_id, device=device)
         for row, (place, size) in enumerate(zip(places, sizes, strict=True)):
+            if not left[row]:
+                continue  # alone it would draw no more
             own, whose = mixed[row, :size], rows[row, :size]
             drawn[row, :size] = (
                 own.argmax(-1) if greedy else draw(own, whose, size, requests[place].generator)
@@ -262,7 +265,8 @@ def stacked_rollouts(
         columns.append(token)
         alive_columns.append(alive)
         alive = alive & ~torch.isin(token, stop)
-        most = int(alive.sum(1).max())
+        left = alive.sum(1).tolist()
+        most = max(left)
         if not most:
             break
         positions = positions[:, -1:] + 1
