@@ -258,7 +258,8 @@ def stacked_rollouts(
             )
         token = torch.full((count, batch), pad_id, device=device).scatter_(1, rows, drawn)
         if log_probs:
-            said = mixed.gather(2, drawn.unsqueeze(2)).squeeze(2).log()
+            chosen = drawn.clamp(max=mixed.shape[-1] - 1)  # padding may be an id that cannot be drawn
+            said = mixed.gather(2, chosen.unsqueeze(2)).squeeze(2).log()
             said = torch.zeros(count, batch, dtype=said.dtype, device=device).scatter_(1, rows, said)
             said_columns.append(said.masked_fill(~alive, 0.0))
         token = token.masked_fill(~alive, pad_id)
