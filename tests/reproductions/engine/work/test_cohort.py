@@ -74,7 +74,7 @@ def runs_of(arm, bed, folder, seeds=(0, 1, 2)):
     ]
 
 
-@pytest.mark.parametrize("arm", ["sft", "seqkd", "fkl", "jsd-mixed", "kdrl kdrl"])
+@pytest.mark.parametrize("arm", ["sft", "seqkd", "fkl", "jsd-mixed", "kdrl kdrl", "minillm minillm"])
 def test_records_are_those_of_runs_made_alone(arm, bed, tmp_path):
     runs = runs_of(arm, bed, tmp_path)
     assert train_together(runs) is None
