@@ -164,7 +164,7 @@ def pass_rates(
     return kept.add_column("pass_rate", rates)
 
 
-def _said(prompts: Sequence[str], surroundings: Surroundings, **sampling: Any) -> Dataset:
+def _said(prompts: list[str], surroundings: Surroundings, **sampling: Any) -> Dataset:
     """The student's whole answers, columns `prompt` and `completion`."""
     answers, report = label_with_teacher(
         surroundings.student(),

@@ -107,7 +107,7 @@ class PolicyCohort(Together):
     def _serve(self, requests: Mapping[int, Any]) -> dict[int, Any]:
         made: dict[int, Any] = {}
         for kind, answer in ((Request, self._roll_out), (Reading, self._read)):
-            alike = {place: request for place, request in requests.items() if isinstance(request, kind)}
+            alike: dict[int, Any] = {p: asked for p, asked in requests.items() if isinstance(asked, kind)}
             if alike:
                 made |= answer(alike)
         return made
