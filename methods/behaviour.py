@@ -59,6 +59,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
             "seed": 1,
         },
     ),
+    ("data", "own-answers"): ({"samples": 2, "temperature": 0.3, "seed": 1},),
     ("data", "pass-rates"): (
         {"verifier": {"name": "task"}, "samples": 6, "temperature": 0.3, "threshold": 0.3, "seed": 1},
     ),

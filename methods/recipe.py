@@ -40,6 +40,7 @@ FOLDER = Path(__file__).resolve().parent / "recipes"
 METHOD_KEYS = ("trainer", "teacher", "data", "terms", "sampler", "gradient_balance", "advantage", "rewards")
 WRITES, OF_CLASSES = "distillation", "classes"  # the trainers of terms: on answers, on labels of texts
 SAMPLES_ITSELF = "policy-optimisation"  # the trainer that has an advantage and rewards beside its terms
+POLICIES = (SAMPLES_ITSELF, "minillm")  # trainers that follow a policy gradient
 RECIPE_KEYS = ("title", "settings", "needs", *METHOD_KEYS)
 # What a divergence's term has beside the settings of the divergence itself, with defaults.
 TERM_DEFAULTS: Mapping[str, Any] = {
@@ -53,9 +54,8 @@ TERM_DEFAULTS: Mapping[str, Any] = {
     "support": None,
 }
 SOURCES = ("data", "teacher", "student")
-OWN_STEPS = frozenset(
-    {"right-answers", "pass-rates"}
-)  # data steps that ask the student itself, and no teacher
+# Data steps that ask the student itself, and no teacher.
+OWN_STEPS = frozenset({"own-answers", "right-answers", "pass-rates"})
 ITSELF = "student"  # the teacher that is the student before the training
 # Slots of the components that stand under a key somewhere in a method.
 NESTED_IN_METHOD: Mapping[str, str] = {

@@ -107,6 +107,29 @@ def right_answers(
     return Dataset.from_list(pairs)
 
 
+@component("data", "own-answers")
+def own_answers(
+    rows: Dataset,
+    teacher: None,
+    surroundings: Surroundings,
+    *,
+    samples: int = 1,
+    temperature: float = 1.0,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Dataset:
+    """What the student says to each prompt before its training, right or wrong: samples of the start, drawn once.
+
+    `samples` to each prompt, each different prompt once. Cut and empty answers are left out and counted.
+    Source: Lightning OPD, arXiv 2604.13010 (one rollout of the start for each prompt).
+    """
+    if samples < 1:
+        raise MethodError(f'own-answers: "samples" must be 1 or more, not {samples}')
+    asked = list(dict.fromkeys(rows["prompt"])) * samples
+    settings: dict[str, Any] = {"temperature": temperature, "batch_size": batch_size, "seed": seed}
+    return _said(asked, surroundings, greedy=False, **settings)
+
+
 @component("data", "pass-rates")
 def pass_rates(
     rows: Dataset,
@@ -141,6 +164,19 @@ def pass_rates(
     return kept.add_column("pass_rate", rates)
 
 
+def _said(prompts: Sequence[str], surroundings: Surroundings, **sampling: Any) -> Dataset:
+    """The student's whole answers, columns `prompt` and `completion`."""
+    answers, report = label_with_teacher(
+        surroundings.student(),
+        surroundings.tokenizer,
+        prompts,
+        max_new_tokens=surroundings.completion_tokens,
+        **sampling,
+    )
+    surroundings.spent(report)
+    return answers
+
+
 def _own_answers(
     rows: Dataset,
     surroundings: Surroundings,
@@ -154,14 +190,7 @@ def _own_answers(
     It reads the prompts behind `prefix`; what is told of is without it.
     """
     by_prompt = {row["prompt"]: row for row in rows}
-    answers, report = label_with_teacher(
-        surroundings.student(),
-        surroundings.tokenizer,
-        [prefix + prompt for prompt in by_prompt] * samples,
-        max_new_tokens=surroundings.completion_tokens,
-        **sampling,
-    )
-    surroundings.spent(report)
+    answers = _said([prefix + prompt for prompt in by_prompt] * samples, surroundings, **sampling)
     check = build("reward", canonical("reward", verifier), surroundings=surroundings)
     about = [by_prompt[prompt.removeprefix(prefix)] for prompt in answers["prompt"]]
     columns = {name: [row[name] for row in about] for name in rows.column_names}

@@ -1,7 +1,7 @@
 """What every trainer needs to know of a model: frozen teachers, safe copies, positions, EOS ids, hidden states."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,6 +97,12 @@ def hidden_states(
         position_ids=position_ids(attention_mask),
         use_cache=False,
     ).last_hidden_state
+
+
+def token_states(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Last hidden states (N, H) at the positions that predict the labels of a micro-batch."""
+    hidden = hidden_states(model, batch["input_ids"], batch["attention_mask"])
+    return hidden[:, :-1][batch["labels"][:, 1:] != -100]
 
 
 def shared_vocabulary(

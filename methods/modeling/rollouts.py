@@ -44,6 +44,33 @@ class Rollouts:
         return int(self.completion_mask.sum())
 
 
+def labelled(
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+    learnt: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Prompts and completions as a micro-batch: ids, attention, labels (B, P + C), -100 off the completions.
+
+    `learnt` (B, C): 1 on the tokens that are labels, where some of a completion's are not.
+    """
+    inside = completion_mask if learnt is None else learnt
+    labels = completion_ids.masked_fill(inside == 0, -100)
+    return {
+        "input_ids": torch.cat([prompt_ids, completion_ids], 1),
+        "attention_mask": torch.cat([prompt_mask, completion_mask], 1),
+        "labels": torch.cat([torch.full_like(prompt_ids, -100), labels], 1),
+    }
+
+
+def spread(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Values (N, ...) of the tokens inside a mask (B, C) at their places, (B, C, ...), 0 elsewhere."""
+    made = values.new_zeros(*mask.shape, *values.shape[1:])
+    made[mask.bool()] = values
+    return made
+
+
 def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
     """Ids of the prompts as training encodes them: with the BOS that a tokenizer's template adds, without its EOS."""
     rows = tokenizer(list(prompts))["input_ids"]

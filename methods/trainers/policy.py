@@ -1,5 +1,6 @@
 """MiniLLM: on-policy minimisation of the sequence-level reverse KL divergence (Gu et al., arXiv 2306.08543)."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,9 @@ from methods.losses.policy_gradient import (
     return_to_go,
 )
 from methods.modeling.checks import check_ids
-from methods.modeling.core import core_model, eos_ids, freeze, hidden_states, shared_vocabulary
+from methods.modeling.core import core_model, eos_ids, freeze, shared_vocabulary, token_states
 from methods.modeling.normalise import window_mean, window_tokens
-from methods.modeling.rollouts import Rollouts, prompt_tokens, rollout
+from methods.modeling.rollouts import Rollouts, labelled, prompt_tokens, rollout, spread
 from methods.modeling.sharding import gathered
 from methods.slots.terms.plain_text import TextBatch, TextStream
 from methods.teachers.store import TeacherStore
@@ -141,12 +142,15 @@ class PolicyDistiller(Remembers, GRPOTrainer):
         (given,) = as_teachers(teacher)
         if isinstance(given.model, TeacherStore):
             raise MethodError("a teacher store cannot score what a student writes: give the teacher itself")
-        self._shared = shared_vocabulary(core, given.model, processing_class, given.tokenizer)
+        self.readable = shared_vocabulary(core, given.model, processing_class, given.tokenizer)
         prompts = prompt_tokens(processing_class, list(train_dataset["prompt"]))
         check_ids(max(map(max, filter(None, prompts)), default=0), (core, given.model), processing_class)
         self.teacher = self.accelerator.prepare_model(freeze(given.model), evaluation_mode=True)
         self.text_tokenizer = processing_class
         self.stop_ids = eos_ids(core, processing_class)
+        # Those of a cohort, where several trainers sample and read together.
+        self.rollout: Callable[..., Rollouts] = rollout
+        self.token_states: Callable[..., Tensor] = token_states
         self._tokens: dict[str, Tensor | int] = {"student": 0, "teacher": 0, "generated": 0}
         self.rollout_counts = {"completions": 0, "truncated": 0, "empty": 0}
         self._corpus = None
@@ -166,6 +170,10 @@ class PolicyDistiller(Remembers, GRPOTrainer):
     def token_counts(self) -> dict[str, int]:
         """Tokens processed by student and teacher in scoring and training, and tokens generated, on this rank."""
         return {who: int(tokens) for who, tokens in self._tokens.items()}
+
+    def teacher_model(self) -> Any:
+        """The teacher's causal language model."""
+        return core_model(self.accelerator.unwrap_model(self.teacher))
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         sampler = super()._get_train_sampler(dataset)
@@ -194,19 +202,18 @@ class PolicyDistiller(Remembers, GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Roll out the batch's prompts and score them with both models: everything the loss needs, per token."""
         student = self.accelerator.unwrap_model(self.model)
-        teacher = self.accelerator.unwrap_model(self.teacher)
         prompts = prompt_tokens(self.text_tokenizer, [row["prompt"] for row in inputs])
         with gathered(student):
-            rollouts = rollout(
+            rollouts = self.rollout(
                 student,
                 prompts,
                 max_new_tokens=self.args.max_completion_length or 0,
                 eos_ids=self.stop_ids,
                 pad_id=self.text_tokenizer.pad_token_id,
                 temperature=self.temperature,
-                teacher=teacher,
+                teacher=self.teacher_model(),
                 teacher_mix=self.args.teacher_mix,
-                vocabulary=self._shared,
+                vocabulary=self.readable,
             )
         self._count(rollouts)
         return self.score_rollouts(rollouts)
@@ -257,20 +264,12 @@ class PolicyDistiller(Remembers, GRPOTrainer):
 
     def _score(self, model: PreTrainedModel, rollouts: Rollouts, part: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (B, C) of the completion tokens and the hidden states (B, C, H) that predict them."""
+        ids, mask = rollouts.completion_ids[part], rollouts.completion_mask[part]
         with self.accelerator.autocast():
-            hidden = _predicting_states(
-                model,
-                rollouts.prompt_ids[part],
-                rollouts.prompt_mask[part],
-                rollouts.completion_ids[part],
-                rollouts.completion_mask[part],
-            )
-            keep = rollouts.completion_mask[part].bool()
-            chosen = linear_log_probs(hidden[keep], head_of(model), rollouts.completion_ids[part][keep])
-            logps = torch.zeros(keep.shape, dtype=chosen.dtype, device=hidden.device).masked_scatter(
-                keep, chosen
-            )
-        return logps, hidden
+            batch = labelled(rollouts.prompt_ids[part], rollouts.prompt_mask[part], ids, mask)
+            hidden = self.token_states(model, batch)
+            chosen = linear_log_probs(hidden, head_of(model), ids[mask.bool()])
+        return spread(chosen, mask), spread(hidden, mask)
 
     def _prepare_inputs(self, generation_batch):
         """GRPO's buffered slice, with the token counts of the accumulation window it belongs to."""
@@ -293,28 +292,30 @@ class PolicyDistiller(Remembers, GRPOTrainer):
     def _compute_loss(self, model, inputs):
         inner = self.accelerator.unwrap_model(model)
         core = core_model(inner)
-        keep = inputs["completion_mask"].bool()
 
         def losses() -> Tensor:
-            hidden = _predicting_states(
-                core,
-                inputs["prompt_ids"],
-                inputs["prompt_mask"],
-                inputs["completion_ids"],
-                inputs["completion_mask"],
-            )[keep]
-            loss = window_mean(
-                self.completion_loss(core, hidden, keep, inputs), inputs["window_tokens"], self.accelerator
-            )
-            if "corpus" in inputs:
-                loss = loss + self.args.pretraining_weight * self._corpus_loss(core, inputs["corpus"])
-            return loss
+            return self.micro_batch_loss(core, token_states(core, self.micro_batch(inputs)), inputs)
 
-        self._tokens["student"] = self._tokens["student"] + inputs["prompt_mask"].sum() + keep.sum()
         return through_wrapper(model, inner, losses)
 
+    def micro_batch(self, inputs: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """The ids, attention and labels that the student reads for what `_prepare_inputs` gives."""
+        return labelled(
+            *(inputs[n] for n in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask"))
+        )
+
+    def micro_batch_loss(self, core: Any, hidden: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        """The micro-batch's share of the window's loss, from the student's states (N, H) that predict its tokens."""
+        keep = inputs["completion_mask"].bool()
+        self._tokens["student"] = self._tokens["student"] + inputs["prompt_mask"].sum() + keep.sum()
+        total = self.completion_loss(core, hidden, keep, inputs)
+        loss = window_mean(total, inputs["window_tokens"], self.accelerator)
+        if "corpus" in inputs:
+            loss = loss + self.args.pretraining_weight * self._corpus_loss(core, inputs["corpus"])
+        return loss
+
     def completion_loss(
-        self, core: torch.nn.Module, hidden: Tensor, keep: Tensor, inputs: dict[str, Tensor]
+        self, core: torch.nn.Module, hidden: Tensor, keep: Tensor, inputs: Mapping[str, Any]
     ) -> Tensor:
         """Sum over the N kept completion tokens of Long plus Single; `hidden` (N, H) are the student's states, nats."""
         weights = inputs["weights"][keep]
@@ -352,10 +353,3 @@ class PolicyDistiller(Remembers, GRPOTrainer):
 def _no_reward(prompts, **_):
     """GRPO asks for a reward function; MiniLLM's rewards are made of the two models' log-probabilities."""
     return [0.0] * len(prompts)
-
-
-def _predicting_states(model, prompt_ids, prompt_mask, completion_ids, completion_mask) -> Tensor:
-    """Hidden states (B, C, H) at the positions that predict the completion tokens."""
-    ids = torch.cat([prompt_ids, completion_ids], 1)
-    mask = torch.cat([prompt_mask, completion_mask], 1)
-    return hidden_states(model, ids, mask)[:, prompt_ids.shape[1] - 1 : -1]

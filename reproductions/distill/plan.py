@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from methods.recipe import ITSELF, SAMPLES_ITSELF, components_of
+from methods.recipe import ITSELF, POLICIES, components_of
 from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config, family
@@ -68,7 +68,7 @@ def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]
 def _writes(method: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether the student writes while it learns, and whether a teacher writes beforehand."""
     samplers = [name for slot, name in components_of(method) if slot == "sampler"]
-    itself = method["trainer"]["name"] in (SAMPLES_ITSELF, "minillm") or any(n != "domains" for n in samplers)
+    itself = method["trainer"]["name"] in POLICIES or any(n != "domains" for n in samplers)
     return itself, not isinstance(method["data"], str)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from methods.assembly import THOUGHT_TOKENS, looks_at_validation, term_of
 from methods.errors import MethodError
 from methods.modeling.core import shared_vocabulary
-from methods.recipe import ITSELF, SAMPLES_ITSELF, teachers_of
+from methods.recipe import ITSELF, POLICIES, SAMPLES_ITSELF, teachers_of
 from methods.recipe import columns_of as columns_of_terms
 from methods.registry import build, find
 from methods.tokenizers.encoding import eos_token
@@ -105,7 +105,7 @@ def _own_prompts(config: Config, tokenizer: Any, theirs: list[Any]) -> Any:
 def _check_generation(config: Config, rows: int) -> None:
     """Raises MethodError where a trainer that samples prompts itself would not fill a generation batch."""
     trainer, budget = config.tree["trainer"], config.budget
-    if trainer["name"] not in ("minillm", SAMPLES_ITSELF) or not isinstance(config.tree["data"], str):
+    if trainer["name"] not in POLICIES or not isinstance(config.tree["data"], str):
         return
     known = find("trainer", trainer["name"]).parameters
     each = trainer.get(

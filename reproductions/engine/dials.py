@@ -12,7 +12,7 @@ from reproductions.engine.plan.plan import Plan
 from reproductions.engine.reproduce import BAD, DONE, INTERRUPTED, arms_made
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import DialRow
-from reproductions.engine.store.pair import add_runs, arm_path, merge, read_arm
+from reproductions.engine.store.pair import add_all
 from reproductions.engine.work.sessions.executors.base import Executor
 from reproductions.engine.work.sessions.progress import Reporter, default_reporter
 from reproductions.engine.work.sessions.session import Made, Workshop
@@ -74,15 +74,9 @@ def told(rows: Sequence[DialRow]) -> list[str]:
 
 
 def _record(plan: Plan, made: Made, root: Path) -> None:
-    """Adds the runs of one value; all are checked before the first is written."""
-    folder, claims = root / plan.scale.testbed, gather.claims_of(plan.experiment)
-    arms = [results for _, results in arms_made(plan, made, claims)]
-    for results in arms:
-        path = arm_path(folder, results.key)
-        if path.exists():
-            merge(path, read_arm(path), results)
-    for results in arms:
-        add_runs(arm_path(folder, results.key), results)
+    """Adds the runs of one value."""
+    claims = gather.claims_of(plan.experiment)
+    add_all(root / plan.scale.testbed, (results for _, results in arms_made(plan, made, claims)))
 
 
 def _say_failed(point: Point, made: Made) -> None:

@@ -24,8 +24,7 @@ from reproductions.engine.show.view import PaperView
 from reproductions.engine.store.arm import ArmResults, RunResults, arm_of
 from reproductions.engine.store.cache import differences
 from reproductions.engine.store.joined import elsewhere
-from reproductions.engine.store.pair import add_runs, arm_path, read_arm
-from reproductions.engine.store.pair import merge as merged
+from reproductions.engine.store.pair import add_all, arm_path, read_arm
 from reproductions.engine.store.results import IncompleteError, Results
 from reproductions.engine.store.results import gather as gathered
 from reproductions.engine.work.environment import cpu_name, decisive
@@ -299,12 +298,8 @@ class _Task:
 
     def record(self, outcome: Outcome) -> Outcome:
         """Adds the runs to the arms' files. All are checked before the first is written."""
-        arms, folder = self.arms(self.claims), self.root / self.last.scale.testbed
-        for _, results in arms:
-            path = arm_path(folder, results.key)
-            if path.exists():
-                merged(path, read_arm(path), results)
-        added = sum(len(add_runs(arm_path(folder, results.key), results)) for _, results in arms)
+        folder = self.root / self.last.scale.testbed
+        added = add_all(folder, (results for _, results in self.arms(self.claims)))
         if self.root == gather.RESULTS:
             plan = self.last
             attempt = int(plan.experiment.data.get("attempt", {}).get("number", 1))

@@ -100,9 +100,7 @@ def fine_tune_cohort(
         made = []
         for model, data, tokenizer, run in own:
             seed_everything(run.seed)
-            made.append(
-                fine_tune(model, data, tokenizer, run, settings, max_tokens=max_tokens, phase=phase)
-            )
+            made.append(fine_tune(model, data, tokenizer, run, settings, max_tokens=max_tokens, phase=phase))
         return made
     train_members(runs, Cohort(members), phase=phase)
     return [member.accelerator.unwrap_model(member.model).eval() for member in members]

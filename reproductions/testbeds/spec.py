@@ -43,8 +43,8 @@ ROOT = Path(__file__).resolve().parent
 MAIN = "main"
 
 KEYS = (
-    "about", "stands_in", "like", "task", "draws", "revision", "tokenizer", "limits", "decoding", "students", "teachers",
-    "metrics", "defaults", "gate",
+    "about", "stands_in", "like", "task", "draws", "revision", "tokenizer", "limits", "decoding",
+    "students", "teachers", "metrics", "defaults", "gate",
 )  # fmt: skip
 NEEDED = ("about", "task", "decoding", "students", "metrics")
 LIMITS = ("prompt", "completion", "whole", "pairs")

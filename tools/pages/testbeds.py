@@ -9,7 +9,7 @@ from typing import Any
 from reproductions.engine.gate.record import GateRecord, read_gate
 from reproductions.engine.metrics import Metric
 from reproductions.engine.show.view import STANDS_IN
-from reproductions.testbeds.spec import metrics_of, read_testbed
+from reproductions.testbeds.spec import at_seed, metrics_of, read_testbed
 from tools.pages.markdown import code, link, md, table
 from tools.paths import ROOT
 from tools.terminal import number
@@ -47,7 +47,11 @@ def _about(name: str, spec: Mapping[str, Any]) -> Iterator[str]:
     if stands:
         yield f"- teacher: {code(stands)}, {md(STANDS_IN.get(stands, stands))}"
     settings = ", ".join(f"{key}: {value}" for key, value in spec["task"].items() if key != "name")
-    yield f"- task: {code(spec['task']['name'])}{f' ({md(settings)})' if settings else ''}"
+    drawn = ""
+    if "draws" in spec:
+        first = at_seed(spec, 0)["task"]["draw"]
+        drawn = f", drawn {spec['draws']} times: the run of seed s has draw {first} + s mod {spec['draws']}"
+    yield f"- task: {code(spec['task']['name'])}{f' ({md(settings)})' if settings else ''}{drawn}"
     for kind in ("students", "teachers"):
         if spec.get(kind):
             models = "; ".join(f"{code(key)} {_model(tree)}" for key, tree in spec[kind].items())

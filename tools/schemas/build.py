@@ -232,6 +232,7 @@ def a_testbed() -> Schema:
         "stands_in": {"enum": list(STANDS_IN)},
         "like": {"enum": testbed.list_testbeds()},
         "task": OPEN,
+        "draws": {"type": "integer", "minimum": 2},
         "revision": TEXT,
         "tokenizer": keys(testbed.TOKENIZER),
         "limits": keys(testbed.LIMITS),

@@ -1,10 +1,9 @@
 """The seeds of an arm trained as one batched model, each as it would have been trained alone.
 
-A *member* is the `Distiller` of one seed, with its own rows, order, sampler, terms, counts and random numbers. Its
+A *member* is the trainer of one seed, with its own rows, order, sampler, terms, counts and random numbers. Its
 model reads its weights out of a stack of all members' models (`stack.py`), so that what a member asks of its model is
-answered by the weights of now. The cohort (`trainer.py`) puts together what is large: the students' forward and
-backward passes, the teachers' (`teachers.py`) and the rollouts (`rollouts.py`). Of policy trainers the rollouts alone
-(`policies.py`).
+answered by the weights of now. The cohort (`together.py`; of `Distiller`s `trainer.py`, of policies `policies.py`) puts
+together what is large: the students' forward and backward passes, the teachers' and the rollouts (`rollouts.py`).
 """
 
 from methods.trainers.cohort.policies import PolicyCohort, unfit_policies

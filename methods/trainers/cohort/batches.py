@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,15 +38,39 @@ class Table:
         return {**columns, "attention_mask": mask}
 
 
+class Unread(Sequence[Any]):
+    """Rows of a data set, read when somebody looks: GRPO's loader gives them anew for each update of a generation."""
+
+    def __init__(self, dataset: Any, places: Sequence[int]):
+        self._dataset, self._places = dataset, list(places)
+        self._rows: list[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: Any) -> Any:
+        if self._rows is None:
+            whole = getattr(self._dataset, "__getitems__", None)  # as torch's loader reads
+            self._rows = whole(self._places) if whole else [self._dataset[n] for n in self._places]
+        return self._rows[place]
+
+
 class Windows:
     """Each step's batches, one for each member: those of its own loader, epoch after epoch.
+
+    `lazily`: a batch is a list of rows that is read when somebody looks into it (`Unread`).
 
     `as_member(place)` puts a member's random numbers in place: a loader draws one at the start of an epoch.
     Raises MethodError where epochs count and are not equally long.
     """
 
     def __init__(
-        self, members: tuple[Any, ...], steps: int, as_member: Callable[[int], AbstractContextManager[Any]]
+        self,
+        members: tuple[Any, ...],
+        steps: int,
+        as_member: Callable[[int], AbstractContextManager[Any]],
+        *,
+        lazily: bool = False,
     ):
         self._as_member = as_member
         loaders = [member.get_train_dataloader() for member in members]
@@ -58,11 +83,14 @@ class Windows:
         tables: list[Table] = []
         self._streams = []
         for member, loader in zip(members, loaders, strict=True):
+            if lazily:
+                self._streams.append(_stream(loader, partial(Unread, loader.dataset)))
+                continue
             table = next((known for known in tables if known.rows is member.train_dataset), None)
             table = _table(member) if table is None else table
             if table is not None:
                 tables.append(table)
-            self._streams.append(_stream(loader, table))
+            self._streams.append(_stream(loader, None if table is None else table.batch))
 
     def __len__(self) -> int:
         return self._length
@@ -99,17 +127,17 @@ def _equal(one: Batch, other: Batch) -> bool:
     )
 
 
-def _stream(loader: Any, table: Table | None) -> Iterator[Batch]:
+def _stream(loader: Any, read: Callable[[list[int]], Any] | None) -> Iterator[Any]:
     epoch = 0
     while True:
         # As transformers' loop does at the start of an epoch.
         for part in (loader, getattr(getattr(loader, "batch_sampler", None), "batch_sampler", None)):
             if part is not None and hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
-        if table is None:
+        if read is None:
             yield from loader
         else:
             torch.empty((), dtype=torch.int64).random_(generator=loader.generator)  # torch's loader does
             for rows in loader.batch_sampler:
-                yield table.batch(rows)
+                yield read(rows)
         epoch += 1

@@ -14,6 +14,22 @@ from methods.trainers.cohort.stack import StackedModel
 TOKENS = 1200
 
 
+def right_padded(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A batch whose rows begin at the left: a policy trainer's prompts end where its completions begin."""
+    attended = batch["attention_mask"]
+    begins = attended.argmax(1, keepdim=True)
+    if not begins.any():
+        return batch
+    width = attended.shape[1]
+    places = torch.arange(width, device=attended.device) + begins
+    outside, places = places >= width, places.clamp(max=width - 1)
+    return {
+        "input_ids": batch["input_ids"].gather(1, places),
+        "labels": batch["labels"].gather(1, places).masked_fill(outside, -100),
+        "attention_mask": attended.gather(1, places).masked_fill(outside, 0),
+    }
+
+
 class Where:
     """The members' batches as one rectangle (S, B, L) of right-padded ids, and where their completion tokens are."""
 
@@ -24,7 +40,7 @@ class Where:
         self.ids = first.new_zeros(len(batches), rows, length)
         self._inside = torch.zeros(len(batches), rows, length, dtype=torch.bool, device=first.device)
         self._lengths = first.new_zeros(len(batches), rows)
-        for place, batch in enumerate(batches):
+        for place, batch in enumerate(map(right_padded, batches)):
             size, width = batch["input_ids"].shape
             self.ids[place, :size, :width] = batch["input_ids"]
             self._inside[place, :size, : width - 1] = batch["labels"][:, 1:] != -100

@@ -241,6 +241,7 @@ def stacked_rollouts(
     first_row = torch.arange(count, device=device).unsqueeze(1)
     rows = torch.arange(batch, device=device).repeat(count, 1)  # (S, R): those in the models' batch
     columns: list[Tensor] = []
+    left = sizes  # of each member's rows, those that go on
     alive_columns, said_columns = [], []
     for _ in range(max_new_tokens):
         bias = hidden[..., : width + len(columns)] if columns else bias
@@ -249,20 +250,24 @@ def stacked_rollouts(
         mixed = probs[0] if len(probs) == 1 else (1 - teacher_mix) * probs[0] + teacher_mix * probs[1]
         drawn = torch.full(rows.shape, pad_id, device=device)
         for row, (place, size) in enumerate(zip(places, sizes, strict=True)):
+            if not left[row]:
+                continue  # alone it would draw no more
             own, whose = mixed[row, :size], rows[row, :size]
             drawn[row, :size] = (
                 own.argmax(-1) if greedy else draw(own, whose, size, requests[place].generator)
             )
         token = torch.full((count, batch), pad_id, device=device).scatter_(1, rows, drawn)
         if log_probs:
-            said = mixed.gather(2, drawn.unsqueeze(2)).squeeze(2).log()
+            chosen = drawn.clamp(max=mixed.shape[-1] - 1)  # padding may be an id that cannot be drawn
+            said = mixed.gather(2, chosen.unsqueeze(2)).squeeze(2).log()
             said = torch.zeros(count, batch, dtype=said.dtype, device=device).scatter_(1, rows, said)
             said_columns.append(said.masked_fill(~alive, 0.0))
         token = token.masked_fill(~alive, pad_id)
         columns.append(token)
         alive_columns.append(alive)
         alive = alive & ~torch.isin(token, stop)
-        most = int(alive.sum(1).max())
+        left = alive.sum(1).tolist()
+        most = max(left)
         if not most:
             break
         positions = positions[:, -1:] + 1

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.modeling.rollouts import Rollouts
+from methods.modeling.rollouts import Rollouts, labelled
 from methods.slots.samplers import SOURCES
 
 STUDENT = SOURCES.index("student")
@@ -42,17 +42,7 @@ Writer = Callable[[Sequence[Mapping[str, Any]], Any], tuple[Rollouts, Tensor | N
 
 def as_batch(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """A micro-batch as terms see it: ids, attention, labels (B, P + C), -100 on what the student did not write."""
-    labels = inputs["completion_ids"].masked_fill(inputs["mask"] == 0, -100)
-    return {
-        "input_ids": torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1),
-        "attention_mask": torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1),
-        "labels": torch.cat([torch.full_like(inputs["prompt_ids"], -100), labels], 1),
-        "source": torch.full((len(labels),), STUDENT, device=labels.device),
-    }
-
-
-def spread(values: Tensor, mask: Tensor) -> Tensor:
-    """Values (N, ...) of the tokens inside a mask (B, C) at their places, (B, C, ...), 0 elsewhere."""
-    made = values.new_zeros(*mask.shape, *values.shape[1:])
-    made[mask.bool()] = values
-    return made
+    names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "mask")
+    batch = labelled(*(inputs[name] for name in names))
+    source = torch.full((len(batch["labels"]),), STUDENT, device=batch["labels"].device)
+    return {**batch, "source": source}

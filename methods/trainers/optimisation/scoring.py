@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from methods.losses.fused.kernels import Layout
 from methods.losses.fused.linear import Head, head_of, linear_divergence, linear_log_probs
-from methods.modeling.core import hidden_states
+from methods.modeling.core import token_states
+from methods.modeling.rollouts import spread
 from methods.slots.advantages.signals import DIVERGENCE, ENTROPY, STUDENT
-from methods.trainers.optimisation.record import spread
 
 
 @torch.no_grad()
@@ -27,12 +27,6 @@ def linear_entropy(hidden: Tensor, head: Head, *, temperature: float = 1.0) -> T
     return torch.cat(found) if found else hidden.new_zeros(0)
 
 
-def token_states(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    """Last hidden states (N, H) at the positions that predict the labels of a micro-batch."""
-    hidden = hidden_states(model, batch["input_ids"], batch["attention_mask"])
-    return hidden[:, :-1][batch["labels"][:, 1:] != -100]
-
-
 @torch.no_grad()
 def looked_at(
     batch: Mapping[str, Tensor],
@@ -42,18 +36,19 @@ def looked_at(
     asked: Collection[str | int],
     kept: Collection[str | int],
     temperature: float,
+    read: Callable[[Any, Mapping[str, Tensor]], Tensor] = token_states,
 ) -> dict[str, Tensor]:
     """By name, tensors (B, C, ...) of a part of the generation batch, on the tokens inside `mask` (B, C).
 
     `models` by whom: STUDENT, START, the numbers of teachers. "log_probs <who>" of those in `asked`, the student's at
     the temperature of sampling; "entropy" (its, at that temperature) and "divergence" (to teacher 0, at 1); "hidden
-    <who>" of those in `kept`.
+    <who>" of those in `kept`. `read` says how a model reads the batch.
     """
     ids = batch["labels"][:, 1:]
     ids, made = ids[ids != -100], dict[str, Tensor]()
     states: dict[str | int, Tensor] = {}
     for who, model in models.items():
-        states[who] = token_states(model, batch)
+        states[who] = read(model, batch)
         if who in asked:
             heat = temperature if who == STUDENT else 1.0
             said = linear_log_probs(states[who], head_of(model), ids, temperature=heat)

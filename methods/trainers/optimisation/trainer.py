@@ -16,7 +16,7 @@ from methods.errors import MethodError
 from methods.losses.fused.linear import head_of, linear_log_probs
 from methods.losses.policy_gradient import summed, surrogate
 from methods.modeling.checks import check_ids
-from methods.modeling.core import core_model, eos_ids, freeze, snapshot
+from methods.modeling.core import core_model, eos_ids, freeze, snapshot, token_states
 from methods.modeling.normalise import window_mean, window_tokens
 from methods.modeling.rollouts import Rollouts, prompt_tokens, rollout
 from methods.modeling.sharding import gathered
@@ -74,12 +74,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         if advantage is None and not terms:
             raise MethodError("nothing to learn from: give an advantage, or terms")
         self._check_rows(args, train_dataset)
-        self.advantage, self.terms, self.rewards, self.writer = (
-            advantage,
-            tuple(terms),
-            tuple(rewards),
-            writer,
-        )
+        self.advantage, self.writer = advantage, writer
+        self.terms, self.rewards = tuple(terms), tuple(rewards)
         self._wheres = [where for term in terms for where in wheres_of(term)]
         for place, where in enumerate(self._wheres):
             where.key = f"where {place}"
@@ -117,17 +113,19 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         self._kept: list[str | int] = [n for n in self._scored if isinstance(n, int) and self._read]
         self._kept += [START] if START in wanted else []
         prompts = prompt_tokens(processing_class, list(train_dataset["prompt"]))
-        cores = [core, *(self._teacher(n) for n in range(len(self.models.same)))]
+        cores = [core, *(self.teacher_model(n) for n in range(len(self.models.same)))]
         check_ids(max(map(max, filter(None, prompts)), default=0), cores, processing_class)
         sizes = [self.models.shared_size(n) for n in range(len(self.models.same))]
-        self._readable = min(sizes, default=None)
+        self.readable = min(sizes, default=None)
         self.stop_ids = eos_ids(core, processing_class)
         self._tokens: dict[str, Tensor | int] = {"student": 0, "teacher": 0, "generated": 0}
         self.rollout_counts = {"completions": 0, "truncated": 0, "empty": 0}
         self._window: list[dict[str, Any]] = []
         self._counts: dict[str, Any] = {}
         self._window_loss: Tensor | None = None
-        self.rollout: Callable[..., Rollouts] = rollout  # of a cohort, where several trainers sample together
+        # Those of a cohort, where several trainers sample and read together.
+        self.rollout: Callable[..., Rollouts] = rollout
+        self.token_states: Callable[..., Tensor] = token_states
         self._most: float | None = None  # of the ratio to what a `rollout` of another precision sampled from
         self.listeners: list[Callable[[Record, Tensor], None]] = []  # told of each generation batch
         for term in self.terms:
@@ -161,7 +159,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
 
     # Who is asked what.
 
-    def _teacher(self, number: int) -> Any:
+    def teacher_model(self, number: int = 0) -> Any:
+        """A teacher's causal language model; the first one samples along, where `teacher_mix` is set."""
         return core_model(self.accelerator.unwrap_model(self.models.same[number]))
 
     def _model(self, who: str | int) -> Any:
@@ -169,7 +168,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             return core_model(self.accelerator.unwrap_model(self.model))
         if who == START:
             return core_model(self.accelerator.unwrap_model(self._start))
-        return self._teacher(int(who))
+        return self.teacher_model(int(who))
 
     @property
     def _learns(self) -> bool:
@@ -294,9 +293,9 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
                 eos_ids=self.stop_ids,
                 pad_id=self.processing_class.pad_token_id,  # type: ignore[union-attr]
                 temperature=self.temperature,
-                teacher=self._teacher(0) if mix else None,
+                teacher=self.teacher_model() if mix else None,
                 teacher_mix=mix,
-                vocabulary=self._readable,
+                vocabulary=self.readable,
                 generator=draws,
                 log_probs=True,
             )
@@ -387,6 +386,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
                         asked=self._asked,
                         kept=self._kept,
                         temperature=self.temperature,
+                        read=self.token_states,
                     )
                 )
         student.train(training)
@@ -440,18 +440,17 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         core = core_model(inner)
 
         def losses() -> Tensor:
-            states = self.models.student_states(core, inputs[BATCH])
-            return self.micro_batch_loss(core, states[0], inputs)
+            return self.micro_batch_loss(core, token_states(core, inputs[BATCH]), inputs)
 
-        self.count_tokens("student", inputs["prompt_mask"].sum() + inputs["completion_mask"].sum())
-        loss = through_wrapper(model, inner, losses)
-        if self._learns:
-            seen = loss.detach()
-            self._window_loss = seen if self._window_loss is None else self._window_loss + seen
-        return loss
+        return through_wrapper(model, inner, losses)
+
+    def micro_batch(self, inputs: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """The ids, attention and labels that the student reads for what `_prepare_inputs` gives."""
+        return inputs[BATCH]
 
     def micro_batch_loss(self, core: Any, hidden: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """The micro-batch's share of the window's loss, from the student's states (N, H) that predict its tokens."""
+        self.count_tokens("student", inputs["prompt_mask"].sum() + inputs["completion_mask"].sum())
         window, loss = inputs[WINDOW], hidden.sum() * 0  # a graph even where there is nothing to learn
         if self.advantage is not None:
             total = self.policy_sum(core, hidden, inputs)
@@ -463,6 +462,9 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             for factor, term in zip(window["factors"], self.terms, strict=True):
                 total = total + factor * term.total(rows)
             loss = loss + window_mean(total, window["tokens"], self.accelerator)
+        if self._learns:
+            seen = loss.detach()
+            self._window_loss = seen if self._window_loss is None else self._window_loss + seen
         return loss
 
     def policy_sum(self, core: Any, hidden: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -488,7 +490,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         """The micro-batch as `Rows` have it, with what was kept of teachers, the start, and conditions."""
         keep = inputs["mask"].bool()
         numbers = [n for n in self._kept if isinstance(n, int)]
-        said = Said(tuple((inputs[f"hidden {n}"][keep], head_of(self._teacher(n))) for n in numbers))
+        said = Said(tuple((inputs[f"hidden {n}"][keep], head_of(self.teacher_model(n))) for n in numbers))
         batch = {**inputs[BATCH], SAID: said}
         if START in self._kept:
             batch[START] = inputs[f"hidden {START}"][keep], head_of(self._model(START))

@@ -7,17 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from reproductions.engine.atlas import record as kept
-from reproductions.engine.atlas.entrants import Declared, League, declared, leagues, names_of, read_all
+from reproductions.engine.atlas.entrants import (
+    Declared,
+    League,
+    Names,
+    declared,
+    leagues,
+    names_of,
+    read_all,
+)
 from reproductions.engine.atlas.orders import agreements
 from reproductions.engine.atlas.stated import pooled
 from reproductions.engine.atlas.statements import Statement, read_statements
 from reproductions.engine.atlas.tables import PAIR_LEVEL, table
 from reproductions.engine.disputes.answers import answered
 from reproductions.engine.disputes.reading import Dispute, read_disputes
-from reproductions.engine.plan.dials import plan_at, points
 from reproductions.engine.plan.experiment import load_experiment
-from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.store.arm import ArmResults
+from reproductions.testbeds.spec import ROOT, list_testbeds, read_testbed
 
 
 def compute(root: Path | None = None) -> kept.Record:
@@ -26,7 +33,11 @@ def compute(root: Path | None = None) -> kept.Record:
     folder = root / "reproductions"
     papers = sorted(path.stem for path in (folder / "papers").glob("*.yaml"))
     known = [one for paper in papers for one in declared(load_experiment(paper, folder / "papers"))]
-    arms = at_own_values(read_all(folder / "results"), known)
+    attempts = _attempts(papers, folder)
+    beds = folder / "testbeds"
+    arms = at_own_values(
+        read_all(folder / "results"), names_of(known, attempts), beds if beds.is_dir() else None
+    )
     stated = folder / "statements.yaml"
     statements = read_statements(stated) if stated.is_file() else ()
     disputed = folder / "disputes.yaml"
@@ -36,22 +47,27 @@ def compute(root: Path | None = None) -> kept.Record:
         statements,
         disputes=read_disputes(disputed) if disputed.is_file() else (),
         may_judge=lambda testbed: _passed(testbed, folder / "gates"),
-        attempts=_attempts(papers, folder),
+        attempts=attempts,
         made_from=kept.inputs(root),
     )
 
 
-def at_own_values(arms: Sequence[ArmResults], known: Sequence[Declared]) -> list[ArmResults]:
-    """The arms without those at another value of a dial: no gate was passed there, and nothing is judged."""
-    own = {key for one in known for key in one.keys.values()}
-    turned: set[str] = set()
-    for one in known:
-        if "dials" in one.scale.settings:
-            paper = one.experiment.paper
-            plan = make_plan(paper, one.scale.name, papers_root=one.experiment.path.parent)
-            if not plan.unswept:
-                turned |= {key for point in points(one.scale) for key in plan_at(plan, point).keys.values()}
-    return [arm for arm in arms if arm.key in own or arm.key not in turned]
+def at_own_values(arms: Sequence[ArmResults], names: Names, testbeds: Path | None = None) -> list[ArmResults]:
+    """The arms that an experiment or an earlier attempt names, and those on the very task of their testbed.
+
+    At another value of a dial no gate was passed and nothing is judged, also where no experiment has that dial now.
+    `testbeds`: the folder of their files, where it is not the atlas's.
+    """
+    root = testbeds or ROOT
+    there = {arm.testbed for arm in arms} & set(list_testbeds(root))
+    tasks = {name: read_testbed(name, root)["task"] for name in there}
+    return [
+        arm
+        for arm in arms
+        if arm.key in names.by_key
+        or arm.testbed not in tasks
+        or arm.spec["testbed"]["task"] == tasks[arm.testbed]
+    ]
 
 
 def record_of(
@@ -99,7 +115,6 @@ def _named(found: Sequence[League]) -> dict[str, League]:
 
 def _passed(testbed: str, gates: Path) -> bool:
     from reproductions.engine.gate.record import read_gate
-    from reproductions.testbeds.spec import list_testbeds
 
     gate = read_gate(testbed, gates) if testbed in list_testbeds() else None
     return gate is not None and gate.passed

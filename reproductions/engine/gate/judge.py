@@ -31,7 +31,7 @@ from reproductions.engine.gate.runs import (
 from reproductions.engine.gate.spec import Gate, gate_of
 from reproductions.engine.store.arm import ArmResults
 from reproductions.engine.store.layout import strays
-from reproductions.engine.store.pair import add_runs, arm_path
+from reproductions.engine.store.pair import add_all
 from reproductions.engine.store.stale import unsaid
 
 if TYPE_CHECKING:
@@ -252,9 +252,7 @@ def _sweep(
 
 def _keep(gate: Gate, plan: GatePlan, arms: Mapping[str, ArmResults], root: Path | None) -> None:
     """Adds the runs to the raw figures of the gate."""
-    folder = gate_folder(gate.name, root)
-    for arm in plan.arms:
-        add_runs(arm_path(folder, plan.keys[arm]), arms[arm])
+    add_all(gate_folder(gate.name, root), (arms[arm] for arm in plan.arms))
 
 
 def _date(arms: Mapping[str, ArmResults]) -> str:

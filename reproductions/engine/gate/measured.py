@@ -134,7 +134,9 @@ class Measured:
         """The domain of every held-out row. Raises KDError where rows have none, or each draw of the task its own."""
         bed, *others = self._beds()
         if others:
-            raise KDError(f"the rows of {self.load().name} are others in each draw: they have no gaps by domain")
+            raise KDError(
+                f"the rows of {self.load().name} are others in each draw: they have no gaps by domain"
+            )
         if "domain" not in bed.test.column_names:
             raise KDError(f"the rows of {bed.name} say nothing of domains")
         return list(bed.test["domain"])

@@ -15,7 +15,7 @@ from typing import Any
 from methods.classes.suits import ENCODERS
 from methods.recipe import (
     ITSELF,
-    SAMPLES_ITSELF,
+    POLICIES,
     Recipe,
     canonical_method,
     components_of,
@@ -120,10 +120,11 @@ def _answers(tree: Mapping[str, Any]) -> str:
     found = []
     asked = [name for slot, name in components_of(tree) if slot in ("data", "elicitation")]
     if asked:
-        found.append("the student's, checked" if "right-answers" in asked else "the teacher's")
-    elif tree["trainer"]["name"] not in (SAMPLES_ITSELF, "minillm"):
+        own = {"right-answers": "the student's, checked", "own-answers": "the student's, drawn once"}
+        found.append(next((own[name] for name in asked if name in own), "the teacher's"))
+    elif tree["trainer"]["name"] not in POLICIES:
         found.append("the data's")
-    if tree["trainer"]["name"] in (SAMPLES_ITSELF, "minillm"):
+    if tree["trainer"]["name"] in POLICIES:
         found.append("the student's own")
     samplers = [name for slot, name in components_of(tree) if slot == "sampler"]
     if any(name != "domains" for name in samplers):

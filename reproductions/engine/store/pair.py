@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from reproductions.engine.store.form import (
 from reproductions.engine.store.joined import joined
 from reproductions.engine.store.layout import additions, arm_path, next_addition, table_of
 
-__all__ = ["add_runs", "arm_path", "change_arm", "merge", "read_arm", "write_arm"]
+__all__ = ["add_all", "add_runs", "arm_path", "change_arm", "merge", "read_arm", "write_arm"]
 
 _FIELDS = {
     "schema": int,
@@ -125,6 +125,19 @@ def add_runs(path: Path, made: ArmResults) -> list[int]:
 
     change_arm(path, more)
     return added
+
+
+def add_all(folder: Path, arms: Iterable[ArmResults]) -> int:
+    """`add_runs` of several arms of a testbed, all checked before the first is written; how many runs were added.
+
+    Raises KDError as `add_runs` does, with nothing written.
+    """
+    arms = list(arms)
+    for made in arms:
+        path = arm_path(folder, made.key)
+        if path.exists():
+            merge(path, read_arm(path), made)
+    return sum(len(add_runs(arm_path(folder, made.key), made)) for made in arms)
 
 
 def change_arm(path: Path, change: Callable[[ArmResults | None], ArmResults | None]) -> None:

@@ -33,7 +33,9 @@ def units_of(specs: Iterable[Mapping[str, Any]], seeds: Sequence[int]) -> Units:
     """Those of the arms with these specs."""
     beds = [bed for spec in specs if isinstance(bed := spec.get("testbed"), Mapping)]
     of_task = {int(bed["draws"]) for bed in beds if "draws" in bed}
-    teachers = [tree for bed in beds for tree in bed.get("teachers", {}).values() if isinstance(tree, Mapping)]
+    teachers = [
+        tree for bed in beds for tree in bed.get("teachers", {}).values() if isinstance(tree, Mapping)
+    ]
     counts = sorted(of_task | {int(tree["draws"]) for tree in teachers if tree.get("draws", 1) > 1})
     groups = tuple(tuple(seed % count for count in counts) or seed for seed in seeds)
     return Units(groups, bool(of_task) and len(set(groups)) > 1)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from methods.recipe import SAMPLES_ITSELF
+from methods.recipe import POLICIES, WRITES
 from reproductions.engine.errors import KDError
 from reproductions.engine.work.clock import CohortClock
 from reproductions.engine.work.seeding import seed_everything
@@ -29,16 +29,14 @@ SMALLEST = 2
 def can_cohort(method: Mapping[str, Any], spec: Mapping[str, Any]) -> str | None:
     """Why the seeds of an arm are not trained as one, in a few words; None where they are.
 
-    Any terms, targets and samplers will do: a member keeps its own. Policy gradients sample together and train each for
-    itself. What students write themselves is the same to the
-    last token in float64 (tests); in float32 a token that falls otherwise by rounding makes another training, no better
-    and no worse: over 20 seeds of reverse KL on policy, cohorts have +0.13 (-0.14, 0.40) points of greedy accuracy.
+    Any terms, targets, samplers, advantages and rewards will do: a member keeps its own. What students write themselves
+    is the same to the last token in float64 (tests); in float32 a token that falls otherwise by rounding makes another
+    training, no better and no worse: over 20 seeds of reverse KL on policy, cohorts have +0.13 (-0.14, 0.40) points of
+    greedy accuracy.
     """
     trainer = method["trainer"]["name"]
-    if trainer not in ("distillation", SAMPLES_ITSELF):
+    if trainer not in (WRITES, *POLICIES):
         return f"its trainer is {trainer}"
-    if method["trainer"].get("teacher_mix"):
-        return "a teacher samples along"
     if "lora" in spec:
         return "its student is under an adapter"
     if spec.get("precision", "fp32") != "fp32":
@@ -119,7 +117,7 @@ def train_together(runs: Sequence[Run]) -> str | None:
         seed_everything(run.seed)
         members.append(trainer_for(run.spec["method"], RunSurroundings(run)))
         states.append(torch.get_rng_state())
-    policies = runs[0].spec["method"]["trainer"]["name"] == SAMPLES_ITSELF
+    policies = runs[0].spec["method"]["trainer"]["name"] in POLICIES
     why = unfit_policies(members) if policies else unfit(members)
     if why is not None:
         for run, member, state in zip(runs, members, states, strict=True):

@@ -65,6 +65,28 @@ def test_right_answers_are_kept_once_each(said):
     assert kept(samples=4) == [("1+1=", "2"), ("1+1=", " 2")]
 
 
+def test_own_answers_are_all_that_is_said_right_or_wrong(monkeypatch):
+    """Each different prompt as often as is asked, by these settings, with no check."""
+    asked = []
+
+    def label(model, tokenizer, prompts, **settings):
+        asked.append((model, list(prompts), settings))
+        pairs = zip(prompts, ["2", "5", "", "5"], strict=True)
+        rows = [{"prompt": prompt, "completion": text} for prompt, text in pairs if text]
+        return Dataset.from_list(rows), LabellingReport(completions=len(prompts))
+
+    monkeypatch.setattr(steps, "label_with_teacher", label)
+    around, twice = Around(), Dataset.from_list([*ROWS, ROWS[0]])
+    found = steps.own_answers(twice, None, around, samples=2, temperature=0.7, seed=3)
+    assert list(found["prompt"]) == ["1+1=", "2+2=", "2+2="] and list(found["completion"]) == ["2", "5", "5"]
+    ((model, prompts, settings),) = asked
+    assert model == "the student" and prompts == ["1+1=", "2+2="] * 2 and len(around.reports) == 1
+    wanted = {"temperature": 0.7, "batch_size": 64, "seed": 3, "greedy": False, "max_new_tokens": 5}
+    assert settings == wanted
+    with pytest.raises(MethodError, match='"samples" must be 1 or more, not 0'):
+        steps.own_answers(ROWS, None, around, samples=0)
+
+
 def test_a_prefix_is_asked_and_not_kept(monkeypatch):
     """The check sees the row's own columns, and the student learns to answer without the prefix."""
     asked = []

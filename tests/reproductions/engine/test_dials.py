@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reproductions.engine.atlas.compute import at_own_values
-from reproductions.engine.atlas.entrants import declared, read_all
+from reproductions.engine.atlas.entrants import Names, declared, names_of, read_all
 from reproductions.engine.dials import told, turn
 from reproductions.engine.errors import KDError
 from reproductions.engine.plan.dials import plan_at, points
@@ -73,12 +73,16 @@ def test_a_value_that_is_recorded_in_part_is_not_shown(recorded):
 
 def test_the_atlas_weighs_the_judged_arms_alone(recorded):
     """League tables, statements and disputes know nothing of an arm at another value of a dial."""
-    known = declared(load_experiment("toy", recorded.papers))
+    names = names_of(declared(load_experiment("toy", recorded.papers)))
     before = {arm.key for arm in read_all(recorded.results)}
     assert turning(recorded, record=True) == DONE
-    there = read_all(recorded.results)
-    assert {arm.key for arm in there} > before
-    assert {arm.key for arm in at_own_values(there, known)} == before
+    there, beds = read_all(recorded.results), recorded.papers.parent / "testbeds"
+    turned = {arm.key for arm in there} - before
+    assert turned and {arm.key for arm in at_own_values(there, names, beds)} == before
+    no_more = names_of([])  # as if the experiment had moved to another testbed since
+    assert {arm.key for arm in at_own_values(there, no_more, beds)} == before
+    by_an_attempt = Names(dict.fromkeys(turned, [("toy", "tiny", "title")]), {})
+    assert {arm.key for arm in at_own_values(there, by_an_attempt, beds)} == before | turned
 
 
 def test_a_run_that_fails_says_so(recorded, monkeypatch, capsys):

@@ -105,6 +105,8 @@ def test_likeness_merges_mappings_replaces_values_and_null_takes_away(folder):
         (("  main: {shape", "  main: {like: big, shape"), 6, 'no other of the teachers is called "big"'),
         (("decoding:", "limits: {prompt: 1, completion: 1}\ndecoding:"), 3, "pronunciation has its own limits"),
         (("pronunciation", "maths"), 2, 'the task maths needs "tokenizer"'),
+        (("decoding:", "draws: 5\ndecoding:"), 3, "the task pronunciation is no drawn one"),
+        (("decoding:", "draws: 1\ndecoding:"), 3, "a whole number of 2 or more"),
     ],
 )  # fmt: skip
 def test_bad_input_says_file_line_and_the_nearest_name(folder, change, line, message):

@@ -24,6 +24,17 @@ def test_data_of_another_revision_are_refused():
         load_testbed(spec)
 
 
+def test_a_drawn_task_is_another_for_each_seed_up_to_its_draws():
+    drawn, alone = load_short("mazes", {"draws": 3}), load_short("navigate", draw=11)
+    assert drawn.at(4) is drawn.at(1) is not drawn.at(0)
+    assert drawn.at(1).spec["task"] == alone.spec["task"] and drawn.at(1).revision == alone.revision
+    assert drawn.at(0).revision == drawn.task.revision, "the first draw"
+    prompts = [tuple(drawn.at(seed).test["prompt"]) for seed in range(3)]
+    assert len(set(prompts)) == 3 and alone.at(7) is alone
+    more = load_short("mazes", {"draws": 4})
+    assert len({drawn.revision, more.revision, *(drawn.at(seed).revision for seed in range(3))}) == 5
+
+
 def test_unknown_rows_name_the_nearest():
     testbed = load_testbed("pronunciation")
     assert len(testbed.rows("all_words")) > 2 * len(testbed.rows("train"))

@@ -110,6 +110,11 @@ def test_outdated_earlier_swept_and_missing_gates_say_so(places):
     assert "It declares no gate: no claim is judged here" in page("mine", *places)
 
 
+def test_a_drawn_task_says_which_draw_a_seed_has():
+    (line,) = [line for line in page("mazes").splitlines() if line.startswith("- task:")]
+    assert line.endswith(", drawn 20 times: the run of seed s has draw 10 + s mod 20")
+
+
 def test_the_page_of_every_testbed_is_current():
     texts = documents.beds()
     assert set(texts) == {f"reproductions/testbeds/{name}.md" for name in list_testbeds()}

@@ -13,7 +13,7 @@ SUMMARY = "freeze what a paper's experiment said, and say what changes in the ne
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
-    parser.add_argument("paper", help="id of the paper")
+    parser.add_argument("paper", help="id of the paper, or name of a question of our own")
     parser.add_argument("--changed", required=True, metavar="TEXT", help="what changes now, and why")
     parser.add_argument("--scale", default="tiny", help="tiny (default), small or paper")
     parser.epilog = (
@@ -26,13 +26,13 @@ def main(args: argparse.Namespace) -> int:
     """Freeze, then number the experiment anew."""
     if not args.changed.strip():
         raise UsageError("kd attempt: --changed must say what changed")
-    from catalog.schema import load_catalog
     from reproductions.engine.files import write_atomic
     from reproductions.engine.show import gather
     from reproductions.engine.verdicts.freezing import freeze, renumber
     from reproductions.engine.work.environment import commit
+    from tools.experiments import experiment_id
 
-    paper = load_catalog().paper(args.paper).id
+    paper = experiment_id(args.paper)
     view = gather.gather(paper)
     today = datetime.now(UTC).date().isoformat()
     at = str(commit()["commit"] or "unknown")[:10]

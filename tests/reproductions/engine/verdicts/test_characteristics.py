@@ -62,6 +62,20 @@ def test_seeds_that_share_a_teacher_are_not_counted_as_if_each_had_its_own(seeds
         assert coverage_with_draws(seeds, grouped=False) < RIGHT[0]
 
 
+@pytest.mark.parametrize("seeds", [5, 20])
+def test_the_interval_over_a_task_drawn_for_each_seed_holds_the_truth(seeds):
+    """Each draw has its own effect and its own examples."""
+    rng, held = np.random.default_rng([8, seeds]), 0
+    for _ in range(2_000):
+        made = rng.standard_normal((seeds, 1)) + 4 * rng.standard_normal((seeds, 60))
+        found = statistics.estimate(
+            "mean", [made[..., None]], [1.0], higher_is_better=True, groups=range(seeds), own_examples=True
+        )
+        low, high = found.interval(0.95)
+        held += low <= 0 <= high
+    assert inside(held / 2_000)
+
+
 def parts(arms):
     """Seeds' part, examples' mean square and interaction's, over the number of cells, of one arm's mean."""
     table = arms[0][..., 0]

@@ -13,7 +13,8 @@ from reproductions.engine.store.results import gather
 from reproductions.engine.verdicts import words
 from reproductions.engine.verdicts.claims import Claim, ClaimSet, Contrast, PaperNumbers, Source, Value
 from reproductions.engine.verdicts.decide import decide, decide_values
-from reproductions.engine.verdicts.statistics import estimate
+from reproductions.engine.verdicts.statistics import estimate, over_seeds
+from reproductions.engine.verdicts.units import Units, units_of
 
 from ..store.made import METRICS, levels, made_arm, made_run
 
@@ -245,6 +246,28 @@ def test_seeds_that_were_not_declared_do_not_count():
 
 def drawn(arm, draws):
     return replace(arm, spec={"testbed": {"teachers": {"main": {"draws": draws}, "large": {}}}})
+
+
+def test_units_are_the_draws_of_teachers_and_of_the_task():
+    teachers = {"testbed": {"teachers": {"main": {"draws": 2}, "large": {"draws": 1}, "small": {}}}}
+    task = {"testbed": {"teachers": {}, "draws": 3}}
+    assert units_of([{}], range(3)) == Units((0, 1, 2), False)
+    assert units_of([teachers, {}], range(3)) == Units(((0,), (1,), (0,)), False)
+    assert units_of([teachers, task], range(4)) == Units(((0, 0), (1, 1), (0, 2), (1, 0)), True)
+    assert units_of([task], [0, 3, 6]) == Units(((0,),) * 3, False), "one draw: the same examples"
+    assert [units_of([task], range(count)).shared for count in (1, 3, 4)] == [0, 0, 3]
+    assert units_of([task], range(6)).first(3).shared == 0
+
+
+def test_seeds_with_their_own_draw_of_the_task_are_judged_by_their_figures():
+    method, baseline = noisy(1, 1, 5, 0.3), noisy(2, 2, 5, 0.3)
+    both = [
+        replace(made_arm(one), spec={"testbed": {"teachers": {}, "draws": 9}}) for one in (method, baseline)
+    ]
+    asks = claim(smallest_effect=0.01)
+    (found,) = decided([asks], results(range(5), method=both[0], baseline=both[1]))
+    wanted = over_seeds((method - baseline).mean(axis=1))
+    assert found.standard_error == pytest.approx(wanted.standard_error) and found.groups == 0
 
 
 def test_seeds_that_share_a_draw_of_the_teacher_are_a_group():

@@ -223,6 +223,25 @@ def test_as_many_groups_as_seeds_or_one_are_none():
     assert of(made, groups="abcde") == of(made) == of(made, groups="aaaaa")
 
 
+def test_seeds_with_examples_of_their_own_vary_as_their_figures_do():
+    """Nothing is shared by examples that stand in the same place: Student's t on one figure a seed."""
+    made = table(5, seeds=6, examples=40, parts=(0.3, 2.0, 1.0))  # an example's part as if they were the same
+    found, wanted = of(made, own_examples=True), over_seeds(made.mean(axis=1))
+    assert (found.difference, found.standard_error) == pytest.approx(
+        (wanted.difference, wanted.standard_error)
+    )
+    assert found.degrees == pytest.approx(5) and of(made).standard_error > 1.2 * found.standard_error
+    twice = np.repeat(made, 2, axis=0)
+    grouped = of(twice, groups=np.repeat(range(6), 2), own_examples=True)
+    assert (grouped.standard_error, grouped.degrees) == pytest.approx((found.standard_error, found.degrees))
+
+
+def test_seeds_with_examples_of_their_own_whose_figures_coincide():
+    """By hand: three seeds of four examples, two of them right: the variance of a mean is (1/3) / 12."""
+    rows = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]], dtype=float)
+    assert of(rows, own_examples=True).standard_error ** 2 == pytest.approx(1 / 36)
+
+
 def test_groups_of_unequal_size_keep_their_share():
     values = [1.0, 1.0, 1.0, 4.0]
     found = of(np.array(values)[:, None], groups="aaab")

@@ -17,8 +17,8 @@ from reproductions.engine.work.artifacts import Artifacts
 from reproductions.engine.work.cohort import can_cohort, cohorts, execute_cohort, train_together
 from reproductions.engine.work.execute import execute
 from reproductions.engine.work.run import Run
-from reproductions.testbeds import read_testbed
-from tests.reproductions.short import load_short
+from reproductions.testbeds import load_testbed, read_testbed
+from tests.reproductions.short import SHORT, load_short, short
 
 PAPERS = sorted(path.stem for path in (Path(reproductions.__path__[0]) / "papers").glob("*.yaml"))
 RATE = 4e-3  # whatever a sweep has found
@@ -74,7 +74,7 @@ def runs_of(arm, bed, folder, seeds=(0, 1, 2)):
     ]
 
 
-@pytest.mark.parametrize("arm", ["sft", "seqkd", "fkl", "jsd-mixed", "kdrl kdrl"])
+@pytest.mark.parametrize("arm", ["sft", "seqkd", "fkl", "jsd-mixed", "kdrl kdrl", "minillm minillm"])
 def test_records_are_those_of_runs_made_alone(arm, bed, tmp_path):
     runs = runs_of(arm, bed, tmp_path)
     assert train_together(runs) is None
@@ -188,3 +188,45 @@ def test_what_turns_out_to_be_unlike_is_trained_alone(bed, tmp_path, monkeypatch
     for run, other in zip(runs, alone, strict=True):
         assert run.cohort == 1
         assert execute(run)["metrics"] == other["metrics"]
+
+
+def test_seeds_on_their_own_draws_of_the_task_are_made_together_as_alone(tmp_path):
+    """Bases, starts and students: each of its own maze, and no member learns another's."""
+    bed = short("mazes", {"teachers": {"trained": {"training": SHORT}}})
+    spec = spec_of(load_experiment("coverage-learned"), "tiny", "own-learned", bed, learning_rate=RATE)
+    spec = {**spec, "training": {**spec["training"], **TRAINING}, "sft_start": START}
+
+    def runs(folder):
+        return [
+            Run(
+                spec,
+                seed,
+                testbed=load_testbed(bed).at(seed),
+                device=torch.device("cpu"),
+                artifacts=Artifacts(folder),
+                wanted=["greedy_exact_match", "token_accuracy"],
+            )
+            for seed in range(3)
+        ]
+
+    together, alone = runs(tmp_path / "a"), runs(tmp_path / "b")
+    assert train_together(together) is None
+    for one, other in zip(map(execute, together), map(execute, alone), strict=True):
+        assert {made["kind"] for made in one["shared"].values()} == {"base", "teacher", "sft-start"}
+        for name, value in other["metrics"].items():
+            assert one["metrics"][name] == pytest.approx(value, rel=1e-3, abs=1e-3)
+    for kind in ("base", "teacher", "sft-start"):
+        made = [sorted(path.name for path in (tmp_path / at / "artifacts").glob(f"{kind}-*")) for at in "ab"]
+        assert made[0] == made[1] and len(made[0]) == 3
+    bases = [
+        run.testbed.models._base(short_student(run), run.testbed.models._common, run) for run in together
+    ]
+    theirs = [run.testbed.models._base(short_student(run), run.testbed.models._common, run) for run in alone]
+    for one, other in zip(bases, theirs, strict=True):
+        for name, weight in other.state_dict().items():
+            torch.testing.assert_close(one.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(*(base.model.embed_tokens.weight for base in bases[:2]))
+
+
+def short_student(run):
+    return run.testbed.models.students["main"]

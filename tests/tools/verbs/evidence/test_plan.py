@@ -12,7 +12,7 @@ def test_a_paper_is_told_scale_by_scale_in_80_columns(capsys, monkeypatch):
     assert cli.main(["plan", "minillm"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split()[:6] == ["PAPER", "SCALE", "ARMS", "RUNS", "TO", "MAKE"]
-    assert [line.split()[1] for line in lines[:4]] == ["tiny", "tiny-navigate", "small", "paper"]
+    assert [line.split()[1] for line in lines[:4]] == ["tiny", "tiny-mazes", "small", "paper"]
     assert any(line.startswith("tiny: ") or line.startswith("tiny:") for line in lines[5:])
     assert cli.main(["plan", "minillm", "--scale", "tiny", "--json"]) == 0
     (plain,) = json.loads(capsys.readouterr().out)

@@ -25,16 +25,20 @@ def to_make(missing: Iterable[tuple[Plan, Task, Collection[str]]]) -> dict[str, 
     cache = None
     for plan, (arm, seed), metrics in missing:
         cache = plan.cache
+        draw = seed % plan.testbed.get("draws", 1)  # what is made once is made once for each draw of the task
         for what, kind, key in _needs(plan.specs[arm], seed, _measuring(plan, metrics)):
-            wanted[digest([what, kind, key], 16)] = kind, key
+            wanted[digest([what, kind, key, draw], 16)] = kind, key
     there = [] if cache is None else list(_kept(cache / "artifacts"))
-    return dict(
-        Counter(
-            kind
-            for kind, key in wanted.values()
-            if not any(kind == other and key.items() <= kept.items() for other, kept in there)
+    found: Counter[str] = Counter()
+    for kind, key in wanted.values():
+        place = next(
+            (n for n, (k, kept) in enumerate(there) if k == kind and key.items() <= kept.items()), None
         )
-    )
+        if place is None:
+            found[kind] += 1
+        else:
+            del there[place]  # it is of one draw
+    return dict(found)
 
 
 def _measuring(plan: Plan, metrics: Collection[str]) -> dict[str, Any]:

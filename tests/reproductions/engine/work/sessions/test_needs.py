@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.work.artifacts import Artifacts
@@ -51,10 +52,13 @@ def test_elicited_texts_are_made_for_each_seed_unless_one_draw_serves_all():
         assert len(found) == kinds and all("rows-elicited" in one for one in found)
 
 
-def test_a_base_is_made_once_for_all_seeds(tmp_path):
-    plan = make_plan("coverage", cache=tmp_path)
-    sft = [task for task in plan.tasks if task[0] == "sft"]
-    assert needed(plan, sft) == {"base": 1, "sft-start": 5}, "an oracle is not made"
-    student = plan.specs["sft"]["testbed"]["students"]["main"]
+def test_a_base_is_made_once_for_all_seeds_of_a_draw(tmp_path):
+    drawn = make_plan("coverage", cache=tmp_path)
+    sft = [task for task in drawn.tasks if task[0] == "sft"]
+    assert needed(drawn, sft) == {"base": 5, "sft-start": 5}, "an oracle is not made"
+    once = replace(drawn, testbed={key: value for key, value in drawn.testbed.items() if key != "draws"})
+    assert needed(once, sft) == {"base": 1, "sft-start": 5}
+    student = drawn.specs["sft"]["testbed"]["students"]["main"]
     Artifacts(tmp_path).obtain("base", {**student, "seed": 0, "data_revision": "x"}, lambda folder: None)
-    assert needed(plan, sft) == {"sft-start": 5}
+    assert needed(once, sft) == {"sft-start": 5}
+    assert needed(drawn, sft) == {"base": 4, "sft-start": 5}
