@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from methods.errors import MethodError
 from methods.losses.divergences import check_temperature
-from methods.losses.fused.kernels import Layout, Objective, Projection, softmax_pair
+from methods.losses.fused.kernels import ChunkLogits, Layout, Objective, softmax_pair
 from methods.losses.fused.linear import Head, RowLoss, _in_forward, _Operands, _softmax_dtype
+from methods.losses.fused.projection import Projection
 
 CHUNK_DIVERGENCES = ("kl", "total_variation")
 
@@ -85,15 +86,13 @@ class SortedL1(Objective):
 
     def allocate(self, layout: Layout, student_masked: Tensor | None) -> None:
         own = replace(layout, size=self.size)
-        self.buffer, self.spare = own.chunk_buffer(self.teacher.weight.dtype), own.block_buffer()
-        self.dtype = layout.dtype
+        self.logits, self.spare = ChunkLogits(self.teacher, own), own.block_buffer()
 
     def start(self, rows: slice) -> None:
-        hidden = self.hidden[rows]
-        self.teacher.logits(hidden, out=self.buffer[: len(hidden)])
+        self.logits.project(self.hidden[rows])
 
     def block(self, log_q: Tensor, q: Tensor, rows: slice, within: slice) -> tuple[Tensor, Tensor]:
-        logits = self.teacher.cap(self.buffer[within].to(self.dtype))
+        logits = self.teacher.cap(self.logits.block(within))
         _, p = softmax_pair(logits, self.spare[: len(q)], self.teacher.masked)
         p_sorted = p.sort(-1, descending=True).values
         q_sorted, order = q.sort(-1, descending=True)

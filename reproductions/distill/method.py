@@ -161,7 +161,7 @@ def read_engine(data: Mapping[str, Any], tree: Mapping[str, Any], layers: Any, l
         raise lines.error(
             "rollouts: `mode: server` and the address of a `server` belong together", "rollouts", "server"
         )
-    reason = _why_no_engine(tree)
+    reason = why_no_engine(tree)
     if reason is None and layers is not None:
         reason = "vLLM starts from the folder of the student, which has other layers; save the cut first"
     if reason is None:
@@ -171,7 +171,7 @@ def read_engine(data: Mapping[str, Any], tree: Mapping[str, Any], layers: Any, l
     return Engine(found["mode"], found["server"] or None, float(found["memory"]), found["sleep"])
 
 
-def _why_no_engine(tree: Mapping[str, Any]) -> str | None:
+def why_no_engine(tree: Mapping[str, Any]) -> str | None:
     """Why an engine cannot write what a canonical method samples, if so."""
     from methods.registry import load
 

@@ -90,7 +90,7 @@ def load_models(
 
     Heads that are not what the losses read are refused; a teacher that only writes is asked for its own logits.
     """
-    student = load_pretrained(config.student, loading=config.student_loaded)
+    student = load_student(config)
     check_head(student[0])
     with_template(student[1], config)
     loaded = [
@@ -104,6 +104,11 @@ def load_models(
         if name != ITSELF and not isinstance(teachers[name][0], TeacherStore):
             check_head(teachers[name][0])
     return student, method, teachers
+
+
+def load_student(config: Config) -> tuple[Any, Any]:
+    """The student with its weights, and its tokenizer."""
+    return load_pretrained(config.student, loading=config.student_loaded)
 
 
 def adapted(student: Any, config: Config) -> Any:

@@ -24,9 +24,11 @@ def record_of(
     found: GivenSurroundings,
     rows: Rows,
     seconds: float,
-    evaluation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything that is known of a finished training, as plain data; seconds are of the training alone."""
+    """Everything that is known of a finished training, as plain data; seconds are of the training alone.
+
+    Every process of a training calls this: what they counted is summed.
+    """
     import torch
 
     return {
@@ -56,17 +58,18 @@ def record_of(
         "tokens": dict(Counter(of_all_ranks(trainer, "token_counts")) + found.tokens),
         "rollouts": of_all_ranks(trainer, "rollout_counts"),
         "rollouts_by": None if config.engine is None else f"vllm, {config.engine.mode}",
-        "evaluation": None if evaluation is None else table.summary(evaluation),
-        **(
-            {}
-            if evaluation is None or table.TASKS not in evaluation
-            else {table.TASKS: table.tasks_of(evaluation)}
-        ),
+        "evaluation": None,
         "finished": now(),
         "environment": environment_of(
             trainer.accelerator.device.type, torch.get_num_threads(), config.data.digest, config.tree
         ),
     }
+
+
+def of_the_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of an evaluation."""
+    tasks = {table.TASKS: table.tasks_of(evaluation)} if table.TASKS in evaluation else {}
+    return {"evaluation": table.summary(evaluation), **tasks}
 
 
 def of_all_ranks(trainer: Any, name: str) -> dict[str, int]:

@@ -6,15 +6,16 @@ import sys
 from typing import Any
 
 from methods.assembly import trainer_for
+from methods.modeling.sharding import whole_student
 from methods.replay import NAME as REPLAY
 from methods.replay import ReplayWriter
 from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config
 from reproductions.distill.evaluate.run import START, Evaluated
-from reproductions.distill.models import adapted, load_models, training_device
+from reproductions.distill.models import adapted, load_models, load_student, training_device
 from reproductions.distill.preflight import Ready, prepare
-from reproductions.distill.record import record_of
+from reproductions.distill.record import of_the_evaluation, record_of
 from reproductions.distill.state import STATE
 from reproductions.distill.surroundings import GivenSurroundings
 from reproductions.distill.training import Report, Say, arguments_of, begin, once, quiet, save, train
@@ -75,10 +76,12 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
     if hasattr(trainer, "listeners"):
         trainer.listeners.append(ReplayWriter(output / REPLAY, trainer))
     seconds, found = train(config, trainer, report, say, first=rows.first), None
-    if evaluated is not None and trainer.is_world_process_zero():
-        found = evaluated.after(trainer.accelerator.unwrap_model(trainer.model))
-    record = record_of(config, trainer, surroundings, rows, seconds, found)
-    save(config, trainer, tokenizer, record, found)
+    made = whole_student(trainer, lambda: adapted(load_student(config)[0], config))
+    record = record_of(config, trainer, surroundings, rows, seconds)
+    if evaluated is not None and made is not None:  # no other process waits for it
+        found = evaluated.after(made.to(training_device()))
+        record |= of_the_evaluation(found)
+    save(config, trainer, made, tokenizer, record, found)
     return record
 
 

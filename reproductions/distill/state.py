@@ -18,6 +18,7 @@ from reproductions.engine.signals import terminable
 
 STATE, LOCK = ".kd-state", ".kd-lock"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
+FSDP = ("pytorch_model_fsdp", "optimizer")  # of a sharded student: a file .bin, or a folder _0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -134,16 +135,30 @@ def step_of(checkpoint: Path) -> int:
 def is_whole(checkpoint: Path) -> bool:
     """Whether every file of a checkpoint is there and has its end."""
     names = {path.name for path in checkpoint.iterdir()}
-    needed = {"trainer_state.json", "optimizer.pt", "scheduler.pt"} <= names
     memory = any(name.startswith("memory-") for name in names)
     random = any(name.startswith("rng_state") for name in names)
-    return needed and memory and random and bool(names.intersection(WEIGHTS)) and all(
+    weights = (
+        {"optimizer.pt", "scheduler.pt"} <= names
+        and bool(names.intersection(WEIGHTS))
+        or "scheduler.pt" in names
+        and all(f"{part}.bin" in names or f"{part}_0" in names for part in FSDP)
+        or _of_deepspeed(checkpoint)
+    )
+    return "trainer_state.json" in names and memory and random and weights and all(
         _has_its_end(path) for path in checkpoint.iterdir()
     )  # fmt: skip
 
 
+def _of_deepspeed(checkpoint: Path) -> bool:
+    """Whether the folder that DeepSpeed names last is there."""
+    latest = checkpoint / "latest"
+    return latest.is_file() and (checkpoint / latest.read_text(encoding="utf-8").strip()).is_dir()
+
+
 def _has_its_end(path: Path) -> bool:
-    if path.suffix in (".pt", ".pth"):  # zip archives, whose table of contents is their end
+    if path.is_dir():  # one that FSDP's ranks wrote together has its table of contents last
+        return not path.name.startswith(FSDP) or (path / ".metadata").is_file()
+    if path.suffix in (".pt", ".pth", ".bin"):  # zip archives, whose table of contents is their end
         return zipfile.is_zipfile(path)
     if path.suffix == ".safetensors":
         return _is_safetensors(path)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from methods.modeling.sharding import check_gathers
 from methods.recipe import read_recipe
 from reproductions.distill import state
 from reproductions.distill.config import family
@@ -84,10 +85,12 @@ def train(config: Any, trainer: Any, report: Report, say: Say, *, first: Sequenc
 
     `first` is the first row as it is learnt, which is said at the start. SIGTERM and SIGHUP save the step under way
     and raise KeyboardInterrupt then, a second one at once; of several processes the first does. Raises Diverged where
-    the loss or a weight is no number any more: nothing is left to go on from then.
+    the loss or a weight is no number any more: nothing is left to go on from then. Raises MethodError where what
+    DeepSpeed shards could not be saved in the end.
     """
     from transformers import PrinterCallback
 
+    check_gathers(trainer, say)
     output, clock = config.output, ClockCallback(config.output / STATE / "clock.json")
     trainer.remove_callback(PrinterCallback)
     last = LastStepCallback()
@@ -152,6 +155,7 @@ def arguments_of(config: Any, kind: type, more: dict[str, Any]) -> Any:
 def save(
     config: Any,
     trainer: Any,
+    student: Any,
     tokenizer: Any,
     record: dict[str, Any],
     evaluation: dict[str, Any] | None,
@@ -159,14 +163,14 @@ def save(
 ) -> None:
     """The student as a plain folder, adapters merged in, with card, log and figures; checkpoints go then.
 
-    `loads` is transformers' class that reads it.
+    `student` is what `whole_student` gave: None on all processes but the one that writes. `loads` is transformers'
+    class that reads it.
     """
-    if not trainer.is_world_process_zero():
+    if student is None:
         return
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    model.save_pretrained(config.output)
+    if hasattr(student, "merge_and_unload"):
+        student = student.merge_and_unload()
+    student.save_pretrained(config.output)
     tokenizer.save_pretrained(config.output)
     history = trainer.state.log_history
     write_atomic(config.output / LOG, log_of(history))

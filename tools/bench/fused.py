@@ -25,6 +25,7 @@ from tools.bench.losses import (
     Loss,
     floor,
     gradients,
+    in_fp32,
     liger_chunked,
     make_problem,
     ours,
@@ -49,7 +50,7 @@ class Result:
     implementation: str
     seconds: float | None
     peak_bytes: int | None
-    gradient_error: float | None  # relative, against ours
+    gradient_error: float | None  # relative, against ours of the same operands in fp32
     note: str = ""
 
 
@@ -78,7 +79,7 @@ def measure(case: Case, peaks: dict[str, int], repeats: int, budget: float) -> I
     losses, missing = available(case)
     parts = {name: _parts(case, name) for name in losses}
     problems = {n: make_problem(_share(case, n)) for n in set(parts.values())}
-    reference = {n: gradients(p, ours) for n, p in problems.items()}
+    reference = {n: gradients(in_fp32(p), ours) for n, p in problems.items()}
     steps: dict[str, Callable[[], Any]] = {FLOOR: floor(problems[parts[OURS]])}
     steps |= {name: partial(gradients, problems[parts[name]], loss) for name, loss in losses.items()}
     best, spent = dict.fromkeys(steps, float("inf")), dict.fromkeys(steps, 0.0)

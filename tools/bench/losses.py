@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -140,6 +140,21 @@ def make_problem(case: Case) -> Problem:
     labels = torch.full((BATCH, length), -100)
     labels[:, length // 2 :] = 0
     return Problem(hidden, weight, teacher_hidden, teacher_weight, labels.to(case.device), case.divergence)
+
+
+def in_fp32(problem: Problem) -> Problem:
+    """The same numbers in fp32, as what gradients of bf16 operands are held against."""
+
+    def wide(tensor: Tensor) -> Tensor:
+        return tensor.detach().float().requires_grad_(tensor.requires_grad)
+
+    return replace(
+        problem,
+        hidden=wide(problem.hidden),
+        weight=wide(problem.weight),
+        teacher_hidden=wide(problem.teacher_hidden),
+        teacher_weight=wide(problem.teacher_weight),
+    )
 
 
 def floor(problem: Problem) -> Callable[[], None]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from methods.losses.fused.kernels import Gradients, LabelObjective, Layout, Projection, accumulate
+from methods.losses.fused.kernels import Gradients, LabelObjective, Layout, accumulate
+from methods.losses.fused.projection import Projection
 
 Run = Callable[[tuple[bool, ...]], tuple[Tensor, Gradients]]
 

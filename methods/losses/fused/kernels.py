@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from methods.losses.fused.formulas import Block, Fused
+from methods.losses.fused.projection import Projection
 from methods.losses.fused.raw import (
     LARGEST,
     SMALLEST,
@@ -37,49 +38,6 @@ from methods.losses.fused.raw import (
 # Elements of one (rows, V) buffer: chunk for the GEMMs, block for the elementwise work between them.
 CPU_CHUNK, CPU_BLOCK, CUDA_CHUNK = 12 * 2**20, 2**16, 96 * 2**20
 CPU_ROWS = 116, 1024  # of a chunk: a GEMM of fewer rows is slow, one of more no faster
-
-
-@dataclass(frozen=True)
-class Projection:
-    """An LM head ready for the GEMMs: logits = cap(factor * (hidden @ weight.T + bias)) / temperature.
-
-    `factor` is the logit scale, over the temperature where there is no soft cap between the two.
-    """
-
-    weight: Tensor  # (V, H), in the GEMMs' dtype
-    bias: Tensor | None  # (V,)
-    factor: float
-    soft_cap: float | None
-    temperature: float
-    masked: Tensor | None  # ids whose bias is -inf
-
-    def logits(self, hidden: Tensor, out: Tensor) -> Tensor:
-        """`(n, H)` -> `out` `(n, V)`, before the soft cap."""
-        weight = self.weight.t()
-        if self.bias is not None and out.dtype == self.weight.dtype:
-            return torch.addmm(self.bias, hidden, weight, beta=self.factor, alpha=self.factor, out=out)
-        if out.dtype != self.weight.dtype:  # CUDA: bf16 operands, fp32 result
-            torch.mm(hidden, weight, out_dtype=out.dtype, out=out)
-            if self.bias is not None:
-                out.add_(self.bias)
-            return out if self.factor == 1 else out.mul_(self.factor)
-        if self.factor == 1:
-            return torch.mm(hidden, weight, out=out)
-        return torch.addmm(out, hidden, weight, beta=0, alpha=self.factor, out=out)
-
-    def cap(self, logits: Tensor, slope: Tensor | None = None) -> Tensor:
-        """Apply the soft cap in place; `slope` receives its derivative."""
-        if self.soft_cap is None:
-            return logits
-        bounded = logits.div_(self.soft_cap).tanh_()
-        if slope is not None:
-            torch.mul(bounded, bounded, out=slope).neg_().add_(1)
-        return bounded.mul_(self.soft_cap / self.temperature)
-
-    @property
-    def outer(self) -> float:
-        """What the derivative of the logits still has to be multiplied by, a constant."""
-        return self.factor if self.soft_cap is None else self.factor / self.temperature
 
 
 class Objective(Protocol):
@@ -104,17 +62,14 @@ class DivergenceObjective(Objective):
 
     def __init__(self, divergence: Fused, parameters: dict[str, Any], hidden: Tensor, teacher: Projection):
         self.divergence, self.parameters, self.hidden, self.teacher = divergence, parameters, hidden, teacher
-        self.logits: Tensor | None = None
 
     def allocate(self, layout: Layout, student_masked: Tensor | None) -> None:
         self.layout, self.student_masked = layout, student_masked
-        self.buffer = layout.chunk_buffer(self.teacher.weight.dtype)
-        self.log_p = None if self.buffer.dtype == layout.dtype else layout.block_buffer()
+        self.logits = ChunkLogits(self.teacher, layout)
         self.p, self.scratch = layout.block_buffer(), layout.block_buffer()
 
     def start(self, rows: slice) -> None:
-        hidden = self.hidden[rows]
-        self.teacher.logits(hidden, out=self.buffer[: len(hidden)])
+        self.logits.project(self.hidden[rows])
 
     def block(self, log_q: Tensor, q: Tensor, rows: slice, within: slice) -> tuple[Tensor, Tensor]:
         n = len(q)
@@ -124,11 +79,8 @@ class DivergenceObjective(Objective):
 
     def teacher_block(self, within: slice) -> tuple[Tensor, Tensor]:
         """(log p, p) `(n, V)` of some rows of the chunk."""
-        log_p, n = self.buffer[within], within.stop - within.start
-        if self.log_p is not None:
-            log_p = self.log_p[:n].copy_(log_p)
-        self.teacher.cap(log_p)
-        return softmax_pair(log_p, self.p[:n], self.teacher.masked)
+        log_p = self.teacher.cap(self.logits.block(within))
+        return softmax_pair(log_p, self.p[: len(log_p)], self.teacher.masked)
 
     def own(self, rows: slice) -> dict[str, Any]:
         """The divergence's settings at these rows."""
@@ -136,16 +88,16 @@ class DivergenceObjective(Objective):
 
     def raw(self) -> Raw | None:
         divergence = raw_divergence(self.divergence, self.parameters)
-        if divergence is None or self.log_p is not None or self.teacher.masked is not None:
+        if divergence is None or not self.logits.exact or self.teacher.masked is not None:
             return None
         spares = self.p, self.scratch, self.layout.block_buffer()
 
         def block(logits: Tensor, rows: slice, within: slice, sums: Sums) -> None:
             n = len(logits)
-            teacher = self.teacher.cap(self.buffer[within])
+            teacher = self.teacher.cap(self.logits.block(within))
             divergence.slopes(logits, teacher, [spare[:n] for spare in spares], sums)
 
-        return Raw(block, divergence.values, first=lambda: self.teacher.cap(self.buffer[:1].clone()))
+        return Raw(block, divergence.values, first=lambda: self.teacher.cap(self.logits.whole[:1].clone()))
 
 
 class LabelObjective(Objective):
@@ -274,6 +226,37 @@ class Gradients:
                 yield made.mul_(scale * self.factor).to(source.dtype)
 
 
+class ChunkLogits:
+    """One head's logits for the rows of a chunk, before the soft cap; the buffers are made once.
+
+    `whole` (chunk, V) is what the GEMM wrote: the logits themselves in the softmax' dtype where `exact`. Else it is in
+    the dtype of bf16 or fp16 operands, with what that rounded away in a second buffer (`Projection.parts`).
+    """
+
+    def __init__(self, head: Projection, layout: Layout):
+        operands = head.weight.dtype
+        self.head, self.whole = head, layout.chunk_buffer(operands)
+        self.exact = self.whole.dtype == layout.dtype
+        self.rest = None if self.exact or operands.itemsize > 2 else layout.empty(layout.chunk, operands)
+        self.upcast = None if self.exact else layout.block_buffer()
+
+    def project(self, hidden: Tensor) -> int:
+        """The logits of `hidden` (n, H), n at most a chunk; returns n."""
+        count = len(hidden)
+        if self.rest is None:
+            self.head.logits(hidden, out=self.whole[:count])
+        else:
+            self.head.parts(hidden, self.whole[:count], self.rest[:count])
+        return count
+
+    def block(self, within: slice) -> Tensor:
+        """Some rows of the chunk in the softmax' dtype; where they are exact, a view of them."""
+        if self.upcast is None:
+            return self.whole[within]
+        logits = self.upcast[: within.stop - within.start].copy_(self.whole[within])
+        return logits if self.rest is None else self.head.joined(logits, self.rest[within])
+
+
 class Chunks:
     """The elementwise work on a chunk's logits, which become the gradient; its buffers are made once."""
 
@@ -284,14 +267,14 @@ class Chunks:
         self.hidden, self.head, self.objective, self.layout = hidden, head, objective, layout
         self.gradient = gradient
         self.values = torch.empty(layout.rows, device=layout.device, dtype=layout.dtype)
-        self.logits = layout.chunk_buffer(head.weight.dtype)
-        as_operands = self.logits.dtype == head.weight.dtype
-        self.slopes = self.logits if as_operands else layout.empty(layout.chunk, head.weight.dtype)
+        self.logits = ChunkLogits(head, layout)
+        whole = self.logits.whole
+        as_operands = whole.dtype == head.weight.dtype
+        self.slopes = whole if as_operands else layout.empty(layout.chunk, head.weight.dtype)
         self.spare = layout.block_buffer()
-        exact = self.logits.dtype == layout.dtype
-        self.upcast = None if exact else layout.block_buffer()
         self.cap_slope = None if head.soft_cap is None else layout.block_buffer()
-        self.raw = objective.raw() if exact and head.masked is None and layout.device.type == "cpu" else None
+        raw = self.logits.exact and head.masked is None and layout.device.type == "cpu"
+        self.raw = objective.raw() if raw else None
         if self.raw is not None and self.raw.finish is not None and head.soft_cap is not None:
             self.raw = None  # what it writes last would lack the cap's derivative
 
@@ -309,23 +292,20 @@ class Chunks:
         return self.slopes[:count], factor
 
     def _project(self, rows: slice) -> int:
-        hidden = self.hidden[rows]
-        self.head.logits(hidden, out=self.logits[: len(hidden)])
+        count = self.logits.project(self.hidden[rows])
         self.objective.start(rows)
-        return len(hidden)
+        return count
 
     def _in_range(self, raw: Raw) -> bool:
         """Whether raw exponentials of the first row fit, so that a model of which none do costs little."""
-        first = [self.head.cap(self.logits[:1].clone()), *([raw.first()] if raw.first else [])]
+        first = [self.head.cap(self.logits.whole[:1].clone()), *([raw.first()] if raw.first else [])]
         return all(SMALLEST < math.exp(min(row.amax().item(), 700)) < LARGEST for row in first)
 
     def _blocks(self, rows: slice, count: int) -> Iterator[tuple[slice, slice, Tensor, Tensor | None]]:
         """Rows of the whole and of the chunk, their logits, and the soft cap's derivative."""
         for within in self.layout.blocks(count):
             n = within.stop - within.start
-            logits = (
-                self.logits[within] if self.upcast is None else self.upcast[:n].copy_(self.logits[within])
-            )
+            logits = self.logits.block(within)
             curve = None if self.cap_slope is None else self.cap_slope[:n]
             self.head.cap(logits, curve)
             yield slice(rows.start + within.start, rows.start + within.stop), within, logits, curve
@@ -338,7 +318,7 @@ class Chunks:
             if curve is not None:
                 logits.mul_(curve)
         if raw.finish is not None:
-            raw.finish(self.logits[:count], rows, sums)
+            raw.finish(self.logits.whole[:count], rows, sums)
         if not sums.usable():
             return None
         self.values[rows] = raw.values(sums).squeeze(-1)

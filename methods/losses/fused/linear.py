@@ -10,8 +10,9 @@ outside `mask` never reach the vocabulary. The caller shifts. What the losses re
 by the tokens of the whole accumulation window. Gradients reach the student's hidden states, head and head
 bias; the teacher's arguments and the weights are constants. Double backward raises.
 
-Precision: GEMMs in the dtype of hidden states and head (the autocast dtype under autocast), softmax and sums
-in fp32 (float64 for float64 inputs). The gradient of the head is accumulated in fp32.
+Precision: operands of the GEMMs in the dtype of hidden states and head, each model in its own (the autocast dtype under
+autocast); logits in fp32 of bf16 operands too (`methods.losses.fused.projection`), softmax and sums in fp32 (float64
+for float64 inputs). The gradient of the head is accumulated in fp32.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from methods.losses.fused.kernels import (
     LabelObjective,
     Layout,
     Objective,
-    Projection,
     accumulate,
 )
+from methods.losses.fused.projection import Projection, wide_linear
 
 __all__ = [
     "FUSED_DIVERGENCES",
@@ -70,7 +71,7 @@ class Head:
         For a few rows at a time: all of them exist at once.
         """
         bias = None if self.bias is None else self.bias[:size]
-        logits = nn.functional.linear(hidden, self.weight[:size], bias)
+        logits = wide_linear(hidden, self.weight[:size], bias)
         logits = logits.to(torch.promote_types(hidden.dtype, torch.float32)) * self.scale
         return logits if self.soft_cap is None else self.soft_cap * (logits / self.soft_cap).tanh()
 

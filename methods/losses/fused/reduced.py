@@ -26,7 +26,7 @@ from torch import Tensor
 from methods.errors import MethodError
 from methods.losses.divergences import check_temperature, shared_size
 from methods.losses.fused.formulas import FUSED_DIVERGENCES, Block, Fused
-from methods.losses.fused.kernels import DivergenceObjective, Layout, Projection
+from methods.losses.fused.kernels import DivergenceObjective, Layout
 from methods.losses.fused.linear import (
     Head,
     RowLoss,
@@ -37,6 +37,7 @@ from methods.losses.fused.linear import (
     _same_rows,
     _softmax_dtype,
 )
+from methods.losses.fused.projection import Projection
 from methods.losses.fused.raw import Raw
 
 TEACHER, STUDENT, SAMPLED, OTHERS = "teacher", "student", "sampled", "others"

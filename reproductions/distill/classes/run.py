@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from methods.classes.model import classes_of
+from methods.modeling.sharding import whole_student
 from methods.recipe import teachers_of
 from reproductions.distill import state
 from reproductions.distill.classes import data, measure
@@ -33,6 +34,8 @@ LOADS = "AutoModelForSequenceClassification"
 
 def distil_classes(config: ClassesConfig, report: Report, say: Say) -> dict[str, Any]:
     """Make the classifier of a config, or go on making it; returns the record that is saved beside it.
+
+    Of several processes the first has it, the others an empty one.
 
     As `reproductions.distill.run.distil`, whose errors it raises. Raises KDError for rows without text or label, or
     with a label that is none of the teacher's classes.
@@ -63,11 +66,17 @@ def _distil(config: ClassesConfig, report: Report, say: Say) -> dict[str, Any]:
             limit, texts = config.budget["tokens"], f"{count:,} of {len(split.train.texts):,} texts"
             say(f"note: {texts} have more than {limit} tokens and are cut for {who}")
     seconds = train(config, trainer, report, say, first=(split.train.texts[0], split.train.labels[0]))
-    found[STUDENT] = measured(STUDENT, trainer.accelerator.unwrap_model(trainer.model), made.tokenizer)
+    student = whole_student(
+        trainer, lambda: load_classifier(config.student, made.classes, loading=config.student_loaded)[0]
+    )
+    tokens = of_all_ranks(trainer, "token_counts")
+    if student is None:  # the first process writes
+        return {}
+    found[STUDENT] = measured(STUDENT, student.to(device), made.tokenizer)
     first = next((name for name in found if name.startswith(TEACHER)), None)
     evaluation = measure.evaluation_of(found, made.labels["held"], first)
-    record = _record(config, trainer, split, cut["the student"], made.classes, seconds, evaluation)
-    save(config, trainer, made.tokenizer, record, evaluation, LOADS)
+    record = _record(config, trainer, split, cut["the student"], made.classes, seconds, evaluation, tokens)
+    save(config, trainer, student, made.tokenizer, record, evaluation, LOADS)
     return record
 
 
@@ -137,6 +146,7 @@ def _record(
     classes: list[str],
     seconds: float,
     evaluation: dict[str, Any],
+    tokens: dict[str, int],
 ) -> dict[str, Any]:
     import torch
 
@@ -162,7 +172,7 @@ def _record(
         "steps": trainer.state.global_step,
         "loss": start_and_end(trainer.state.log_history, trainer.state.max_steps),
         "seconds": round(seconds, 1),
-        "tokens": of_all_ranks(trainer, "token_counts"),
+        "tokens": tokens,
         "evaluation": summary(evaluation),
         "table": measure.rows_of(evaluation),
         "classes_said": evaluation["beside"][STUDENT]["classes_said"],

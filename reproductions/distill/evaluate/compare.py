@@ -12,30 +12,48 @@ from methods.registry import RegistryError
 from reproductions.distill.config import Config, load_config
 from reproductions.distill.evaluate import table
 from reproductions.distill.evaluate.run import FILE, START, STUDENT
-from reproductions.distill.method import OWN_METHOD
+from reproductions.distill.method import OWN_METHOD, why_no_engine
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json
 
 ALPHA = 0.05  # over all comparisons with the first method
 
 
-def configs_of(paths: Sequence[Path], names: Sequence[str] = ()) -> dict[str, Config]:
+def configs_of(
+    paths: Sequence[Path], names: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
+) -> dict[str, Config]:
     """The configs to compare, by name: files, or one file with each of some methods, in folders below its output.
 
-    Where the file does not say how it evaluates, it is as by default. Raises CatalogError, RegistryError, and KDError
+    Where the file does not say how it evaluates, it is as by default. Its `rollouts` are for those of the methods whose
+    answers an engine can write; `say` is told the others in a sentence. Raises CatalogError, RegistryError, and KDError
     where they would not be given the same rows and budget.
     """
     found: dict[str, Config] = {}
     for path in paths:
         given, _ = read_yaml_with_lines(path)
         base = {} if given.get("evaluate") else {"evaluate": True}
-        for name in names or (None,):
-            config = load_config(path, base if name is None else base | _changes(given, name))
-            found[name or path.stem] = config
+        changes = {name: base | _changes(given, name) for name in names}
+        apart = _without_engine(path, changes) if given.get("rollouts") is not None else {}
+        if apart:
+            say("rollouts do not concern " + "; ".join(f"{name} ({why})" for name, why in apart.items()))
+        for name in names:
+            found[name] = load_config(path, changes[name] | ({"rollouts": None} if name in apart else {}))
+        if not names:
+            found[path.stem] = load_config(path, base)
     if len(found) < 2:
         raise KDError("nothing to compare: give two configs, or one with --methods a,b")
     _check_equal(found)
     return found
+
+
+def _without_engine(path: Path, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Which methods of a config with `rollouts` are trained without, and why; none where all would be: that is told."""
+    reasons = {
+        name: why_no_engine(load_config(path, {**own, "rollouts": None}).tree)
+        for name, own in changes.items()
+    }
+    apart = {name: why for name, why in reasons.items() if why is not None}
+    return apart if len(apart) < len(changes) else {}
 
 
 def _changes(given: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sys
 from unittest import mock
 
 import pytest
+import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import save_file
@@ -32,6 +33,7 @@ def pretend(original):
         original(self, *args, **kwargs)
         if self._shared_state["distributed_type"] == DistributedType.MULTI_CPU:
             self._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+            self._shared_state["device"] = torch.device("cpu")  # without a number, which safetensors would refuse
 
     return begin
 

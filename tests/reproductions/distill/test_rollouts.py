@@ -8,6 +8,7 @@ from methods.engine import Engine
 from methods.trainers import engine
 from reproductions.distill import method
 from reproductions.distill.config import load_config
+from reproductions.distill.evaluate.compare import configs_of
 from tests.methods.trainers.test_engine import StandIn
 
 from .conftest import config_of, made
@@ -47,6 +48,21 @@ def test_what_misses_is_told_before_anything_is_read(folder, monkeypatch, instal
 def test_a_method_whose_answers_no_engine_writes_is_refused(folder, there, recipe, extra, told):
     with pytest.raises(CatalogError, match=told):
         load_config(config_of(folder, recipe, extra=f"rollouts: vllm\n{extra}"))
+
+
+def test_compared_methods_get_the_engine_where_it_concerns_them_and_the_others_are_told(folder, there):
+    path, said = config_of(folder, "gkd", extra=f"rollouts: vllm\n{ON_POLICY}evaluate: {{rows: 2}}\n"), []
+    found = configs_of([path], ["gkd", "sft", "skd"], said.append)
+    assert {name: config.engine is not None for name, config in found.items()} == {
+        "gkd": True, "sft": False, "skd": False,
+    }  # fmt: skip
+    (sentence,) = said
+    assert (
+        sentence.startswith("rollouts do not concern sft (this method learns from rows")
+        and "; skd (" in sentence
+    )
+    with pytest.raises(CatalogError, match="learns from rows that are there before"):  # nobody would use them
+        configs_of([path], ["sft", "word-kd"])
 
 
 @pytest.mark.parametrize(

@@ -66,3 +66,10 @@ def test_recording_writes_the_file_that_the_readme_shows(tmp_path, monkeypatch):
     assert main(["bench", "--quick", "--record", "--repeats", "1", "--divergence", "forward_kl"]) == 0
     record = json.loads((tmp_path / "fused-cpu-float32.json").read_text())
     assert record["cases"][0]["results"][0]["implementation"] == bench.FLOOR
+
+
+def test_the_error_of_bf16_operands_is_held_against_fp32_and_is_small(monkeypatch):
+    monkeypatch.setattr(bench, "PEERS", {})
+    case = replace(CASE, dtype="bfloat16", vocabulary=300, student_width=64, teacher_width=96)
+    _, ours = bench.measure(case, {}, 1, 1.0)
+    assert ours.implementation == bench.OURS and 1e-5 < ours.gradient_error < 0.01

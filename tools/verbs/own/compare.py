@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from tools.commands import json_option, names
@@ -32,7 +33,11 @@ def main(args: argparse.Namespace) -> int:
     from reproductions.distill.evaluate.compare import compare, configs_of, lines_of
     from tools.verbs.own.distill import progress
 
-    found = configs_of([Path(name) for name in args.configs], args.methods)
+    found = configs_of(
+        [Path(name) for name in args.configs],
+        args.methods,
+        lambda sentence: print(sentence, file=sys.stderr),
+    )
     known = load_catalog().teachers
     for config in found.values():
         check_teacher_terms(config, known)

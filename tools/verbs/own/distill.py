@@ -104,7 +104,7 @@ def _classifier(path: Path, known: Mapping[str, Any]) -> _Task:
         from reproductions.distill.classes.run import distil_classes, summary_of
 
         record = distil_classes(config, report, say)
-        return record, summary_of(record)
+        return record, summary_of(record) if record else []
 
     return _Task(config, plan, make, "classifier")
 
