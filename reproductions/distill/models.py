@@ -15,7 +15,7 @@ from reproductions.distill.answers.kept import open_answers
 from reproductions.distill.config import Config
 from reproductions.distill.surroundings import named_teachers
 from reproductions.engine.errors import KDError
-from reproductions.models.sources import load_outline, load_pretrained
+from reproductions.models.sources import Loading, load_outline, load_pretrained
 
 
 def look_at(config: Config, say: Callable[[str], None]) -> tuple[Any, list[Any]]:
@@ -62,7 +62,7 @@ def _check_positions(config: Config, name: str, model: Any, say: Callable[[str],
 
 
 def _check_targets(config: Config, model: Any) -> None:
-    """Each name in lora's targets is a layer that an adapter can be put on, and not the head."""
+    """Each name in lora's targets is a layer that an adapter can be put on, and not the head; the rank fits."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -73,6 +73,12 @@ def _check_targets(config: Config, model: Any) -> None:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D | nn.Embedding) and module is not head
     }
+    widest = max((max(module.weight.shape) for module in layers.values()), default=lora["rank"])
+    if lora["rank"] > widest:
+        raise config.lines.error(
+            f"lora: a rank of {lora['rank']} is more than the {widest} of the widest layer of {config.student}",
+            *("lora", "rank"),
+        )
     names = sorted({name.rpartition(".")[2] for name in layers})
     for place, target in enumerate(lora["targets"]):
         if not any(name == target or name.endswith(f".{target}") for name in layers):
@@ -94,7 +100,7 @@ def load_models(
     check_head(student[0])
     with_template(student[1], config)
     loaded = [
-        (open_answers(config, place), student[1]) if kept else load_pretrained(name, loading=loading)
+        (open_answers(config, place), student[1]) if kept else load_numbers(name, loading)
         for place, (name, loading, kept) in enumerate(
             zip(config.teachers, config.teachers_loaded, config.answers, strict=True)
         )
@@ -108,7 +114,16 @@ def load_models(
 
 def load_student(config: Config) -> tuple[Any, Any]:
     """The student with its weights, and its tokenizer."""
-    return load_pretrained(config.student, loading=config.student_loaded)
+    return load_numbers(config.student, config.student_loaded)
+
+
+def load_numbers(name: str, loading: Loading) -> tuple[Any, Any]:
+    """A model with its weights, and its tokenizer. Raises KDError for a weight that is no number."""
+    model, tokenizer = load_pretrained(name, loading=loading)
+    for part, weight in model.named_parameters():
+        if weight.is_floating_point() and bool(weight.isnan().any()):
+            raise KDError(f"{name}: the weight {part} holds what is no number (NaN)")
+    return model, tokenizer
 
 
 def adapted(student: Any, config: Config) -> Any:

@@ -11,7 +11,7 @@ from methods.modeling.core import shared_vocabulary
 from methods.tokenizers.encoding import encode
 from reproductions.distill.answers.kept import Encoded, name_of
 from reproductions.distill.answers.spec import DRAWN, HIDDEN, Answers, temperatures
-from reproductions.distill.models import training_device, with_template
+from reproductions.distill.models import load_numbers, training_device, with_template
 from reproductions.distill.preflight import rows_for, student_tokenizer
 from reproductions.models.sources import load_outline, load_pretrained
 
@@ -70,7 +70,7 @@ def _ask_model(
     from methods.teachers.fill import fill, fill_hidden
 
     name = config.teachers[place]
-    loaded, its = load_pretrained(name, loading=config.teachers_loaded[place])
+    loaded, its = load_numbers(name, config.teachers_loaded[place])
     model: Any = loaded
     shared_vocabulary(load_outline(config.student, config.student_loaded), model, tokenizer, its)
     held = getattr(model, "is_quantized", False)

@@ -29,6 +29,13 @@ def configs_of(
     where they would not be given the same rows and budget.
     """
     found: dict[str, Config] = {}
+    called = list(names or (path.stem for path in paths))
+    twice = [name for name in dict.fromkeys(called) if called.count(name) > 1]
+    if twice or (names and len(paths) > 1):
+        what = f"{twice[0]} is given twice" if twice else f"{len(paths)} configs with --methods"
+        raise KDError(
+            f"{what}: name each method once, and give configs of different names, or one with --methods"
+        )
     for path in paths:
         given, _ = read_yaml_with_lines(path)
         base = {} if given.get("evaluate") else {"evaluate": True}

@@ -1,6 +1,7 @@
 """Models as the hub has them: without a pad token, with padded heads, as adapters, with few positions, on a GPU."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -276,3 +277,22 @@ def test_a_row_whose_column_names_no_teacher_is_refused(folder):
     )
     with pytest.raises(MethodError, match="'c' names no teacher; known: a, b"):
         made(path)
+
+
+@pytest.mark.parametrize("method", ["word-kd", "seqkd"])
+@pytest.mark.parametrize("whose", ["teacher", "student"])
+def test_a_weight_that_is_no_number_is_told_of_its_model(folder, whose, method):
+    """Not as a loss that diverged, nor as a traceback in sampling."""
+    model = AutoModelForCausalLM.from_pretrained(folder / whose)
+    with torch.no_grad():
+        model.lm_head.weight[3, 1] = math.nan
+    model.save_pretrained(folder / whose)
+    with pytest.raises(KDError, match=rf"{whose}: the weight lm_head.weight holds what is no number"):
+        made(config_of(folder, method))
+
+
+def test_a_rank_that_no_layer_has_is_told_with_its_line(folder):
+    with pytest.raises(
+        CatalogError, match=r"run\.yaml:\d+: lora: a rank of 1000000000000 is more than the 3\d of"
+    ):
+        made(config_of(folder, extra="lora: {rank: 1000000000000}\n"))

@@ -231,3 +231,17 @@ def test_only_a_finished_student_is_pushed(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert push(tmp_path, "org/name") == "https://huggingface.co/org/name"
     assert seen["private"] and "evaluation.json" in seen["ignore_patterns"], "rows of the user's stay at home"
+
+
+def test_no_config_takes_the_place_of_another_of_its_name(folder):
+    one = config_of(folder, name="one")
+    (folder / "other").mkdir()
+    same = folder / "other" / "one.yaml"
+    same.write_text(one.read_text())
+    for paths, names, told in (
+        ([one, same, config_of(folder, name="two")], [], "one is given twice"),
+        ([one], ["sft", "word-kd", "sft"], "sft is given twice"),
+        ([one, same], ["sft", "word-kd"], "2 configs with --methods"),
+    ):
+        with pytest.raises(KDError, match=told):
+            configs_of(paths, names)
