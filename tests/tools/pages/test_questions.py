@@ -12,6 +12,7 @@ from catalog.schema import load_catalog
 from reproductions.engine.atlas import record
 from reproductions.engine.atlas.compute import compute
 from reproductions.engine.show import files
+from reproductions.engine.show.view import AttemptRow
 from tests.tools.conftest import claim, outcome, view_of
 from tools import cli
 from tools.experiments import every_experiment
@@ -74,6 +75,15 @@ def test_readme_and_site_list_it(question, tmp_path):
     page = (tmp_path / "site" / "papers" / "why.html").read_text()
     assert "<h1>Is it &lt;b&gt;so&lt;/b&gt;?</h1>" in page and "1 reproduced" in page
     assert '<a href="papers/why.html">' in (tmp_path / "site" / "evidence.html").read_text()
+
+
+def test_what_was_judged_before_stands_on_its_page_of_the_site(question, tmp_path):
+    before = AttemptRow(1, "2026-11-01", 2, "tiny", "line", "the first <one>", "abc", "", (("open", 3),), ())
+    later = replace(question, view=replace(question.view, attempts=(before,), attempt=(2, "another maze")))
+    build(tmp_path / "site", Atlas(load_catalog(), {}, questions={"why": later}))
+    page = (tmp_path / "site" / "papers" / "why.html").read_text()
+    assert "What is judged above is attempt 2: another maze." in page
+    assert "<td>the first &lt;one&gt;</td><td>3 open" in page
 
 
 def test_it_is_judged_shown_and_verified_like_a_paper(asked, capsys):
