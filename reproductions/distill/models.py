@@ -120,6 +120,7 @@ def load_student(config: Config) -> tuple[Any, Any]:
 def load_numbers(name: str, loading: Loading) -> tuple[Any, Any]:
     """A model with its weights, and its tokenizer. Raises KDError for a weight that is no number."""
     model, tokenizer = load_pretrained(name, loading=loading)
+    assert model is not None, "it is asked for with its weights"
     for part, weight in model.named_parameters():
         if weight.is_floating_point() and bool(weight.isnan().any()):
             raise KDError(f"{name}: the weight {part} holds what is no number (NaN)")
