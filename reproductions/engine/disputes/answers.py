@@ -60,16 +60,22 @@ def _answer(
 
 
 def _pairs(statement: Statement, answer: Answer, league: League, known: Sequence[Declared]) -> list[Both]:
-    """The contrasts of an answer in a league, each once."""
+    """The contrasts of an answer in a league, each once.
+
+    Two recipes are weighed where their arms ask the same teachers; two arms that are named themselves are weighed.
+    """
     pairs = contrasts(statement, league) if statement.pairs else []
     by_key = {entrant.key: entrant for entrant in league.entrants}
-    for named, keys_of in ((answer.arms, _keys_of_arm), (answer.recipes, _keys_of_recipe)):
+    for named, keys_of, as_named in (
+        (answer.arms, _keys_of_arm, True),
+        (answer.recipes, _keys_of_recipe, False),
+    ):
         for more, less in named:
             sides = [[by_key[key] for key in keys_of(name, known) if key in by_key] for name in (more, less)]
             pairs += [
                 (one, other)
                 for one, other in itertools.product(*sides)
-                if one is not other and _teachers_agree(one.arm.spec, other.arm.spec)
+                if one is not other and (as_named or _teachers_agree(one.arm.spec, other.arm.spec))
             ]
     return list({(one.key, other.key): (one, other) for one, other in pairs}.values())
 

@@ -99,6 +99,16 @@ def test_arms_are_found_by_what_they_compute_and_by_name(tmp_path):
     assert [answer.missing for answer in which.answers] == [(), (), ()]
 
 
+def test_arms_that_are_named_are_weighed_whatever_teachers_they_ask(tmp_path):
+    """As of own prefixes against those that another teacher wrote: that is what the two differ in."""
+    text = TEXT.replace("less: ours/b", "less: ours/d")
+    which = computed(tmp_path, METHODS, declared(recipes={"a": "gkd", "d": "sft"}, **METHODS), text=text)[
+        "which"
+    ]
+    named, recipes = which.answers[1:]
+    assert [one.keys for one in named.rows[0].contrasts] == [("a", "d")] and recipes.rows == ()
+
+
 def test_without_recorded_arms_it_says_which_are_missing(tmp_path):
     rest = ["c", "d", "e"]
     nothing = computed(tmp_path, rest)["which"]
