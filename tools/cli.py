@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `kd browse | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         message = _clean(error)
         if message is None:
             raise
@@ -52,8 +52,10 @@ def _run(words: list[str]) -> int:
     return commands.load(verb).main(commands.parser_of(verb).parse_args(rest))
 
 
-def _clean(error: ValueError | OSError) -> str | None:
+def _clean(error: ValueError | OSError | RuntimeError) -> str | None:
     """The sentence for the user, or None where the error is a fault of ours and must show its traceback."""
+    if isinstance(error, RuntimeError):  # so says pathlib of links that lead to themselves
+        return str(error) if str(error).startswith("Symlink loop") else None
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     from methods.errors import MethodError

@@ -41,9 +41,12 @@ def look_at(config: Config, say: Callable[[str], None]) -> tuple[Any, list[Any]]
 
 
 def with_template(tokenizer: Any, config: Config) -> Any:
-    """The student's tokenizer with the chat template that the config gives it, if any."""
+    """The student's tokenizer with the chat template that the config gives it, if any. Raises KDError if not UTF-8."""
     if config.data.chat_template is not None:
-        tokenizer.chat_template = config.data.chat_template.read_text(encoding="utf-8")
+        try:
+            tokenizer.chat_template = config.data.chat_template.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise KDError(f"{config.data.chat_template}: not UTF-8 ({error})") from None
     return tokenizer
 
 

@@ -477,3 +477,12 @@ def test_make_help_says_everything_that_the_makefile_does():
     found = dict(line.removeprefix("  make ").split(maxsplit=1) for line in make("help").splitlines())
     written = re.findall(r"^([a-z-]+):.*?## (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert len(written) > 10 and found == dict(written)
+
+
+def test_a_link_that_leads_to_itself_is_a_sentence(tmp_path, capsys):
+    (tmp_path / "data.jsonl").symlink_to(tmp_path / "data.jsonl")
+    config = tmp_path / "run.yaml"
+    config.write_text("method: sft\nstudent: gpt2\ndata: data.jsonl\noutput: made\n")
+    assert cli.main(["distill", str(config)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "data.jsonl" in line and line.startswith("error: ")

@@ -33,9 +33,7 @@ def pretend(original):
         original(self, *args, **kwargs)
         if self._shared_state["distributed_type"] == DistributedType.MULTI_CPU:
             self._shared_state["distributed_type"] = DistributedType.MULTI_XPU
-            self._shared_state["device"] = torch.device(
-                "cpu"
-            )  # without a number, which safetensors would refuse
+            self._shared_state["device"] = torch.device("cpu")  # safetensors knows no cpu:0
 
     return begin
 

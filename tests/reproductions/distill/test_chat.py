@@ -249,3 +249,13 @@ def test_texts_remember_what_was_asked(tmp_path):
     path.write_text(json.dumps({"messages": LONG}) + "\n")
     found = texts_of(read_table(DataSpec(path)), DataSpec(path), chat_tokenizer())
     assert found.asked == [LONG[:2], LONG[:4]]
+
+
+def test_a_chat_template_that_is_not_utf_8_is_told(folder):
+    (folder / "own.jinja").write_bytes(b"\xe9{{ messages }}")
+    path = config_of(folder)
+    path.write_text(
+        path.read_text().replace("data: data.jsonl", "data: {from: data.jsonl, chat_template: own.jinja}")
+    )
+    with pytest.raises(KDError, match=r"own\.jinja: not UTF-8"):
+        made(path)
