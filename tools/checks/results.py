@@ -7,7 +7,7 @@ from pathlib import Path
 
 from catalog.errors import CatalogError
 from reproductions.engine.errors import KDError
-from reproductions.engine.files import read_json
+from reproductions.engine.files import canonical_json, read_json
 from reproductions.engine.plan import rates
 from reproductions.engine.plan.dials import plan_at, points
 from reproductions.engine.plan.experiment import Experiment, load_experiment
@@ -95,12 +95,21 @@ def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
 
 
 def unnamed(papers: Iterable[str]) -> Iterator[Found]:
-    """Result files that no experiment and no earlier attempt leads to: their arm has changed since, or is gone."""
+    """Result files that no experiment and no earlier attempt leads to: their arm has changed since, or is gone.
+
+    An arm of an earlier attempt may have stood at other values of its task's settings too (dials).
+    """
     papers = list(papers)
     every = [*papers, *gather.questions(papers)]
-    named = {path for plan in plans(every) for path in paths_with_dials(plan)} | set(attempted(papers))
+    former = set(attempted(every))
+    named = {path for plan in plans(every) for path in paths_with_dials(plan)} | former
+    settings: dict[str, set[str]] = {}
+    for method, task in filter(None, map(_arm, former)):
+        settings.setdefault(method, set()).add(task)
     for path in files():
-        if path not in named and not _earlier(path):
+        method, task = _arm(path) or ("", "")
+        turned = method in settings and task not in settings[method]
+        if path not in named and not _earlier(path) and not turned:
             yield relative(path), "no experiment names an arm of this key"
     for folder in sorted(path for path in gather.RESULTS.glob("*") if path.is_dir()):
         yield from ((relative(path), what) for path, what in strays(folder))
@@ -109,6 +118,15 @@ def unnamed(papers: Iterable[str]) -> Iterator[Found]:
 def changed_files() -> Iterator[Found]:
     """Committed files of results that are not what they were when they were committed; none where there is no git."""
     yield from rewritten(gather.ROOT, gather.ATTEMPTS)
+
+
+def _arm(path: Path) -> tuple[str, str] | None:
+    """What an arm does and on which testbed, and the settings of the task; None where its file is broken or gone."""
+    try:
+        spec = read_json(path)["spec"]
+        return canonical_json([path.parent.name, spec["method"]]), canonical_json(spec["testbed"]["task"])
+    except (KDError, KeyError, TypeError):
+        return None
 
 
 def _earlier(path: Path) -> bool:

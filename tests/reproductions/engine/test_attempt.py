@@ -57,7 +57,8 @@ def test_the_experiment_says_which_attempt_it_is():
 def test_the_verb_freezes_and_numbers(toy, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setattr(gather, "ATTEMPTS", tmp_path)
     monkeypatch.setattr(
-        "catalog.schema.load_catalog", lambda: SimpleNamespace(paper=lambda name: SimpleNamespace(id=name))
+        "catalog.schema.load_catalog",
+        lambda: SimpleNamespace(papers=["toy"], paper=lambda name: SimpleNamespace(id=name)),
     )
     given = argparse.Namespace(paper="toy", changed="more noise", scale="tiny")
     assert verb.main(given) == 0

@@ -166,6 +166,10 @@ def test_results_of_earlier_attempts_are_named_by_them(folder):
         )
     named = dict(results.unnamed(["codi"]))
     assert list(named) == ["reproductions/results/arithmetic/89abcdef01234567.json"]
+    # An arm of that attempt at another value of a dial, which no experiment has any more.
+    edit(folder / "89abcdef01234567.json", lambda data: data["spec"]["testbed"]["task"].update(dial=1))
+    assert dict(results.unnamed(["codi"])) == {}
+    edit(folder / "89abcdef01234567.json", lambda data: data["spec"]["testbed"]["task"].pop("dial"))
     edit(folder / "89abcdef01234567.json", lambda data: data["spec"].update(version=2))
     assert dict(results.unnamed(["codi"])) == {}
 

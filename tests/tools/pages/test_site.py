@@ -180,7 +180,7 @@ def test_results_show_paper_ours_interval_verdict_and_reason(tmp_path, judged):
     assert "@misc{minillm_2023," in text and "judged by us" in text
     for scale, counts in judged.tally().items():  # scales are never pooled
         assert all(f"{scale}: {MARKS[word]} {count} {word}" in text for word, count in counts.items())
-    assert "tiny scale: testbed pronunciation, 5 seeds" in text and "Never run" in text
+    assert "tiny scale: testbed pronunciation, up to 5 seeds" in text and "Never run" in text
     assert "forest" in page.values("class", "svg")
 
 
