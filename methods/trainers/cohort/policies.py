@@ -18,7 +18,7 @@ from methods.modeling.core import core_model, token_states
 from methods.modeling.rollouts import Rollouts
 from methods.trainers.cohort.batches import Windows
 from methods.trainers.cohort.passes import Where
-from methods.trainers.cohort.rollouts import Request, stacked_rollouts
+from methods.trainers.cohort.rollouts import Meeting, Request, stacked_rollouts
 from methods.trainers.cohort.stack import StackedModel, cannot_join, cannot_stack
 from methods.trainers.cohort.teachers import same_weights
 from methods.trainers.cohort.together import Together, unlike
@@ -48,6 +48,7 @@ class PolicyCohort(Together):
         if why is not None:
             raise MethodError(f"these trainings cannot be one: {why}")
         super().__init__(members, states)
+        self._meeting = Meeting(self._serve)
         self._stacks: dict[tuple[int, ...], tuple[list[Any], StackedModel | None]] = {}
         for place, member in enumerate(members):
             member.rollout = partial(self._ask_rollouts, place)

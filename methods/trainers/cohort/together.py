@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,6 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from methods.modeling.core import core_model
 from methods.trainers.cohort.batches import Windows
-from methods.trainers.cohort.rollouts import Meeting
 from methods.trainers.cohort.stack import StackedModel
 
 # What members share: arguments that say something else for each of them.
@@ -24,8 +23,7 @@ class Together(Trainer):
     """Trains S members as one: batches, random numbers and the clip are each one's own, the optimizer's step is shared.
 
     A member is a trainer that has not been trained; after `train` its model holds its weights. A subclass gives
-    `get_batch_samples`, `compute_loss` (the sum of the members' losses, so that no gradient reaches another member)
-    and `_serve`, which answers what members ask for at a meeting.
+    `get_batch_samples` and `compute_loss` (the sum of the members' losses, so that no gradient reaches another member).
     """
 
     # Each member divides by its own window.
@@ -48,14 +46,10 @@ class Together(Trainer):
         self.add_callback(self._callbacks)
         self.remove_callback(PrinterCallback)
         self._stack.seat(self.cores)
-        self._meeting = Meeting(self._serve)
 
     @property
     def _stack(self) -> StackedModel:
         return self.accelerator.unwrap_model(self.model)
-
-    def _serve(self, requests: Mapping[int, Any]) -> Mapping[int, Any]:
-        raise NotImplementedError
 
     # What belongs to one member.
 

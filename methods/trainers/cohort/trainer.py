@@ -14,7 +14,7 @@ from methods.modeling.core import attached
 from methods.modeling.rollouts import Rollouts
 from methods.trainers.base import set_apart
 from methods.trainers.cohort.passes import Where
-from methods.trainers.cohort.rollouts import Request, stacked_rollouts
+from methods.trainers.cohort.rollouts import Meeting, Request, stacked_rollouts
 from methods.trainers.cohort.stack import cannot_join, cannot_stack
 from methods.trainers.cohort.teachers import CohortTeachers
 from methods.trainers.cohort.together import Together, unlike
@@ -38,6 +38,7 @@ class Cohort(Together):
         if why is not None:
             raise MethodError(f"these trainings cannot be one: {why}")
         super().__init__(members, states)
+        self._meeting = Meeting(self._serve)
         self._windows: list[Any] = []
         self.teachers = CohortTeachers(members)
         for place, member in enumerate(members):
