@@ -19,6 +19,7 @@ NOT_SHOWN = {"batch_size", "chunk_size"}
 ELSEWHERE = {
     ("data", "right-answers", "distinct"): "the toy's student says nothing twice",
     ("data", "right-answers", "greedy"): "the toy's student is never right in its likeliest answers",
+    ("term", "first-choices", "index"): "the toy's terms have one teacher",
     ("term", "logit-match", "index"): "the toy's terms have one teacher",
     ("term", "dual-space", "attention"): "without it both sides must have the same tokens",
     (
@@ -97,8 +98,11 @@ OTHERS = {
     ("term", "logit-match", "entries"): "uniform",
     ("term", "merged-chunks", "divergence"): "forward_kl",
     ("term", "merged-chunks", "merge"): "last",
+    ("term", "first-choices", "form"): "square",
     ("term", "next-token", "over"): "sequences",
     ("term", "next-token", "sources"): ["student"],
+    ("term", "preference", "form"): "square",
+    ("term", "preference", "reference"): None,
     ("term", "span-consistency", "spans"): [],
     ("term", "task-filters", "size"): 5,
     **{("token-weights", name, "score"): "gap" for name in ("by-score", "opening", "sigmoid", "top-share")},

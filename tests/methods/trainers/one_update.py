@@ -51,10 +51,12 @@ from methods.slots.targets.blends import CombinedLogits, LikeliestToken, Teacher
 from methods.slots.terms import (
     ClippedKL,
     Divergence,
+    FirstChoices,
     HiddenMatch,
     LearnedBand,
     NextToken,
     PlainText,
+    Preference,
     SampledKL,
     SpanConsistency,
     TaskFilters,
@@ -220,6 +222,18 @@ CROSS = {
     "gold-on-policy": lambda: {"terms": [MergedChunks()], "sampler": OnPolicy(1.0)},
     "simct": lambda: {"terms": [ContinuationUnits(), ContinuationUnits(units=False, weight=0.5)]},
     "dskd": lambda: {"terms": [NextToken(weight=0.5), DualSpace(seed=0)]},
+}
+# Better and worse answers.
+COMPOSITIONS |= {
+    "preference": lambda: {
+        "sampler": WithStudent(),
+        "terms": [
+            Preference(0.7),
+            Preference(0.9, reference=None, form="square", per_token=False, weight=0.1),
+            FirstChoices(0.5, weight=0.3),
+            NextToken(sources=("teacher",), weight=0.5),
+        ],
+    },
 }
 # What no paper here combines, and no trainer could while there were ten: by what meets what.
 COMPOSITIONS |= {
