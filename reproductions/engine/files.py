@@ -103,6 +103,20 @@ def check_disk(folder: Path, needed: int = _FREE_BYTES_NEEDED) -> None:
         )
 
 
+def why_not_writable(folder: Path) -> str | None:
+    """Why nothing can be written into a folder, or made in the closest one around it that is there; None: it can."""
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            return f"{folder} is a file, not a folder"
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-") as file:
+            file.write(b"0" * 4096)  # a full disk still makes empty files
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
 @contextlib.contextmanager
 def file_lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Holds an exclusive lock on a file; the kernel drops it when the holder dies, however it dies.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.reader import Lines, nearest
+from reproductions.distill.limits import COUNT
 from reproductions.engine.files import content_digest
 
 HUB = "hub:"
@@ -94,13 +95,15 @@ def read_spec(data: Mapping[str, Any], lines: Lines, *where: str, like: DataSpec
         ("subset", str, "the name of a configuration"),
         ("system", str, "text"),
         ("chat", bool, "true or false"),
-        ("rows", int, "a whole number of 1 or more"),
+        ("rows", int, ""),
     ):
         value = given.get(key)
         if value is None:
             continue
-        if type(value) is not kind or value == "" or (isinstance(value, int) and kind is int and value < 1):
-            raise lines.error(f'{name}: "{key}" must be {what}', *where, key)
+        fits = type(value) is kind and value != "" and (kind is not int or COUNT.holds(value))
+        if not fits:
+            asked = f"a whole number of {COUNT.asked(value)}" if kind is int else what
+            raise lines.error(f'{name}: "{key}" must be {asked}', *where, key)
         found[key] = value
     for key, known in (("turns", TURNS), ("bad_rows", BAD_ROWS)):
         if key in given and given[key] not in known:
