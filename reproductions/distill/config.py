@@ -52,7 +52,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import cut
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods.classes.suits import only_for_classes
 from methods.engine import Engine
@@ -219,7 +218,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
         teachers=teachers,
         student=student,
         data=spec,
-        output=output_in(data, lines),
+        output=lines.beside(data["output"], "output"),
         **limits.terms(data, lines),
         settings=settings,
         budget=limits.with_defaults(data, "budget", BUDGET, limits.BUDGET_RANGES, lines),
@@ -308,14 +307,6 @@ def family(teacher: str) -> str | None:
     return next((entry for pattern, entry in FAMILIES.items() if fnmatch.fnmatch(name, pattern)), None)
 
 
-def output_in(data: Mapping[str, Any], lines: Lines) -> Path:
-    """The folder of a config's `output`, beside the config where its name begins with no other. Raises CatalogError."""
-    try:
-        return (lines.path.parent / Path(data["output"]).expanduser()).resolve()
-    except (OSError, RuntimeError) as error:  # links that lead to themselves, a user whom nobody knows
-        raise lines.error(f'"output": {cut(error)}', "output") from None
-
-
 def check_output(output: Path, path: Path, student: str, teachers: Sequence[str], lines: Lines) -> None:
     """The student is not written over what it is made from."""
     taken = {model_folder(name): "a teacher's" for name in teachers}
@@ -323,9 +314,5 @@ def check_output(output: Path, path: Path, student: str, teachers: Sequence[str]
     for folder, whose in taken.items():
         if folder is not None and folder.resolve() == output:
             raise lines.error(f'"output" is {whose} own folder {output}: name another one', "output")
-    try:
-        no_folder = output.exists() and not output.is_dir()
-    except OSError as error:  # too long a name, or links that lead to themselves
-        raise lines.error(f'"output": {cut(output)}: {error.strerror}', "output") from None
-    if no_folder:
+    if output.exists() and not output.is_dir():
         raise lines.error(f'"output": {output} is a file, not a folder', "output")

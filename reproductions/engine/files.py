@@ -73,6 +73,8 @@ def read_json(path: Path) -> Any:
         raise KDError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise KDError(f"{path}: not UTF-8 text") from error
+    except (ValueError, RecursionError) as error:
+        raise KDError(f"{path}: not JSON that can be read: too many digits, or nested too deep") from error
 
 
 def significant(value: float, digits: int) -> float:

@@ -118,7 +118,7 @@ def read_answers(value: Any, lines: Lines) -> Answers | None:
             'answers: "key" is the name of an environment variable such as OPENAI_API_KEY, never the key itself',
             *("answers", "key"),
         )
-    return Answers((lines.path.parent / Path(folder).expanduser()).resolve(), **made)
+    return Answers(lines.beside(folder, "answers", "in"), **made)
 
 
 def why_not(tree: Mapping[str, Any], answers: Sequence[Answers | None]) -> str | None:

@@ -45,8 +45,7 @@ def teach(config: Config, report: Report, say: Callable[[str], None]) -> list[di
             "no teacher of this config keeps its answers: give one `answers: {in: FOLDER}`", "teacher"
         )
     for place, kept in enumerate(config.answers):
-        reason = None if kept is None else why_not_writable(kept.folder)
-        if reason is not None:
+        if kept is not None and (reason := why_not_writable(kept.folder)) is not None:
             where = ("teacher", place) if len(config.teachers) > 1 else ("teacher",)
             raise config.lines.error(
                 f'"in": {kept.folder} cannot be written: {reason}', *where, "answers", "in"

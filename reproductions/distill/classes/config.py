@@ -25,7 +25,7 @@ from typing import Any
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods.classes.suits import why_not
 from reproductions.distill import limits
-from reproductions.distill.config import check_output, output_in
+from reproductions.distill.config import check_output
 from reproductions.distill.data.spec import DataSpec, read_spec
 from reproductions.distill.method import check_method, read_method
 from reproductions.distill.places import student_in, teachers_in
@@ -154,7 +154,7 @@ def load_classes_config(path: Path) -> ClassesConfig:
         held_data=held,
         held_rows=evaluate["rows"],
         batch_size=evaluate["batch_size"],
-        output=output_in(data, lines),
+        output=lines.beside(data["output"], "output"),
         **limits.terms(data, lines),
         budget=limits.with_defaults(data, "budget", BUDGET, limits.BUDGET_RANGES, lines),
         precision=limits.precision(data, lines),

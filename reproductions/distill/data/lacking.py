@@ -91,8 +91,8 @@ def of_teachers(theirs: Sequence[Any], student: Any) -> dict[str, Any]:
 
 def unknown_id(tokenizer: Any) -> int | None:
     """The id of what a tokenizer lacks, whether it is declared or not; None where there is none, as among bytes."""
-    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
-    if hasattr(model, "unk_token"):
+    model: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if model is not None and hasattr(model, "unk_token"):
         return tokenizer.backend_tokenizer.token_to_id(model.unk_token) if model.unk_token else None
     return tokenizer.unk_token_id
 

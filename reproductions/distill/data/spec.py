@@ -100,7 +100,8 @@ def read_spec(data: Mapping[str, Any], lines: Lines, *where: str, like: DataSpec
         value = given.get(key)
         if value is None:
             continue
-        fits = type(value) is kind and value != "" and (kind is not int or COUNT.holds(value))
+        fits = type(value) is kind and value != ""
+        fits = fits and (not isinstance(value, int) or isinstance(value, bool) or COUNT.holds(value))
         if not fits:
             asked = f"a whole number of {COUNT.asked(value)}" if kind is int else what
             raise lines.error(f'{name}: "{key}" must be {asked}', *where, key)
@@ -125,11 +126,13 @@ def _placed(place: str, lines: Lines, *where: str) -> dict[str, Any]:
     name = where[-1] if where[-1] != "from" else where[-2]
     if place.startswith(HUB):
         return {"place": None, "hub": place.removeprefix(HUB)}
-    path = (lines.path.parent / Path(place).expanduser()).resolve()
+    path = lines.beside(place, *where)
     if path.is_dir() and (path / "config.json").is_file():
         raise lines.error(f'"{name}": {path} is a model, not data', *where)
-    if path.exists():
+    if path.is_file() or path.is_dir():
         return {"place": path}
+    if path.exists():  # to read a pipe or a device would wait for ever
+        raise lines.error(f'"{name}": {path} is neither a file nor a folder', *where)
     beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, beside)
     hint = f"; for a data set of the hub say {HUB}{place}" if not near and place.count("/") == 1 else ""
@@ -137,7 +140,7 @@ def _placed(place: str, lines: Lines, *where: str) -> dict[str, Any]:
 
 
 def _file(name: Any, lines: Lines, *where: str) -> Path:
-    path = (lines.path.parent / str(name)).resolve()
+    path = lines.beside(str(name), *where)
     if not path.is_file():
         near = nearest(path.name, [one.name for one in path.parent.glob("*")])
         raise lines.error(f'"{where[-1]}": no file {path}{near}', *where)

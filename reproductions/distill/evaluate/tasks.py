@@ -112,7 +112,7 @@ def _included(name: Any, lines: Lines) -> tuple[Path | None, str | None]:
     where = (*WHERE, "include_path")
     if not isinstance(name, str) or not name.strip():
         raise lines.error("lm_eval: include_path must be the name of a folder", *where)
-    folder = (lines.path.parent / Path(name).expanduser()).resolve()
+    folder = lines.beside(name, *where)
     if not folder.is_dir():
         beside = [path.name for path in folder.parent.glob("*") if path.is_dir()]
         raise lines.error(f"lm_eval: include_path: no folder {folder}{nearest(folder.name, beside)}", *where)

@@ -212,3 +212,22 @@ def test_terms_of_a_teacher_that_nobody_wrote_down(folder):
     teachers = load_catalog().teachers
     with pytest.raises(CatalogError, match=r'run.yaml:8: no entry "opnai" .*did you mean "openai"'):
         check_teacher_terms(config, teachers)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: sft\nreport_to: [[]]", 'report_to: no "[]"'),
+        ("terms: [{divergence: []}]", 'no divergence "[]"'),
+        ("method: word-kd\nsettings: {divergence: {}}", 'no divergence "{}"'),
+        ("method: word-kd\nstudent: {model: student, attention: []}", 'no attention "[]"'),
+        ("method: word-kd\nstudent: {model: student, dtype: {}}", 'unknown "dtype"'),
+    ],
+)
+def test_a_list_where_a_name_belongs(models_by_name, text, message):
+    path = models_by_name / "wrong.yaml"
+    head = HEAD.replace("student: student\n", "") if "student:" in text else HEAD
+    path.write_text((head.replace("teacher: teacher\n", "") if "sft" in text else head) + text + "\n")
+    with pytest.raises(CatalogError, match=r"wrong.yaml:\d: ") as error:
+        load_config(path)
+    assert message in str(error.value)
