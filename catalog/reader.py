@@ -65,6 +65,19 @@ class Lines:
         """An error about the value at `keys`."""
         return CatalogError(message, self.path, self.at(*keys))
 
+    def beside(self, name: str, *keys: str | int) -> Path:
+        """The place that the value at `keys` names: beside the file, below a home (`~`), or where it says itself.
+
+        Raises CatalogError for what cannot be looked at: links that lead to themselves, homes of nobody, endless names.
+        """
+        try:
+            place = (self.path.parent / Path(name).expanduser()).resolve()
+            place.exists()
+        except (OSError, RuntimeError, ValueError) as error:
+            what = error.strerror if isinstance(error, OSError) else str(error)
+            raise self.error(f'"{cut(name)}" is no place: {cut(what, 200)}', *keys) from None
+        return place
+
 
 def _text(path: Path) -> str:
     try:

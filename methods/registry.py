@@ -198,7 +198,7 @@ def find(slot: str, name: Any) -> Component:
     """The component of that name ("_" may stand for "-"). Raises RegistryError with the nearest one."""
     if slot not in SLOTS:
         raise MethodError(f'no slot "{slot}"{near(slot, SLOTS)}')
-    wanted = name.replace("_", "-") if isinstance(name, str) else name
+    wanted = name.replace("_", "-") if isinstance(name, str) else repr(name)
     if (slot, wanted) in components():
         return components()[slot, wanted]
     if (slot, wanted) in _made:  # somebody's own, registered by a script or a test

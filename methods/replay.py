@@ -61,12 +61,14 @@ class ReplayWriter:
 def read_replay(path: Path) -> list[dict[str, Any]]:
     """The completions of a replay file by step and place. Raises MethodError for a file that is none."""
     found: dict[tuple[int, int], dict[str, Any]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = (
+        path.read_bytes().removesuffix(b"\n").split(b"\n")
+    )  # no other mark ends a line: an answer may hold one
     for number, text in enumerate(lines, 1):
         try:
             line = json.loads(text)
             found[int(line["step"]), int(line["place"])] = line
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             if number == len(lines):  # cut off while it was written
                 break
             raise MethodError(f"{path}:{number}: no line of a replay file") from None

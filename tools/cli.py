@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, cut
 from tools import commands
 from tools.commands import UsageError
+
+WALL = re.compile(r"\S{400,}")  # of what somebody typed; no name or path of anybody's is so long
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +71,7 @@ def _visible(message: str) -> str:
     """What somebody typed, or a file is called, must not steer the terminal when a message repeats it."""
     from tools.terminal import visible
 
-    return visible(" ".join(message.split("\n")))
+    return visible(" ".join(WALL.sub(lambda run: cut(run[0], 200), message).split("\n")))
 
 
 def _help() -> str:

@@ -156,7 +156,7 @@ class Client:
             raise _Failed("the answer is larger than 256 MiB", again=False)
         try:
             answer = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _Failed(f"not JSON: {error}", again=True) from error
         if not isinstance(answer, dict):
             raise _Failed("the answer is JSON, but not an object", again=False)

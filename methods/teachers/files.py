@@ -171,7 +171,7 @@ def read_header(folder: Path) -> dict[str, Any]:
         header = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MethodError(f"there is no teacher store in {folder}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MethodError(f"{path}: not JSON: {error}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise MethodError(f"{path} is not the header of a teacher store")

@@ -218,7 +218,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
         teachers=teachers,
         student=student,
         data=spec,
-        output=(path.parent / data["output"]).resolve(),
+        output=lines.beside(data["output"], "output"),
         **limits.terms(data, lines),
         settings=settings,
         budget=limits.with_defaults(data, "budget", BUDGET, limits.BUDGET_RANGES, lines),

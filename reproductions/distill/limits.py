@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,10 @@ SCHEDULES = (
     "inverse_sqrt",
 )
 MOST_SEED = 2**32 - 1  # numpy takes no larger one
+MOST = 10**9  # whatever is counted or weighed: more is a slip of the keyboard
+MOST_ROWS = 10**6  # of a batch, or batches of a step
+MOST_TOKENS = 10**7  # of a text
+MOST_RATE = 1000  # a learning rate: far beyond what diverges
 
 
 @dataclass(frozen=True)
@@ -24,30 +27,43 @@ class Range:
     """Numbers from `least` to `most`; without the ends themselves where they are `open`."""
 
     least: float = 0.0
-    most: float = math.inf
+    most: float = MOST
     open: str = ""  # "least", "most" or "both"
 
     def holds(self, value: float) -> bool:
         """Whether a number lies in it."""
         above = value > self.least if self.open in ("least", "both") else value >= self.least
         below = value < self.most if self.open in ("most", "both") else value <= self.most
-        return math.isfinite(value) and above and below
+        return above and below  # so no number that is none, and no infinite one
 
-    def __str__(self) -> str:
+    def asked(self, value: object) -> str:
+        """What is asked for, in words; of an end that everything has only where the value is beyond it."""
         least = f"above {self.least:g}" if self.open in ("least", "both") else f"{self.least:g} or more"
         most = f"{self.most:g}" if self.most < 1e6 else f"{self.most:.0f}"
-        if self.most == math.inf:
+        beyond = isinstance(value, int | float) and not value <= self.most
+        if self.most == MOST and not beyond:
             return least
         below = f"below {most}" if self.open in ("most", "both") else f"at most {most}"
         return f"{least} and {below}"
 
+    def __str__(self) -> str:
+        return self.asked(0)
+
 
 POSITIVE, SHARE, COUNT, ANY = Range(open="least"), Range(0, 1), Range(1), Range()
+NUMBER = Range(-MOST)  # whatever else is a number
 PRECISIONS = ("fp32", "bf16-autocast")
 BUDGET_RANGES: Mapping[str, Range] = {
-    **dict.fromkeys(("steps", "batch_size", "accumulate", "prompt_tokens", "completion_tokens"), COUNT),
+    "steps": COUNT,
+    **dict.fromkeys(("batch_size", "accumulate"), Range(1, MOST_ROWS)),
+    **dict.fromkeys(("prompt_tokens", "completion_tokens", "tokens"), Range(1, MOST_TOKENS)),
     **dict.fromkeys(("warmup_steps", "weight_decay", "max_grad_norm"), ANY),
-    "learning_rate": POSITIVE,
+    "learning_rate": Range(0, MOST_RATE, "least"),
+}
+OF_A_SERVER: Mapping[str, Range] = {  # requests under way, tries of one, seconds of a try
+    "parallel": Range(1, 1000),
+    "attempts": Range(1, 1000),
+    "timeout": Range(0, 10**6, "least"),
 }
 LORA_RANGES: Mapping[str, Range] = {"rank": COUNT, "alpha": POSITIVE, "dropout": Range(0, 1, "most")}
 # Settings of components, by the name that a component gives them, wherever they stand in a method.
@@ -62,7 +78,17 @@ SETTING_RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("share", "mix", "band", "until", "begin", "anchor_teacher_share"), SHARE),
     **dict.fromkeys(("epsilon_high", "limit"), POSITIVE),
     **dict.fromkeys(("weight", "tolerance", "step_size", "deviation"), ANY),
-    "discount": Range(0, 1, "least"),
+    **dict.fromkeys(("k", "rounds", "max_completion_length", "teacher_max_length"), COUNT),
+    **dict.fromkeys(("discount", "top_p"), Range(0, 1, "least")),
+    "index": ANY,
+    "seed": Range(0, MOST_SEED),
+}
+# The same of components that elicit, whose names mean other things: a temperature of 0 asks for the likeliest answer.
+STEP_RANGES: Mapping[str, Range] = {
+    **dict.fromkeys(("samples", "chains", "rounds", "count", "calls", "per_call", "keep"), COUNT),
+    **dict.fromkeys(("words", "errors", "window", "step", "memory", "max_tokens", "batch_size"), COUNT),
+    **dict.fromkeys(("temperature", "draw"), ANY),
+    "seconds": POSITIVE,
     "seed": Range(0, MOST_SEED),
 }
 GREEDY = '; for the most probable answer say "greedy: true"'
@@ -159,14 +185,24 @@ def _check_kind(
     fits = isinstance(value, kinds) and not isinstance(value, bool)
     if not fits or (within is not None and not within.holds(value)):
         kind = "a whole number" if isinstance(default, int) else "a number"
-        raise lines.error(f"{what} must be {kind}" + ("" if within is None else f" of {within}"), *where)
+        asked = "" if within is None else f" of {within.asked(value if isinstance(value, kinds) else 0)}"
+        raise lines.error(f"{what} must be {kind}{asked}", *where)
 
 
 Tell = Callable[..., CatalogError]  # (message, *path) -> the error to raise
 
 
+def check_step(tree: Any, error: Tell) -> None:
+    """Raise, as `check_settings` does, for a number of a step of elicitation that is out of its range."""
+    check_settings(tree, {}, error, range_of=lambda name, path: STEP_RANGES.get(name, NUMBER))
+
+
 def check_settings(
-    tree: Any, values: Mapping[str, Any], error: Tell, path: tuple[str | int, ...] = ()
+    tree: Any,
+    values: Mapping[str, Any],
+    error: Tell,
+    path: tuple[str | int, ...] = (),
+    range_of: Callable[[str, tuple[str | int, ...]], Range] | None = None,
 ) -> None:
     """Raise for a number of a method that is out of its range; `$name` in the tree stands for one of the values.
 
@@ -174,28 +210,29 @@ def check_settings(
     """
     if isinstance(tree, Mapping):
         for key, item in tree.items():
-            check_settings(item, values, error, (*path, key))
+            check_settings(item, values, error, (*path, key), range_of)
     elif isinstance(tree, list):
         for place, item in enumerate(tree):
-            check_settings(item, values, error, (*path, place))
+            check_settings(item, values, error, (*path, place), range_of)
     elif path:
         name, where = str(path[-1]), path
         if isinstance(tree, str) and tree.startswith("$"):
             where, tree = ("settings", tree[1:]), values.get(tree[1:])
-        within = _range_of(name, path)
+        within = (range_of or _range_of)(name, path)
         number = isinstance(tree, int | float) and not isinstance(tree, bool)
-        if number and within is not None and not within.holds(tree):
+        if number and not within.holds(tree):
             hint = GREEDY if name == "temperature" and tree == 0 and path[0] == "data" else ""
-            raise error(f"{where[-1]} must be {within}, not {tree:g}{hint}", *where)
+            named = where[-1] if isinstance(where[-1], str) else f"{where[-2]}[{where[-1]}]"
+            raise error(f"{named} must be {within.asked(tree)}, not {tree:g}{hint}", *where)
 
 
-def _range_of(name: str, path: tuple[str | int, ...]) -> Range | None:
+def _range_of(name: str, path: tuple[str | int, ...]) -> Range:
     if name == "teacher_mix" and path[0] == "trainer":  # MiniLLM weighs by the student's own share
         return Range(0, 1, "most")
     if name == "weight" and path[0] == "advantage":  # a part may be subtracted
-        return None
+        return NUMBER
     if name == "most" and path[0] == "advantage":  # a number, not a count
-        return None
+        return NUMBER
     if name.endswith("_weight"):
         return ANY
-    return SETTING_RANGES.get(name)
+    return SETTING_RANGES.get(name, NUMBER)

@@ -65,7 +65,7 @@ def one_model(
                 f'{where[0]}: unknown "{key}"{nearest(key, keys)}; known: {", ".join(keys)}', *where, key
             )
     own: dict[str, Any] = {name: given[name] for name in (*KEYS[1:], "layers") if given.get(name) is not None}
-    if own.get("dtype", "fp32") not in DTYPES:
+    if not isinstance(own.get("dtype", "fp32"), str) or own.get("dtype", "fp32") not in DTYPES:
         near = nearest(str(own["dtype"]), DTYPES)
         raise lines.error(f'no dtype "{own["dtype"]}"{near}; known: {", ".join(DTYPES)}', *where, "dtype")
     if "attention" in own:
@@ -95,7 +95,7 @@ def _layers(value: Any, lines: Lines, *where: str | int) -> int | tuple[int, ...
 def _check_attention(name: Any, lines: Lines, *where: str | int) -> None:
     from importlib.util import find_spec
 
-    if name not in ATTENTION:
+    if not isinstance(name, str) or name not in ATTENTION:
         raise lines.error(
             f'no attention "{name}"{nearest(str(name), ATTENTION)}; known: {", ".join(ATTENTION)}', *where
         )
@@ -123,8 +123,7 @@ def model_in(name: str, lines: Lines, *where: str | int) -> str:
     """
     if name.startswith("hub:"):
         return name.removeprefix("hub:")
-    around = lines.path.parent
-    local = around / Path(name).expanduser()
+    local = lines.beside(name, *where)
     if local.is_dir():
         return str(local.resolve())
     if model_folder(name) is not None or name in PACKAGED:

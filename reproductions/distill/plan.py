@@ -27,6 +27,7 @@ WRITING = 3  # a token that is written, with its cache, takes so many times the 
 
 def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
     """Everything that can be told beforehand, as plain data. Raises what the training would begin with."""
+    state.check_writable(config)
     ready, budget = prepare(config, say), config.budget
     rows, sequences = ready.rows, budget["steps"] * budget["batch_size"] * budget["accumulate"]
     held = rows.counts["held_out"] + (rows.counts.get("evaluated", 0) if config.evaluate else 0)
@@ -39,6 +40,8 @@ def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]
         adapters=config.lora is not None,
         checkpoints=(budget["steps"] - 1) // config.save_every,
     )
+    if needed > (free := state.free_at(config.output)):
+        say(f"warning: {config.output}: {size_of(free)} free, and up to {size_of(needed)} are needed")
     cost = None if config.method == "own" else methods([config.method])[0].cost
     return {
         "method": config.method,

@@ -14,8 +14,18 @@ from methods.recipe import ITSELF, POLICIES, SAMPLES_ITSELF, teachers_of
 from methods.recipe import columns_of as columns_of_terms
 from methods.registry import build, find
 from methods.tokenizers.encoding import eos_token
+from methods.tokenizers.templates import EndlessTemplate
 from reproductions.distill.config import Config
-from reproductions.distill.data.rows import Held, Limits, Rows, columns_of, group_column, read_rows
+from reproductions.distill.data import lacking
+from reproductions.distill.data.rows import (
+    TEACHER_PROMPT,
+    Held,
+    Limits,
+    Rows,
+    columns_of,
+    group_column,
+    read_rows,
+)
 from reproductions.distill.evaluate.harness import check_tasks
 from reproductions.distill.method import Nowhere
 from reproductions.distill.models import check_tokens, look_at, with_template
@@ -49,6 +59,8 @@ def prepare(config: Config, say: Callable[[str], None]) -> Ready:
         say(
             "note: the student has a chat template, and these rows are plain text to it; `chat: true` puts them in"
         )
+    for sentence in [*rows.warnings, *_lacking(rows, theirs, tokenizer)]:
+        say(sentence)
     given = list(zip(outlines, theirs, strict=True))
     method, teachers = named_teachers(config.tree, teachers_of(config.tree), given)
     _check_readers(method, student, tokenizer, teachers)
@@ -75,20 +87,34 @@ def _needs(config: Config) -> str:
 def rows_for(config: Config, tokenizer: Any, teacher: Any = None) -> Rows:
     """The config's rows as the student reads them; `teacher`: the tokenizer of one with a template of its own."""
     wanted, budget = config.evaluate, config.budget
-    return read_rows(
-        config.data,
-        tokenizer,
-        Limits(budget["prompt_tokens"], budget["completion_tokens"]),
-        validate=looks_at_validation(config.tree),
-        held=None if wanted is None else Held(wanted.rows, wanted.data),
-        seed=config.seed,
-        columns=columns_of(config.tree),
-        values=columns_of_terms(config.tree),
-        group=group_column(config.tree),
-        needs=_needs(config),
-        teacher=teacher,
-        tell=lambda message, *path: config.lines.error(message, "data", *path),
-    )
+    try:
+        return read_rows(
+            config.data,
+            tokenizer,
+            Limits(budget["prompt_tokens"], budget["completion_tokens"]),
+            validate=looks_at_validation(config.tree),
+            held=None if wanted is None else Held(wanted.rows, wanted.data),
+            seed=config.seed,
+            columns=columns_of(config.tree),
+            values=columns_of_terms(config.tree),
+            group=group_column(config.tree),
+            needs=_needs(config),
+            teacher=teacher,
+            tell=lambda message, *path: config.lines.error(message, "data", *path),
+        )
+    except EndlessTemplate as error:
+        theirs = teacher is not None and str(error).startswith(f"{teacher.name_or_path}: ")
+        own = ("data", "chat_template") if config.data.chat_template is not None else ("student",)
+        raise config.lines.error(str(error), *(("teacher",) if theirs else own)) from None
+
+
+def _lacking(rows: Rows, theirs: list[Any], tokenizer: Any) -> list[str]:
+    """What teachers with tokenizers of their own lack of the rows, which `rows.told` counts then too."""
+    asked = rows.train[TEACHER_PROMPT if TEACHER_PROMPT in rows.train.column_names else "prompt"][:]
+    texts = [prompt + answer for prompt, answer in zip(asked, rows.train["completion"][:], strict=True)]
+    told, said = lacking.of_each(texts, lacking.of_teachers(theirs, tokenizer))
+    rows.told |= told
+    return said
 
 
 def _own_prompts(config: Config, tokenizer: Any, theirs: list[Any]) -> Any:

@@ -120,6 +120,7 @@ def parts_of(rows: Mapping[str, int], limits: str) -> list[str]:
         ("unreadable", "left out as unreadable"),
         ("answers", "answers in them"),
         ("too_long", f"left out as longer than {limits}"),
+        ("unwritten", "left out as answers without a character that the student's tokenizer has"),
         ("equal_to_evaluated", "left out as rows of the evaluation"),
         ("evaluated", "to evaluate on"),
         ("evaluation_left_out", "of the evaluation's own left out as unreadable or too long"),

@@ -11,9 +11,10 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.files import sole_user
+from reproductions.engine.files import sole_user, why_not_writable
 from reproductions.engine.signals import terminable
 
 STATE, LOCK = ".kd-state", ".kd-lock"
@@ -39,9 +40,9 @@ def working_on(output: Path, say: Callable[[str], None]) -> Iterator[None]:
     lock = output / LOCK
     try:
         with (
+            _room_or_a_sentence(output),
             sole_user(lock, str(output)) if first else contextlib.nullcontext(),
             terminable(),
-            _room_or_a_sentence(output),
         ):
             try:
                 yield
@@ -56,6 +57,15 @@ def working_on(output: Path, say: Callable[[str], None]) -> Iterator[None]:
     finally:
         if fresh and output.is_dir() and not any(output.iterdir()):
             output.rmdir()
+
+
+def check_writable(config: Any) -> None:
+    """Raises CatalogError, with the config's line, where nothing can be written into its output."""
+    reason = why_not_writable(config.output)
+    if reason is not None:
+        raise config.lines.error(
+            f'"output": {config.output} cannot be written: {reason}; name another one', "output"
+        )
 
 
 @contextlib.contextmanager
@@ -88,14 +98,21 @@ def check_room(output: Path, parameters: int, *, adapters: bool, checkpoints: in
     A checkpoint is written before the one before it goes. Adapters count as nothing beside their model.
     """
     needed = room_needed(parameters, adapters=adapters, checkpoints=checkpoints)
-    state = output / STATE
-    there = sum(file.stat().st_size for file in state.rglob("*") if file.is_file()) if state.is_dir() else 0
-    free = shutil.disk_usage(output).free
-    if free + there < needed:
+    free = free_at(output)
+    if free < needed:
         raise KDError(
             f"{output}: {_size(free)} free, checkpoints and student take up to {_size(needed)}; make room, or name an "
             "output on another disk"
         )
+
+
+def free_at(output: Path) -> int:
+    """Bytes that are free for an output, what its own unfinished work takes among them."""
+    state, place = output / STATE, output
+    there = sum(file.stat().st_size for file in state.rglob("*") if file.is_file()) if state.is_dir() else 0
+    while not place.exists():  # a plan makes no folder
+        place = place.parent
+    return shutil.disk_usage(place).free + there
 
 
 def room_needed(parameters: int, *, adapters: bool, checkpoints: int) -> int:

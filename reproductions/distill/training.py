@@ -51,6 +51,7 @@ def once(config: Any, say: Say, make: Callable[[], dict[str, Any]]) -> dict[str,
     found = finished(config)
     if found is not None:
         return found
+    state.check_writable(config)
     with state.working_on(config.output, say):
         found = finished(config)  # by another process, since
         return make() if found is None else found

@@ -50,6 +50,7 @@ TEACHER: Mapping[str, Mapping[str, Any]] = {
     "local": {"local": "", "terms": "", "batch": 16},
     "recorded": {"recorded": [], "terms": "", "question": "instruction", "answer": "output"},
 }
+MOST_SPENT = 10**15  # of a cap, or of a price
 CAPS: Mapping[str, Any] = {"calls": None, "read": None, "written": None, "money": None}
 PRICES: Mapping[str, Any] = {"read": 0.0, "written": 0.0}
 OPTIONAL: Mapping[str, Any] = {
@@ -67,8 +68,8 @@ OPTIONAL: Mapping[str, Any] = {
     "title": None,
 }
 RANGES: Mapping[str, limits.Range] = {
-    **dict.fromkeys(("parallel", "batch", "attempts"), limits.COUNT),
-    "timeout": limits.POSITIVE,
+    **limits.OF_A_SERVER,
+    "batch": limits.Range(1, limits.MOST_ROWS),
 }
 
 
@@ -194,7 +195,8 @@ def _teacher(tree: Any, lines: Lines, *where: str) -> dict[str, Any]:
             within = RANGES[name]
             if not isinstance(value, kinds_of) or isinstance(value, bool) or not within.holds(value):
                 number = "a number" if isinstance(usual, float) else "a whole number"
-                raise lines.error(f'{what}: "{name}" must be {number} of {within}', *where, name)
+                asked = within.asked(value)
+                raise lines.error(f'{what}: "{name}" must be {number} of {asked}', *where, name)
         elif type(value) is not type(usual) and not (name == "recorded" and isinstance(value, str)):
             raise lines.error(f'{what}: "{name}" must be like {usual!r}', *where, name)
         made[name] = value
@@ -239,6 +241,7 @@ def _steps(data: Mapping[str, Any], lines: Lines) -> tuple[dict[str, Any], ...]:
             made.append(canonical("elicitation", step))
         except RegistryError as error:
             raise lines.error(str(error), "steps", place, *error.path) from None
+        limits.check_step(step, lambda message, *path, at=place: lines.error(message, "steps", at, *path))
     return tuple(made)
 
 
@@ -256,7 +259,7 @@ def _route(data: Mapping[str, Any], teachers: Mapping[str, Any], lines: Lines) -
                     f'route: no teacher "{name}"{nearest(name, teachers)}', "route", "shares", name
                 )
         numbers = list(shares.values()) if isinstance(shares, dict) else []
-        if not numbers or not all(_is_number(value) and value > 0 for value in numbers):
+        if not numbers or not all(_is_number(value) and limits.POSITIVE.holds(value) for value in numbers):
             raise lines.error("route: shares are numbers above 0, by teacher", "route", "shares")
     elif not isinstance(route["field"], str):
         raise lines.error('route: "field" must be the name of a column', "route", "field")
@@ -274,9 +277,11 @@ def _numbers(data: Mapping[str, Any], name: str, known: Mapping[str, Any], lines
                 f'{name}: unknown "{key}"{nearest(key, known)}; known: {", ".join(known)}', name, key
             )
         whole = name == "caps" and key != "money"
-        if not _is_number(value) or value < 0 or (whole and not isinstance(value, int)):
+        within = limits.Range(0, MOST_SPENT)
+        if not _is_number(value) or not within.holds(value) or (whole and not isinstance(value, int)):
             kind = "a whole number" if whole else "a number"
-            raise lines.error(f"{name}: {key} must be {kind} of 0 or more", name, key)
+            beyond = f" and at most {MOST_SPENT:.0f}" if _is_number(value) and value > MOST_SPENT else ""
+            raise lines.error(f"{name}: {key} must be {kind} of 0 or more{beyond}", name, key)
     return given
 
 

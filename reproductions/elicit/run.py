@@ -20,7 +20,7 @@ from methods.errors import MethodError
 from methods.registry import build
 from reproductions.elicit.config import Config, terms_of, where_is
 from reproductions.engine.errors import KDError
-from reproductions.engine.files import content_digest, write_atomic
+from reproductions.engine.files import content_digest, why_not_writable, write_atomic
 from reproductions.models.sources import load_pretrained, model_folder, read_jsonl
 
 # (step's name, its number from 1, of how many steps, answers so far, of how many, the session)
@@ -35,6 +35,9 @@ def elicit(config: Config, progress: Progress | None = None, *, ask_nobody: bool
     Whatever ends it early (a cap, Ctrl-C, a server that is gone), the rows of what was answered are written to
     `partial.jsonl`; the same call then goes on. Raises MethodError, KDError and CatalogError.
     """
+    reason = None if ask_nobody else why_not_writable(config.output)
+    if reason is not None:
+        raise config.lines.error(f'"output": {config.output} cannot be written: {reason}', "output")
     session = session_for(config, ask_nobody=ask_nobody)
     try:
         rows = run_steps(config, session, progress)

@@ -73,6 +73,8 @@ def read_json(path: Path) -> Any:
         raise KDError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise KDError(f"{path}: not UTF-8 text") from error
+    except (ValueError, RecursionError) as error:
+        raise KDError(f"{path}: not JSON that can be read: too many digits, or nested too deep") from error
 
 
 def significant(value: float, digits: int) -> float:
@@ -101,6 +103,20 @@ def check_disk(folder: Path, needed: int = _FREE_BYTES_NEEDED) -> None:
             f"{folder}: {free / 2**20:.0f} MiB free, at least {needed / 2**20:.0f} MiB are needed; "
             "make room or set KD_CACHE to another disk"
         )
+
+
+def why_not_writable(folder: Path) -> str | None:
+    """Why nothing can be written into a folder, or made in the closest one around it that is there; None: it can."""
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            return f"{folder} is a file, not a folder"
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-") as file:
+            file.write(b"0" * 4096)  # a full disk still makes empty files
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 @contextlib.contextmanager

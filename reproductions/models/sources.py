@@ -158,8 +158,14 @@ def read_jsonl(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
                     check_columns(rows[-1], columns, f"{path}:{number}")
     except json.JSONDecodeError as error:
         raise KDError(f"{path}:{number}: not JSON: {error.msg}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise KDError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise KDError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, KDError):
+            raise
+        raise KDError(f"{path}:{number}: not JSON that can be read: too many digits, or nested too deep") from error
     if not rows:
         raise KDError(f"{path}: no rows")
     return rows

@@ -104,6 +104,11 @@ def test_a_fault_of_ours_is_not_hidden(kd, monkeypatch):
         kd("browse")
 
 
+def test_a_wall_of_text_is_cut_and_its_reason_is_not(kd):
+    code, _, err = kd("show", "a" * 5000)
+    assert code == 2 and len(err) < 600 and "..." in err and "in the catalog" in err
+
+
 def test_interrupted_is_130(kd, monkeypatch):
     def fail(args):
         raise KeyboardInterrupt

@@ -305,8 +305,7 @@ def distill_classes() -> Schema:
     from reproductions.distill import limits, places
     from reproductions.distill.classes import config
 
-    ranges = {**limits.BUDGET_RANGES, "tokens": limits.COUNT}
-    budget = _ranged(config.BUDGET, {name: ranges[name] for name in config.BUDGET if name in ranges})
+    budget = _ranged(config.BUDGET, limits.BUDGET_RANGES)
     teacher = _model(places.KEYS)
     properties = {
         **_like(config.OPTIONAL),
@@ -387,11 +386,11 @@ def _ranged(defaults: Mapping[str, Any], ranges: Mapping[str, Any]) -> dict[str,
     """The same, numbers with their least and most."""
     found = _like(defaults)
     for name, within in ranges.items():
+        if name not in found:
+            continue
         least = "exclusiveMinimum" if within.open in ("least", "both") else "minimum"
         most = "exclusiveMaximum" if within.open in ("most", "both") else "maximum"
-        found[name] = {**found[name], least: within.least}
-        if within.most != float("inf"):
-            found[name][most] = within.most
+        found[name] = {**found[name], least: within.least, most: within.most}
     return found
 
 

@@ -129,10 +129,10 @@ def held_out_texts(held_out: str | Sequence[str]) -> list[str]:
     if not path.is_file():
         raise MethodError(f"leaks: no file {held_out} of held-out rows")
     texts: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         try:
             said = json.loads(line) if line.strip() else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MethodError(f"{held_out}:{number}: no JSON: {error}") from None
         values = said.values() if isinstance(said, dict) else [said]
         texts += [value for value in values if isinstance(value, str)]

@@ -14,6 +14,7 @@ from methods.elicitation.writers.structured import allowed
 from methods.modeling.core import eos_ids, position_ids
 from methods.modeling.decoder import decoder_for
 from methods.modeling.rollouts import left_pad, prompt_tokens
+from methods.tokenizers.templates import chat_text
 
 
 class LocalWriter:
@@ -140,7 +141,7 @@ class LocalWriter:
             text = "\n\n".join(message.content for message in request.messages)
             return prompt_tokens(self.tokenizer, [text])[0]
         turns = [{"role": message.role, "content": message.content} for message in request.messages]
-        made = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        made = chat_text(self.tokenizer, turns)
         return self.tokenizer(made, add_special_tokens=False)["input_ids"]
 
 

@@ -52,7 +52,7 @@ def read_recorded(
     found: dict[str, list[str]] = {}
     for path in paths:
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise MethodError(f"{path}: cannot be read: {error}") from None
         for number, line in enumerate(lines, 1):
@@ -61,7 +61,7 @@ def read_recorded(
             try:
                 row = json.loads(line)
                 asked, said = row[question], row[answer]
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise MethodError(
                     f'{path}:{number}: not an object with "{question}" and "{answer}"'
                 ) from error

@@ -49,9 +49,9 @@ ANSWERS: Mapping[str, Any] = {
     "tokens": 0,  # read by the server at most; 0 for no cap
 }
 RANGES: Mapping[str, limits.Range] = {
-    **dict.fromkeys(("top_k", "rounds", "parallel", "attempts"), limits.COUNT),
-    "timeout": limits.POSITIVE,
-    "tokens": limits.ANY,
+    **dict.fromkeys(("top_k", "rounds"), limits.COUNT),
+    **limits.OF_A_SERVER,
+    "tokens": limits.Range(0, 10**15),
 }
 FORWARD, LABELS = "forward-kl", "cross-entropy"
 OF_A_SERVER = ("protocol", "tokenizer", "key", "parallel", "timeout", "attempts", "tokens")
@@ -118,7 +118,7 @@ def read_answers(value: Any, lines: Lines) -> Answers | None:
             'answers: "key" is the name of an environment variable such as OPENAI_API_KEY, never the key itself',
             *("answers", "key"),
         )
-    return Answers((lines.path.parent / Path(folder).expanduser()).resolve(), **made)
+    return Answers(lines.beside(folder, "answers", "in"), **made)
 
 
 def why_not(tree: Mapping[str, Any], answers: Sequence[Answers | None]) -> str | None:

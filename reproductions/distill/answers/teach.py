@@ -13,6 +13,7 @@ from reproductions.distill.answers.kept import Encoded, name_of
 from reproductions.distill.answers.spec import DRAWN, HIDDEN, Answers, temperatures
 from reproductions.distill.models import load_numbers, training_device, with_template
 from reproductions.distill.preflight import rows_for, student_tokenizer
+from reproductions.engine.files import why_not_writable
 from reproductions.models.sources import load_outline, load_pretrained
 
 if TYPE_CHECKING:
@@ -43,8 +44,17 @@ def teach(config: Config, report: Report, say: Callable[[str], None]) -> list[di
         raise config.lines.error(
             "no teacher of this config keeps its answers: give one `answers: {in: FOLDER}`", "teacher"
         )
+    for place, kept in enumerate(config.answers):
+        if kept is not None and (reason := why_not_writable(kept.folder)) is not None:
+            where = ("teacher", place) if len(config.teachers) > 1 else ("teacher",)
+            raise config.lines.error(
+                f'"in": {kept.folder} cannot be written: {reason}', *where, "answers", "in"
+            )
     tokenizer = student_tokenizer(config)
-    given: Any = _Given(rows_for(config, tokenizer).train)
+    read = rows_for(config, tokenizer)
+    for sentence in read.warnings:
+        say(sentence)
+    given: Any = _Given(read.train)
     limit = config.budget["prompt_tokens"] + config.budget["completion_tokens"]
     rows = encode(rows_of(config.tree["data"], given), tokenizer, limit)
     say(f"{len(rows):,} rows to ask about")

@@ -141,7 +141,6 @@ def load_classes_config(path: Path) -> ClassesConfig:
     evaluate = limits.with_defaults(
         {"evaluate": numbers}, "evaluate", defaults, dict.fromkeys(defaults, limits.COUNT), lines
     )
-    ranges = {**limits.BUDGET_RANGES, "tokens": limits.COUNT}
     config = ClassesConfig(
         path=path,
         method=recipe.id if recipe else "own",
@@ -155,9 +154,9 @@ def load_classes_config(path: Path) -> ClassesConfig:
         held_data=held,
         held_rows=evaluate["rows"],
         batch_size=evaluate["batch_size"],
-        output=(path.parent / data["output"]).resolve(),
+        output=lines.beside(data["output"], "output"),
         **limits.terms(data, lines),
-        budget=limits.with_defaults(data, "budget", BUDGET, ranges, lines),
+        budget=limits.with_defaults(data, "budget", BUDGET, limits.BUDGET_RANGES, lines),
         precision=limits.precision(data, lines),
         seed=limits.whole(data, "seed", 0, limits.SETTING_RANGES["seed"], lines),
         save_every=limits.whole(data, "save_every", OPTIONAL["save_every"], limits.COUNT, lines),

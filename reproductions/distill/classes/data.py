@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from catalog.errors import nearest
+from reproductions.distill.data import lacking
 from reproductions.distill.data.files import BadRow, read_table
 from reproductions.distill.data.spec import DataSpec
 from reproductions.engine.errors import KDError
@@ -70,6 +71,14 @@ def read_labelled(spec: DataSpec, tell: Callable[..., Exception]) -> Labelled:
     found.told = +found.told
     _check_contradictions(found)
     return found
+
+
+def lacks(rows: Labelled, student: Any, teachers: Sequence[Any]) -> list[str]:
+    """What the tokenizers lack of the texts, a sentence of each that lacks any; `told` counts it then too."""
+    whose = {lacking.STUDENT: student, **lacking.of_teachers(teachers, student)}
+    told, said = lacking.of_each(rows.texts, whose)
+    rows.told.update(told)
+    return said
 
 
 def _check_contradictions(found: Labelled) -> None:

@@ -12,11 +12,13 @@ from reproductions.distill.classes.config import ClassesConfig
 from reproductions.distill.classes.measure import size_of
 from reproductions.distill.plan import terms_known
 from reproductions.distill.record import of_the_data, parts_of
+from reproductions.distill.state import check_writable
 from reproductions.models.sources import classes_told, load_classifier
 
 
 def plan_classes(config: ClassesConfig, known: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that can be told beforehand, as plain data. Raises what the training would begin with."""
+    check_writable(config)
     split, budget = data.split_of(config), config.budget
     told = [classes_told(name) for name in config.teachers]
     classes = told[0] if told else data.classes_in(split.train)
@@ -26,9 +28,10 @@ def plan_classes(config: ClassesConfig, known: Mapping[str, Any]) -> dict[str, A
         config.student, classes, loading=config.student_loaded, weights=False
     )
     teachers = [
-        load_classifier(name, loading=loading, weights=False)[0]
+        load_classifier(name, loading=loading, weights=False)
         for name, loading in zip(config.teachers, config.teachers_loaded, strict=True)
     ]
+    data.lacks(split.train, tokenizer, [its for _, its in teachers])  # counted among what is told
     texts = split.train.texts
     _, cut = encoded_texts(texts, [0] * len(texts), {"": tokenizer}, budget["tokens"])
     sequences = budget["steps"] * budget["batch_size"] * budget["accumulate"]
@@ -44,7 +47,7 @@ def plan_classes(config: ClassesConfig, known: Mapping[str, Any]) -> dict[str, A
         "limit": budget["tokens"],
         "parameters": {
             "student": student.num_parameters(),
-            "teachers": [model.num_parameters() for model in teachers],
+            "teachers": [model.num_parameters() for model, _ in teachers],
         },
         "teachers": [terms_known(config, name, known) for name in config.teachers],
         "output": str(config.output),

@@ -65,6 +65,8 @@ def _distil(config: ClassesConfig, report: Report, say: Say) -> dict[str, Any]:
         if count:
             limit, texts = config.budget["tokens"], f"{count:,} of {len(split.train.texts):,} texts"
             say(f"note: {texts} have more than {limit} tokens and are cut for {who}")
+    for sentence in data.lacks(split.train, made.tokenizer, [its for _, its in made.teachers]):
+        say(sentence)
     seconds = train(config, trainer, report, say, first=(split.train.texts[0], split.train.labels[0]))
     student = whole_student(
         trainer, lambda: load_classifier(config.student, made.classes, loading=config.student_loaded)[0]

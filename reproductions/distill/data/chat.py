@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from methods.tokenizers.encoding import eos_token
+from methods.tokenizers.templates import EndlessTemplate, chat_text
 from reproductions.distill.data.files import BadRow
 
 ASSISTANT = "assistant"
@@ -49,6 +50,8 @@ class Template:
             try:
                 prompt = self.prompt(messages[:place])
                 whole = self._written(messages[: place + 1], add_generation_prompt=False)
+            except EndlessTemplate:  # and of every other row
+                raise
             except Exception as error:  # a template raises what it likes
                 return BadRow("refused by the chat template", f"the chat template: {_first(error)}")
             completion = self._answer(prompt, whole, str(messages[place].get("content") or ""))
@@ -59,10 +62,7 @@ class Template:
         return made
 
     def _written(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        text = self._tokenizer.apply_chat_template(
-            [dict(one) for one in messages], tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-        return text.removeprefix(self._begin)
+        return chat_text(self._tokenizer, messages, ask=add_generation_prompt).removeprefix(self._begin)
 
     def _answer(self, prompt: str, whole: str, content: str) -> str:
         """What is written behind the prompt, without the end that the encoder adds."""

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class BadRow:
 
     kind: str
     why: str
+    line: int = 1  # of the text that was read
 
 
 @dataclass
@@ -162,7 +164,7 @@ def _text(path: Path, told: Counter[str]) -> str:
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.name.lower().endswith(".gz") else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise KDError(f"{path}: cannot be read: {_short(error)}") from error
     mark, encoding = next((pair for pair in _MARKS if raw.startswith(pair[0])), (b"", "utf-8"))
     told["byte-order marks"] += bool(mark)
@@ -179,40 +181,58 @@ def _text(path: Path, told: Counter[str]) -> str:
 def _from_lines(path: Path, text: str, table: Table) -> None:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            table.add(_parsed(line), f"{path}:{number}")
+            table.add(_object(_from_json(line)), f"{path}:{number}")
         elif number <= text.count("\n"):
             table.told["blank lines"] += 1
 
 
-def _parsed(line: str) -> dict[str, Any] | BadRow:
-    twice: list[str] = []
+class _Object(dict[str, Any]):
+    """An object of JSON that remembers a key that is given twice, in it or in an object within it."""
 
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        counted = Counter(name for name, _ in found)
-        twice.extend(name for name, count in counted.items() if count > 1)
-        return dict(found)
+    twice: str | None = None
 
+
+def _pairs(found: list[tuple[str, Any]]) -> _Object:
+    made = _Object(found)
+    if len(made) < len(found):
+        made.twice = next(name for name, count in Counter(name for name, _ in found).items() if count > 1)
+    else:
+        made.twice = next(filter(None, (_twice_in(value) for value in made.values())), None)
+    return made
+
+
+def _twice_in(value: Any) -> str | None:
+    if isinstance(value, list):
+        return next(filter(None, map(_twice_in, value)), None)
+    return value.twice if isinstance(value, _Object) else None
+
+
+def _from_json(text: str) -> Any:
+    """What a text says in JSON, or a BadRow with the line of the text."""
     try:
-        row = json.loads(line, object_pairs_hook=pairs)
-    except (json.JSONDecodeError, RecursionError) as error:
-        return BadRow("not JSON", f"not JSON: {getattr(error, 'msg', 'nested too deep')}")
-    if twice:
-        return BadRow("keys given twice", f'the key "{twice[0]}" is given twice')
-    return _object(row)
+        return json.loads(text, object_pairs_hook=_pairs)
+    except json.JSONDecodeError as error:
+        return BadRow("not JSON", f"not JSON: {error.msg}", error.lineno)
+    except RecursionError:
+        return BadRow("not JSON", "not JSON: nested too deep")
+    except ValueError:  # Python reads no longer ones
+        return BadRow("not JSON", "not JSON that can be read: a number of thousands of digits")
 
 
 def _object(row: Any) -> dict[str, Any] | BadRow:
+    if isinstance(row, BadRow):
+        return row
+    if isinstance(row, _Object) and row.twice is not None:
+        return BadRow("keys given twice", f'the key "{row.twice}" is given twice')
     if isinstance(row, dict):
         return row
     return BadRow("no object", f"a row is an object of columns, not {type(row).__name__}")
 
 
 def _from_array(path: Path, text: str, table: Table) -> None:
-    try:
-        found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        line = getattr(error, "lineno", 1)
-        raise KDError(f"{path}:{line}: not JSON: {getattr(error, 'msg', 'nested too deep')}") from error
+    found = _from_json(text)
+    if isinstance(found, BadRow):
+        raise KDError(f"{path}:{found.line}: {found.why}")
     for number, row in enumerate(found, 1):
         table.add(_object(row), f"{path}: row {number}")
 

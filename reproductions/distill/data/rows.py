@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from catalog.errors import cut
 from methods.recipe import columns_of as columns_of_terms
 from methods.tokenizers.encoding import tokenized
+from methods.tokenizers.templates import EndlessTemplate
 from reproductions.distill.data.files import read_table
+from reproductions.distill.data.lacking import STUDENT, lacking, unknown_id
 from reproductions.distill.data.lengths import lengths_of
 from reproductions.distill.data.shapes import Tell, Texts, texts_of
 from reproductions.distill.data.spec import DataSpec
@@ -29,8 +32,9 @@ VALIDATION_ROWS, VALIDATION_SHARE = 64, 0.1
 class Rows:
     """Rows to train on, to validate with and to evaluate on (None where nobody asks), and where the others went.
 
-    `lengths` is the report of `lengths_of`, `told` what else there is to say of the data, by count; `first` the first
-    row as the student reads it, (prompt, completion). `clusters` of the evaluation's rows: one number a conversation.
+    `lengths` is the report of `lengths_of`, `told` what else there is to say of the data, by count, `warnings` what of
+    that is said before a training; `first` the first row as the student reads it, (prompt, completion). `clusters` of
+    the evaluation's rows: one number a conversation.
     """
 
     train: Dataset
@@ -43,6 +47,7 @@ class Rows:
     chat: bool = False
     bad: dict[str, int] = field(default_factory=dict)
     told: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     lengths: dict[str, Any] = field(default_factory=dict)
     first: tuple[str, str] = ("", "")
 
@@ -138,8 +143,13 @@ def read_rows(
 
     read: dict[str, Any] = {"columns": columns, "values": values, "needs": needs, "tell": tell}
     texts = texts_of(read_table(spec), spec, tokenizer, **read)
-    sizes = _sizes(texts, tokenizer)
-    fits = limits.fitting(sizes)
+    ids, sizes = _sizes(texts, tokenizer)
+    short = limits.fitting(sizes)
+    fits = _written(short, ids, sizes, tokenizer)
+    if short and not fits:
+        raise KDError(
+            f"{spec}: the student's tokenizer lacks every character of every answer that fits into {limits}"
+        )
     if not fits:
         longest = " + ".join(str(max(size[side] for size in sizes)) for side in (0, 1))
         raise KDError(f"{spec}: no row fits into {limits}; the longest prompt and answer have {longest}")
@@ -147,7 +157,7 @@ def read_rows(
     kept, spare, taken, lost = fits, [], 0, 0
     if held is not None and held.data is not None:
         own = texts_of(read_table(held.data), held.data, tokenizer, tell=tell)
-        spare = limits.fitting(_sizes(own, tokenizer))
+        spare = limits.fitting(_sizes(own, tokenizer)[1])
         lost = len(own.rows) - len(spare) + sum(own.bad.values())
         if not spare:
             raise KDError(f"{held.data}: no row fits into {limits}")
@@ -174,7 +184,8 @@ def read_rows(
     apart = Dataset.from_list(own.rows) if own is not None else data
     origins = own.origins if own is not None else texts.origins
     numbers = {origin: n for n, origin in enumerate(dict.fromkeys(origins[i] for i in spare))}
-    counts = {"read": texts.read, "too_long": len(sizes) - len(fits), "held_out": len(validation)}
+    counts = {"read": texts.read, "too_long": len(sizes) - len(short), "held_out": len(validation)}
+    counts |= {"unwritten": len(short) - len(fits)} if len(fits) < len(short) else {}
     made = texts.read - sum(texts.bad.values())
     counts |= {"unreadable": sum(texts.bad.values())} if texts.bad else {}
     counts |= {"answers": len(texts.rows)} if len(texts.rows) != made else {}
@@ -185,7 +196,8 @@ def read_rows(
         asked = set(apart.select(spare)["prompt"])
         again = sum(texts.rows[i]["prompt"] in asked for i in train)
         texts.told |= Counter({"rows to train on that ask what a row of the evaluation asks": again})
-    first = texts.rows[train[0]]
+    first, lacks = texts.rows[train[0]], lacking(*_texts_of(texts, short, ids), tokenizer)
+    texts.told |= Counter(lacks.told(STUDENT))
     return Rows(
         train=data.select(train),
         validation=data.select([kept[place] for place in sorted(validation)]) if validate else None,
@@ -197,16 +209,33 @@ def read_rows(
         chat=texts.chat,
         bad=dict(texts.bad),
         told=dict(+texts.told),
+        warnings=list(filter(None, [lacks.sentence(STUDENT, len(short))])),
         lengths=lengths_of(sizes, limits.prompt, limits.completion),
         first=(first["prompt"], first["completion"]),
     )
 
 
-def _sizes(texts: Texts, tokenizer: Any) -> list[tuple[int, int]]:
-    """Tokens of each row's prompt and completion, its end with it."""
+def _sizes(texts: Texts, tokenizer: Any) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    """Ids of each row, and how many are its prompt's and its completion's, its end with it."""
     columns: Any = {name: [row[name] for row in texts.rows] for name in FIELDS}
     ids, starts = tokenized(columns, tokenizer)
-    return [(start, len(row) - start) for start, row in zip(starts, ids, strict=True)]
+    return ids, [(start, len(row) - start) for start, row in zip(starts, ids, strict=True)]
+
+
+def _written(
+    short: Sequence[int], ids: Sequence[list[int]], sizes: Sequence[tuple[int, int]], tokenizer: Any
+) -> list[int]:
+    """Those of the rows whose answer the student could write: it is not unknown tokens, or nothing, and an end."""
+    unknown = unknown_id(tokenizer)
+    return [i for i in short if any(one != unknown for one in ids[i][sizes[i][0] : -1])]
+
+
+def _texts_of(
+    texts: Texts, rows: Sequence[int], ids: Sequence[list[int]]
+) -> tuple[list[str], list[list[int]]]:
+    """Some of the rows as one text each, and their ids without the end."""
+    whole = [texts.rows[i]["prompt"] + texts.rows[i]["completion"] for i in rows]
+    return whole, [ids[i][:-1] for i in rows]
 
 
 def _drawn(texts: Texts, fits: Sequence[int], rows: int, seed: int) -> list[int]:
@@ -230,7 +259,14 @@ def _add_teacher_prompts(texts: Texts, tokenizer: Any) -> None:
 
     template = Template(tokenizer)
     for row, asked in zip(texts.rows, texts.asked, strict=True):
-        row[TEACHER_PROMPT] = template.prompt(asked or [])
+        try:
+            row[TEACHER_PROMPT] = template.prompt(asked or [])
+        except EndlessTemplate:
+            raise
+        except Exception as error:  # a template raises what it likes
+            said = cut(" ".join(str(error).split()) or type(error).__name__, 200)
+            roles = cut(", ".join(str(one["role"]) for one in asked or []))
+            raise KDError(f"the teacher's chat template refuses a conversation ({roles}): {said}") from error
 
 
 def _held_out(texts: Texts, kept: Sequence[int], group: str | None, seed: int) -> set[int]:

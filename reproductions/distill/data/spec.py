@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.reader import Lines, nearest
+from reproductions.distill.limits import COUNT
 from reproductions.engine.files import content_digest
 
 HUB = "hub:"
@@ -94,13 +95,16 @@ def read_spec(data: Mapping[str, Any], lines: Lines, *where: str, like: DataSpec
         ("subset", str, "the name of a configuration"),
         ("system", str, "text"),
         ("chat", bool, "true or false"),
-        ("rows", int, "a whole number of 1 or more"),
+        ("rows", int, ""),
     ):
         value = given.get(key)
         if value is None:
             continue
-        if type(value) is not kind or value == "" or (isinstance(value, int) and kind is int and value < 1):
-            raise lines.error(f'{name}: "{key}" must be {what}', *where, key)
+        fits = type(value) is kind and value != ""
+        fits = fits and (not isinstance(value, int) or isinstance(value, bool) or COUNT.holds(value))
+        if not fits:
+            asked = f"a whole number of {COUNT.asked(value)}" if kind is int else what
+            raise lines.error(f'{name}: "{key}" must be {asked}', *where, key)
         found[key] = value
     for key, known in (("turns", TURNS), ("bad_rows", BAD_ROWS)):
         if key in given and given[key] not in known:
@@ -122,11 +126,13 @@ def _placed(place: str, lines: Lines, *where: str) -> dict[str, Any]:
     name = where[-1] if where[-1] != "from" else where[-2]
     if place.startswith(HUB):
         return {"place": None, "hub": place.removeprefix(HUB)}
-    path = (lines.path.parent / Path(place).expanduser()).resolve()
+    path = lines.beside(place, *where)
     if path.is_dir() and (path / "config.json").is_file():
         raise lines.error(f'"{name}": {path} is a model, not data', *where)
-    if path.exists():
+    if path.is_file() or path.is_dir():
         return {"place": path}
+    if path.exists():  # to read a pipe or a device would wait for ever
+        raise lines.error(f'"{name}": {path} is neither a file nor a folder', *where)
     beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, beside)
     hint = f"; for a data set of the hub say {HUB}{place}" if not near and place.count("/") == 1 else ""
@@ -134,7 +140,7 @@ def _placed(place: str, lines: Lines, *where: str) -> dict[str, Any]:
 
 
 def _file(name: Any, lines: Lines, *where: str) -> Path:
-    path = (lines.path.parent / str(name)).resolve()
+    path = lines.beside(str(name), *where)
     if not path.is_file():
         near = nearest(path.name, [one.name for one in path.parent.glob("*")])
         raise lines.error(f'"{where[-1]}": no file {path}{near}', *where)

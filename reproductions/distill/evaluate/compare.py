@@ -120,11 +120,13 @@ def compare(
     """
     from reproductions.distill.preflight import prepare
     from reproductions.distill.run import distil
+    from reproductions.distill.state import check_writable
     from reproductions.distill.training import RECORD
 
     for name, config in found.items():
         if not (config.output / RECORD).is_file():
             try:
+                check_writable(config)
                 prepare(config, lambda _: None)
             except (KDError, RegistryError) as error:
                 raise KDError(f"{name}: {error}") from error

@@ -16,6 +16,7 @@ from typing import Any
 from catalog.errors import cut
 from catalog.reader import Lines, nearest
 from methods.modeling.core import core_model
+from methods.tokenizers.templates import EndlessTemplate, chat_text
 from reproductions.distill.evaluate.tasks import WHERE, Tasks
 from reproductions.engine.errors import KDError
 
@@ -69,6 +70,8 @@ def run_tasks(model: Any, tokenizer: Any, wanted: Tasks, who: str) -> dict[str, 
     core: Any = core_model(model)
     manager, _ = _manager(wanted.include_path, _known_without(wanted))
     training = core.training
+    if wanted.apply_chat_template:
+        _try_template(tokenizer, who)
     try:
         with _quietly() as told, _own_forward(core):
             # It sets a token to pad with, and sides to pad on: of a copy.
@@ -88,6 +91,18 @@ def run_tasks(model: Any, tokenizer: Any, wanted: Tasks, who: str) -> dict[str, 
     finally:
         core.train(training)
     return None if found is None else {"tasks": _figures(found), "cut": sum("runcat" in one for one in told)}
+
+
+def _try_template(tokenizer: Any, who: str) -> None:
+    """Raises KDError where a chat template refuses a question, MethodError where it does not end."""
+    try:
+        chat_text(tokenizer, [{"role": "user", "content": "a"}])
+    except EndlessTemplate:
+        raise
+    except Exception as error:  # a template raises what it likes
+        raise KDError(
+            f"apply_chat_template: the {who} has no chat template that works: {_said(error)}"
+        ) from error
 
 
 def _figures(found: Mapping[str, Any]) -> dict[str, Any]:

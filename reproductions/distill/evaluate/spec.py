@@ -9,6 +9,7 @@ from typing import Any
 from catalog.reader import Lines, nearest
 from reproductions.distill.data.spec import DataSpec, read_spec
 from reproductions.distill.evaluate.tasks import Tasks, read_tasks
+from reproductions.distill.limits import Range
 
 SCORES = ("exact-match", "rouge-l")  # of greedy answers, in percent
 KEYS: Mapping[str, Any] = {
@@ -49,8 +50,11 @@ def read_evaluation(data: Mapping[str, Any], lines: Lines, like: DataSpec) -> Ev
     numbers = {}
     for key, least in (("rows", 2), ("answers", 0), ("batch_size", 1)):
         value = given.get(key, KEYS[key])
-        if type(value) is not int or value < least:
-            raise lines.error(f"evaluate: {key} must be a whole number of {least} or more", "evaluate", key)
+        within = Range(least)
+        if type(value) is not int or not within.holds(value):
+            raise lines.error(
+                f"evaluate: {key} must be a whole number of {within.asked(value)}", "evaluate", key
+            )
         numbers[key] = value
     scores = given.get("scores", KEYS["scores"])
     if not isinstance(scores, list):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.reader import Lines, nearest
+from reproductions.distill.limits import COUNT, Range
 from reproductions.engine.files import content_digest, digest
 
 PACKAGE = "lm_eval"
@@ -89,15 +90,17 @@ def read_tasks(given: Any, lines: Lines) -> Tasks | None:
 def _check_numbers(value: Mapping[str, Any], lines: Lines) -> None:
     limit = value["limit"]
     share = type(limit) is float and 0 < limit < 1
-    if limit is not None and not share and not (type(limit) is int and limit >= 1):
+    if limit is not None and not share and not (type(limit) is int and COUNT.holds(limit)):
         raise lines.error(
-            "lm_eval: limit must be a whole number of 1 or more, or a share between 0 and 1", *WHERE, "limit"
+            f"lm_eval: limit must be a whole number of {COUNT.asked(limit)}, or a share between 0 and 1",
+            *(*WHERE, "limit"),
         )
     shots = value["num_fewshot"]
     for key, number, least in (("num_fewshot", 0 if shots is None else shots, 0), ("batch_size", None, 1)):
         number = value[key] if number is None else number
-        if type(number) is not int or number < least:
-            raise lines.error(f"lm_eval: {key} must be a whole number of {least} or more", *WHERE, key)
+        within = Range(least)
+        if type(number) is not int or not within.holds(number):
+            raise lines.error(f"lm_eval: {key} must be a whole number of {within.asked(number)}", *WHERE, key)
     if not isinstance(value["apply_chat_template"], bool):
         raise lines.error("lm_eval: apply_chat_template must be true or false", *WHERE, "apply_chat_template")
 
@@ -109,7 +112,7 @@ def _included(name: Any, lines: Lines) -> tuple[Path | None, str | None]:
     where = (*WHERE, "include_path")
     if not isinstance(name, str) or not name.strip():
         raise lines.error("lm_eval: include_path must be the name of a folder", *where)
-    folder = (lines.path.parent / Path(name).expanduser()).resolve()
+    folder = lines.beside(name, *where)
     if not folder.is_dir():
         beside = [path.name for path in folder.parent.glob("*") if path.is_dir()]
         raise lines.error(f"lm_eval: include_path: no folder {folder}{nearest(folder.name, beside)}", *where)

@@ -19,7 +19,7 @@ def read_services(data: Mapping[str, Any], lines: Lines) -> tuple[str, ...]:
     found = given if isinstance(given, list) else [given]
     for place, name in enumerate(found):
         where: tuple[str | int, ...] = ("report_to", *([place] if several else []))
-        if name not in SERVICES:
+        if not isinstance(name, str) or name not in SERVICES:
             near = nearest(str(name), SERVICES)
             raise lines.error(f'report_to: no "{name}"{near}; known: {", ".join(SERVICES)}', *where)
         if find_spec(SERVICES[name]) is None and not (name == "tensorboard" and find_spec("tensorboardX")):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -133,6 +134,8 @@ BAD = {
     '{"prompt": "a|", "completion": "\\ud800"}': "half of a surrogate pair",
     '{"prompt": "a|", "completion"': "not JSON",
     '["a|", "b"]': "no object",
+    f'{{"prompt": "a|", "completion": "b", "n": {"9" * 5000}}}': "not JSON",
+    f'{{"prompt": "a|", "completion": "b", "n": {"[" * 100_000}': "not JSON",
 }
 
 
@@ -194,6 +197,51 @@ def test_numbers_of_a_table_are_numbers_where_a_method_reads_them(tmp_path):
     spec, parts = DataSpec(path, bad_rows="skip"), {"columns": ["pass_rate"], "values": ["pass_rate"]}
     found = read_rows(spec, letter_tokenizer(), LIMITS, **parts)
     assert found.train["pass_rate"][:] == [0.25] and found.bad == {'"pass_rate" no number': 1}
+
+
+def test_rows_of_an_array_with_a_key_twice_are_counted_too(tmp_path):
+    """Python takes the last one without a word."""
+    path = tmp_path / "rows.json"
+    twice = '{"messages": [{"role": "user", "role": "system"}], "prompt": "a|", "completion": "b"}'
+    path.write_text(f"[{json.dumps(ROWS[0])},\n{twice}]")
+    with pytest.raises(KDError, match=r'rows.json: row 2: the key "role" is given twice'):
+        rows_of(path)
+    assert rows_of(path, bad_rows="skip").bad == {"keys given twice": 1}
+    for wrong, why in (
+        (f"[{'9' * 5000}]", "not JSON that can be read"),
+        ('[{"a": 1}\n, {]', "rows.json:2: not JSON"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(KDError, match=why):
+            rows_of(path)
+
+
+def test_a_compressed_file_that_is_spoiled_is_a_sentence(tmp_path):
+    path = tmp_path / "rows.jsonl.gz"
+    whole = gzip.compress(LINES.encode())
+    for spoiled in (whole[:-9], whole[:12] + b"\xff" * 20 + whole[32:], b"plain"):
+        path.write_bytes(spoiled)
+        with pytest.raises(KDError, match=r"rows.jsonl.gz: cannot be read: "):
+            rows_of(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("pipe.jsonl", "is neither a file nor a folder"),
+        ("~nobody-of-that-name/rows.jsonl", "is no place: "),
+        ("loop.jsonl", "is no place: Symlink loop"),
+        ("n" * 300, "is no place: File name too long"),
+    ],
+)
+def test_a_place_that_cannot_be_read_is_told_with_its_line(tmp_path, place, message):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    config = tmp_path / "run.yaml"
+    config.write_text(f"rows: 3\ndata:\n  from: {place}\n")
+    with pytest.raises(CatalogError, match=r"run.yaml:3: ") as error:
+        read_spec(*read_yaml_with_lines(config), "data")
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_lengths_are_told_with_what_a_limit_leaves_out():

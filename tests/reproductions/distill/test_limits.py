@@ -93,6 +93,68 @@ def test_a_method_s_settings_by_the_line_they_stand_on(folder, method, setting, 
     refused(folder, f"method: {method}\nsettings:\n  {setting}\n", 7, message)
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("budget: {steps: 100000000000000000000}", 6, "a whole number of 1 or more and at most 1000000000"),
+        ("budget: {steps: 1e20}", 6, "steps must be a whole number of 1 or more"),
+        ("budget: {batch_size: 1000001}", 6, "batch_size must be a whole number of 1 or more and at most 1000000"),
+        ("budget: {accumulate: 1000001}", 6, "at most 1000000"),
+        ("budget: {prompt_tokens: 10000001}", 6, "at most 10000000"),
+        ("budget: {learning_rate: 1e20}", 6, "learning_rate must be a number of above 0 and at most 1000"),
+        ("budget: {weight_decay: 1e300}", 6, "weight_decay must be a number of 0 or more and at most 1000000000"),
+        ("budget: {max_grad_norm: -1}", 6, "max_grad_norm must be a number of 0 or more"),
+        ("lora: {alpha: 1e12}", 6, "alpha must be a whole number of above 0"),
+        ("lora: {rank: 10000000000}", 6, "rank must be a whole number of 1 or more and at most 1000000000"),
+        ("save_every: 10000000000", 6, "1 or more and at most 1000000000"),
+        ("evaluate: {rows: 10000000000}", 6, "rows must be a whole number of 2 or more and at most 1000000000"),
+        ("evaluate: {answers: -1}", 6, "answers must be a whole number of 0 or more"),
+        ("settings: {soft_weight: 1e20}", 6, "soft_weight must be 0 or more and at most 1000000000, not 1e+20"),
+        ("settings: {temperature: 1e10}", 6, "temperature must be above 0 and at most 1000000000, not 1e+10"),
+    ],
+)  # fmt: skip
+def test_numbers_beyond_any_sense(models_by_name, text, line, message):
+    refused(models_by_name, f"method: word-kd\n{text}\n", line, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "trainer: {name: policy-optimisation}\nadvantage: {name: log-ratio, weight: -1e20}",
+            "weight must be -1e+09 or more, not -1e+20",
+        ),
+        (
+            "terms: [{divergence: forward-kl}]\nsampler: {name: adaptive-replay, capacity: 99999999999}",
+            "capacity must be 1 or more and at most 1000000000, not 1e+11",
+        ),
+    ],
+)
+def test_a_number_without_a_range_of_its_own_is_no_astronomical_one(models_by_name, text, message):
+    path = models_by_name / "wrong.yaml"
+    path.write_text(HEAD + text + "\n")
+    with pytest.raises(CatalogError, match=r"wrong.yaml:6: ") as error:
+        load_config(path)
+    assert message in str(error.value)
+
+
+def test_rows_of_data_are_a_number_that_a_machine_has(models_by_name):
+    path = models_by_name / "wrong.yaml"
+    head = HEAD.replace("data: data.jsonl", "data: {from: data.jsonl, rows: 99999999999}")
+    path.write_text(head + "method: word-kd\n")
+    with pytest.raises(CatalogError, match=r'wrong.yaml:2: data: "rows" must be .* at most 1000000000'):
+        load_config(path)
+
+
+@pytest.fixture
+def models_by_name(tmp_path):
+    """Folders that a config can name, without a model in them."""
+    for name in ("teacher", "student"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data.jsonl").write_text('{"prompt": "a|", "completion": "b"}\n')
+    return tmp_path
+
+
 def test_rollouts_of_several_policies_in_one_update(folder):
     text = "method: minillm\nsettings: {steps_per_generation: 3}\nbudget:\n  accumulate: 2\n"
     refused(folder, text, 8, "steps_per_generation (3) must be a multiple of accumulate (2)")
@@ -150,3 +212,22 @@ def test_terms_of_a_teacher_that_nobody_wrote_down(folder):
     teachers = load_catalog().teachers
     with pytest.raises(CatalogError, match=r'run.yaml:8: no entry "opnai" .*did you mean "openai"'):
         check_teacher_terms(config, teachers)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: sft\nreport_to: [[]]", 'report_to: no "[]"'),
+        ("terms: [{divergence: []}]", 'no divergence "[]"'),
+        ("method: word-kd\nsettings: {divergence: {}}", 'no divergence "{}"'),
+        ("method: word-kd\nstudent: {model: student, attention: []}", 'no attention "[]"'),
+        ("method: word-kd\nstudent: {model: student, dtype: {}}", 'unknown "dtype"'),
+    ],
+)
+def test_a_list_where_a_name_belongs(models_by_name, text, message):
+    path = models_by_name / "wrong.yaml"
+    head = HEAD.replace("student: student\n", "") if "student:" in text else HEAD
+    path.write_text((head.replace("teacher: teacher\n", "") if "sft" in text else head) + text + "\n")
+    with pytest.raises(CatalogError, match=r"wrong.yaml:\d: ") as error:
+        load_config(path)
+    assert message in str(error.value)

@@ -1,18 +1,26 @@
 """What a training leaves on the disk: killed, interrupted, side by side, on a full disk."""
 
+import contextlib
+import errno
 import os
 import shutil
 import signal
 from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from catalog.errors import CatalogError
 from reproductions.distill import run, state
 from reproductions.distill.config import load_config
+from reproductions.distill.evaluate.compare import compare
+from reproductions.distill.plan import plan_of
+from reproductions.distill.run import distil
 from reproductions.distill.state import LOCK, STATE, is_whole
+from reproductions.engine import files
 from reproductions.engine.errors import KDError
 from tools.cli import main
 
@@ -218,3 +226,73 @@ def test_labels_that_were_written_before_a_kill_are_kept(folder, monkeypatch):
     assert [entry for entry in heard if entry[0] == "labels"] == [("labels", n, 3) for n in (1, 2, 3)]
     for name in ("labels", "tokens", "rows", "loss"):
         assert record[name] == expected[name]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("data.jsonl/run", "data.jsonl is a file, not a folder"),
+        ("n" * 300, "File name too long"),
+        ("loop/run", "Symlink loop"),
+        ("~nobody-of-that-name/run", "home"),
+    ],
+)
+def test_an_output_that_cannot_be_made_is_told_with_its_line(folder, output, message):
+    (folder / "loop").symlink_to(folder / "loop")
+    path = config_of(folder)
+    path.write_text(path.read_text().replace("output: run", f"output: {output}"))
+    with pytest.raises(CatalogError, match=message) as error:
+        made(path)
+    assert "run.yaml:4: " in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_output_at_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    path = config_of(folder)
+    path.write_text(path.read_text().replace("output: run", "output: ~/run"))
+    assert load_config(path).output == folder / "home" / "run"
+
+
+def test_a_folder_that_is_read_only_is_told_before_a_model_or_a_row_is_read(folder, monkeypatch):
+    path = config_of(folder)
+    config = load_config(path)
+    monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", _read_only)
+    monkeypatch.setattr("reproductions.distill.preflight.read_rows", lambda *_, **__: 1 / 0)
+    for asked in (
+        lambda: distil(config, lambda *_: None),
+        lambda: plan_of(config, {}, lambda _: None),
+        lambda: compare({"a": config, "b": config}, lambda *_: None, lambda _: None),
+    ):
+        with pytest.raises(
+            (KDError, CatalogError), match=r"run.yaml:4: .*run cannot be written: Read-only file"
+        ):
+            asked()
+    assert not (folder / "run").exists()
+
+
+def test_a_student_that_is_there_is_found_on_a_read_only_disk(folder, monkeypatch):
+    record = made(config_of(folder, "sft", teacher=None))
+    monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", _read_only)
+    assert made(folder / "run.yaml") == record
+
+
+def _read_only(*_, **__):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_a_disk_without_room_for_a_lock_is_one_sentence(folder, monkeypatch):
+    @contextlib.contextmanager
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield
+
+    monkeypatch.setattr(state, "sole_user", full)
+    with pytest.raises(KDError, match="run: the disk is full; make room"):
+        made(config_of(folder, "sft", teacher=None))
+
+
+def test_a_plan_says_that_the_disk_is_too_small(folder, monkeypatch):
+    monkeypatch.setattr(state.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    said = []
+    plan_of(load_config(config_of(folder)), {}, said.append)
+    assert any("run: 0.0 MiB free, and up to 0." in one for one in said)

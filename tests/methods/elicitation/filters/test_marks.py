@@ -73,6 +73,11 @@ def test_held_out_rows_come_from_a_file(tmp_path):
     path.write_text('{"prompt": "a"}\nnot json\n')
     with pytest.raises(MethodError, match=r"test\.jsonl:2: no JSON"):
         leaks([], held_out=str(path))
+    path.write_bytes(b'{"prompt": "a"}\n"\xe9"\n')
+    with pytest.raises(MethodError, match=r"test\.jsonl:2: no JSON"):
+        leaks([], held_out=str(path))
+    path.write_text(json.dumps("one\u2028line", ensure_ascii=False) + "\n")
+    assert reasons(leaks([Record("one line")], held_out=str(path)))  # a mark within a text ends no line
     with pytest.raises(MethodError, match=r"no file .*none\.jsonl"):
         leaks([], held_out=str(tmp_path / "none.jsonl"))
     with pytest.raises(MethodError, match='"words" must be 1 or more'):
