@@ -160,6 +160,8 @@ def read_jsonl(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
         raise KDError(f"{path}:{number}: not JSON: {error.msg}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise KDError(f"{path}: cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets
+        raise KDError(f"{path}:{number}: not JSON that anybody reads: {error}") from error
     if not rows:
         raise KDError(f"{path}: no rows")
     return rows
