@@ -29,9 +29,13 @@ class Range:
 
     def holds(self, value: float) -> bool:
         """Whether a number lies in it."""
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:  # a whole number that no float can hold
+            return False
         above = value > self.least if self.open in ("least", "both") else value >= self.least
         below = value < self.most if self.open in ("most", "both") else value <= self.most
-        return math.isfinite(value) and above and below
+        return finite and above and below
 
     def __str__(self) -> str:
         least = f"above {self.least:g}" if self.open in ("least", "both") else f"{self.least:g} or more"
