@@ -59,8 +59,8 @@ CONTEXT = frozenset(
     }
     | {"student", "teacher", "teachers", "tokenizer", "teacher_tokenizer"}
 )
-# Of a data step a seed is a setting: texts are drawn once, for all seeds of the runs.
-SETTINGS_IN = {"data": frozenset({"seed"})}
+# Of a data step a seed is a setting: texts are drawn once, for all seeds of the runs. `rank` moves a window in steps.
+SETTINGS_IN = {"data": frozenset({"seed"}), "elicitation": frozenset({"window", "step"})}
 # Parameters that hold a component themselves, and of which slot.
 NESTED: Mapping[str, str] = {
     "sampler": "sampler",
@@ -74,6 +74,18 @@ NESTED: Mapping[str, str] = {
 }
 # And a list of them.
 NESTED_LISTS: Mapping[str, str] = {"parts": "advantage"}
+
+#: Annotations that are checked here: what they allow, and how that is called.
+KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "float": ((int, float), "a number"),
+    "int": ((int,), "a whole number"),
+    "str": ((str,), "text"),
+    "bool": ((bool,), "true or false"),
+    "None": ((type(None),), "null"),
+    "list[float]": ((list,), "a list of numbers"),
+    "list[int]": ((list,), "a list of whole numbers"),
+    "list[str]": ((list,), "a list of texts"),
+}
 
 ROOT = Path(__file__).resolve().parent
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -318,24 +330,20 @@ def plain(value: Any) -> Any:
 def _check_kind(entry: Component, parameter: Parameter, value: Any) -> None:
     """A number where a number is wanted, and so on; annotations that say more are the component's own to check."""
     allowed = [part.strip() for part in parameter.kind.replace("Weight", "float").split("|")]
-    known = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,), "None": (type(None),)}
-    if not parameter.kind or any(part not in known for part in allowed):
+    if not parameter.kind or any(part not in KINDS for part in allowed):
         return
-    kinds = tuple(kind for part in allowed for kind in known[part])
-    right = isinstance(value, kinds) and (not isinstance(value, bool) or "bool" in allowed)
-    if not right:
-        words = {
-            "float": "a number",
-            "int": "a whole number",
-            "str": "text",
-            "bool": "true or false",
-            "None": "null",
-        }
+    if not any(_is(value, part) for part in allowed):
         raise RegistryError(
-            f'{entry.slot} {entry.name}: "{parameter.name}" must be {" or ".join(words[part] for part in allowed)}, '
-            f"not {value!r}",
+            f'{entry.slot} {entry.name}: "{parameter.name}" must be '
+            f"{' or '.join(KINDS[part][1] for part in allowed)}, not {value!r}",
             parameter.name,
         )
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind.startswith("list["):
+        return isinstance(value, list | tuple) and all(_is(item, kind[5:-1]) for item in value)
+    return isinstance(value, KINDS[kind][0]) and (not isinstance(value, bool) or kind == "bool")
 
 
 def _context_of(entry: Component, made: type) -> list[str]:

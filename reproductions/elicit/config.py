@@ -20,7 +20,6 @@ lists the steps under "elicitation". Every other field, with its default: TEACHE
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -286,7 +285,7 @@ def _numbers(data: Mapping[str, Any], name: str, known: Mapping[str, Any], lines
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and limits.ANY.holds(abs(value))
 
 
 def _journal(data: Mapping[str, Any], around: Path, lines: Lines) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from typing import Any
 from methods.elicitation.records.card import card
 from methods.elicitation.records.record import Record, seeds
 from methods.elicitation.records.table import CARD, ROWS, TRAIN, report, write
-from methods.elicitation.writers.budget import Caps, Prices
+from methods.elicitation.writers.budget import Caps, Prices, Stopped
 from methods.elicitation.writers.journal import AnswerJournal
-from methods.elicitation.writers.pool import Pool, by_note, by_share
-from methods.elicitation.writers.protocol import Answer, Request, Writer
+from methods.elicitation.writers.pool import Pool, Router, by_note, by_share
+from methods.elicitation.writers.protocol import Answer, CapReached, Request, Writer
 from methods.elicitation.writers.session import Estimate, Session
-from methods.errors import MethodError
+from methods.errors import MethodError, NotYet
 from methods.registry import build
 from reproductions.elicit.config import Config, terms_of, where_is
+from reproductions.elicit.rehearsal import rehearsed, stand_ins
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import content_digest, why_not_writable, write_atomic
 from reproductions.models.sources import load_pretrained, model_folder, read_jsonl
@@ -38,13 +40,17 @@ def elicit(config: Config, progress: Progress | None = None, *, ask_nobody: bool
     reason = None if ask_nobody else why_not_writable(config.output)
     if reason is not None:
         raise config.lines.error(f'"output": {config.output} cannot be written: {reason}', "output")
-    session = session_for(config, ask_nobody=ask_nobody)
+    writers = {name: writer_of(config, name) for name in config.teachers}
+    if not ask_nobody:
+        rehearse(config, writers)
+    session = session_for(config, writers, ask_nobody=ask_nobody)
     try:
         rows = run_steps(config, session, progress)
     except BaseException:
         session.close()
         if not ask_nobody:
-            partial(config)
+            with suppress(MethodError, KDError):  # what ended the run is what there is to say
+                _look(config, writers)
         raise
     session.close()
     told = report(rows)
@@ -58,22 +64,42 @@ def elicit(config: Config, progress: Progress | None = None, *, ask_nobody: bool
 
 
 def partial(config: Config) -> dict[str, Any]:
-    """The report on what the journal holds by now, whose rows are written to `partial.jsonl`; asks nobody."""
+    """The report on what the journal holds by now, whose rows are written to `partial.jsonl`; asks nobody.
+
+    A step that cannot go on without what is missing is the last: the rows are as they were before it.
+    """
     return elicit(config, ask_nobody=True)
 
 
 def estimate(config: Config) -> list[tuple[str, Estimate]]:
     """What each step would cost, as far as it can be told: a step that reads answers that are not there sees none."""
-    session = _Estimating(session_for(config, ask_nobody=True))
+    writers = {name: writer_of(config, name) for name in config.teachers}
+    rehearse(config, writers)
+    session = _Estimating(session_for(config, writers, ask_nobody=True))
     told = []
     rows = _seeds(config)
-    for step in config.steps:
+    for number, step in enumerate(config.steps):
         session.told_so_far = []
-        rows = list(build("elicitation", step)(rows, session))
+        with suppress(NotYet):
+            rows = _step(config, number, rows, session)
         parts = session.told_so_far or [session.estimate([])]
         told.append((step["name"], _sum(parts)))
     session.close()
     return told
+
+
+def rehearse(config: Config, writers: dict[str, Writer]) -> None:
+    """The steps on the first rows with stand-ins for the teachers; raises KDError for what could never work.
+
+    A parser of another name, a column that is not there, a teacher that cannot score: in the last step too.
+    """
+    session = Session(stand_ins(writers, _router(config), fallback=config.fallback))
+    rows = rehearsed(_seeds(config))
+    for number in range(len(config.steps)):
+        try:
+            rows = _step(config, number, rows, session)
+        except NotYet:
+            return
 
 
 def run_steps(config: Config, session: Session, progress: Progress | None = None) -> list[Record]:
@@ -89,25 +115,44 @@ def run_steps(config: Config, session: Session, progress: Progress | None = None
             told(0, 0)
             session.told = told
         try:
-            rows = list(build("elicitation", step)(rows, session))
-        except MethodError as error:
-            if type(error) is not MethodError:
-                raise
-            raise KDError(
-                f"{config.path}:{config.lines.at('steps', number - 1)}: {step['name']}: {error}"
-            ) from error
+            rows = _step(config, number - 1, rows, session)
+        except NotYet as error:
+            if session.ask_nobody:
+                break
+            raise KDError(_where(config, number - 1, error)) from error
     return rows
 
 
-def session_for(config: Config, *, ask_nobody: bool = False) -> Session:
+def _step(config: Config, number: int, rows: Sequence[Record], session: Session) -> list[Record]:
+    """What a step makes of the rows; what is wrong with it is a KDError with its line."""
+    try:
+        return list(build("elicitation", config.steps[number])(rows, session))
+    except (CapReached, Stopped, NotYet):
+        raise
+    except MethodError as error:
+        raise KDError(_where(config, number, error)) from error
+
+
+def _where(config: Config, number: int, error: MethodError) -> str:
+    line = config.lines.at("steps", number)
+    return f"{config.path}:{line}: {config.steps[number]['name']}: {error}"
+
+
+def _router(config: Config) -> Router | None:
+    if config.route is None:
+        return None
+    shares = config.route.get("shares")
+    return by_note(config.route["field"]) if shares is None else by_share(shares)
+
+
+def session_for(
+    config: Config, writers: dict[str, Writer] | None = None, *, ask_nobody: bool = False
+) -> Session:
     """The session of a config, with its teachers and its journal."""
-    writers = {name: writer_of(config, name) for name in config.teachers}
-    router = None
-    if config.route is not None:
-        shares = config.route.get("shares")
-        router = by_note(config.route["field"]) if shares is None else by_share(shares)
+    if writers is None:
+        writers = {name: writer_of(config, name) for name in config.teachers}
     return Session(
-        Pool(writers, router, fallback=config.fallback),
+        Pool(writers, _router(config), fallback=config.fallback),
         AnswerJournal(config.journal, read_only=ask_nobody),
         seed=config.seed,
         caps=Caps(**config.caps),
@@ -183,6 +228,10 @@ class _Estimating(Session):
         self.told_so_far.append(self.estimate(requests))
         return super().ask(requests)
 
+    def score(self, requests: Sequence[Request], texts: Sequence[str]) -> list[list[float]]:
+        """Costs nothing; what is not known yet is 0, so that the next step can be estimated."""
+        return [[0.0] for _ in texts]
+
 
 def _sum(parts: Sequence[Estimate]) -> Estimate:
     first, *rest = parts
@@ -204,6 +253,15 @@ def _seeds(config: Config) -> list[Record]:
         return seeds(rows[: config.first], config.prompt)
     except MethodError as error:
         raise KDError(f"{config.seeds}: {error}") from None
+
+
+def _look(config: Config, writers: dict[str, Writer]) -> None:
+    """Write the rows of what the journal holds by now."""
+    session = session_for(config, writers, ask_nobody=True)
+    try:
+        _write_partial(config, run_steps(config, session))
+    finally:
+        session.close()
 
 
 def _write_partial(config: Config, rows: Sequence[Record]) -> None:

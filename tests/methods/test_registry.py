@@ -1,6 +1,7 @@
 """The registry: schemas from signatures, one canonical form, errors with the nearest name."""
 
 import ast
+import inspect
 import json
 import subprocess
 import sys
@@ -93,6 +94,36 @@ def test_a_wrong_name_or_value_says_where_and_what_is_nearest(slot, tree, messag
     with pytest.raises(RegistryError) as error:
         canonical(slot, tree)
     assert message in str(error.value) and error.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"name": "well-formed", "words": ["a", "b"]}, '"words" must be a list of whole numbers, not'),
+        ({"name": "well-formed", "words": 3}, '"words" must be a list of whole numbers, not 3'),
+        ({"name": "well-formed", "words": [True, 9]}, '"words" must be a list of whole numbers'),
+        ({"name": "well-formed", "without": "image"}, "\"without\" must be a list of texts, not 'image'"),
+        ({"name": "inject-errors", "kinds": [None]}, '"kinds" must be a list of texts'),
+        ({"name": "leaks", "held_out": [3]}, '"held_out" must be text or a list of texts, not [3]'),
+        ({"name": "evolve", "operators": "deepen"}, '"operators" must be a list of texts'),
+    ],
+)
+def test_a_list_holds_what_it_says(tree, message):
+    with pytest.raises(RegistryError) as error:
+        canonical("elicitation", tree)
+    assert message in str(error.value) and error.value.path == (
+        next(name for name in tree if name != "name"),
+    )
+
+
+def test_every_setting_of_an_elicitation_component_can_be_set():
+    """None is taken for what is handed over, by its name alone."""
+    for slot, name in components():
+        if slot == "elicitation":
+            made = inspect.signature(load(slot, name)).parameters.values()
+            own = {one.name for one in made if one.kind is one.KEYWORD_ONLY}
+            assert own == set(components()[slot, name].parameters), name
+    assert canonical("elicitation", {"name": "rank", "window": 4, "step": 2})["window"] == 4
 
 
 def test_building_hands_over_the_context_and_builds_what_is_inside():

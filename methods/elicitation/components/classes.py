@@ -24,7 +24,7 @@ from methods.elicitation.components.asking import (
 from methods.elicitation.filters.copies import same_words
 from methods.elicitation.prompting import read_prompt
 from methods.elicitation.records.record import Record
-from methods.errors import MethodError
+from methods.errors import MethodError, NotYet
 from methods.registry import component, near
 
 CALIBRATIONS = ("none", "blank", "rows")
@@ -141,7 +141,7 @@ def blend(
         raise MethodError(f'blend: "share" lies between 0.5 and 1, not at {share}')
     living = [row for row in rows if row.alive]
     if len(living) < 2:
-        raise MethodError("blend needs two classes that are not dropped")
+        raise NotYet("blend needs two classes that are not dropped")
     made: Rows = []
     for number in range(count):
         others = {}

@@ -9,7 +9,7 @@ from methods.elicitation.components.asking import Rows, counted, draws_of, dropp
 from methods.elicitation.filters.copies import tokens
 from methods.elicitation.filters.marks import text_of
 from methods.elicitation.records.record import Record
-from methods.errors import MethodError
+from methods.errors import MethodError, NotYet
 from methods.registry import component, near
 
 ORDERS = ("first", "random", "shortest", "longest", "highest", "lowest", "distinct")
@@ -130,7 +130,7 @@ def pilot(
             if worth is not None:
                 found.setdefault(_source(row, by), []).append(worth)
     if not found:
-        raise MethodError(f"pilot: no row of the first {prompts} prompts has a {measure}")
+        raise NotYet(f"pilot: no row of the first {prompts} prompts has a {measure}")
     means = {source: sum(worths) / len(worths) for source, worths in found.items()}
     best = max(means, key=lambda source: means[source])
     out = {

@@ -12,7 +12,7 @@ from methods.elicitation.filters.parsers import items
 from methods.elicitation.prompting import read_prompt
 from methods.elicitation.records.record import Record
 from methods.elicitation.writers.protocol import Request
-from methods.errors import MethodError
+from methods.errors import MethodError, NotYet
 from methods.registry import component
 from methods.registry import near as nearest
 
@@ -52,7 +52,7 @@ def expand(
         raise MethodError(f'expand: "shots" is [seeds, made ones], not {shots}')
     seeds = [row for row in rows if row.alive]
     if not seeds:
-        raise MethodError("expand needs at least one seed that is not dropped")
+        raise NotYet("expand needs at least one seed that is not dropped")
     pool = Pool(near)
     for row in seeds:
         pool.add(row.prompt, row.id)

@@ -129,7 +129,11 @@ def held_out_texts(held_out: str | Sequence[str]) -> list[str]:
     if not path.is_file():
         raise MethodError(f"leaks: no file {held_out} of held-out rows")
     texts: list[str] = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    try:
+        lines = path.read_bytes().split(b"\n")  # a text may hold other line separators as they are
+    except OSError as error:
+        raise MethodError(f"leaks: {held_out}: cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
         try:
             said = json.loads(line) if line.strip() else {}
         except (ValueError, RecursionError) as error:

@@ -157,17 +157,28 @@ def prompt_digest(messages: Iterable[Message]) -> str:
 def seeds(rows: Iterable[Mapping[str, Any]], prompt: str = "prompt") -> list[Record]:
     """A user's rows as records: `prompt` names the column that a student reads; the others become fields.
 
-    A "completion" that is there stays the completion. Raises MethodError with the row's number where there is no text.
+    A "completion" that is there stays the completion. Raises MethodError with the row's number where there is no text,
+    and where it holds what cannot be written again.
     """
     made = []
     for number, row in enumerate(rows, 1):
         value = row.get(prompt)
         if not isinstance(value, str) or not value.strip():
             raise MethodError(f'row {number} has no text in "{prompt}"')
+        if not _writable(row):
+            raise MethodError(f"row {number} holds half of a letter (a lone surrogate), which no file takes")
         completion = row.get("completion", "")
         fields = {name: item for name, item in row.items() if name not in (prompt, "completion")}
         made.append(Record(value, completion if isinstance(completion, str) else "", fields=fields))
     return made
+
+
+def _writable(row: Mapping[str, Any]) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def alive(rows: Iterable[Record]) -> list[Record]:

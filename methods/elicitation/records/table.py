@@ -55,15 +55,18 @@ def from_dataset(table: Iterable[Mapping[str, Any]]) -> list[Record]:
 
 
 def training_lines(rows: Iterable[Record]) -> str:
-    """The rows that are data as JSON lines: prompt, completion, id, label and score where they have one, own fields."""
+    """The rows that are data as JSON lines: prompt, completion, id, label and score where they have one, own fields.
+
+    A field of one of these names gives way; rows.parquet has it.
+    """
     lines = []
     for row in rows:
         if row.alive and row.completion:
             marks = {"label": row.label, "score": row.score, "verified": row.verified}
             said = {name: value for name, value in marks.items() if value is not None}
-            own = {name: value for name, value in row.fields.items() if name not in said}
-            line = {"prompt": row.prompt, "completion": row.completion, "id": row.id, **said, **own}
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+            line = {"prompt": row.prompt, "completion": row.completion, "id": row.id, **said}
+            own = {name: value for name, value in row.fields.items() if name not in line}
+            lines.append(json.dumps({**line, **own}, ensure_ascii=False) + "\n")
     return "".join(lines)
 
 

@@ -7,13 +7,16 @@ Another pipeline that asks the same of the same teacher reads the answer here.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -53,25 +56,31 @@ class AnswerJournal:
         self._parts: dict[str, list[Answer]] = {}
         self._scores: dict[str, list[float]] = {}
         self._lock = threading.Lock()
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._writer_lock: FileLock | None = None
         self._read_only = read_only
         if path is None:
             return
         if not read_only:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._writer_lock = FileLock(f"{path}.lock", timeout=0)
-            try:
+        try:
+            if self._writer_lock is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 self._writer_lock.acquire()
-            except Timeout:
-                raise MethodError(
-                    f"{path}: another run writes to this journal; wait for it, or end it"
-                ) from None
-        self._read()
-        if not read_only:
-            self._file = path.open("ab")
-            if not path.stat().st_size:
-                self._write(FIRST)
+            self._read()
+            if self._writer_lock is not None:
+                self._file = path.open("ab", buffering=0)
+                if not path.stat().st_size:
+                    self._write(FIRST)
+        except Timeout:
+            raise MethodError(f"{path}: another run writes to this journal; wait for it, or end it") from None
+        except OSError as error:
+            self.close()
+            what = "read" if read_only else "written"
+            raise MethodError(f"{path}: cannot be {what}: {error.strerror or error}") from error
+        except MethodError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let another process write."""
@@ -139,10 +148,16 @@ class AnswerJournal:
                 raise MethodError(f"{self.path}: opened for reading only")
             if self._file is None:
                 return
-            self._file.write(json.dumps(line).encode() + b"\n")
-            self._file.flush()
-            if sync:
-                os.fsync(self._file.fileno())
+            data, before = json.dumps(line).encode() + b"\n", os.fstat(self._file.fileno()).st_size
+            try:
+                if self._file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if sync:
+                    os.fsync(self._file.fileno())
+            except OSError as error:
+                with contextlib.suppress(OSError):  # half a line would spoil the one that comes behind it
+                    self._file.truncate(before)
+                raise MethodError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def _read(self) -> None:
         assert self.path is not None

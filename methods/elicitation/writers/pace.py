@@ -132,12 +132,7 @@ def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
         return None
     if (seconds := _number(text)) is not None:
         return seconds
-    try:
-        when = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, when.timestamp() - wall)
+    return _from_now(lambda: parsedate_to_datetime(text), wall)
 
 
 def limits(headers: Mapping[str, str], kind: str, wall: float) -> tuple[float, float] | None:
@@ -164,12 +159,17 @@ def _until(text: str, wall: float) -> float | None:
     parts = _PART.findall(text)
     if parts and "".join(a + b for a, b in parts) == text:
         return sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
+    return _from_now(lambda: datetime.fromisoformat(text), wall)
+
+
+def _from_now(read: Callable[[], datetime], wall: float) -> float | None:
+    """Seconds until a date, 0 where it is past; None where it is none."""
     try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
+        when = read()
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, when.timestamp() - wall)
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, when.timestamp() - wall)
 
 
 def _number(text: str) -> float | None:

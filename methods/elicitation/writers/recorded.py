@@ -52,6 +52,7 @@ def read_recorded(
     found: dict[str, list[str]] = {}
     for path in paths:
         try:
+            # Not splitlines: a text may hold a line separator of Unicode as it is.
             lines = path.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise MethodError(f"{path}: cannot be read: {error}") from None

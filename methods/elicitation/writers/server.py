@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -80,12 +81,21 @@ class ServerWriter:
         taken = sorted({"model", "messages", "stream", *OPTIONS} & set(extra or {}))
         if taken:
             raise MethodError(f'"{taken[0]}" is decided by the request; it cannot be an extra field')
+        try:
+            json.dumps(extra or {}, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise MethodError(f"the extra fields are nothing that JSON can hold: {error}") from None
         self._post = Post(url, key_variable, timeout=patience.timeout)
         self.model, self.terms, self.patience = model, terms, patience
         self._extra = dict(extra or {})
         self._drawn: list[bool] = []
         more = f" with {sorted(self._extra.items())}" if self._extra else ""
         self.identity = f"server:{name or f'{self._post.url} {model}'}{more}"
+        if self._post.secret() and self._post.secret() in f"{self._post.url} {self.identity}":
+            raise MethodError(
+                f"what {key_variable} holds stands in the address, the name, the model or the extra fields too, and "
+                "would be kept with every answer: it belongs into the environment alone"
+            )
         self.parallel, self._draws = parallel, draws or random.Random()
         self._without: set[str] = set()  # options that this server does not know
         self.pace = Pace(parallel)
@@ -152,8 +162,11 @@ class ServerWriter:
             meter.begin(request, expected)
             try:
                 body, headers = self._post("/chat/completions", self._body(request, asked, missing))
+                part = self._read(body, request, asked)
                 used = _usage(body, expected)
-                part = self._read(body, request, asked).about(usage=used)
+                if any(part.texts) and not (used.read and used.written):
+                    used = expected  # texts that took no tokens: a count that says so holds no cap
+                part = part.about(usage=used)
             except Failed as failure:
                 headers, busy = failure.headers or headers, failure.busy
                 worked = failure.used or (expected if failure.worked else Usage())
@@ -227,10 +240,23 @@ class ServerWriter:
         try:
             if not isinstance(choices, list) or not choices:
                 raise ValueError("the answer has no choices")
-            texts, ends, thoughts = zip(*(_choice(one, request) for one in choices[:asked]), strict=True)
+            each = (_choice(one, request) for one in _different(choices, asked))
+            texts, ends, thoughts = zip(*each, strict=True)
         except ValueError as error:  # it was written, and so paid for
             raise Failed("another shape", str(error), again=True, worked=True) from None
         return Answer(texts, ends, thoughts=thoughts if any(thoughts) else ())
+
+
+def _different(choices: list[Any], most: int) -> list[Any]:
+    """The first choices, one that stands there twice with its number once: it is one draw."""
+    made: list[Any] = []
+    for choice in choices:
+        if len(made) == most:
+            break
+        numbered = isinstance(choice, dict) and choice.get("index") is not None
+        if not numbered or choice not in made:
+            made.append(choice)
+    return made
 
 
 def _choice(choice: Any, request: Request) -> tuple[str, str, str]:
@@ -239,12 +265,15 @@ def _choice(choice: Any, request: Request) -> tuple[str, str, str]:
     if not isinstance(message, dict):
         raise ValueError("a choice of the answer has no message")
     text, reason = message.get("content"), choice.get("finish_reason")
+    reason = reason if isinstance(reason, str) else None
     thought = message.get("reasoning_content") or message.get("reasoning") or ""
     thought = thought if isinstance(thought, str) else ""
     if message.get("refusal") or reason == "content_filter":
         return text if isinstance(text, str) else "", FILTERED, thought
     if text is None and reason in CUT:  # it thought until the end
         return "", LENGTH, thought
+    if text is None and any(message.get(call) for call in ("tool_calls", "function_call")):
+        return "", INVALID, thought  # it calls a tool that nobody offered: another attempt pays for the same
     if not isinstance(text, str):
         raise ValueError("a choice of the answer has no text")
     if reason in CUT:

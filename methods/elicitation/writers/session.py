@@ -15,7 +15,7 @@ from methods.elicitation.writers.journal import AnswerJournal
 from methods.elicitation.writers.pace import Crew
 from methods.elicitation.writers.pool import Pool
 from methods.elicitation.writers.protocol import Answer, Request, Scorer, Usage, Writer, failed
-from methods.errors import MethodError
+from methods.errors import MethodError, NotYet
 
 Told = Callable[[int, int], None]
 PENDING = "not asked yet"
@@ -102,7 +102,7 @@ class Session:
     def score(self, requests: Sequence[Request], texts: Sequence[str]) -> list[list[float]]:
         """The log-probabilities, in nats, of each text's tokens behind its request, by the teacher that is routed to.
 
-        Raises MethodError where that teacher cannot score.
+        Raises MethodError where that teacher cannot score, NotYet where nobody is to be asked and the journal lacks it.
         """
         found: dict[int, list[float]] = {}
         missing: dict[str, tuple[Scorer, list[int]]] = {}
@@ -118,6 +118,8 @@ class Session:
                 found[place] = known
             else:
                 missing.setdefault(writer.identity, (writer, []))[1].append(place)
+        if missing and self.ask_nobody:
+            raise NotYet("texts that nobody has scored yet")
         for scorer, places in missing.values():
             scored = scorer.score([requests[p] for p in places], [texts[p] for p in places])
             for place, values in zip(places, scored, strict=True):

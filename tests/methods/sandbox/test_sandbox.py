@@ -112,6 +112,10 @@ def test_a_program_ends_at_its_limits(sandbox, name):
 FORBIDDEN = {
     "fork": "import os\nif os.fork() == 0: open('{out}/mark', 'w').write('x')\nelse: os.wait()",
     "fork bomb": "import os\nwhile True: os.fork()",
+    "double fork": (  # a grandchild in a session of its own would outlive the group
+        "import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: open('{out}/mark', 'w').write('x')\n"
+        "    os._exit(0)\nos.wait()"
+    ),
     "thread": "import threading\nt = threading.Thread(target=lambda: open('{out}/mark', 'w'))\nt.start(); t.join()",
     "shell": "import os\nos.system('echo x > {out}/mark')\nassert not os.path.exists('{out}')",
     "subprocess": "import subprocess\nsubprocess.run(['/bin/sh', '-c', 'echo x > {out}/mark'], check=True)",
@@ -127,6 +131,8 @@ FORBIDDEN = {
     "mode": "import os\nos.chmod('{out}/there', 0o777)",
     "read a secret": "import sys\nsys.stdout.write(open('{out}/there').read())",
     "read the environment of its parent": "print(open('/proc/{pid}/environ').read())",
+    "read the memory of its parent": "print(open('/proc/{pid}/mem', 'rb').read(1))",
+    "read who is here": "print(open('/etc/passwd').read())",
     "list": "import os\nprint(os.listdir('{out}'))",
     "device": "import os\nos.mknod('disk', 0o60600, os.makedev(8, 0))\nopen('disk', 'wb')",
     "connect": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 2).send(b'x')",

@@ -14,9 +14,12 @@ from datasets import Dataset
 from catalog.errors import CatalogError
 from catalog.schema import load_catalog
 from methods.elicitation.records.table import from_dataset, report
+from methods.elicitation.writers.oracle import FunctionWriter
 from methods.elicitation.writers.protocol import CapReached
+from methods.errors import MethodError
 from reproductions.elicit import run
 from reproductions.elicit.config import check_teacher_terms, load_config
+from reproductions.engine.errors import KDError
 from tests.methods.elicitation.writers.conftest import server, status
 
 __all__ = ["server"]
@@ -138,6 +141,141 @@ def test_a_cap_ends_the_run_with_what_there_is(folder, server):
     assert done.returncode == 2 and "above the cap of 5" in done.stderr and "Traceback" not in done.stderr
 
 
+def labelled(folder, steps, more=""):
+    """A config with a recorded teacher and steps behind `label`."""
+    rows = [{"instruction": question, "output": f"#### {n}"} for n, question in enumerate(QUESTIONS)]
+    (folder / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = folder / "c.yaml"
+    path.write_text(
+        "seeds: seeds.jsonl\noutput: data\nprompt: question\nteacher: {recorded: said.jsonl}\n"
+        f"steps:\n  - {{name: label, prompt: {folder}/ask.txt}}\n  - {steps}\n{more}"
+    )
+    (folder / "ask.txt").write_text("[user]\n{prompt}\n")
+    return load_config(path)
+
+
+WRONG = {
+    "a parser": ("{name: parse, parser: finl}", 'no parser "finl" (did you mean'),
+    "a check": ("{name: verify, check: numbr, gold: level}", 'no check "numbr" (did you mean'),
+    "a column": ("{name: verify, gold: levl}", 'needs the right answer of each row in "levl"'),
+    "a prompt": ("{name: rate, prompt: rat}", 'no prompt "rat" (did you mean'),
+    "a share": ("{name: majority, share: 2}", "between 0 and 1"),
+    "a score": ("{name: select, by: highest}", "has no score"),
+    "a scorer": ("likelihood", "cannot say how probable a text is"),
+    "a flag": ("{name: verify, check: program, gold: level}", "run_programs: true"),
+    "a file": ("{name: leaks, held_out: none.jsonl}", "no file none.jsonl"),
+    "half of it": ("{name: select, of: al}", '"of" is prompt or all'),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_in_the_last_step_is_told_before_the_first_is_paid_for(folder, mistake):
+    step, what = WRONG[mistake]
+    config = labelled(folder, step)
+    for begun in (run.elicit, run.estimate):
+        with pytest.raises(KDError) as error:
+            begun(config)
+        assert what in str(error.value) and str(error.value).startswith(f"{config.path}:7: ")
+    assert not (folder / "data").exists()
+
+
+def test_what_can_work_passes_the_rehearsal_and_estimates(folder):
+    """Steps that look at what others wrote: scores, pairs, lists, programs, critiques."""
+    steps = [
+        "{name: self-generate, samples: 3}", "exact-copies", "{name: near-copies, column: completion}", "compare",
+        "{name: select, by: highest, keep: 2}", "rank", "rate", "{name: select, by: lowest}", "revise",
+        "{name: explain, hint: always, gold: level}", "{name: verify, gold: level, drop: false}",
+        "{name: pilot, prompts: 4}", "{name: evolve, rounds: 2}", "{name: expand, wanted: 400, calls: 1000}", "query",
+        "inject-errors", "majority", "best-of",
+    ]  # fmt: skip
+    config = labelled(folder, "\n  - ".join(steps))
+    run.rehearse(config, {"teacher": run.writer_of(config, "teacher")})
+    names = [name for name, _ in run.estimate(config)]
+    assert names == [
+        "label",
+        *(step.partition("name: ")[2].partition(",")[0].strip("}") or step for step in steps),
+    ]
+
+
+def test_a_step_that_needs_what_is_missing_hides_neither_the_cap_nor_what_is_there(folder, server):
+    path = config_of(folder, server, "  - {name: pilot, prompts: 3, measure: score}\ncaps: {calls: 5}\n")
+    with pytest.raises(CapReached, match="above the cap of 5"):
+        run.elicit(load_config(path))
+    known = run.partial(load_config(path))
+    assert known["kept"] == 5 == len((folder / "data" / "partial.jsonl").read_text().splitlines())
+    assert [name for name, _ in run.estimate(load_config(path))] == ["label", "pilot"]
+
+
+def test_a_look_scores_nothing(folder):
+    """A model that can score is asked for it by the run alone."""
+
+    class Scorer(FunctionWriter):
+        scored = 0
+
+        def score(self, requests, texts):
+            self.scored += len(texts)
+            return [[-1.0]] * len(texts)
+
+    config, writer = labelled(folder, "likelihood"), Scorer("s", lambda request, n: "text")
+    session = run.session_for(config, {"teacher": writer})
+    assert [row.score for row in run.run_steps(config, session)] == [-1.0] * 20
+    session.close()
+    looking = run.session_for(config, {"teacher": writer}, ask_nobody=True)
+    assert [row.score for row in run.run_steps(config, looking)] == [-1.0] * 20 and writer.scored == 20
+    lines = config.journal.read_text().splitlines()
+    config.journal.write_text("".join(line + "\n" for line in lines if '"score"' not in line))
+    looking = run.session_for(config, {"teacher": writer}, ask_nobody=True)
+    rows = run.run_steps(config, looking)
+    assert [row.completion for row in rows] == ["text"] * 20 and writer.scored == 20
+
+
+@pytest.mark.parametrize("place", ["seeds.jsonl/a", "/proc/nowhere/a"])
+def test_a_journal_that_cannot_be_written_is_said_before_anybody_is_asked(folder, server, place):
+    config = load_config(config_of(folder, server, f"journal: {place}\n"))
+    with pytest.raises(MethodError, match="cannot be written"):
+        run.elicit(config)
+    assert server.bodies == []
+
+
+def test_a_seed_that_no_file_can_hold_is_refused_before_it_is_paid_for(folder, server):
+    (folder / "seeds.jsonl").write_text('{"question": "a"}\n{"question": "b", "more": ["\\ud800"]}\n')
+    with pytest.raises(KDError, match="row 2 holds half of a letter"):
+        run.elicit(load_config(config_of(folder, server)))
+    assert server.bodies == []
+
+
+def test_a_column_of_the_users_own_takes_no_name_of_ours(folder, server):
+    row = {"question": "how many", "prompt": "You are a cook.", "id": 7, "dish": "soup"}
+    (folder / "seeds.jsonl").write_text(json.dumps(row) + "\n")
+    run.elicit(load_config(config_of(folder, server)))
+    (line,) = [json.loads(line) for line in (folder / "data" / "train.jsonl").read_text().splitlines()]
+    (kept,) = from_dataset(Dataset.from_parquet(str(folder / "data" / "rows.parquet")))
+    ours = {"prompt": "how many", "completion": "how many!", "id": kept.id, "label": "how many!"}
+    assert line == {**ours, "dish": "soup"}
+    assert kept.fields == {"prompt": "You are a cook.", "id": 7, "dish": "soup"}
+
+
+@pytest.mark.parametrize("more", ["[" * 100_000 + "]" * 100_000, "9" * 5000])
+def test_json_that_nobody_reads_is_told_with_its_line(folder, server, more):
+    (folder / "seeds.jsonl").write_text(f'{{"question": "a"}}\n{{"question": "b", "more": {more}}}\n')
+    with pytest.raises(KDError, match="seeds.jsonl:2: not JSON that anybody reads"):
+        run.elicit(load_config(config_of(folder, server)))
+
+
+def test_what_was_elicited_can_be_recorded_outputs_whatever_its_lines_hold(folder, server):
+    """A line separator of Unicode, as it stands in a text, ends no line of a file."""
+    server.text = lambda body: "one\u2028two\x85three"
+    run.elicit(load_config(config_of(folder, server)))
+    config = folder / "again.yaml"
+    config.write_text(
+        "seeds: seeds.jsonl\noutput: again\nprompt: question\nsteps: [label, {name: leaks, held_out: %s}]\n"
+        "teacher: {recorded: data/train.jsonl, question: prompt, answer: completion}\n"
+        % (folder / "held.jsonl")
+    )
+    (folder / "held.jsonl").write_text('\ufeff{"text": "another\u2028text"}\n')
+    assert run.elicit(load_config(config))["kept"] == 20
+
+
 def test_recorded_teachers_and_a_router_by_the_seeds_field(folder, server):
     for name in ("one", "two"):
         rows = [{"instruction": question, "output": f"{name}: {question}"} for question in QUESTIONS]
@@ -166,6 +304,11 @@ REFUSED = {
     "no folder": ("teacher: {local: ./nowhere}\nsteps: [label]\n", 4, "no folder"),
     "nobody at a time": (SERVER + ", parallel: 0}\nsteps: [label]\n", 4, "a whole number of 1 or more"),
     "no teacher": ("steps: [label]\n", 1, 'give a "teacher"'),
+    "no port": ("teacher: {server: 'http://localhost:abc/v1', model: m}\nsteps: [label]\n", 4, "Port"),
+    "no such port": ("teacher: {server: 'http://localhost:99999/v1', model: m}\nsteps: [label]\n", 4, "ort"),
+    "half a bracket": ("teacher: {server: 'http://[::1/v1', model: m}\nsteps: [label]\n", 4, "not the http(s)"),
+    "a thread each": (SERVER + ", parallel: 100000}\nsteps: [label]\n", 4, "at most 1024"),
+    "an endless wait": (SERVER + ", timeout: 1.0e+300}\nsteps: [label]\n", 4, "at most 86400"),
     "a negative cap": (SERVER + "}\nsteps: [label]\ncaps: {money: -1}\n", 6, "0 or more"),
     "half a call": (SERVER + "}\nsteps: [label]\ncaps: {calls: 1.5}\n", 6, "a whole number"),
     "unknown field": (SERVER + "}\nsteps: [label]\nsedes: a\n", 6, 'did you mean "seeds"'),

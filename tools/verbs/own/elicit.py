@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,17 +59,14 @@ def _elicit(config: Config) -> dict[str, Any]:
 
     from methods.elicitation.writers.session import Session
     from reproductions.elicit import run
+    from reproductions.engine.signals import terminable
 
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, end)  # as Ctrl-C: what is under way is awaited and kept
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[cost]}"), console=Console(stderr=True), transient=True,
     )  # fmt: skip
     priced = any(config.prices.values())
-    with bar:
+    with terminable(), bar:  # as Ctrl-C: what is under way is awaited and kept
         task = bar.add_task("loading", total=None, cost="")
         at = 0
 

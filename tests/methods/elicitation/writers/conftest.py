@@ -13,14 +13,17 @@ import pytest
 class Server:
     """Answers each question with `text(body)`; `faults` are done first, one a request, each a function of the handler.
 
-    `bodies` are all requests that came, `answered` the questions that got their whole answer.
+    `bodies` are all requests that came, `answered` the questions that got their whole answer. `most` is how many waited
+    for their answer at one time; with `together`, (after, how many), those that come after so many are answered when so
+    many wait: however slow the machine, the server is never the faster one.
     """
 
     def __init__(self):
         self.faults, self.bodies, self.headers, self.answered = [], [], [], []
         self.text = lambda body: f"{body['messages'][-1]['content']}!"
         self.extra_headers, self.pause, self.most, self._now = {}, 0.0, 0, 0
-        self.lock = threading.Lock()
+        self.together = (0, 0)
+        self.lock = threading.Condition()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,15 +37,18 @@ class Server:
                     fault = outer.faults.pop(0) if outer.faults else None
                     outer._now += 1
                     outer.most = max(outer.most, outer._now)
+                    outer.lock.notify_all()
+                    after, many = outer.together
+                    if len(outer.bodies) > after:
+                        outer.lock.wait_for(lambda: outer.most >= many, 20)
+                time.sleep(outer.pause)
+                with outer.lock:
+                    outer._now -= 1  # before the answer: whoever has it may ask again at once
                 try:
-                    time.sleep(outer.pause)
                     if fault is None or fault(self, body) is None and fault in AFTER:
                         outer.reply(self, body)
                 except (BrokenPipeError, ConnectionResetError):
                     pass
-                finally:
-                    with outer.lock:
-                        outer._now -= 1
 
             def log_message(self, *args):
                 pass
@@ -122,6 +128,26 @@ def dripping(handler, body):
         handler.wfile.write(b" ")
         handler.wfile.flush()
         time.sleep(0.02)
+    return True
+
+
+def dripping_heads(handler, body):
+    """As slow, before the answer has begun."""
+    for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 400:
+        handler.wfile.write(bytes([byte]))
+        handler.wfile.flush()
+        time.sleep(0.02)
+    handler.close_connection = True
+    return True
+
+
+def going_on(handler, body):
+    """ "Continue", again and again."""
+    for _ in range(400):
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        handler.wfile.flush()
+        time.sleep(0.02)
+    handler.close_connection = True
     return True
 
 

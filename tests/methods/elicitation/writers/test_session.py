@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -144,6 +145,35 @@ def test_a_half_written_line_is_cut_off_and_a_bad_one_is_named(tmp_path):
     (tmp_path / "other").write_text('{"about": "something else"}\n')
     with pytest.raises(MethodError, match="other:1: not a line"):
         Session(Paid(), tmp_path / "other")
+
+
+def test_a_full_disk_ends_the_run_and_spoils_no_journal(tmp_path, monkeypatch):
+    """A line that does not fit is taken back: the next run reads all before it, and asks for the rest alone."""
+    path = tmp_path / "journal"
+    session = Session(Paid(), path)
+    session.ask([ask("a")])
+    real, room = session.journal._file, [350]
+
+    class Disk:
+        def write(self, data):
+            taken = min(len(data), room[0])
+            room[0] -= taken
+            if not taken:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real.write(data[:taken])
+
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+    session.journal._file = Disk()
+    with pytest.raises(MethodError, match="journal: cannot be written: No space left on device"):
+        session.ask([ask(f"0{n}") for n in range(9)])
+    session.close()
+    assert path.read_bytes().endswith(b"\n")
+    writer = Paid()
+    again = Session(writer, path)
+    again.ask([ask("a"), *(ask(f"0{n}") for n in range(9))])
+    assert "a" not in writer.heard and 0 < len(writer.heard) < 10
 
 
 def test_a_killed_process_loses_no_answer_it_had(tmp_path):
