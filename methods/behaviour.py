@@ -91,6 +91,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("score", "log-ratio"): ({}, {"absolute": True}),
     ("score", "surprisal"): ({}, {"of": "student"}),
     ("score", "soft-or"): ({}, {"product": True, "entropy_power": 0.5, "gap_power": 2.0}),
+    ("support", "recalibrated-top-k"): ({"k": 3},),
     ("support", "sampled"): ({"drawn_from": "teacher"}, {"clip": 1.0}),
     ("support", "top-k"): (
         {"k": 3},
