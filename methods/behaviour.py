@@ -67,6 +67,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("divergence", "concrete-score"): ({}, {"first": "teacher", "second": "uniform"}),
     ("divergence", "plackett-luce"): ({}, {"released": True}),
     ("row-settings", "adaptive-skew"): ({"side": "teacher", "anchor_steps": 1, "base": 0.9, "floor": 0.6},),
+    ("row-settings", "difficulty-temperature"): ({"score": "hellinger"},),
     ("sampler", "adaptive-replay"): (
         {"start": 0.7, "rise": 0.3, "tolerance": -9.0, "validations": 4, "capacity": 3},
     ),
@@ -91,6 +92,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("score", "log-ratio"): ({}, {"absolute": True}),
     ("score", "surprisal"): ({}, {"of": "student"}),
     ("score", "soft-or"): ({}, {"product": True, "entropy_power": 0.5, "gap_power": 2.0}),
+    ("support", "recalibrated-top-k"): ({"k": 3},),
     ("support", "sampled"): ({"drawn_from": "teacher"}, {"clip": 1.0}),
     ("support", "top-k"): (
         {"k": 3},
@@ -121,6 +123,16 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("token-weights", "complement"): ({"token_weights": {"name": "first", "tokens": 2}},),
     ("token-weights", "except-tokens"): ({"tokens": [",", "<eos>"]},),
     ("token-weights", "first"): ({"tokens": 1, "grown": 4},),
+    ("token-weights", "focused"): (
+        {
+            "score": "hellinger",
+            "change": 0.6,
+            "tolerance": 1e-4,
+            "momentum": 0.1,
+            "warm_up": 0.3,
+            "least": 0.5,
+        },
+    ),
     ("token-weights", "gate"): ({"score": {"name": "entropy", "of": "teacher"}, "level": 2.0},),
     ("token-weights", "normalised"): ({"token_weights": {"name": "first", "tokens": 2}},),
     ("token-weights", "opening"): ({"score": "entropy", "share": 0.5},),

@@ -84,6 +84,21 @@ class Gap:
         return by_row(DIVERGENCES[self.divergence], shared(rows, self.index), *sides)
 
 
+@component("score", "hellinger")
+class Hellinger:
+    """The Hellinger distance of both models' distributions, || sqrt p - sqrt q || / sqrt 2: from 0 to 1, of no unit.
+
+    Source: AdaKD, arXiv 2510.11615 (how hard a token is for the student).
+    """
+
+    def __init__(self, *, index: int = 0):
+        self.index = index
+
+    def __call__(self, rows: Rows) -> Tensor:
+        sides = [side_of(rows, of, self.index) for of in SIDES]
+        return by_row(hellinger, shared(rows, self.index), *sides)
+
+
 @component("score", "log-ratio")
 class LogRatio:
     """log p - log q of the sequence's own token, p of the teacher and q of the student.
@@ -192,6 +207,12 @@ def entropies(logits: Tensor) -> Tensor:
     """Entropy of softmax(logits) over the last axis, nats: (..., V) -> (...)."""
     log_q = logits.log_softmax(-1)
     return -(log_q.exp() * log_q.clamp_min(torch.finfo(log_q.dtype).min)).sum(-1)
+
+
+def hellinger(student: Tensor, teacher: Tensor) -> Tensor:
+    """Distance of two softmaxes over the last axis: logits (..., V), (..., V) -> (...)."""
+    gap = (student.log_softmax(-1) / 2).exp() - (teacher.log_softmax(-1) / 2).exp()
+    return gap.square().sum(-1).div(2).sqrt()
 
 
 def by_sequence(function: Callable[..., Tensor], rows: Rows, *values: Tensor) -> Tensor:

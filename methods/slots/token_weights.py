@@ -289,6 +289,12 @@ class OfOthers:
         if hasattr(self.token_weights, "begin_step"):
             self.token_weights.begin_step(window)
 
+    def __getattr__(self, name: str) -> Any:
+        """`state` and `restore` are the inner weights', where those remember anything."""
+        if name in ("state", "restore"):
+            return getattr(self.token_weights, name)
+        raise AttributeError(name)
+
 
 @component("token-weights", "normalised")
 class Normalised(OfOthers):

@@ -59,6 +59,7 @@ OTHERS = {
     ("divergence", "concrete-score", "second"): "teacher",
     ("row-settings", "adaptive-skew", "side"): "student",
     ("row-settings", "adaptive-skew", "base"): 0.8,
+    ("row-settings", "difficulty-temperature", "score"): "entropy",
     ("sampler", "adaptive-replay", "tolerance"): 9.0,
     ("score", "entropy", "of"): "student",
     ("score", "gap", "divergence"): "forward_kl",
@@ -110,6 +111,9 @@ OTHERS = {
     ("term", "task-filters", "size"): 5,
     **{("token-weights", name, "score"): "gap" for name in ("by-score", "opening", "sigmoid", "top-share")},
     ("token-weights", "except-tokens", "tokens"): ["a"],
+    ("token-weights", "focused", "momentum"): 1.0,
+    ("token-weights", "focused", "score"): "entropy",
+    ("token-weights", "focused", "tolerance"): 9.0,
     ("token-weights", "gate", "score"): "entropy",
     **{
         ("token-weights", name, "token_weights"): {"name": "first", "tokens": 1}

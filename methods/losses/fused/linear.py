@@ -45,6 +45,7 @@ __all__ = [
     "FUSED_DIVERGENCES",
     "Head",
     "RowLoss",
+    "at_temperatures",
     "head_of",
     "linear_cross_entropy",
     "linear_divergence",
@@ -104,6 +105,23 @@ def head_of(model: nn.Module) -> Head:
     config: Any = model.config
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     return Head(weight, getattr(layer, "bias", None), _logit_scale(config), _soft_cap(config))
+
+
+def at_temperatures(hidden: Tensor, head: Head, temperatures: Tensor) -> tuple[Tensor, Head]:
+    """Hidden states (N, H) and head whose logits are those of the given ones, each row's over its own temperature (N,).
+
+    Differentiable in hidden states and head; no logits are computed. Raises MethodError for a head with a soft cap.
+    """
+    if head.soft_cap is not None:
+        raise MethodError("logits under a soft cap cannot have a temperature for each token")
+    column = temperatures.detach().to(hidden.dtype).reciprocal().unsqueeze(-1)
+    if head.bias is None:
+        return hidden * column, head
+    masked = head.bias.detach() == -math.inf
+    own = head.bias.masked_fill(masked, 0).to(head.weight.dtype)
+    left = torch.zeros_like(own).masked_fill(masked, -math.inf).detach() if bool(masked.any()) else None
+    weight = torch.cat([head.weight, own.unsqueeze(-1)], -1)
+    return torch.cat([hidden * column, column], -1), Head(weight, left, head.scale)
 
 
 def linear_divergence(

@@ -3,7 +3,8 @@
 With K the ids, what becomes of the rest of both distributions is the choice (`Reduction.rest`):
 
 - "tail": one outcome more, the mass outside K. Never above the whole divergence (data processing inequality).
-- "renormalise": both distributions within K alone, each divided by its mass there.
+- "renormalise": both distributions within K alone, each divided by its mass there; with a `recalibration` c the
+  teacher's is softmax(p / c) of its probabilities within K instead.
 - "drop": the summands of K, as they are. No divergence any more: mass may leave K, or gather in it.
 - "excess": the same with p - q (or q - p for forward KL) added for each id, which puts the minimum back to q = p.
 - "estimate": of one sampled id y, f(p_y, q_y) over the probability with which it was drawn: f is the divergence's
@@ -54,6 +55,7 @@ class Reduction:
 
     Of a vocabulary of fewer ids than k all are looked at.
 
+    `recalibration` makes the teacher's distribution within K anew, of its probabilities there; for "renormalise" alone.
     `drawn_from` says whose distribution drew the sampled id; `clip` keeps the reward of an estimate within +-clip nats.
     Raises MethodError for choices that do not go together.
     """
@@ -63,6 +65,7 @@ class Reduction:
     rest: str = "tail"
     drawn_from: str = STUDENT
     clip: float | None = None
+    recalibration: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -80,6 +83,8 @@ class Reduction:
             raise MethodError("one id renormalised is certain to both models: take two or more, or the tail")
         if self.rest == "estimate" and self.of != SAMPLED:
             raise MethodError("an estimate needs the sampled token")
+        if self.recalibration is not None and (self.rest != "renormalise" or self.recalibration <= 0):
+            raise MethodError("a recalibration is a positive number, for ids that are renormalised")
         if self.clip is not None and (self.rest != "estimate" or self.clip <= 0):
             raise MethodError("clip is a positive number of nats, for the reward of an estimate")
 
@@ -199,7 +204,8 @@ class ReducedObjective(DivergenceObjective):
 
     def _renormalised(self, kept: list[Tensor], rows: slice) -> tuple[Tensor, Tensor]:
         """Only the kept logits have a gradient, slope - q sum(slope) within them: of that the sum is zero."""
-        log_q, log_p = kept[0].log_softmax(-1), kept[2].log_softmax(-1)
+        c = self.reduction.recalibration
+        log_q, log_p = kept[0].log_softmax(-1), (kept[2] if c is None else kept[3] / c).log_softmax(-1)
         q = log_q.exp()
         value, slope = self._divergence([log_q, q, log_p, log_p.exp()], rows)
         return value, slope - q * slope.sum(-1, keepdim=True)

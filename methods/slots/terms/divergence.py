@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from methods.losses.fused.formulas import Fused
 from methods.losses.fused.linear import (
     FUSED_DIVERGENCES,
     RowLoss,
+    at_temperatures,
     linear_cross_entropy,
     linear_divergence,
 )
@@ -50,8 +51,9 @@ class Divergence(Term):
     `methods.losses.fused.formulas`. `settings` are its own (`skew`, ...); it and `weight` may be functions of the
     training's progress in [0, 1). `sources`: only sequences from there ("data", "teacher", "student"); all where empty.
     The mean is over all completion tokens of the window, whatever their source. `token_weights` gives a weight for each
-    of N rows, `row_settings` further settings for each; without gradient. `temperature_squared` multiplies by
-    temperature^2. `support`: the ids that are looked at, all of them without it.
+    of N rows, `row_settings` further settings for each, of those that have a weight; without gradient. A `temperature`
+    among them multiplies the term's own. `temperature_squared` multiplies by temperature^2, each row by its own's.
+    `support`: the ids that are looked at, all of them without it.
     """
 
     divergence: str | Fused = "forward_kl"
@@ -107,21 +109,35 @@ class Divergence(Term):
         self._progress = window.progress
 
     def total(self, rows: Rows) -> Tensor:
-        settings = self.settings(self._progress) if callable(self.settings) else self.settings
+        settings = dict(self.settings(self._progress) if callable(self.settings) else self.settings)
         mask = mask_of(self.sources, rows)
         if mask is not None and not bool(mask.any()):
             return rows.hidden.new_zeros(())
         token_weights = None if self.token_weights is None else self.token_weights(rows)
+        temperatures: Tensor | None = None
         if self.row_settings is not None:
-            settings = {**settings, **self.row_settings(rows, mask)}
+            settings |= self.row_settings(rows, among(mask, token_weights))
+            temperatures = settings.pop("temperature", None)
+        if temperatures is not None and self.temperature_squared:
+            squared = temperatures**2
+            token_weights = squared if token_weights is None else token_weights * squared
         common: dict[str, Any] = {"mask": mask, "weights": token_weights, "temperature": self.temperature}
-        total = self._loss(rows, common, settings).total
+        total = self._loss(rows, common, settings, temperatures).total
         return total * self.temperature**2 if self.temperature_squared and self.temperature != 1 else total
 
-    def _loss(self, rows: Rows, common: dict[str, Any], settings: Mapping[str, Any]) -> RowLoss:
+    def _loss(
+        self, rows: Rows, common: dict[str, Any], settings: Mapping[str, Any], temperatures: Tensor | None
+    ) -> RowLoss:
+        target = None if self._by_rows is not None else self.target(rows)
+        if temperatures is not None:
+            hidden, head = at_temperatures(rows.hidden, rows.head, temperatures)
+            rows = replace(rows, hidden=hidden, head=head)
+            if isinstance(target, TopK):
+                raise MethodError("of this target only some ids are known: it has one temperature")
+            target = None if target is None else at_temperatures(*target, temperatures)
         if self._by_rows is not None:
             return self._by_rows(rows, **common)
-        target = self.target(rows)
+        assert target is not None
         common |= {"divergence": self.divergence, **settings}
         if self.support is not None:
             if isinstance(target, TopK):
@@ -170,6 +186,13 @@ def check_sources(sources: Sequence[str]) -> None:
     for source in sources:
         if source not in SOURCES:
             raise MethodError(f"unknown source {source!r}; one of {', '.join(SOURCES)}")
+
+
+def among(mask: Tensor | None, token_weights: Tensor | None) -> Tensor | None:
+    """Of the rows of a mask those that have a weight: what is left out of the loss counts for nothing; None for all."""
+    if token_weights is None:
+        return mask
+    return token_weights != 0 if mask is None else mask & (token_weights != 0)
 
 
 def mask_of(sources: Sequence[str], rows: Rows) -> Tensor | None:

@@ -1,13 +1,16 @@
 """Divergences on a few ids against dense float64 formulas, enumeration and identities; what each oracle catches."""
 
+import math
+
 import pytest
 import torch
 
 from methods.errors import MethodError
 from methods.losses.divergences import DIVERGENCES
 from methods.losses.fused import reduced
-from methods.losses.fused.linear import linear_divergence
+from methods.losses.fused.linear import Head, linear_divergence
 from methods.losses.fused.reduced import ReducedObjective, Reduction, linear_reduced_divergence
+from methods.slots.support import RecalibratedTopIds
 from methods.teachers.top_k import TopK, linear_top_k_divergence
 from tests.methods.losses.fused_sides import (
     ROWS,
@@ -19,6 +22,7 @@ from tests.methods.losses.fused_sides import (
     student_side,
     teacher_side,
 )
+from tests.methods.losses.test_order import draw
 
 NAMES = sorted(DIVERGENCES)
 # Of an id: what it adds to the divergence.
@@ -371,3 +375,51 @@ def test_label_and_others_make_the_whole_forward_kl():
 def test_others_are_renormalised_or_nothing():
     with pytest.raises(MethodError, match="are renormalised"):
         Reduction("others", 1, "tail")
+
+
+def recalibrated_by_hand(z, t, k, c):
+    """Row by row: of the teacher's k likeliest the softmax of p / c, the student's divided by their sum."""
+    total = []
+    for log_q, p in zip(z.log_softmax(-1), t.softmax(-1), strict=True):
+        ids = sorted(range(len(p)), key=lambda i: -float(p[i]))[:k]
+        powers = [math.exp(float(p[i]) / c) for i in ids]
+        target = [x / sum(powers) for x in powers]
+        mass = sum(log_q[i].exp() for i in ids).log()
+        total.append(sum(x * (math.log(x) - (log_q[i] - mass)) for x, i in zip(target, ids, strict=True)))
+    return torch.stack(total).sum()
+
+
+def check_recalibrated(c=0.3, taken=0.3):
+    z, t = (2 * draw(6, 9, seed=n) for n in (1, 2))
+    z.requires_grad_()
+    eye = Head(torch.eye(9, dtype=torch.float64))
+    found = linear_reduced_divergence(
+        z, eye, t, eye, reduction=RecalibratedTopIds(4, recalibration=taken).reduction
+    )
+    expected = recalibrated_by_hand(z, t, 4, c)
+    torch.testing.assert_close(found.total, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(x, z)[0] for x in (found.total, expected)))
+
+
+@pytest.mark.parametrize("c", [0.1, 0.3, 1.0])
+def test_the_teacher_s_probabilities_are_recalibrated_within_its_likeliest_ids(c):
+    check_recalibrated(c, c)
+
+
+def test_the_recalibration_by_hand_catches_another_c_and_logits_in_the_place_of_probabilities(monkeypatch):
+    with pytest.raises(AssertionError):
+        check_recalibrated(0.3, 0.4)
+    right = reduced.ReducedObjective._renormalised
+    monkeypatch.setattr(
+        reduced.ReducedObjective,
+        "_renormalised",
+        lambda self, kept, rows: right(self, [kept[0], kept[1], kept[2], kept[2]], rows),
+    )
+    with pytest.raises(AssertionError):
+        check_recalibrated()
+
+
+def test_a_recalibration_goes_with_renormalised_ids():
+    for wrong in ({"rest": "tail", "recalibration": 0.3}, {"rest": "renormalise", "recalibration": 0.0}):
+        with pytest.raises(MethodError, match="recalibration"):
+            Reduction(k=3, **wrong)

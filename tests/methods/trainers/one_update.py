@@ -30,6 +30,7 @@ from methods.slots.advantages import (
     Sum,
     Where,
 )
+from methods.slots.difficulty import DifficultyTemperature, Focused
 from methods.slots.features import LayerFilters
 from methods.slots.samplers import (
     AdaptiveReplay,
@@ -46,7 +47,7 @@ from methods.slots.samplers import (
     Truncated,
     WithStudent,
 )
-from methods.slots.scores import Entropy, EntropyGap, SoftOr
+from methods.slots.scores import Entropy, EntropyGap, Hellinger, SoftOr
 from methods.slots.support import SampledToken, TopIds
 from methods.slots.targets import AverageLogits, InterpolatedLogits
 from methods.slots.targets.blends import CombinedLogits, LikeliestToken, TeacherByRow
@@ -107,6 +108,13 @@ def anchored_skew(anchor: float) -> AdaptiveSkew:
     skew = AdaptiveSkew("teacher", base=0.5, anchor_steps=1)
     skew.anchor = anchor
     return skew
+
+
+def focused_on(share: float) -> Focused:
+    """Focusing that keeps a part of the tokens already, so that one step shows what it does."""
+    focused = Focused(Hellinger())
+    focused.share = share
+    return focused
 
 
 def hidden_match(*, filtered: bool = False, critics: bool = False) -> HiddenMatch:
@@ -204,6 +212,16 @@ COMPOSITIONS |= {
     "open prompts": lambda: {
         "terms": [Divergence(target=TeacherByRow({"a": 0, "b": 1}), token_weights=Normalised(PassRate()))],
         "teachers": 2,
+    },
+    "hard tokens": lambda: {
+        "terms": [
+            Divergence(
+                "reverse_kl",
+                token_weights=Normalised(focused_on(0.6)),
+                row_settings=DifficultyTemperature(Hellinger()),
+                temperature_squared=True,
+            ),
+        ],
     },
     "powers": lambda: {
         "sampler": OnPolicy(),

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from methods.slots.difficulty import DifficultyTemperature, Focused
 from methods.slots.samplers import AdaptiveReplay, DomainSampler, GatedLength, student_examples
-from methods.slots.scores import Entropy
+from methods.slots.scores import Entropy, Hellinger
 from methods.slots.terms import Divergence, NextToken, PlainText
-from methods.slots.token_weights import TopShare
+from methods.slots.token_weights import Normalised, TopShare
 from methods.slots.weights import AdaptiveSkew
 from methods.tokenizers.terms import MergedChunks, SortedProbabilities
 from methods.trainers import Distiller, SFTConfig
@@ -75,6 +76,17 @@ REMEMBERING = {
     "growing answers": lambda: {
         "sampler": GatedLength([1, 3, 7], 0.5, every=2),
         "terms": [Divergence("reverse_kl", token_weights=TopShare(Entropy(), 0.5, drawn=True))],
+    },
+    "focusing": lambda: {
+        "terms": [
+            Divergence(
+                token_weights=Normalised(
+                    Focused(Hellinger(), change=0.3, tolerance=1e-3, momentum=0.5, warm_up=0.2)
+                ),
+                row_settings=DifficultyTemperature(Hellinger()),
+                temperature_squared=True,
+            )
+        ],
     },
     "curriculum": lambda: {
         "terms": [
