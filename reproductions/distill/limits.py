@@ -32,13 +32,9 @@ class Range:
 
     def holds(self, value: float) -> bool:
         """Whether a number lies in it."""
-        try:
-            finite = math.isfinite(value)
-        except OverflowError:  # a whole number that no float can hold
-            return False
         above = value > self.least if self.open in ("least", "both") else value >= self.least
         below = value < self.most if self.open in ("most", "both") else value <= self.most
-        return finite and above and below
+        return above and below  # so no number that is none, and no infinite one
 
     def asked(self, value: object) -> str:
         """What is asked for, in words; of an end that everything has only where the value is beyond it."""

@@ -165,7 +165,9 @@ def read_jsonl(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, KDError):
             raise
-        raise KDError(f"{path}:{number}: not JSON that can be read: too many digits, or nested too deep") from error
+        raise KDError(
+            f"{path}:{number}: not JSON that can be read: too many digits, or nested too deep"
+        ) from error
     if not rows:
         raise KDError(f"{path}: no rows")
     return rows

@@ -198,7 +198,7 @@ def test_methods_by_the_nearest_name(folder, name):
     path.write_text(HEAD + f'method: "{name}"\n')
     with pytest.raises(
         CatalogError,
-        match=r"near.yaml:5: no method .* \(did you mean \"[a-z0-9-]+\"\?\); known: adaswitch, akl",
+        match=r"near.yaml:5: no method .* \(did you mean \"[a-z0-9-]+\"\?\); known: [a-z0-9-]+, ",
     ):
         load_config(path)
 
