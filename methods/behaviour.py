@@ -65,6 +65,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ),
     ("data", "label"): ({"temperature": 0.8, "prompts": 7, "samples": 2, "seed": 1},),
     ("divergence", "concrete-score"): ({}, {"first": "teacher", "second": "uniform"}),
+    ("divergence", "entropic-matching"): ({}, {"growth": "log-sigmoid"}),
     ("divergence", "plackett-luce"): ({}, {"released": True}),
     ("row-settings", "adaptive-skew"): ({"side": "teacher", "anchor_steps": 1, "base": 0.9, "floor": 0.6},),
     ("row-settings", "difficulty-temperature"): ({"score": "hellinger"},),

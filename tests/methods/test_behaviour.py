@@ -57,6 +57,7 @@ OTHERS = {
     ("data", "right-answers", "prefix"): "x",
     ("divergence", "concrete-score", "first"): "uniform",
     ("divergence", "concrete-score", "second"): "teacher",
+    ("divergence", "entropic-matching", "growth"): "linear",
     ("row-settings", "adaptive-skew", "side"): "student",
     ("row-settings", "adaptive-skew", "base"): 0.8,
     ("row-settings", "difficulty-temperature", "score"): "entropy",

@@ -19,6 +19,7 @@ from methods.losses.fused.linear import (
     linear_cross_entropy,
     linear_divergence,
 )
+from methods.losses.fused.matching import linear_entropic_matching
 from methods.losses.fused.reduced import linear_reduced_divergence
 from methods.registry import component
 from methods.slots.columns import sequence_lengths, spread
@@ -40,7 +41,27 @@ def cross_entropy(rows: Rows, **options: Any) -> RowLoss:
     return linear_cross_entropy(rows.hidden, rows.head, rows.labels, **options)
 
 
-BY_ROWS: Mapping[str, Callable[..., RowLoss]] = {"cross_entropy": cross_entropy}  # those that need no target
+@component("divergence", "entropic-matching")
+def entropic_matching(
+    rows: Rows, controller_temperature: float = 0.7, growth: str = "linear", **options: Any
+) -> RowLoss:
+    """sum_i r_i g_i (log q_i - log q_y), y the label: of the labels alone, whatever the teacher says.
+
+    r is the student at `controller_temperature`, below 1 and so sharper; g is 1 where `growth` is linear, and
+    sigmoid((z_i - z_y) / 100) of the student's logits where it is log-sigmoid; both without gradient. With linear
+    growth the gradient is r less the label, that of `controller_temperature` times the cross entropy of the student at
+    that temperature: what is learnt is flatter than the data, and matches them when it is sharpened.
+    Source: GEM, arXiv 2408.16673, and its code, github.com/liziniu/GEM (`controller_temperature` is beta, `growth` h).
+    """
+    options |= {"controller_temperature": controller_temperature, "growth": growth}
+    return linear_entropic_matching(rows.hidden, rows.head, rows.labels, **options)
+
+
+# Those that need no target.
+BY_ROWS: Mapping[str, Callable[..., RowLoss]] = {
+    "cross_entropy": cross_entropy,
+    "entropic_matching": entropic_matching,
+}
 
 
 @dataclass(eq=False)
@@ -136,7 +157,7 @@ class Divergence(Term):
                 raise MethodError("of this target only some ids are known: it has one temperature")
             target = None if target is None else at_temperatures(*target, temperatures)
         if self._by_rows is not None:
-            return self._by_rows(rows, **common)
+            return self._by_rows(rows, **common, **settings)
         assert target is not None
         common |= {"divergence": self.divergence, **settings}
         if self.support is not None:

@@ -8,6 +8,7 @@ import torch
 from methods.recipe import ITSELF, OF_CLASSES, SAMPLES_ITSELF, WRITES
 from methods.registry import load
 from methods.slots.term import NOTHING
+from methods.slots.terms.divergence import BY_ROWS
 from reproductions.engine.plan.experiment import list_papers, load_experiment
 from reproductions.engine.plan.spec import key_of, read_testbed_of, spec_of, swept_arms
 from reproductions.engine.show.gather import claims_of
@@ -146,7 +147,8 @@ def asks_a_teacher(method):
     terms = [load("term", term["term"]).reads for term in method["terms"] if "term" in term]
     divergences = [term["divergence"] for term in method["terms"] if "divergence" in term]
     weighed = method.get("sampler", {}).get("name") == "domains"
-    return weighed or set(terms) - {NOTHING} != set() or set(divergences) - {"cross-entropy"} != set()
+    of_labels = {name.replace("_", "-") for name in BY_ROWS}
+    return weighed or set(terms) - {NOTHING} != set() or set(divergences) - of_labels != set()
 
 
 ALWAYS_SAMPLE = ("half-student", "with-student", "paired-student", "teacher-mixed", "corrected")
