@@ -25,7 +25,9 @@ SUMMARY = "what is missing of a paper, from record to results, and where"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
-    parser.add_argument("paper", nargs="?", type=one_name, help="id of the paper; a summary over all without it")
+    parser.add_argument(
+        "paper", nargs="?", type=one_name, help="id of the paper; a summary over all without it"
+    )
     parser.add_argument("--owes", action="store_true", help="only whether records say exactly what they owe")
     parser.add_argument(
         "--fingerprints",

@@ -26,7 +26,9 @@ SUMMARY = "judge recorded results again, from their raw figures"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
-    parser.add_argument("paper", nargs="?", type=one_name, help="id of the paper; every judged paper without it")
+    parser.add_argument(
+        "paper", nargs="?", type=one_name, help="id of the paper; every judged paper without it"
+    )
     parser.add_argument(
         "--since",
         metavar="COMMIT",
