@@ -68,6 +68,13 @@ def count(text: str) -> int:
     return value
 
 
+def one_name(text: str) -> str:
+    """A name, for `type=` of what may be left out: an empty one, as of a variable that is not set, is not "all"."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name; leave it out for all")
+    return text
+
+
 def names(text: str) -> list[str]:
     """'a,b' as a list, for `type=`."""
     return [name.strip() for name in text.split(",") if name.strip()]

@@ -47,19 +47,33 @@ def check_head(model: Any) -> None:
 
     The fused losses never ask a model for logits: they read its last hidden states and its head, with the scale and the
     soft cap that its config names. An architecture that does something else there would be trained towards another
-    distribution than its own, silently.
+    distribution than its own, silently. The same for a model that reads what comes after a token: an encoder with a
+    head would learn to copy the answer that it is shown.
     """
     core: Any = core_model(model)
     head, training = head_of(core), core.training
     size = min(len(head.weight), core.get_input_embeddings().weight.shape[0])
     ids = torch.linspace(0, size - 1, PROBES, device=core.device).long().unsqueeze(0)
     mask = torch.ones_like(ids)
+    other = torch.cat([ids[:, :-1], ids[:, :1]], dim=1)  # another last token
     core.eval()
     try:
-        own = core(input_ids=ids, attention_mask=mask, use_cache=False).logits[0].float()
+        own, after = (
+            core(input_ids=each, attention_mask=mask, use_cache=False).logits[0].float()
+            for each in (ids, other)
+        )
         made = head.logits(hidden_states(core, ids, mask)[0])
     finally:
         core.train(training)
+    told = own.isfinite() & after.isfinite()
+    told[-1] = False
+    if bool(told.any()) and float((own - after)[told].abs().max()) > 5e-2 * (
+        1 + float(own[told].abs().max())
+    ):
+        raise MethodError(
+            f"{_name(core)}: what it says after a token depends on the tokens that follow, as in an encoder; it takes "
+            "a language model that writes from left to right"
+        )
     if own.shape == made.shape:
         known = own.isfinite() & made.isfinite()
         gap = float((own - made)[known].abs().max()) if bool(known.any()) else 0.0

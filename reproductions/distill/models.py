@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from catalog.reader import nearest
@@ -27,17 +28,30 @@ def look_at(config: Config, say: Callable[[str], None]) -> tuple[Any, list[Any]]
         student = load_outline(config.student, config.student_loaded)
     except MethodError as error:
         raise config.lines.error(f"{config.student}: {error}", "student", "layers") from None
+    except KDError as error:
+        raise KDError(str(config.lines.error(str(error), "student"))) from error
     _check_positions(config, config.student, student, say)
-    teachers = [
-        open_answers(config, place) if kept else load_outline(name)
-        for place, (name, kept) in enumerate(zip(config.teachers, config.answers, strict=True))
-    ]
+    teachers = []
+    for place, (name, kept) in enumerate(zip(config.teachers, config.answers, strict=True)):
+        with named_in(config, "teacher", place):
+            teachers.append(open_answers(config, place) if kept else load_outline(name))
     for name, teacher in zip(config.teachers, teachers, strict=True):
         if not isinstance(teacher, TeacherStore):
             _check_positions(config, name, teacher, say)
     if config.lora is not None:
         _check_targets(config, student)
     return student, teachers
+
+
+@contextlib.contextmanager
+def named_in(config: Any, who: str, place: int = 0) -> Iterator[None]:
+    """What is wrong with the student, or the teacher at a place from 0, is told with the line that names it."""
+    several = who == "teacher" and len(config.teachers) > 1
+    try:
+        yield
+    except (KDError, MethodError) as error:
+        where = (who, place) if several else (who,)
+        raise type(error)(str(config.lines.error(str(error), *where))) from error
 
 
 def with_template(tokenizer: Any, config: Config) -> Any:
@@ -99,19 +113,22 @@ def load_models(
 
     Heads that are not what the losses read are refused; a teacher that only writes is asked for its own logits.
     """
-    student = load_student(config)
-    check_head(student[0])
+    with named_in(config, "student"):
+        student = load_student(config)
+        check_head(student[0])
     with_template(student[1], config)
-    loaded = [
-        (open_answers(config, place), student[1]) if kept else load_numbers(name, loading)
-        for place, (name, loading, kept) in enumerate(
-            zip(config.teachers, config.teachers_loaded, config.answers, strict=True)
-        )
-    ]
+    loaded = []
+    for place, (name, loading, kept) in enumerate(
+        zip(config.teachers, config.teachers_loaded, config.answers, strict=True)
+    ):
+        with named_in(config, "teacher", place):
+            loaded.append((open_answers(config, place), student[1]) if kept else load_numbers(name, loading))
     method, teachers = named_teachers(config.tree, teachers_of(config.tree), loaded)
+    order = {name: place for place, name in enumerate(teachers)}
     for name in method["teachers"]:
         if name != ITSELF and not isinstance(teachers[name][0], TeacherStore):
-            check_head(teachers[name][0])
+            with named_in(config, "teacher", order[name]):
+                check_head(teachers[name][0])
     return student, method, teachers
 
 

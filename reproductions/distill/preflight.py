@@ -28,7 +28,7 @@ from reproductions.distill.data.rows import (
 )
 from reproductions.distill.evaluate.harness import check_tasks
 from reproductions.distill.method import Nowhere
-from reproductions.distill.models import check_tokens, look_at, with_template
+from reproductions.distill.models import check_tokens, look_at, named_in, with_template
 from reproductions.distill.surroundings import named_teachers
 from reproductions.models.sources import load_pretrained
 
@@ -50,10 +50,13 @@ def prepare(config: Config, say: Callable[[str], None]) -> Ready:
         check_tasks(config.evaluate.lm_eval, config.lines)
     tokenizer = student_tokenizer(config)
     student, outlines = look_at(config, say)
-    theirs = [
-        tokenizer if kept else load_pretrained(name, weights=False, loading=loading)[1]
-        for name, loading, kept in zip(config.teachers, config.teachers_loaded, config.answers, strict=True)
-    ]
+    theirs = []
+    for place, (name, loading, kept) in enumerate(
+        zip(config.teachers, config.teachers_loaded, config.answers, strict=True)
+    ):
+        with named_in(config, "teacher", place):
+            its = tokenizer if kept else load_pretrained(name, weights=False, loading=loading)[1]
+        theirs.append(its)
     rows = rows_for(config, tokenizer, _own_prompts(config, tokenizer, theirs))
     if not rows.chat and getattr(tokenizer, "chat_template", None):
         say(
@@ -70,9 +73,10 @@ def prepare(config: Config, say: Callable[[str], None]) -> Ready:
 
 def student_tokenizer(config: Config) -> Any:
     """The student's tokenizer with its chat template. Raises MethodError where it lacks what the method needs."""
-    _, tokenizer = load_pretrained(config.student, weights=False, loading=config.student_loaded)
+    with named_in(config, "student"):
+        _, tokenizer = load_pretrained(config.student, weights=False, loading=config.student_loaded)
+        eos_token(tokenizer)
     tokenizer = with_template(tokenizer, config)
-    eos_token(tokenizer)
     if config.tree["trainer"]["name"] == "latent-reasoning":
         check_tokens(
             tokenizer, THOUGHT_TOKENS, _needs(config) or "latent thoughts stand between these tokens"

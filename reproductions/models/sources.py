@@ -466,6 +466,7 @@ def convert(gguf: Path, into: Path) -> None:
 
 
 def first_line(error: object) -> str:
-    """The first line that says something, cut to a readable length."""
+    """The first line that says something, with the next where it ends with a colon, cut to a readable length."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return (said or type(error).__name__)[:300]

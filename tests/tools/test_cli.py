@@ -65,6 +65,7 @@ def kd(capsys):
         (["show", "minillm", "gkd"], 'unknown option "gkd"'),
         (["verify", "minillmm"], '(did you mean "minillm"?)'),
         (["reproduce", "minillmm"], '(did you mean "minillm"?)'),
+        *(([verb, ""], "an empty name; leave it out for all") for verb in ("verify", "check", "plan")),
         (["reproduce", "minillm", "--seeds", "0"], "not a whole number of 1 or more"),
         (["reproduce", "minillm", "--seeds", "two"], "not a whole number of 1 or more"),
         (["reproduce", "minillm", "--sede", "2"], 'did you mean "--seeds"?'),

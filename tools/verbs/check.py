@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from catalog.schema import Catalog, Paper, load_catalog
-from tools.commands import UsageError, json_option
+from tools.commands import UsageError, json_option, one_name
 from tools.experiments import every_experiment
 from tools.paths import ROOT, relative
 from tools.terminal import grid, style, visible, wrap
@@ -25,7 +25,9 @@ SUMMARY = "what is missing of a paper, from record to results, and where"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
-    parser.add_argument("paper", nargs="?", help="id of the paper; a summary over all without it")
+    parser.add_argument(
+        "paper", nargs="?", type=one_name, help="id of the paper; a summary over all without it"
+    )
     parser.add_argument("--owes", action="store_true", help="only whether records say exactly what they owe")
     parser.add_argument(
         "--fingerprints",

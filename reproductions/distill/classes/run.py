@@ -14,7 +14,7 @@ from reproductions.distill.classes import data, measure
 from reproductions.distill.classes.config import ClassesConfig
 from reproductions.distill.evaluate.table import lines_of, summary
 from reproductions.distill.method import Nowhere
-from reproductions.distill.models import training_device
+from reproductions.distill.models import named_in, training_device
 from reproductions.distill.record import of_all_ranks, of_the_data, of_the_loss, parts_of
 from reproductions.distill.state import STATE
 from reproductions.distill.surroundings import named_teachers
@@ -94,14 +94,15 @@ class _Made:
 
 
 def _models(config: ClassesConfig, split: data.Split) -> _Made:
-    teachers: list[tuple[Any, Any]] = [
-        load_classifier(name, loading=loading)
-        for name, loading in zip(config.teachers, config.teachers_loaded, strict=True)
-    ]
+    teachers: list[tuple[Any, Any]] = []
+    for place, (name, loading) in enumerate(zip(config.teachers, config.teachers_loaded, strict=True)):
+        with named_in(config, "teacher", place):
+            teachers.append(load_classifier(name, loading=loading))
     classes = classes_of(teachers[0][0]) if teachers else data.classes_in(split.train)
     labels = {"train": data.ids_of(split.train, classes), "held": data.ids_of(split.held, classes)}
     seed_everything(config.seed)  # a new head is drawn by it
-    student, tokenizer = load_classifier(config.student, classes, loading=config.student_loaded)
+    with named_in(config, "student"):
+        student, tokenizer = load_classifier(config.student, classes, loading=config.student_loaded)
     return _Made(student, tokenizer, teachers, classes, labels)
 
 

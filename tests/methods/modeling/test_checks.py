@@ -44,6 +44,15 @@ def test_a_head_under_another_name_is_refused():
         check_head(model)
 
 
+def test_an_encoder_with_a_head_is_refused():
+    """Its attention reads the answer that it is to learn: the loss falls to nothing, and it cannot write a word."""
+    parts = {"intermediate_size": 32, "max_position_embeddings": 32}
+    with pytest.raises(
+        MethodError, match="BertLMHeadModel: what it says after a token depends on the tokens that"
+    ):
+        check_head(made("bert", **parts))
+
+
 def test_logits_of_other_ids_are_refused():
     class Cut(type(make_model())):
         def forward(self, *args, **kwargs):

@@ -6,6 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from reproductions.distill.classes.data import Labelled, lacks
 from reproductions.distill.config import load_config
 from reproductions.distill.data.lacking import lacking, of_each, of_teachers
 from reproductions.distill.data.rows import Limits, read_rows
@@ -123,6 +124,18 @@ def test_answers_that_the_student_cannot_write_are_left_out(tmp_path):
         assert len(found.warnings) == 1 and "lacks what 2 of 3 rows hold" in found.warnings[0]
     with pytest.raises(KDError, match="the student's tokenizer lacks every character of every answer"):
         rows_in(tmp_path, ("ab", "漢"), ("cd", "字"))
+
+
+def test_texts_of_a_classifier_are_held_to_every_tokenizer():
+    rows = Labelled(["ab", "é", "abé"], ["x", "y", "x"])
+    said = lacks(rows, letter_tokenizer(), [words("ab", "é")])
+    assert [one.partition(" lacks")[0] for one in said] == [
+        "warning: the student's tokenizer", "warning: the teacher's tokenizer"
+    ]  # fmt: skip
+    assert rows.told == {
+        'rows with what the student\'s tokenizer lacks ("é")': 2, "unknown tokens of the student's tokenizer": 2,
+        'rows with what the teacher\'s tokenizer lacks ("abé")': 1, "unknown tokens of the teacher's tokenizer": 1,
+    }  # fmt: skip
 
 
 def test_a_training_says_it_before_and_after(folder):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tools.commands import UsageError, json_option
+from tools.commands import UsageError, json_option, one_name
 from tools.terminal import grid, style, wrap
 
 SUMMARY = "what is recorded, what is open, and what deciding it will cost"
@@ -15,7 +15,9 @@ SUMMARY = "what is recorded, what is open, and what deciding it will cost"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
-    parser.add_argument("paper", nargs="?", help="id of the paper; a summary over all without it")
+    parser.add_argument(
+        "paper", nargs="?", type=one_name, help="id of the paper; a summary over all without it"
+    )
     parser.add_argument("--all", action="store_true", help="every paper: the same as naming none")
     parser.add_argument("--scale", help="only this scale")
     json_option(parser)

@@ -13,7 +13,7 @@ from catalog.schema import Catalog, load_catalog
 from reproductions.engine.errors import KDError
 from reproductions.engine.show import files, gather
 from reproductions.engine.show.view import PERCENT, PaperView, ValueRow
-from tools.commands import json_option
+from tools.commands import json_option, one_name
 from tools.experiments import every_experiment, experiment_id
 from tools.paths import relative
 from tools.terminal import fit, grid, interval, number, style, verdict, width, wrap
@@ -26,7 +26,9 @@ SUMMARY = "judge recorded results again, from their raw figures"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may follow the verb."""
-    parser.add_argument("paper", nargs="?", help="id of the paper; every judged paper without it")
+    parser.add_argument(
+        "paper", nargs="?", type=one_name, help="id of the paper; every judged paper without it"
+    )
     parser.add_argument(
         "--since",
         metavar="COMMIT",
