@@ -81,6 +81,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ),
     ("sampler", "nucleus"): ({"top_p": 0.6, "top_k": 4},),
     ("sampler", "on-policy"): ({"fraction": 0.6},),
+    ("sampler", "paired"): ({"sampler": {"name": "teacher-mixed", "teacher_mix": 1.0}},),
     ("sampler", "speculative"): ({"top_k": 6},),
     ("sampler", "switching"): ({"threshold": 0.3},),
     ("sampler", "teacher-mixed"): ({"teacher_mix": 0.5},),
@@ -115,6 +116,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("term", "logit-match"): ({}, {"entries": "student"}, {"entries": "teacher"}),
     ("term", "merged-chunks"): ({"matched_weight": 0.6, "teacher_weight": 0.3},),
     ("term", "plain-text"): ({"max_length": 7},),
+    ("term", "preference"): ({}, {"form": "square", "reference": None, "beta": 2.0, "weight": 0.02}),
     ("token-weights", "by-score"): ({"score": "entropy", "power": 2.0, "most": 9.0},),
     ("token-weights", "complement"): ({"token_weights": {"name": "first", "tokens": 2}},),
     ("token-weights", "except-tokens"): ({"tokens": [",", "<eos>"]},),
@@ -258,7 +260,8 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
     if slot == "term":
         teacher = "other" if getattr(load("term", entry.name), "reads", None) == PAIR else "main"
         beside = [plain] if (slot, name) in LABELLED else []  # what teaches a classifier's head
-        return {"teacher": teacher, "terms": [{"term": name, **own}, *beside]}
+        pairs = {"sampler": "with-student"} if getattr(load("term", entry.name), "pairs", False) else {}
+        return {"teacher": teacher, "terms": [{"term": name, **own}, *beside], **pairs}
     if slot == "score":
         return {
             "teacher": ["main", "second"],

@@ -7,6 +7,7 @@ from methods.slots.terms.hidden import HiddenMatch, TaskFilters
 from methods.slots.terms.inside import AttentionMatch, TokenStatesMatch
 from methods.slots.terms.logits import LogitMatch
 from methods.slots.terms.plain_text import PlainText
+from methods.slots.terms.preference import FirstChoices, Preference
 from methods.slots.terms.sampled import SampledKL
 from methods.slots.terms.spans import SpanConsistency
 
@@ -14,12 +15,14 @@ __all__ = [
     "AttentionMatch",
     "ClippedKL",
     "Divergence",
+    "FirstChoices",
     "FixedBand",
     "HiddenMatch",
     "LearnedBand",
     "LogitMatch",
     "NextToken",
     "PlainText",
+    "Preference",
     "SampledKL",
     "SpanConsistency",
     "TaskFilters",

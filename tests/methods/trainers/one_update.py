@@ -38,9 +38,11 @@ from methods.slots.samplers import (
     HalfStudent,
     Mixed,
     OnPolicy,
+    Paired,
     PairedStudent,
     SpeculativeSampler,
     SwitchingSampler,
+    TeacherMixed,
     Truncated,
     WithStudent,
 )
@@ -51,10 +53,12 @@ from methods.slots.targets.blends import CombinedLogits, LikeliestToken, Teacher
 from methods.slots.terms import (
     ClippedKL,
     Divergence,
+    FirstChoices,
     HiddenMatch,
     LearnedBand,
     NextToken,
     PlainText,
+    Preference,
     SampledKL,
     SpanConsistency,
     TaskFilters,
@@ -220,6 +224,26 @@ CROSS = {
     "gold-on-policy": lambda: {"terms": [MergedChunks()], "sampler": OnPolicy(1.0)},
     "simct": lambda: {"terms": [ContinuationUnits(), ContinuationUnits(units=False, weight=0.5)]},
     "dskd": lambda: {"terms": [NextToken(weight=0.5), DualSpace(seed=0)]},
+}
+# Better and worse answers.
+COMPOSITIONS |= {
+    "preference": lambda: {
+        "sampler": WithStudent(),
+        "terms": [
+            Preference(0.7),
+            Preference(0.9, reference=None, form="square", per_token=False, weight=0.1),
+            Preference(1.5, form="hinge", weight=0.4),
+            FirstChoices(0.5, weight=0.3),
+            NextToken(sources=("teacher",), weight=0.5),
+        ],
+    },
+    "paired": lambda: {
+        "sampler": Paired(TeacherMixed(0.5)),
+        "terms": [
+            Divergence("forward_kl", sources=("teacher",)),
+            Divergence("reverse_kl", sources=("student",), weight=0.5),
+        ],
+    },
 }
 # What no paper here combines, and no trainer could while there were ten: by what meets what.
 COMPOSITIONS |= {
