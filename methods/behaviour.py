@@ -81,6 +81,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ),
     ("sampler", "nucleus"): ({"top_p": 0.6, "top_k": 4},),
     ("sampler", "on-policy"): ({"fraction": 0.6},),
+    ("sampler", "paired"): ({"sampler": {"name": "teacher-mixed", "teacher_mix": 1.0}},),
     ("sampler", "speculative"): ({"top_k": 6},),
     ("sampler", "switching"): ({"threshold": 0.3},),
     ("sampler", "teacher-mixed"): ({"teacher_mix": 0.5},),

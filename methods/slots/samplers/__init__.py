@@ -17,7 +17,7 @@ from methods.slots.samplers.interleaved import (
     SpeculativeSampler,
     SwitchingSampler,
 )
-from methods.slots.samplers.mixed import Continued, GatedLength, Mixed, Truncated
+from methods.slots.samplers.mixed import Continued, GatedLength, Mixed, Paired, Truncated
 from methods.slots.samplers.replay import AdaptiveReplay
 from methods.slots.samplers.student import HalfStudent, OnPolicy, PairedStudent, TeacherMixed, WithStudent
 
@@ -36,6 +36,7 @@ __all__ = [
     "Mixed",
     "Nucleus",
     "OnPolicy",
+    "Paired",
     "PairedStudent",
     "Sampler",
     "SpeculativeSampler",

@@ -8,7 +8,14 @@ from dataclasses import replace
 from methods.errors import MethodError
 from methods.losses.divergences import check_fraction
 from methods.registry import component
-from methods.slots.samplers.example import Example, Sampler, Step, student_examples, with_completions
+from methods.slots.samplers.example import (
+    SOURCES,
+    Example,
+    Sampler,
+    Step,
+    student_examples,
+    with_completions,
+)
 from methods.slots.samplers.student import OnPolicy
 
 SHAPES = ("linear", "geometric", "step")
@@ -66,6 +73,35 @@ class Mixed:
             for n, example in zip(places, written, strict=True):
                 made[n] = example
         return made
+
+
+@component("sampler", "paired")
+class Paired:
+    """Every second prompt of the window with two answers, the given one and what `sampler` makes; the others wait.
+
+    `source` and `other` name where the two come from, whoever wrote them: a start that is a teacher's stand-in writes
+    the student's. As many sequences a step as with any other sampler.
+    Source: SODA, arXiv 2604.03873, and PLaD, arXiv 2406.02886 (answers of the teacher, and of the student before).
+    """
+
+    own_loop = True
+
+    def __init__(self, sampler: Sampler, *, source: str = "teacher", other: str = "student"):
+        for name in (source, other):
+            if name not in SOURCES:
+                raise MethodError(f"source {name!r} is none of {', '.join(SOURCES)}")
+        if hasattr(sampler, "state"):
+            raise MethodError(f"{type(sampler).__name__} remembers, so it cannot stand in a pair")
+        self.sampler, self.source, self.other = sampler, source, other
+
+    def __call__(self, window: Sequence[Example], step: Step) -> list[Example]:
+        given = [replace(example, source=self.source) for example in window]
+        paired = window[: len(window) // 2 * 2 : 2]
+        written = self.sampler(paired, step)
+        if len(written) != len(paired):
+            raise MethodError(f"{type(self.sampler).__name__} does not give one example for each")
+        given[1::2] = [replace(example, source=self.other) for example in written]
+        return given
 
 
 @component("sampler", "truncated")

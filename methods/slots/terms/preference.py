@@ -18,7 +18,7 @@ from methods.slots.targets import linear
 from methods.slots.term import IDS, NOTHING, Term, Weight, Window
 from methods.slots.terms.chunks import by_chunk
 
-FORMS = ("sigmoid", "square")
+FORMS = ("sigmoid", "square", "hinge")
 
 
 class _Preference(Term):
@@ -35,6 +35,8 @@ class _Preference(Term):
         """Sum over margins (N,) in nats."""
         if self.form == "sigmoid":
             return -functional.logsigmoid(self.beta * margins).sum()
+        if self.form == "hinge":
+            return (1 - self.beta * margins).clamp(min=0).sum()
         return (margins - 1 / (2 * self.beta)).square().sum()
 
 
@@ -43,10 +45,12 @@ class Preference(_Preference):
     """Mean over pairs of answers of -log sigma(beta * m), m = r(better) - r(worse), r(y) = log q(y) - log p(y).
 
     Sequences 2i and 2i + 1 of a micro-batch are the better and the worse answer to one prompt, as the samplers
-    "with-student" and "paired-student" write them. The reference p is the teacher of that number, or nobody (null).
-    `per_token` divides r by the answer's tokens. `form` "square" is (m - 1 / (2 beta))^2.
+    "with-student", "paired-student" and "paired" write them. The reference p is the teacher of that number, or nobody
+    (null). `per_token` divides r by the answer's tokens. `form` "square" is (m - 1 / (2 beta))^2, "hinge"
+    max(0, 1 - beta * m).
     Source: DPKD, arXiv 2406.19774 (the teacher as reference, per token); DPO, arXiv 2305.18290; IPO, arXiv 2310.12036
-    (square); SimPO, arXiv 2405.14734 (no reference, per token). Raises MethodError for sequences that are no pairs.
+    (square); SimPO, arXiv 2405.14734 (no reference, per token); PLaD, arXiv 2406.02886 (a hinge, no reference). Raises
+    MethodError for sequences that are no pairs.
     """
 
     pairs = True
@@ -65,13 +69,13 @@ class Preference(_Preference):
         self.reads = NOTHING if reference is None else IDS
 
     def begin_step(self, window: Window) -> None:
-        for batch in window.batches:
-            same = _same_prompts(batch)
-            if len(batch["labels"]) % 2 or not all(same):
-                raise MethodError(
-                    "preference compares two answers to a prompt, side by side in a micro-batch of an even number of "
-                    'sequences: take the sampler "with-student" or "paired-student"'
-                )
+        same = [pair for batch in window.batches for pair in _same_prompts(batch)]
+        rows = sum(len(batch["labels"]) for batch in window.batches)
+        if not all(same) or (rows > 1 and not same):
+            raise MethodError(
+                "preference compares two answers to a prompt, side by side in a micro-batch: take the sampler "
+                '"with-student", "paired-student" or "paired", and an even number of sequences'
+            )
 
     def count(self, batch: Mapping[str, Any]) -> Tensor:
         return _pairs(batch).sum()

@@ -11,8 +11,8 @@ NAMES = {
     "detached-skew-reverse-kl cross-entropy plackett-luce student-entropy",
     "term": "next-token plain-text clipped-kl span-consistency hidden-match task-filters sorted-probabilities "
     "chunk-likelihood merged-chunks continuation-units dual-space sampled-kl preference first-choices",
-    "sampler": "on-policy teacher-mixed with-student half-student adaptive-replay paired-student corrected domains "
-    "speculative switching handing-over nucleus mixed truncated continued gated-length",
+    "sampler": "on-policy teacher-mixed with-student half-student adaptive-replay paired-student paired corrected "
+    "domains speculative switching handing-over nucleus mixed truncated continued gated-length",
     "target": "teacher average-logits interpolated-logits noisy-teacher combined-logits teacher-by-row likeliest-token",
     "support": "top-k sampled sampled-or-not",
     "token-weights": "by-score gate sigmoid top-share opening first prefix-drift pass-rate except-tokens normalised",
@@ -27,6 +27,7 @@ NAMES = {
     "reward": "exact-answer shared-beginning task",
 }
 REQUIRED = {
+    "paired": {"sampler": "on-policy"},
     "teacher-mixed": {"teacher_mix": 0.5},
     "noisy-teacher": {"deviation": 1.0},
     "adaptive-skew": {"side": "teacher"},

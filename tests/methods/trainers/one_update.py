@@ -38,9 +38,11 @@ from methods.slots.samplers import (
     HalfStudent,
     Mixed,
     OnPolicy,
+    Paired,
     PairedStudent,
     SpeculativeSampler,
     SwitchingSampler,
+    TeacherMixed,
     Truncated,
     WithStudent,
 )
@@ -230,8 +232,16 @@ COMPOSITIONS |= {
         "terms": [
             Preference(0.7),
             Preference(0.9, reference=None, form="square", per_token=False, weight=0.1),
+            Preference(1.5, form="hinge", weight=0.4),
             FirstChoices(0.5, weight=0.3),
             NextToken(sources=("teacher",), weight=0.5),
+        ],
+    },
+    "paired": lambda: {
+        "sampler": Paired(TeacherMixed(0.5)),
+        "terms": [
+            Divergence("forward_kl", sources=("teacher",)),
+            Divergence("reverse_kl", sources=("student",), weight=0.5),
         ],
     },
 }

@@ -4,11 +4,13 @@ import random
 
 import pytest
 
+from methods.errors import MethodError
 from methods.slots.samplers import (
     AdaptiveReplay,
     Example,
     HalfStudent,
     OnPolicy,
+    Paired,
     PairedStudent,
     Step,
     TeacherMixed,
@@ -90,3 +92,37 @@ def test_pairs_hold_two_answers_to_one_prompt(size):
         Example([5], [5, 1], "student"),
     ]
     assert got[4:] == [Example([7], [9, 1], "teacher")][: size - 4]
+
+
+def test_a_pair_may_hold_what_another_sampler_writes():
+    window = [Example([i + 3], [9, 1]) for i in range(5)]
+
+    def generate(prompts, **settings):
+        assert settings == {"temperature": 1.0, "teacher_mix": 1.0}
+        return [[prompt[0], 1] for prompt in prompts]
+
+    step = Step(0.0, random.Random(0), generate, lambda: 0.0)
+    got = Paired(TeacherMixed(1.0))(window, step)
+    assert got == [
+        Example([3], [9, 1], "teacher"),
+        Example([3], [3, 1], "student"),
+        Example([5], [9, 1], "teacher"),
+        Example([5], [5, 1], "student"),
+        Example([7], [9, 1], "teacher"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "settings"),
+    [(OnPolicy(), {"source": "pupil"}), (OnPolicy(), {"other": "pupil"}), (AdaptiveReplay(), {})],
+)
+def test_a_pair_without_sense_is_refused(sampler, settings):
+    with pytest.raises(MethodError):
+        Paired(sampler, **settings)
+
+
+def test_who_gives_two_answers_or_none_cannot_stand_in_a_pair():
+    window = [Example([i + 3], [9, 1]) for i in range(4)]
+    step = Step(0.0, random.Random(0), lambda prompts, **_: [[1] for _ in prompts], lambda: 0.0)
+    with pytest.raises(MethodError, match="WithStudent does not give one example for each"):
+        Paired(WithStudent())(window, step)

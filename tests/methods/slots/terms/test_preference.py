@@ -50,6 +50,8 @@ def by_hand(rows, beta, reference, per_token, form):
     margins = (r[0] - r[1], r[2] - r[3])
     if form == "sigmoid":
         return sum((1 + (-beta * m).exp()).log() for m in margins)
+    if form == "hinge":
+        return sum((1 - beta * m).clamp(min=0) for m in margins)
     return sum((m - 1 / (2 * beta)) ** 2 for m in margins)
 
 
@@ -61,7 +63,7 @@ def check(term, **settings):
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("form", ["sigmoid", "square"])
+@pytest.mark.parametrize("form", ["sigmoid", "square", "hinge"])
 @pytest.mark.parametrize("per_token", [True, False])
 @pytest.mark.parametrize("reference", [0, None])
 def test_answer_by_answer(form, per_token, reference):
@@ -109,12 +111,17 @@ def test_an_answer_without_its_partner_teaches_nothing():
     assert gradient[:8].any() and not gradient[8:].any()
 
 
-@pytest.mark.parametrize("kept", [[0, 2, 1, 3], [0, 1, 2]])
+@pytest.mark.parametrize("kept", [[[0, 2, 1, 3]], [[0, 1, 2], [3, 0]], [[0], [1], [2], [3]]])
 def test_sequences_that_are_no_pairs_are_refused(kept):
-    batch = {name: values[kept] for name, values in two_pairs().batch.items()}
+    batches = [{name: values[own] for name, values in two_pairs().batch.items()} for own in kept]
     with pytest.raises(MethodError, match="with-student"):
-        Preference().begin_step(Window(0.0, [batch]))
-    Preference().begin_step(Window(0.0, [two_pairs().batch]))
+        Preference().begin_step(Window(0.0, batches))
+
+
+@pytest.mark.parametrize("kept", [[[0, 1, 2, 3]], [[0, 1], [2, 3]], [[0, 1, 2]], [[0]]])
+def test_a_last_answer_may_stand_alone(kept):
+    batches = [{name: values[own] for name, values in two_pairs().batch.items()} for own in kept]
+    Preference().begin_step(Window(0.0, batches))
 
 
 @pytest.mark.parametrize("chunk_size", [None, 2])
@@ -145,7 +152,7 @@ def test_token_by_token(form, chunk_size):
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("settings", [{"beta": 0}, {"beta": float("nan")}, {"form": "hinge"}])
+@pytest.mark.parametrize("settings", [{"beta": 0}, {"beta": float("nan")}, {"form": "squares"}])
 @pytest.mark.parametrize("term", [Preference, FirstChoices])
 def test_settings_without_sense_are_refused(term, settings):
     with pytest.raises(MethodError):
