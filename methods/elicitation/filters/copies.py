@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,9 +78,7 @@ class Pool:
     """Texts that have been kept: `closest` finds the first one that is as near as `near`, and misses none.
 
     Only texts that share enough words are compared, by two bounds of a common subsequence: the shorter length, and the
-    words that both have. Two texts that share enough of them share one of the first few of each, in any order of words
-    (prefix filtering; Chaudhuri et al. 2006): in that of length short words, which every text has, come last and are
-    hardly ever looked up.
+    words that both have.
     """
 
     near: float
@@ -95,7 +92,7 @@ class Pool:
     def add(self, text: str, name: str = "") -> None:
         """Keep a text under a name."""
         words = tokens(text)
-        for word in self._first(words):
+        for word in set(words):
             self._with[word].append(len(self._kept))
         self._kept.append((words, Counter(words), name))
 
@@ -111,20 +108,10 @@ class Pool:
         return best
 
     def _candidates(self, words: Sequence[str]) -> Iterator[int]:
-        counts = Counter(words)
-        for place in sorted({place for word in self._first(words) for place in self._with.get(word, ())}):
-            other, others, _ = self._kept[place]
-            least = self.near * (len(words) + len(other)) / 2 - 1e-9
-            few, many = (counts, others) if len(counts) < len(others) else (others, counts)
-            within = min(len(words), len(other)) >= least
-            if within and sum(min(count, many[word]) for word, count in few.items()) >= least:
+        shared: Counter[int] = Counter()
+        for word, count in Counter(words).items():
+            for place in self._with.get(word, ()):
+                shared[place] += min(count, self._kept[place][1][word])
+        for place in sorted(shared):
+            if 2 * shared[place] >= self.near * (len(words) + len(self._kept[place][0])) - 1e-9:
                 yield place
-
-    def _first(self, words: Sequence[str]) -> list[str]:
-        """The words of which a text that is near has at least one: all but the last of those it must share.
-
-        F1 of `near` with n words takes at least near x n / (2 - near) that both have, however long the other text is.
-        """
-        least = math.ceil(self.near * len(words) / (2 - self.near) - 1e-9)
-        ordered = sorted(words, key=lambda word: (-len(word), word))
-        return list(dict.fromkeys(ordered[: len(words) - least + 1]))

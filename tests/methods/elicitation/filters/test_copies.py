@@ -98,31 +98,6 @@ def test_no_near_copy_is_missed_and_nothing_else_dropped(near):
         assert {row.dropped for row in rows} == {None, "near copy"}
 
 
-def test_words_that_every_text_has_make_no_pairs():
-    """Of 300 texts that share ten short words and nothing else hardly any are looked at, and the one copy is found."""
-    pool, looked = copies.Pool(0.7), []
-    draws = random.Random(0)
-
-    def text():
-        long = ["".join(draws.choices("abcdefgh", k=9)) for _ in range(15)]
-        return " ".join(
-            draws.sample([*long, "a", "an", "the", "of", "and", "to", "in", "on", "at", "is"], 25)
-        )
-
-    class Counting(dict):
-        def get(self, word, default):
-            looked.append(len(super().get(word, default)))
-            return super().get(word, default)
-
-    made = [text() for _ in range(300)]
-    for number, one in enumerate(made):
-        assert pool.closest(one) is None
-        pool.add(one, str(number))
-    pool._with = Counting(pool._with)
-    assert pool.closest(made[7] + " indeed") == ("7", pytest.approx(2 * 25 / 51))
-    assert 0 < sum(looked) < 30
-
-
 def test_a_bound_that_is_too_tight_would_miss_copies(monkeypatch):
     made = texts(60)
     right = copies.Pool._candidates
