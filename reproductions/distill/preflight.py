@@ -104,6 +104,7 @@ def rows_for(config: Config, tokenizer: Any, teacher: Any = None) -> Rows:
             group=group_column(config.tree),
             needs=_needs(config),
             teacher=teacher,
+            answers=config.tree.get("data", "train") == "train",
             tell=lambda message, *path: config.lines.error(message, "data", *path),
         )
     except EndlessTemplate as error:

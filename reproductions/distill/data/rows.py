@@ -128,6 +128,7 @@ def read_rows(
     group: str | None = None,
     needs: str = "",
     teacher: Any = None,
+    answers: bool = True,
     tell: Tell = lambda message, *path: KDError(message),
 ) -> Rows:
     """The rows of a user's data that fit into the limits, their end-of-sequence token included.
@@ -136,7 +137,8 @@ def read_rows(
     says of the method that reads them what it needs. Rows `held` for the evaluation are drawn first, by the seed alone.
     With `validate` a tenth of the others, 64 at most, is drawn by the seed; of each value of the column `group` at
     least one. Neither is trained on, nor any row equal to one, nor another turn of one's conversation. `teacher`: a
-    tokenizer whose chat template makes the column "teacher_prompt" of conversations.
+    tokenizer whose chat template makes the column "teacher_prompt" of conversations. `answers`: whether the rows' own are
+    learnt from; those that the student cannot write are left out then.
     Raises KDError (`tell` for what the config says) for a row that is not as expected, and where too few are left.
     """
     from datasets import Dataset
@@ -145,7 +147,7 @@ def read_rows(
     texts = texts_of(read_table(spec), spec, tokenizer, **read)
     ids, sizes = _sizes(texts, tokenizer)
     short = limits.fitting(sizes)
-    fits = _written(short, ids, sizes, tokenizer)
+    fits = _written(short, ids, sizes, tokenizer) if answers else short
     if short and not fits:
         raise KDError(
             f"{spec}: the student's tokenizer lacks every character of every answer that fits into {limits}"
