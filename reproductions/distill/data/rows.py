@@ -137,8 +137,8 @@ def read_rows(
     says of the method that reads them what it needs. Rows `held` for the evaluation are drawn first, by the seed alone.
     With `validate` a tenth of the others, 64 at most, is drawn by the seed; of each value of the column `group` at
     least one. Neither is trained on, nor any row equal to one, nor another turn of one's conversation. `teacher`: a
-    tokenizer whose chat template makes the column "teacher_prompt" of conversations. `answers`: whether the rows' own are
-    learnt from; those that the student cannot write are left out then.
+    tokenizer whose chat template makes the column "teacher_prompt" of conversations. `answers`: whether the rows' own
+    are learnt from; those that the student cannot write are left out then.
     Raises KDError (`tell` for what the config says) for a row that is not as expected, and where too few are left.
     """
     from datasets import Dataset
