@@ -25,8 +25,8 @@ def budget(path, **values):
 
 
 def test_a_loss_that_is_no_number_stops_and_saves_no_student(folder):
-    path = budget(config_of(folder, "sft", teacher=None, steps=6), learning_rate="1.0e30")
-    sentence = r"the loss is nan at step \d.*no student to save; lower the learning_rate \(1e\+30\)"
+    path = budget(config_of(folder, "sft", teacher=None, steps=6), learning_rate="1000")
+    sentence = r"the (loss|gradient) is nan at step \d.*no student to save; lower the learning_rate \(1000\)"
     with pytest.raises(MethodError, match=sentence):
         made(path)
     assert not (folder / "run" / RECORD).exists() and not (folder / "run" / "model.safetensors").exists()
