@@ -71,7 +71,9 @@ class Preference(_Preference):
     def begin_step(self, window: Window) -> None:
         same = [pair for batch in window.batches for pair in _same_prompts(batch)]
         rows = sum(len(batch["labels"]) for batch in window.batches)
-        if not all(same) or (rows > 1 and not same):
+        # One alone is what an epoch leaves over, but not where every step has one alone: nothing would be compared.
+        left_over = rows == 1 and _rows_of_a_batch(window.trainer) != 1
+        if not all(same) or not (same or left_over):
             raise MethodError(
                 "preference compares two answers to a prompt, side by side in a micro-batch: take the sampler "
                 '"with-student", "paired-student" or "paired", and an even number of sequences'
@@ -129,6 +131,11 @@ class FirstChoices(_Preference):
             return self.cost(margins.squeeze(1))
 
         return by_chunk(part, size, self.chunk_size, rows.hidden, states)
+
+
+def _rows_of_a_batch(trainer: Any) -> int | None:
+    """How many rows of the data a micro-batch has; None where nobody trains."""
+    return None if trainer is None else int(trainer.args.per_device_train_batch_size)
 
 
 def _same_prompts(batch: Mapping[str, Any]) -> list[bool]:

@@ -1,6 +1,8 @@
 """Preferences by hand in float64: of two answers to a prompt, and of two tokens at a place."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,6 +118,14 @@ def test_sequences_that_are_no_pairs_are_refused(kept):
     batches = [{name: values[own] for name, values in two_pairs().batch.items()} for own in kept]
     with pytest.raises(MethodError, match="with-student"):
         Preference().begin_step(Window(0.0, batches))
+
+
+def test_one_answer_a_step_is_refused_where_every_step_has_one():
+    batch = {name: values[:1] for name, values in two_pairs().batch.items()}
+    for size, refused in ((1, True), (4, False)):
+        trainer = SimpleNamespace(args=SimpleNamespace(per_device_train_batch_size=size))
+        with pytest.raises(MethodError, match="even number") if refused else nullcontext():
+            Preference().begin_step(Window(0.0, [batch], trainer=trainer))
 
 
 @pytest.mark.parametrize("kept", [[[0, 1, 2, 3]], [[0, 1], [2, 3]], [[0, 1, 2]], [[0]]])
