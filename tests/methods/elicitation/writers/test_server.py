@@ -446,6 +446,13 @@ def test_a_word_in_the_place_of_a_key_changes_no_answer(server, monkeypatch):
     assert answers[0].text == "none of them" and server.headers[0]["Authorization"] == "Bearer none"
 
 
+def test_a_short_key_is_a_key(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-local9")
+    server.text = lambda body: "you sent sk-local9"
+    answers, _ = asked(server, QUESTIONS[:1], journal=tmp_path / "journal")
+    assert answers[0].text == "you sent [key]" and "sk-local9" not in (tmp_path / "journal").read_text()
+
+
 @pytest.mark.parametrize(
     "where",
     [
