@@ -26,8 +26,8 @@ BUSY = {429, 503, 529}  # the server has too much to do
 AGAIN = {408, 409, 425, 500, 502, 504, *BUSY, *range(520, 528)}
 EVERY = {301, 302, 303, 307, 308, 401, 402, 403, 404, 405}  # concerns every request
 HIDDEN = "[key]"
-# Letters of a key that may stand nowhere; a shorter one ("EMPTY", "none") is what a server without keys is given, and may
-# be a word of an answer.
+# Letters of a key that may stand nowhere; a shorter one ("EMPTY", "none") is what a server without keys is given, and
+# may be a word of an answer.
 SECRET = 8
 
 
