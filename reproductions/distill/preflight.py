@@ -88,6 +88,13 @@ def _needs(config: Config) -> str:
     return f"{config.method} needs {config.needs}" if config.needs else ""
 
 
+def _learns_given_answers(data: Any) -> bool:
+    """Whether a method's `data` are the rows as they are, or some of them, or more about them; not others' answers."""
+    if isinstance(data, str):
+        return data == "train"
+    return data.get("from") == "train" or data.get("use") == "pass-rates"
+
+
 def rows_for(config: Config, tokenizer: Any, teacher: Any = None) -> Rows:
     """The config's rows as the student reads them; `teacher`: the tokenizer of one with a template of its own."""
     wanted, budget = config.evaluate, config.budget
@@ -104,7 +111,7 @@ def rows_for(config: Config, tokenizer: Any, teacher: Any = None) -> Rows:
             group=group_column(config.tree),
             needs=_needs(config),
             teacher=teacher,
-            answers=config.tree.get("data", "train") == "train",
+            answers=_learns_given_answers(config.tree.get("data", "train")),
             tell=lambda message, *path: config.lines.error(message, "data", *path),
         )
     except EndlessTemplate as error:

@@ -11,6 +11,7 @@ from reproductions.distill.config import load_config
 from reproductions.distill.data.lacking import lacking, of_each, of_teachers
 from reproductions.distill.data.rows import Limits, read_rows
 from reproductions.distill.data.spec import DataSpec
+from reproductions.distill.preflight import rows_for
 from reproductions.distill.record import summary
 from reproductions.distill.run import distil
 from reproductions.engine.errors import KDError
@@ -124,6 +125,19 @@ def test_answers_that_the_student_cannot_write_are_left_out(tmp_path):
         assert len(found.warnings) == 1 and "lacks what 2 of 3 rows hold" in found.warnings[0]
     with pytest.raises(KDError, match="the student's tokenizer lacks every character of every answer"):
         rows_in(tmp_path, ("ab", "漢"), ("cd", "字"))
+
+
+@pytest.mark.parametrize(
+    ("method", "kept"),
+    [("sft", 1), ("gkd", 1), ("paced", 1), ("seqkd", 2), ("dpkd", 2), ("star", 2), ("eotd", 2)],
+)
+def test_answers_that_others_write_are_not_held_to_the_student_s_letters(folder, method, kept):
+    """A right answer in digits may be what a teacher's words are held to, or never be looked at."""
+    rows = [{"prompt": "ab", "completion": text, "pass_rate": 0.5} for text in ("cd", "12")]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    alone = {"teacher": None} if method in ("sft", "star") else {}
+    config = load_config(config_of(folder, method, **alone))
+    assert len(rows_for(config, letter_tokenizer()).train) == kept
 
 
 def test_texts_of_a_classifier_are_held_to_every_tokenizer():
