@@ -88,7 +88,7 @@ class Claim:
 
     `smallest_effect`: what size matters, in the metric's unit, None where the rule for all says it (effects.py).
     `needs`: properties that a testbed must have shown, beside headroom, before it may judge this. `metrics` and
-    `needs_at`: by scale, where they are others than `metric` and `needs`: another testbed measures and shows other things.
+    `needs_at`: by scale, where they are others: another testbed measures and shows other things.
     """
 
     id: str

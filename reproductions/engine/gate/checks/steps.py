@@ -1,4 +1,4 @@
-"""Do errors compound, can they be repaired, do samples vary? Asked of the baseline alone: no way of training is to win."""
+"""Do errors compound, can they be repaired, do samples vary? Asked of the baseline alone: no method is to win here."""
 
 from __future__ import annotations
 
