@@ -1,9 +1,10 @@
 """`kd bench --grpo`: how GRPO learns on the testbed `countdown`, by our policy trainer and by TRL's own.
 
 Both begin from the testbed's fine-tuned start of a seed and get the same prompts, exact check and settings: groups of
-8, 32 completions and one update of each batch, a constant learning rate. What they sample differs, so curves agree up to
-noise only: a point is the mean reward of the completions of some updates, over seeds; its interval that of the paired
-difference (Student's t over seeds, 95 % for all rows together, by Bonferroni). At the end both students answer all validation problems greedily.
+8, 32 completions and one update of each batch, a constant learning rate. What they sample differs, so curves agree up
+to noise only: a point is the mean reward of the completions of some updates, over seeds; its interval that of the
+paired difference (Student's t over seeds, 95 % for all rows together, by Bonferroni). At the end both students answer
+all validation problems greedily.
 """
 
 from __future__ import annotations
