@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.gate.checks.base import AGAIN, BASELINE, CHECKS, Declared
+from reproductions.engine.gate.checks.base import AGAIN, BASELINE, CHECKS, Declared, Source
 from reproductions.engine.gate.measured import Measured
 from reproductions.engine.metrics import Metric
 from reproductions.parts import PartError
@@ -44,9 +44,19 @@ def test_every_check_has_a_case_here_and_says_what_it_does():
     assert set(CHECKS.all) == {
         *("teacher-better", "baseline-between", "same-arm-twice", "must-exist", "scarce-labels", "plateau"),
         *("ladder", "long-answers", "several-modes", "forced-above-free", "repairable", "teachers-reach"),
-        *("uneven-domains", "samples-vary"),
+        *("uneven-domains", "samples-vary", "baseline-learns"),
     }
     assert all(kind.__doc__ for kind in CHECKS.all.values())
+
+
+@pytest.mark.parametrize(("gain", "passed"), [(HALF + 0.01, True), (HALF - 0.01, False), (-7, False)])
+def test_the_baseline_must_be_better_than_what_it_starts_from(gain, passed):
+    found = decide("baseline-learns", measured(baseline_start=50 - gain - SPREAD))
+    assert found.passed is passed
+    if gain == -7:
+        assert found.measured.startswith("baseline 50, its start 57: difference -7 [")
+    arms = CHECKS.find("baseline-learns")().arms(Declared({"method": "sft"}, "main", {}))
+    assert arms == {"baseline-start": Source({"trainer": "teacher-alone", "teacher": "student"})}
 
 
 @pytest.mark.parametrize(
