@@ -44,7 +44,7 @@ def test_every_check_has_a_case_here_and_says_what_it_does():
     assert set(CHECKS.all) == {
         *("teacher-better", "baseline-between", "same-arm-twice", "must-exist", "scarce-labels", "plateau"),
         *("ladder", "long-answers", "several-modes", "forced-above-free", "repairable", "teachers-reach"),
-        "uneven-domains",
+        *("uneven-domains", "samples-vary"),
     }
     assert all(kind.__doc__ for kind in CHECKS.all.values())
 
@@ -216,6 +216,17 @@ def test_a_gap_is_between_means_that_were_measured():
         decide("forced-above-free", with_others(("ratio",), token_accuracy=90 + SPREAD))
     both = with_others(steps=90 + SPREAD, answers=60 + SPREAD)
     assert decide("forced-above-free", both, forced="steps", free="answers", points=29.9).passed
+
+
+@pytest.mark.parametrize(
+    ("level", "passed"), [(60 + HALF + 0.01, True), (60 + HALF - 0.01, False), (40, False)]
+)
+def test_one_of_several_samples_must_be_right_far_more_often_than_one(level, passed):
+    figures = with_others(("mean", "mean"), pass_at_8=level + SPREAD, exact_match=45 + 0 * SPREAD)
+    found = decide("samples-vary", figures, several="pass_at_8", points=15)
+    assert found.passed is passed
+    assert found.measured.startswith(f"pass_at_8 {level:.4g}, exact_match 45: gap {level - 45:+.4g} [")
+    assert not decide("samples-vary", figures, several="pass_at_8", single="pass_at_8", points=0).passed
 
 
 @pytest.mark.parametrize(
