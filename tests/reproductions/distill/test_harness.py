@@ -161,8 +161,8 @@ def test_what_was_measured_before_a_kill_is_measured_once(asked, monkeypatch):
 
     def both():
         found = Evaluated(config.evaluate, rows, letter_tokenizer(), 12, state, lambda *_: None)
-        found.before("start", lambda: ("a", None))
-        found.before("teacher", lambda: ("b", None))
+        found.before("start", {"model": "a"}, lambda: ("a", None))
+        found.before("teacher", {"model": "b"}, lambda: ("b", None))
         return found
 
     with pytest.raises(KeyboardInterrupt):
