@@ -37,6 +37,9 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ),
     ("advantage", "clipped"): ({"advantage": {"name": "log-ratio"}, "low": -1.0, "high": 1.0},),
     ("advantage", "only"): ({"advantage": {"name": "constant"}, "where": {"name": "highest-entropy"}},),
+    ("advantage", "perplexity-weighted"): (
+        {"advantage": {"name": "constant"}, "where": {"name": "reward-below", "threshold": 1.4}},
+    ),
     ("advantage", "powered"): ({"advantage": {"name": "log-ratio"}, "power": 0.5},),
     ("advantage", "prefix-weighted"): ({"advantage": {"name": "constant"}},),
     ("advantage", "return-to-go"): ({"advantage": {"name": "log-ratio"}, "discount": 0.8},),
@@ -47,6 +50,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("condition", "during"): ({"begin": 0.5},),
     ("condition", "group-unsolved"): ({"threshold": 1.4},),
     ("condition", "reward-below"): ({"threshold": 0.5},),
+    ("condition", "reward-from"): ({"threshold": 0.5},),
     ("condition", "sign"): ({"advantage": {"name": "log-ratio"}},),
     ("data", "beam-search"): ({"beams": 4, "pick": "closest"},),
     ("data", "right-answers"): (

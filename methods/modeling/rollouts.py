@@ -99,8 +99,13 @@ def draw(
     """One id for each row of `probs` (R, V); `rows` (R,) of a batch get what they would have got within all of it."""
     if len(rows) == batch:
         return torch.multinomial(probs, 1, generator=generator).squeeze(1)
-    noise = probs.new_empty(batch, probs.shape[1]).exponential_(1, generator=generator)  # as multinomial does
-    return (probs / noise[rows]).argmax(-1)
+    noise = probs.new_empty(batch, probs.shape[1]).exponential_(1, generator=generator)
+    return draw_with(probs, noise[rows])
+
+
+def draw_with(probs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """What `torch.multinomial` draws of probs (..., V) with exponential noise (..., V) of rate 1: ids (...)."""
+    return (probs / noise).argmax(-1)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench.cohort import cells as cohort_cells
+from tools.bench.grpo import rows as grpo_rows
 from tools.pages.conventions import convention_rows
 from tools.pages.markdown import md, table
 from tools.paths import ROOT
@@ -25,8 +26,8 @@ def page(folder: Path | None = None) -> str:
         "<!-- Written by `make readme` from the files of this folder; edit tools/pages/benchmarks.py. -->",
         "",
         "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`,",
-        "`--policy`, `--evidence`, `--cohort`; `make bench` measures your machine. Times are of one thread, or the",
-        "table says. [Back to the README](../README.md).",
+        "`--policy`, `--grpo`, `--evidence`, `--cohort`; `make bench` measures your machine. Times are of one",
+        "thread, or the table says. [Back to the README](../README.md).",
         "",
     ]
     for title, about, tables in sections(folder):
@@ -61,6 +62,14 @@ def sections(folder: Path | None = None) -> list[tuple[str, str, list[dict[str, 
             "same model, prompts, reward and settings in both trainers, and as many tokens in every completion. What a "
             "teacher adds stands below. `make bench ARGS=--policy`.",
             policy_benchmarks(folder),
+        ),
+        (
+            "How GRPO learns",
+            "The policy trainer and TRL's own GRPOTrainer on the testbed countdown: the same starts, prompts, exact "
+            "check and settings, other samples. Mean reward of the samples of a fifth of the updates, and greedy "
+            "answers to the validation problems at the end; the interval is that of the paired difference over seeds, "
+            "95 % for all rows together. `make bench ARGS=--grpo`.",
+            grpo_benchmarks(folder),
         ),
         (
             "Sampling",
@@ -170,6 +179,28 @@ def policy_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
         shown = _table(about, columns, cases, lambda r: f"{r['seconds']:.2f} s, {r['share']:.2f} x TRL")
         tables.append(shown)
     return tables
+
+
+def grpo_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table of what `kd bench --grpo` recorded: parts of the training down."""
+    return [
+        {
+            "about": f"{record['device']}, {record['what']}; {record['seeds']} seeds; {_versions(record)}",
+            "columns": ["updates", "KD Atlas", "TRL", "difference"],
+            "rows": [
+                (
+                    name,
+                    [
+                        f"{row['ours']:.2f} %",
+                        f"{row['trl']:.2f} %",
+                        f"{row['difference']:+.2f} ± {row['half']:.2f}",
+                    ],
+                )
+                for name, row in grpo_rows(record["figures"])
+            ],
+        }
+        for record in _records("grpo-*.json", folder)
+    ]
 
 
 def rollout_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:

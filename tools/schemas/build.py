@@ -192,7 +192,11 @@ def _claims() -> Schema:
         "scales": {"type": "array", "items": TEXT},
         "setting": TEXT,
         "paper": {"type": ["array", "object"]},
-        "needs": {"type": "array", "items": TEXT},
+        "needs": {
+            "type": ["array", "object"],
+            "items": TEXT,
+            "additionalProperties": {"type": "array", "items": TEXT},
+        },
         "margin": NUMBER,
         "smallest_effect": NUMBER,
     }

@@ -17,6 +17,7 @@ OTHERS = (
     "evidence",
     "cohort",
     "policy",
+    "grpo",
 )  # measured instead of the fused loss
 
 
@@ -43,6 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--evidence", action="store_true", help="what a CPU minute says about a contrast")
     parser.add_argument("--cohort", action="store_true", help="seeds trained as one model beside each alone")
     parser.add_argument("--policy", action="store_true", help="policy-gradient steps beside TRL's GRPO")
+    parser.add_argument("--grpo", action="store_true", help="GRPO's learning curve beside TRL's own")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 

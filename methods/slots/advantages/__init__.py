@@ -7,6 +7,7 @@ from methods.slots.advantages.conditions import (
     HighestEntropy,
     LowestProbability,
     RewardBelow,
+    RewardFrom,
     Sign,
     Where,
     wheres_of,
@@ -19,7 +20,7 @@ from methods.slots.advantages.ratios import (
     ScaledByRatio,
     StepWeighted,
 )
-from methods.slots.advantages.rewards import GroupReward, WithinBudget
+from methods.slots.advantages.rewards import GroupReward, PerplexityWeighted, WithinBudget
 from methods.slots.advantages.signals import START, Advantage, Condition, Signals, asked_of
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "LogRatio",
     "LowestProbability",
     "Only",
+    "PerplexityWeighted",
     "Powered",
     "PrefixWeighted",
     "ReturnToGo",
     "RewardBelow",
+    "RewardFrom",
     "ScaledByRatio",
     "Sign",
     "Signals",

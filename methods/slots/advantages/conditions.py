@@ -89,6 +89,20 @@ class RewardBelow(Condition):
         return (signals.reward(self.reward) < self.threshold).unsqueeze(1).expand(signals.mask.shape)
 
 
+@component("condition", "reward-from")
+class RewardFrom(Condition):
+    """All tokens of completions with a reward of `threshold` or more.
+
+    Source: SCOPE, arXiv 2604.10688 (right completions go one way, wrong ones the other).
+    """
+
+    def __init__(self, threshold: float = 1.0, *, reward: int | None = None):
+        self.threshold, self.reward = threshold, reward
+
+    def __call__(self, signals: Signals) -> Tensor:
+        return (signals.reward(self.reward) >= self.threshold).unsqueeze(1).expand(signals.mask.shape)
+
+
 @component("condition", "group-unsolved")
 class GroupUnsolved(Condition):
     """All tokens of groups none of whose completions reaches the reward `threshold`.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from methods.errors import MethodError
 from methods.registry import component
-from methods.slots.advantages.signals import DIVERGENCE, Advantage, Signals
+from methods.slots.advantages.signals import DIVERGENCE, Advantage, Condition, Signals
 from methods.slots.term import Weight, weight_at
 
 BASELINES = ("none", "mean", "mean-std", "leave-one-out")
@@ -86,3 +86,48 @@ class WithinBudget(Advantage):
         rewards = torch.where(spent > self.limit, torch.full_like(rewards, self.penalty), rewards)
         gap = against_group(signals, rewards, self.baseline)
         return gap.unsqueeze(1).expand(signals.mask.shape)
+
+
+@component("advantage", "perplexity-weighted")
+class PerplexityWeighted(Advantage):
+    """An advantage times a weight of the completion, made of its perplexity, where a condition holds; 0 elsewhere.
+
+    w_i = n PPL_i^power / sum over j of PPL_j^power: over the n completions of the prompt's group for which `where`
+    holds at some of their tokens. PPL is the exponential of minus the mean log-probability of a completion's tokens, by
+    `of`: the number of a teacher, "student" when it sampled, or "start". The mean weight is 1; power 0 gives 1 to each.
+    Source: SCOPE, arXiv 2604.10688, sections on student- and teacher-guided weights (the formula of its README, times
+    n as in its released code).
+    """
+
+    def __init__(
+        self, advantage: Advantage, where: Condition, *, of: int | str = "student", power: float = 1.0
+    ):
+        self.advantage, self.where, self.of, self.power = advantage, where, of, power
+        self.asks = (of,)
+
+    def inside(self) -> tuple[Advantage | Condition, ...]:
+        return self.advantage, self.where
+
+    def __call__(self, signals: Signals) -> Tensor:
+        mask, holds = signals.mask, self.where(signals)
+        inside = (holds & (mask > 0)).any(1)
+        mean = (signals.by(self.of) * mask).sum(1) / mask.sum(1).clamp_min(1)
+        weights = shares_of_group(signals, -self.power * mean, inside)
+        return (self.advantage(signals) * weights.unsqueeze(1)).masked_fill(~holds, 0.0)
+
+
+def shares_of_group(signals: Signals, values: Tensor, inside: Tensor) -> Tensor:
+    """The softmax (B,) of values within each group's completions that are `inside`, times their number; else 0."""
+    group = signals.groups()
+    everyones, known = signals.everyone(group), signals.everyone(values)
+    counts = signals.everyone(inside)
+    numbers, place = everyones.unique(return_inverse=True)
+    # Less the largest of a group, so that no exponential overflows.
+    most = known.new_full((len(numbers),), -torch.inf)
+    most = most.scatter_reduce(0, place, known.masked_fill(~counts, -torch.inf), "amax")
+    sizes = (known - most[place]).exp().masked_fill(~counts, 0.0)
+    total = known.new_zeros(len(numbers)).index_add_(0, place, sizes)
+    count = known.new_zeros(len(numbers)).index_add_(0, place, counts.to(known.dtype))
+    own = torch.searchsorted(numbers, group)
+    found = (values - most[own]).exp() * count[own] / total[own]
+    return torch.where(inside, found, torch.zeros_like(found))

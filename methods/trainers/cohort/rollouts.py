@@ -15,7 +15,7 @@ from torch.nn import functional
 from methods.errors import MethodError
 from methods.losses.divergences import check_temperature
 from methods.modeling.core import position_ids
-from methods.modeling.rollouts import DROP_AT, Rollouts, draw, left_pad
+from methods.modeling.rollouts import DROP_AT, Rollouts, draw_with, left_pad
 from methods.trainers.cohort.stack import StackedModel
 
 Answer = TypeVar("Answer")
@@ -241,6 +241,7 @@ def stacked_rollouts(
     first_row = torch.arange(count, device=device).unsqueeze(1)
     rows = torch.arange(batch, device=device).repeat(count, 1)  # (S, R): those in the models' batch
     columns: list[Tensor] = []
+    noise: Tensor | None = None
     left = sizes  # of each member's rows, those that go on
     alive_columns, said_columns = [], []
     for _ in range(max_new_tokens):
@@ -248,14 +249,14 @@ def stacked_rollouts(
         logits = (decode(new, positions, bias)[..., :vocabulary].float() for decode in decoders)
         probs = [torch.softmax(z if temperature == 1 else z / temperature, -1) for z in logits]
         mixed = probs[0] if len(probs) == 1 else (1 - teacher_mix) * probs[0] + teacher_mix * probs[1]
-        drawn = torch.full(rows.shape, pad_id, device=device)
-        for row, (place, size) in enumerate(zip(places, sizes, strict=True)):
-            if not left[row]:
-                continue  # alone it would draw no more
-            own, whose = mixed[row, :size], rows[row, :size]
-            drawn[row, :size] = (
-                own.argmax(-1) if greedy else draw(own, whose, size, requests[place].generator)
-            )
+        if greedy:
+            drawn = mixed.argmax(-1)
+        else:
+            noise = mixed.new_ones(count, batch, mixed.shape[-1]) if noise is None else noise
+            for row, (place, size) in enumerate(zip(places, sizes, strict=True)):
+                if left[row]:  # alone it would draw no more
+                    noise[row, :size].exponential_(1, generator=requests[place].generator)
+            drawn = draw_with(mixed, noise if rows.shape[1] == batch else noise[first_row, rows])
         token = torch.full((count, batch), pad_id, device=device).scatter_(1, rows, drawn)
         if log_probs:
             chosen = drawn.clamp(max=mixed.shape[-1] - 1)  # padding may be an id that cannot be drawn

@@ -87,8 +87,8 @@ class Claim:
     """A statement of a paper, as a contrast on one metric that is decided at some scales.
 
     `smallest_effect`: what size matters, in the metric's unit, None where the rule for all says it (effects.py).
-    `needs`: properties that a testbed must have shown, beside headroom, before it may judge this. `metrics`: by scale,
-    where it is decided on another metric than `metric`: a testbed of its own measures other things.
+    `needs`: properties that a testbed must have shown, beside headroom, before it may judge this. `metrics` and
+    `needs_at`: by scale, where they are others: another testbed measures and shows other things.
     """
 
     id: str
@@ -101,10 +101,12 @@ class Claim:
     smallest_effect: float | None = None
     needs: tuple[str, ...] = ()
     metrics: Mapping[str, str] = field(default_factory=dict)
+    needs_at: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def on(self, scale: str) -> Claim:
-        """The claim with the metric that it has at a scale."""
-        return replace(self, metric=self.metrics.get(scale, self.metric), metrics={})
+        """The claim with the metric and the needs that it has at a scale."""
+        metric, needs = self.metrics.get(scale, self.metric), self.needs_at.get(scale, self.needs)
+        return replace(self, metric=metric, needs=needs, metrics={}, needs_at={})
 
     @property
     def asserts(self) -> dict[str, Any]:
@@ -123,6 +125,8 @@ class Claim:
             found["needs"] = sorted(self.needs)
         if self.metrics:
             found["metrics"] = dict(self.metrics)
+        if self.needs_at:
+            found["needs_at"] = {scale: sorted(names) for scale, names in sorted(self.needs_at.items())}
         return found
 
 

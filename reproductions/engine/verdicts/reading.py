@@ -23,6 +23,7 @@ arms, or arm: number. Without `says`, a sentence is made from the arms' titles. 
 in the metric's unit (an equivalence has its bound instead); `needs: [long-answers]` are properties that a testbed must
 have shown before it may judge the claim. A claim of several scales may be decided on a metric of its own at each:
 `metric: {tiny: rouge_l, tiny-navigate: exact_match}` names one for every scale of the claim, the first is its first.
+So may `needs`: `{tiny: [long-answers], tiny-countdown: []}`.
 """
 
 from __future__ import annotations
@@ -104,7 +105,11 @@ class _Reader:
         if "margin" in self.defaults:
             self.number(section, ("claims",), "margin", least=0.0)
         self.smallest_effect(section, ("claims",))
-        self.needs(section, ("claims",))
+        needs, place = section.get("needs", []), ("claims", "needs")
+        if isinstance(needs, dict):
+            self.fields(needs, place, set(), set(self.scales))
+        for scale, names in needs.items() if isinstance(needs, dict) else [(None, needs)]:
+            self.properties(names, place if scale is None else (*place, scale))
         claims: list[Claim] = []
         for kind in SECTIONS:
             for identifier, item in self.mapping(section, ("claims",), kind).items():
@@ -122,6 +127,7 @@ class _Reader:
         contrast = getattr(self, f"_{kind}")(item, where)
         scales = self.scales_of(item, where)
         metric, others = self.metrics_at(item, where, scales)
+        needs, needs_at = self.needs_at(item, where, scales)
         return Claim(
             id=identifier,
             statement=self.text(item, where, "says") if "says" in item else sentence(contrast, self.arms),
@@ -133,8 +139,9 @@ class _Reader:
             smallest_effect=None
             if contrast.relation == "within"
             else self.smallest_effect(item if "smallest_effect" in item else self.defaults, where),
-            needs=self.needs(item if "needs" in item else self.defaults, where),
+            needs=needs,
             metrics=others,
+            needs_at=needs_at,
         )
 
     def _orderings(self, item: Any, where: Place) -> Contrast:
@@ -252,16 +259,35 @@ class _Reader:
             raise self.error('"smallest_effect" must be more than 0', *where, "smallest_effect")
         return found
 
-    def needs(self, item: Mapping[str, Any], where: Place) -> tuple[str, ...]:
-        """Properties that a testbed has to have shown; `headroom` goes without saying."""
-        found = item.get("needs", [])
+    def needs_at(
+        self, item: Mapping[str, Any], where: Place, scales: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+        """Properties that a testbed has to have shown, at the claim's first scale and at others that differ from it."""
+        own = "needs" in item
+        chosen = item["needs"] if own else self.defaults.get("needs", [])
+        place = where if own else ("claims",)
+        if not isinstance(chosen, dict):
+            return self.properties(chosen, (*place, "needs")), {}
+        if own:
+            self.fields(chosen, (*place, "needs"), set(), set(scales))
+        missing = next((scale for scale in scales if scale not in chosen), None)
+        if missing is not None:
+            raise self.error(
+                f'"needs" names no list for the scale "{missing}" of {where[-1]}', *place, "needs"
+            )
+        found = {scale: self.properties(chosen[scale], (*place, "needs", scale)) for scale in scales}
+        first = found[scales[0]]
+        return first, {scale: names for scale, names in found.items() if names != first}
+
+    def properties(self, found: Any, place: Place) -> tuple[str, ...]:
+        """A list of properties; `headroom` goes without saying."""
         if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-            raise self.error('"needs" must be a list of properties, as in [long-answers]', *where, "needs")
+            raise self.error('"needs" must be a list of properties, as in [long-answers]', *place)
         for name in found:
             if not _ID.fullmatch(name):
-                raise self.error(f'"{name}": a property has a-z, 0-9 and "-" only', *where, "needs")
+                raise self.error(f'"{name}": a property has a-z, 0-9 and "-" only', *place)
             if found.count(name) > 1:
-                raise self.error(f'property "{name}" stands twice', *where, "needs")
+                raise self.error(f'property "{name}" stands twice', *place)
         return tuple(found)
 
     def metrics_at(

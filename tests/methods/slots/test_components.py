@@ -22,8 +22,8 @@ NAMES = {
     "trainer": "distillation minillm latent-reasoning policy-optimisation",
     "advantage": "group-reward log-ratio centred-log-ratio "
     "return-to-go sum only clipped powered constant entropy-scaled by-column "
-    "scaled-by-ratio step-weighted prefix-weighted reward-within-budget",
-    "condition": "sign reward-below group-unsolved lowest-probability highest-entropy during",
+    "scaled-by-ratio step-weighted prefix-weighted reward-within-budget perplexity-weighted",
+    "condition": "sign reward-below reward-from group-unsolved lowest-probability highest-entropy during",
     "reward": "exact-answer shared-beginning task",
 }
 REQUIRED = {

@@ -25,7 +25,9 @@ from methods.slots.advantages import (
     LogRatio,
     LowestProbability,
     Only,
+    PerplexityWeighted,
     ReturnToGo,
+    RewardBelow,
     Sign,
     Sum,
     Where,
@@ -326,6 +328,7 @@ POLICIES = {
                 Only(EntropyScaled(), LowestProbability(0.3)),
                 GroupReward("leave-one-out"),
                 LogRatio(1, "start", weight=0.3),
+                PerplexityWeighted(LogRatio(), RewardBelow(0.5), of=0, power=-1.0),
             ]
         ),
         "rewards": [spread_reward],

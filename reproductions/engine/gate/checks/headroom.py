@@ -1,4 +1,7 @@
-"""Is there something to learn? The teacher is clearly better, the baseline neither at the floor nor at the ceiling."""
+"""Is there something to learn? The teacher is clearly better, the baseline neither at the floor nor at the ceiling.
+
+And does the baseline learn it: one that loses what its start had would let every other method look good.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from reproductions.engine.gate.checks.base import (
 from reproductions.engine.gate.measured import Measured
 from reproductions.engine.gate.record import Check
 from reproductions.parts import PartError
+
+START = "baseline-start"
 
 
 @check("teacher-better")
@@ -35,6 +40,25 @@ class TeacherBetter(Plain):
         levels = [measured.shown(measured.level_of(arm).difference) for arm in (teacher, BASELINE)]
         text = f"teacher {levels[0]}, baseline {levels[1]}: {said}; needed: all of it above {self.points:g}"
         return Check("teacher-better", passed, text, figures)
+
+
+@check("baseline-learns")
+class BaselineLearns(Plain):
+    """The baseline beats the student that it starts from: the whole interval of the difference lies above `points`."""
+
+    def __init__(self, points: float = 0.0) -> None:
+        self.points = number(points, "points")
+
+    def arms(self, declared: Declared) -> dict[str, Source]:
+        """The start, as it is."""
+        return {START: Source({"trainer": "teacher-alone", "teacher": "student"})}
+
+    def decide(self, measured: Measured) -> Check:
+        """The difference on the gate's metric, seed by seed."""
+        passed, said, figures = measured.above(BASELINE, START, self.points)
+        levels = [measured.shown(measured.level_of(arm).difference) for arm in (BASELINE, START)]
+        text = f"baseline {levels[0]}, its start {levels[1]}: {said}; needed: all of it above {self.points:g}"
+        return Check("baseline-learns", passed, text, figures)
 
 
 @check("baseline-between")

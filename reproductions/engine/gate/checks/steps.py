@@ -1,37 +1,64 @@
-"""Do errors compound, and can they be repaired? Asked of the baseline alone: no way of training is to win here."""
+"""Do errors compound, can they be repaired, do samples vary? Asked of the baseline alone: no method is to win here."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from reproductions.engine.gate.checks.base import BASELINE, Plain, check, number
 from reproductions.engine.gate.measured import Measured
 from reproductions.engine.gate.record import Check
 
 
+class _Gap(Plain):
+    """One metric of the baseline lies far above another: the whole interval of their gap above `points`."""
+
+    name: ClassVar[str]
+
+    def __init__(self, high: str, low: str | None, points: float) -> None:
+        self.high, self.low, self.points = high, low, number(points, "points")
+
+    def decide(self, measured: Measured) -> Check:
+        """The gap between two metrics of one arm, seed by seed."""
+        low = self.low or measured.name
+        found = measured.gap(self.high, low, BASELINE)
+        interval = found.interval(measured.level)
+        levels = [
+            measured.shown(measured.level_of(BASELINE, metric).difference) for metric in (self.high, low)
+        ]
+        said = (
+            f"{self.high} {levels[0]}, {low} {levels[1]}: gap {found.difference:+.4g} "
+            f"{measured.bounds(interval)}; needed: all of it above {self.points:g}"
+        )
+        passed = interval is not None and interval[0] > self.points
+        return Check(self.name, passed, said, measured.figures(found))
+
+
 @check("forced-above-free")
-class ForcedAboveFree(Plain):
+class ForcedAboveFree(_Gap):
     """The baseline is right far more often a step on given prefixes than in whole answers of its own.
 
     `forced` is a metric of steps on the data's prefixes, `free` one of whole answers (the gate's where none is named);
     both are means. The whole interval of forced minus free lies above `points`.
     """
 
-    def __init__(self, forced: str = "token_accuracy", free: str | None = None, points: float = 20.0) -> None:
-        self.forced, self.free, self.points = forced, free, number(points, "points")
+    name = "forced-above-free"
 
-    def decide(self, measured: Measured) -> Check:
-        """The gap between two metrics of one arm, seed by seed."""
-        free = self.free or measured.name
-        found = measured.gap(self.forced, free, BASELINE)
-        interval = found.interval(measured.level)
-        levels = [
-            measured.shown(measured.level_of(BASELINE, metric).difference) for metric in (self.forced, free)
-        ]
-        said = (
-            f"{self.forced} {levels[0]}, {free} {levels[1]}: gap {found.difference:+.4g} "
-            f"{measured.bounds(interval)}; needed: all of it above {self.points:g}"
-        )
-        passed = interval is not None and interval[0] > self.points
-        return Check("forced-above-free", passed, said, measured.figures(found))
+    def __init__(self, forced: str = "token_accuracy", free: str | None = None, points: float = 20.0) -> None:
+        super().__init__(forced, free, points)
+
+
+@check("samples-vary")
+class SamplesVary(_Gap):
+    """One of several samples of the baseline is right far more often than a single one: a reward can tell them apart.
+
+    `several` is a metric of several samples, `single` one of a sample at the same temperature; both are means. The
+    whole interval of several minus single lies above `points`.
+    """
+
+    name = "samples-vary"
+
+    def __init__(self, several: str, single: str = "exact_match", points: float = 10.0) -> None:
+        super().__init__(several, single, points)
 
 
 @check("repairable")

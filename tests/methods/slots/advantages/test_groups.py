@@ -1,10 +1,21 @@
 """Group baselines by enumeration: all groups of n answers of a bandit, each by its probability, in float64."""
 
+import math
+
 import pytest
 import torch
 
 from methods.errors import MethodError
-from methods.slots.advantages import GroupReward, GroupUnsolved, RewardBelow, WithinBudget
+from methods.slots.advantages import (
+    Constant,
+    GroupReward,
+    GroupUnsolved,
+    LogRatio,
+    PerplexityWeighted,
+    RewardBelow,
+    RewardFrom,
+    WithinBudget,
+)
 from methods.slots.advantages import rewards as module
 from tests.methods.slots.advantages.worlds import MASK, every_group, signals
 
@@ -113,9 +124,81 @@ def test_beyond_the_budget_the_penalty_takes_the_reward_s_place():
     torch.testing.assert_close(WithinBudget(99.0, baseline="mean")(given), GroupReward("mean")(given))
 
 
+def by_hand(given, of, power, inside):
+    """n PPL_i^power / sum of the group's PPL_j^power, in Python's own floats; 0 for those that are not inside."""
+    perplexity = []
+    for said, mask in zip(given.by(of).tolist(), given.mask.tolist(), strict=True):
+        own = [value for value, kept in zip(said, mask, strict=True) if kept]
+        perplexity.append(math.exp(-sum(own) / len(own)))
+    groups, found = given.groups().tolist(), []
+    for row, group in enumerate(groups):
+        among = [n for n, other in enumerate(groups) if other == group and inside[n]]
+        total = sum(perplexity[n] ** power for n in among)
+        found.append(len(among) * perplexity[row] ** power / total if inside[row] else 0.0)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("of", "power"), [("student", 1.0), ("student", -1.0), (0, -1.0), (1, 0.5), (0, 0.0)]
+)
+def test_weights_are_shares_of_the_perplexities_of_a_group(of, power):
+    given = signals(
+        rewards=torch.tensor([[0.0], [1.0], [0.0]]), group=torch.tensor([4, 4, 4]), divergence=None
+    )
+    for condition, inside in ((RewardBelow(), [True, False, True]), (RewardFrom(), [False, True, False])):
+        got = PerplexityWeighted(Constant(2.0), condition, of=of, power=power)(given)
+        weights = torch.tensor(by_hand(given, of, power, inside), dtype=got.dtype)
+        torch.testing.assert_close(got, 2.0 * weights.unsqueeze(1).expand(got.shape))
+        assert float(got[:, 0].sum()) == pytest.approx(2.0 * sum(inside)), "the mean weight is 1"
+    ratio = PerplexityWeighted(LogRatio(), RewardBelow(), of=0, power=-1.0)(given)
+    weights = torch.tensor(by_hand(given, 0, -1.0, [True, False, True]), dtype=ratio.dtype)
+    torch.testing.assert_close(ratio, (given.by(0) - given.by("student")) * weights.unsqueeze(1))
+
+
+def test_weights_are_of_one_group_of_all_ranks_and_do_not_overflow():
+    said = torch.tensor([[-1.0], [-900.0], [-2.0], [-0.5]], dtype=torch.float64)
+    rewards, group = torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([3, 3, 8, 8])
+
+    def part(rows, everyone):
+        return signals(
+            mask=torch.ones(len(said[rows]), 1).long(), log_probs={"student": said[rows]},
+            rewards=rewards[rows, None], group=group[rows], everyone=everyone,
+        )  # fmt: skip
+
+    advantage = PerplexityWeighted(Constant(), RewardFrom(), power=1.0)
+    whole = advantage(part(slice(None), lambda local: local))
+    torch.testing.assert_close(whole[:, 0], torch.tensor([0.0, 2.0, 1.0, 0.0], dtype=torch.float64))
+    gathered = {torch.float64: -advantage.power * said[:, 0], torch.int64: group, torch.bool: rewards >= 1}
+    for rows in (slice(0, 1), slice(1, 4)):
+        got = advantage(part(rows, lambda local: gathered[local.dtype]))
+        torch.testing.assert_close(got, whole[rows])
+
+
+@pytest.mark.parametrize("mutation", ["sign", "sum", "all of the group", "no length"])
+def test_mutations_of_the_weights_are_seen(monkeypatch, mutation):
+    right = module.shares_of_group
+
+    def wrong(given, values, inside):
+        if mutation == "sign":
+            return right(given, -values, inside)
+        if mutation == "sum":
+            return right(given, values, inside) / inside.sum()
+        if mutation == "all of the group":
+            return right(given, values, torch.ones_like(inside)).masked_fill(~inside, 0.0)
+        return right(given, values * given.mask.sum(1), inside)
+
+    monkeypatch.setattr(module, "shares_of_group", wrong)
+    with pytest.raises(AssertionError):
+        test_weights_are_shares_of_the_perplexities_of_a_group("student", 1.0)
+
+
 def test_conditions_on_rewards():
     given = signals(rewards=torch.tensor([[1.0], [0.0], [0.0]]), group=torch.tensor([0, 0, 1]))
     assert RewardBelow()(given)[:, 0].tolist() == [False, True, True]
+    assert RewardFrom()(given)[:, 0].tolist() == [True, False, False]
+    silent = signals(rewards=torch.tensor([[torch.nan], [1.0], [0.0]]))
+    for condition in (RewardBelow(), RewardFrom()):
+        assert not condition(silent)[0].any(), "a reward that says nothing is neither right nor wrong"
     assert GroupUnsolved()(given)[:, 0].tolist() == [False, False, True]
     solved = signals(rewards=torch.ones(3, 1))
     assert not GroupUnsolved()(solved).any()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from reproductions.engine.errors import KDError
-from reproductions.engine.gate.checks.base import AGAIN, BASELINE, CHECKS, Declared
+from reproductions.engine.gate.checks.base import AGAIN, BASELINE, CHECKS, Declared, Source
 from reproductions.engine.gate.measured import Measured
 from reproductions.engine.metrics import Metric
 from reproductions.parts import PartError
@@ -44,9 +44,19 @@ def test_every_check_has_a_case_here_and_says_what_it_does():
     assert set(CHECKS.all) == {
         *("teacher-better", "baseline-between", "same-arm-twice", "must-exist", "scarce-labels", "plateau"),
         *("ladder", "long-answers", "several-modes", "forced-above-free", "repairable", "teachers-reach"),
-        "uneven-domains",
+        *("uneven-domains", "samples-vary", "baseline-learns"),
     }
     assert all(kind.__doc__ for kind in CHECKS.all.values())
+
+
+@pytest.mark.parametrize(("gain", "passed"), [(HALF + 0.01, True), (HALF - 0.01, False), (-7, False)])
+def test_the_baseline_must_be_better_than_what_it_starts_from(gain, passed):
+    found = decide("baseline-learns", measured(baseline_start=50 - gain - SPREAD))
+    assert found.passed is passed
+    if gain == -7:
+        assert found.measured.startswith("baseline 50, its start 57: difference -7 [")
+    arms = CHECKS.find("baseline-learns")().arms(Declared({"method": "sft"}, "main", {}))
+    assert arms == {"baseline-start": Source({"trainer": "teacher-alone", "teacher": "student"})}
 
 
 @pytest.mark.parametrize(
@@ -216,6 +226,17 @@ def test_a_gap_is_between_means_that_were_measured():
         decide("forced-above-free", with_others(("ratio",), token_accuracy=90 + SPREAD))
     both = with_others(steps=90 + SPREAD, answers=60 + SPREAD)
     assert decide("forced-above-free", both, forced="steps", free="answers", points=29.9).passed
+
+
+@pytest.mark.parametrize(
+    ("level", "passed"), [(60 + HALF + 0.01, True), (60 + HALF - 0.01, False), (40, False)]
+)
+def test_one_of_several_samples_must_be_right_far_more_often_than_one(level, passed):
+    figures = with_others(("mean", "mean"), pass_at_8=level + SPREAD, exact_match=45 + 0 * SPREAD)
+    found = decide("samples-vary", figures, several="pass_at_8", points=15)
+    assert found.passed is passed
+    assert found.measured.startswith(f"pass_at_8 {level:.4g}, exact_match 45: gap {level - 45:+.4g} [")
+    assert not decide("samples-vary", figures, several="pass_at_8", single="pass_at_8", points=0).passed
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,32 @@ def test_the_smallest_effect_and_what_a_claim_needs_are_part_of_it(tmp_path):
     assert {claim.id: claim.needs for claim in read(none, tmp_path).claims}["less-effort"] == ()
 
 
+def test_a_claim_may_need_something_else_at_another_scale(tmp_path):
+    def page(needs):
+        return PAGE.replace("paper: [70, 65.5]", f"paper: [70, 65.5], needs: {needs}")
+
+    claim = read(page("{tiny: [a], paper: [c, b]}"), tmp_path).claim("beats-labels")
+    assert [claim.on(scale).needs for scale in ("tiny", "paper")] == [("a",), ("c", "b")]
+    assert claim.on("paper").needs_at == {} and claim.asserts["needs_at"] == {"paper": ["b", "c"]}
+    assert read(page("{tiny: [a], paper: [a]}"), tmp_path).claim("beats-labels").needs_at == {}
+    # What was asserted at the first scale is what it was.
+    before, after = read(page("[a]"), tmp_path), read(page("{tiny: [a], paper: []}"), tmp_path)
+    assert after.changed("tiny", before.digests("tiny")) == []
+    assert after.changed("paper", before.digests("paper")) == ["beats-labels"]
+    for wrong, message in (
+        ("{tiny: [a]}", r':8: "needs" names no list for the scale "paper" of beats-labels'),
+        ("{tiny: a, paper: []}", r':8: "needs" must be a list of properties'),
+        ("{tinny: [a], paper: []}", r':8: unknown field "tinny" \(did you mean "tiny"'),
+    ):
+        with pytest.raises(KDError, match=message):
+            read(page(wrong), tmp_path)
+    for_all = PAGE.replace("  setting:", "  needs: {tiny: [a], paper: [b]}\n  setting:")
+    found = read(for_all, tmp_path).claims
+    assert {one.on(scale).needs for one in found for scale in one.scales if scale == "paper"} == {("b",)}
+    with pytest.raises(KDError, match='unknown field "tinny"'):
+        read(for_all.replace("{tiny: [a]", "{tinny: [a], tiny: [a]"), tmp_path)
+
+
 def test_a_claim_may_have_another_metric_at_another_scale(tmp_path):
     own = PAGE.replace("paper: [70, 65.5]", "paper: [70, 65.5], metric: {tiny: accuracy, paper: effort}")
     before, after = read(PAGE, tmp_path), read(own, tmp_path)
