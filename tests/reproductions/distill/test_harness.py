@@ -125,7 +125,7 @@ def test_start_teacher_and_student_by_hand(asked):
     told, card = summary(record), (asked / "run" / CARD).read_text()
     about = f"lm-eval {record['lm_eval']['version']}: word_choice (version 2.0, 8 examples, 0 shots), word_written"
     assert told[-1].startswith(about) and "±" in told[-2]
-    assert any("word_choice acc" in line for line in told) and max(map(len, told[:-1])) <= 80
+    assert any("word_choice acc" in line for line in told)
     assert "word\\_choice acc" in card and "8 examples" in card and str(asked) not in card
     both = league({"a": record, "b": record}, {"a": kept, "b": kept})
     assert any("word_choice acc" in line for line in lines_of(both))

@@ -12,6 +12,7 @@ from tools.terminal import grid, style, wrap
 SUMMARY = "every method of `kd distill`: what it needs, its cost beside SFT, what is known of it"
 TEACHERS = ("none", "text", "logits")
 LONGEST = 27  # letters of a name that stands in its line's column; a longer one has a line of its own
+SCALE = 12  # characters of "10/12 small": what is known at a scale of a longer name stands below
 # Words of `Method` as short as a table of 80 columns needs them.
 SHORT = {
     "logits and hidden states": "hidden",
@@ -62,20 +63,30 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _table(found: list[Method]) -> list[str]:
-    """A line each; a long name, what else is needed, and claims at a second scale have lines of their own."""
+    """A line each; a long name, what else is needed, claims at a second or long scale have lines of their own."""
     rows = [["method", "teacher", "tok.", "answers", "x SFT", "claims"]]
     for one in found:
         name = one.id if len(one.id) <= LONGEST else ""
+        claims = _claims(one)[0]
         tokenizers = SHORT.get(_tokenizers(one), "")
         rows.append(
-            [name, _short(_teacher(one)), tokenizers, _short(one.answers), _cost(one), _claims(one)[0]]
+            [
+                name,
+                _short(_teacher(one)),
+                tokenizers,
+                _short(one.answers),
+                _cost(one),
+                claims if len(claims) <= SCALE else "",
+            ]
         )
     head, *lines = grid(rows, right=(4,))
     made = [style(head, "bold")]
     for one, line in zip(found, lines, strict=True):
         made += [one.id] if len(one.id) > LONGEST else []
         made.append(line)
-        more = ([f"needs {_needs(one)}"] if _needs(one) else []) + _claims(one)[1:]
+        first, *others = _claims(one)
+        more = [f"needs {_needs(one)}"] if _needs(one) else []
+        more += [*([first] if len(first) > SCALE else []), *others]
         made += [f"    {text}" for text in more]
     return made
 
