@@ -232,8 +232,8 @@ class ContinuationUnits(PairTerm):
     """SimCT: a choice among the shared tokens and, where the text goes on otherwise, the chunk that it goes on with.
 
     Mean over the smallest common chunks. The chunk is scored by the mean log-probability of its tokens, from the state
-    before its first one; with `score` "logit" by their mean logit, each from its own state, beside the logits of the
-    shared tokens. `units` false leaves out the chunks of several tokens: on-policy distillation on the shared
+    before its first one; with `unit_score` "logit" by their mean logit, each from its own state, beside the logits of
+    the shared tokens. `units` false leaves out the chunks of several tokens: on-policy distillation on the shared
     vocabulary alone.
     Source: Sun et al., arXiv 2605.07711v2, section 3.3 and appendix B (reverse KL). Its code, unlike the paper's
     definition of a unit, lets a unit reach to the next token that both sides have, and averages logits.
@@ -243,13 +243,13 @@ class ContinuationUnits(PairTerm):
     divergence: str = "reverse_kl"
     teacher_weight: float = 0.5
     units: bool = True
-    score: str = "log-probability"
+    unit_score: str = "log-probability"
 
     def __post_init__(self) -> None:
         self.divergence = self.divergence.replace("-", "_")
         check_divergence(self.divergence, self.teacher_weight)
-        if self.score not in ("log-probability", "logit"):
-            raise MethodError(f'a unit is scored by log-probability or logit, not "{self.score}"')
+        if self.unit_score not in ("log-probability", "logit"):
+            raise MethodError(f'a unit is scored by log-probability or logit, not "{self.unit_score}"')
 
     def count(self, batch: Mapping[str, Any]) -> Tensor:
         return count_chunks(batch) if self.units else count_single_chunks(batch)
@@ -268,7 +268,7 @@ class ContinuationUnits(PairTerm):
             divergence=self.divergence,
             teacher_weight=self.teacher_weight,
         )
-        by_logit = self.score == "logit"
+        by_logit = self.unit_score == "logit"
         with torch.no_grad():
             theirs = _unit_rows(teacher, count, unit, keep, by_logit)
         return over_chunks(divergence, _unit_rows(student, count, unit, keep, by_logit), theirs).sum()

@@ -94,7 +94,7 @@ OTHERS = {
     ("term", "clipped-kl", "band"): [0.1, 0.9],
     ("term", "clipped-kl", "start"): [0.1, 0.9],
     ("term", "continuation-units", "divergence"): "forward_kl",
-    ("term", "continuation-units", "score"): "logit",
+    ("term", "continuation-units", "unit_score"): "logit",
     ("term", "dual-space", "divergence"): "reverse_kl",
     ("term", "dual-space", "spaces"): ["student"],
     ("term", "hidden-match", "distance"): "cosine",

@@ -121,7 +121,7 @@ def test_gold_is_the_formula_written_out(tmp_path, swapped, settings):
 def test_simct_is_the_formula_written_out(tmp_path, swapped, units, score):
     student, teacher = models(swapped)
     ours, theirs = tokenizers(swapped)
-    term = ContinuationUnits(units=units, score=score)
+    term = ContinuationUnits(units=units, unit_score=score)
     trainer = trainer_of(tmp_path, ours, student, teacher, [term], other=theirs)
     loss, _ = window_loss(trainer, student)
     common = sorted(set(ours.get_vocab()) & set(theirs.get_vocab()))

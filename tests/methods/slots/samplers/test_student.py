@@ -82,7 +82,7 @@ def test_the_released_replay_draws_once_fills_its_buffer_and_compares_with_the_l
             sampler(WINDOW, Recorder(progress, said).step)
             shares.append(sampler.share)
         assert shares == expected
-    capacity, tries = 100, 3000
+    capacity, tries = 100, 1500
     made = {}
     for released in (False, True):
         sampler = AdaptiveReplay(start=0.5, capacity=capacity, released=released)
@@ -93,9 +93,9 @@ def test_the_released_replay_draws_once_fills_its_buffer_and_compares_with_the_l
             windows.append(sampler(WINDOW, recorder.step))
             if len(sampler.buffer) < capacity and released and windows[-1][0].source == "student":
                 assert recorder.calls, "until the buffer is full every sample is fresh"
-        made[released] = sum(bool(recorder.calls) for recorder in recorders[-2000:]) / 2000
-    assert made[False] == pytest.approx(0.5 * 0.5 * 0.6, abs=0.03)
-    assert made[True] == pytest.approx(0.5 * 0.6, abs=0.03)
+        made[released] = sum(bool(recorder.calls) for recorder in recorders[-1000:]) / 1000
+    assert made[False] == pytest.approx(0.5 * 0.5 * 0.6, abs=0.05)
+    assert made[True] == pytest.approx(0.5 * 0.6, abs=0.05)
 
 
 @pytest.mark.parametrize("size", [4, 5])
