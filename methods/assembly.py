@@ -368,11 +368,9 @@ def term_of(tree: Mapping[str, Any], surroundings: Surroundings, teachers: Seque
         "token_weights": "token-weights",
         "row_settings": "row-settings",
     }
-    keys = ("divergence", "weight", "temperature", "temperature_squared", "sources", *slots)
-    own = {name: value for name, value in tree.items() if name not in keys}
-    more: dict[str, Any] = {
-        name: tree[name] for name in ("temperature", "temperature_squared", "sources") if name in tree
-    }
+    plain = ("temperature", "temperature_squared", "sources", "over")
+    own = {n: value for n, value in tree.items() if n not in ("divergence", "weight", *plain, *slots)}
+    more: dict[str, Any] = {name: tree[name] for name in plain if name in tree}
     if "weight" in tree:
         more["weight"] = _schedule(tree["weight"]) if isinstance(tree["weight"], Mapping) else tree["weight"]
     for name, slot in slots.items():

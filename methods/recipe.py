@@ -49,10 +49,12 @@ TERM_DEFAULTS: Mapping[str, Any] = {
     "temperature_squared": False,
     "target": "teacher",
     "sources": [],
+    "over": "tokens",
     "token_weights": None,
     "row_settings": None,
     "support": None,
 }
+OVER = ("tokens", "sequences")  # what a divergence's mean is over
 SOURCES = ("data", "teacher", "student")
 # Data steps that ask the student itself, and no teacher.
 OWN_STEPS = frozenset({"own-answers", "right-answers", "pass-rates"})
@@ -298,6 +300,10 @@ def _term_part(name: str, value: Any) -> Any:
     if name == "temperature_squared":
         if not isinstance(value, bool):
             raise RegistryError(f'"{name}" must be true or false, not {value!r}', name)
+        return value
+    if name == "over":
+        if value not in OVER:
+            raise RegistryError(f'"{name}" is {" or ".join(OVER)}, not {value!r}', name)
         return value
     if name == "sources":
         for source in value if isinstance(value, list) else [value]:

@@ -14,7 +14,7 @@ TERMS = (
     "token-states-match",
 )  # beside every divergence: of a label, of blocks
 ENCODERS = ("attention-match", "token-states-match")  # of those, the ones that are about nothing else
-PLACES = {"sources", "token_weights", "row_settings", "support"}
+PLACES = {"sources", "over", "token_weights", "row_settings", "support"}
 
 
 def why_not(method: Mapping[str, Any]) -> str | None:

@@ -41,20 +41,24 @@ class Rule(Protocol):
 class Speculative:
     """The student proposes; what is not among the teacher's `top_k` likeliest tokens the teacher draws instead.
 
-    So a token is distributed as q within the top k, plus the mass of q outside times p.
+    So a token is distributed as q within the top k, plus the mass of q outside times p. Both draw among the fewest
+    tokens with the mass `top_p`; the top k are those of the whole distribution.
     Source: SKD, arXiv 2410.11325 (K = 25 there): K = 1 is nearly the teacher, K = V the student.
     """
 
     reads_teacher = True
 
-    def __init__(self, top_k: int):
-        self.top_k = top_k
+    def __init__(self, top_k: int, top_p: float = 1.0):
+        self.top_k, self.top_p = top_k, top_p
 
     def begin(self, batch: int, device: torch.device) -> None:
         """Nothing is remembered."""
 
     def __call__(self, student: Tensor, teacher: Tensor, draw: Draw, place: int) -> tuple[Tensor, Tensor]:
-        proposed, instead = draw(student), draw(teacher)
+        sides = (student, teacher)
+        if self.top_p < 1:
+            sides = (truncated(student, None, self.top_p), truncated(teacher, None, self.top_p))
+        proposed, instead = (draw(side) for side in sides)
         accepted = teacher.topk(min(self.top_k, teacher.shape[-1]), -1).indices
         replaced = (accepted != proposed.unsqueeze(-1)).all(-1)
         return torch.where(replaced, instead, proposed), replaced

@@ -20,10 +20,11 @@ class TopIds:
     """The k likeliest ids of teacher or student, and the rest as one outcome more, left out, or made up for.
 
     `of`: "teacher" or "student". `rest`: "tail" (one outcome more), "renormalise" (within the k ids alone), "drop" (the
-    summands of the k ids), "excess" (the same for KLs, with the minimum put back to where both models agree).
+    summands of the k ids), "excess" (the same for KLs, with the minimum put back to where both models agree), "rewards"
+    (the excess over the student's mass within k: each of the k ids is rewarded, weighed by its share of q).
     Source: SDPO, arXiv 2601.20802 (tail or renormalised); Revisiting OPD, arXiv 2603.25562 (the teacher's top 32,
-    renormalised); Rethinking OPD, arXiv 2604.13016 (the student's top 16, weighted by q); MOPD, arXiv 2606.30406 (the
-    teacher's top 64, excess).
+    renormalised); Rethinking OPD, arXiv 2604.13016 (the student's top 16; its code: rewards); MOPD, arXiv 2606.30406
+    (the teacher's top 64, excess).
     """
 
     def __init__(self, k: int, of: str = "teacher", rest: str = "tail"):

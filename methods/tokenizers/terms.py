@@ -12,7 +12,7 @@ from torch import Tensor
 
 from methods.errors import MethodError
 from methods.losses.divergences import check_fraction
-from methods.losses.fused.linear import linear_log_probs
+from methods.losses.fused.linear import Head, linear_log_probs
 from methods.registry import component
 from methods.slots.rows import Rows, Side, count_chunks
 from methods.slots.term import PAIR, Term, Weight
@@ -232,20 +232,24 @@ class ContinuationUnits(PairTerm):
     """SimCT: a choice among the shared tokens and, where the text goes on otherwise, the chunk that it goes on with.
 
     Mean over the smallest common chunks. The chunk is scored by the mean log-probability of its tokens, from the state
-    before its first one. `units` false leaves out the chunks of several tokens: on-policy distillation on the shared
+    before its first one; with `unit_score` "logit" by their mean logit, each from its own state, beside the logits of
+    the shared tokens. `units` false leaves out the chunks of several tokens: on-policy distillation on the shared
     vocabulary alone.
     Source: Sun et al., arXiv 2605.07711v2, section 3.3 and appendix B (reverse KL). Its code, unlike the paper's
-    definition of a unit, lets a unit reach to the next token that both sides have.
+    definition of a unit, lets a unit reach to the next token that both sides have, and averages logits.
     """
 
     weight: Weight = 1.0
     divergence: str = "reverse_kl"
     teacher_weight: float = 0.5
     units: bool = True
+    unit_score: str = "log-probability"
 
     def __post_init__(self) -> None:
         self.divergence = self.divergence.replace("-", "_")
         check_divergence(self.divergence, self.teacher_weight)
+        if self.unit_score not in ("log-probability", "logit"):
+            raise MethodError(f'a unit is scored by log-probability or logit, not "{self.unit_score}"')
 
     def count(self, batch: Mapping[str, Any]) -> Tensor:
         return count_chunks(batch) if self.units else count_single_chunks(batch)
@@ -264,9 +268,10 @@ class ContinuationUnits(PairTerm):
             divergence=self.divergence,
             teacher_weight=self.teacher_weight,
         )
+        by_logit = self.unit_score == "logit"
         with torch.no_grad():
-            theirs = _unit_rows(teacher, count, unit, keep)
-        return over_chunks(divergence, _unit_rows(student, count, unit, keep), theirs).sum()
+            theirs = _unit_rows(teacher, count, unit, keep, by_logit)
+        return over_chunks(divergence, _unit_rows(student, count, unit, keep, by_logit), theirs).sum()
 
 
 def count_single_chunks(batch: Mapping[str, Any]) -> Tensor:
@@ -293,12 +298,33 @@ def _single_chunks(student: Side, teacher: Side, count: int) -> tuple[Tensor, Te
     return single, (places[0] == places[1]) & (places[0] >= 0)
 
 
-def _unit_rows(side: Side, count: int, unit: Tensor, keep: Tensor) -> ChunkRows:
-    """The first row of each kept chunk; its mean log-probability where it is a unit, else -inf."""
+def _unit_rows(side: Side, count: int, unit: Tensor, keep: Tensor, by_logit: bool) -> ChunkRows:
+    """The first row of each kept chunk; its score where it is a unit, else -inf.
+
+    The score is the mean log-probability of its tokens, or their mean logit less what makes the first row's logits
+    log-probabilities.
+    """
     inside = side.chunks >= 0
     inside[inside.clone()] = unit[side.chunks[inside]]
-    log_probs = linear_log_probs(side.hidden[inside], side.head, side.labels[inside])
-    total = log_probs.new_zeros(count).index_add(0, side.chunks[inside], log_probs)
-    size = torch.bincount(side.chunks[inside], minlength=count).clamp(min=1)
-    score = torch.where(unit, total / size, -torch.inf)
+    hidden, labels, chunks = side.hidden[inside], side.labels[inside], side.chunks[inside]
+    log_probs = linear_log_probs(hidden, side.head, labels)
+    scores, first = log_probs, log_probs.new_zeros(count)
+    if by_logit:
+        scores = label_logits(hidden, side.head, labels).to(log_probs.dtype)
+        begins = torch.ones_like(chunks, dtype=torch.bool)
+        begins[1:] = chunks[1:] != chunks[:-1]
+        first = first.index_add(0, chunks[begins], (log_probs - scores)[begins])
+    total = log_probs.new_zeros(count).index_add(0, chunks, scores)
+    size = torch.bincount(chunks, minlength=count).clamp(min=1)
+    score = torch.where(unit, total / size + first, -torch.inf)
     return ChunkRows(side.hidden[side.rows_of_chunks(count, "first")][keep], side.head, score[keep])
+
+
+def label_logits(hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
+    """The logit of one id for each row: hidden states (N, H), ids (N,) -> (N,), in fp32 or float64."""
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    logits = (hidden.to(wide) * head.weight[labels].to(wide)).sum(-1)
+    if head.bias is not None:
+        logits = logits + head.bias[labels].to(wide)
+    logits = logits * head.scale
+    return logits if head.soft_cap is None else head.soft_cap * (logits / head.soft_cap).tanh()

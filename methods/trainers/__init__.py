@@ -126,10 +126,12 @@ def latent_reasoning(
     teacher_weight: float = 1.0,
     student_weight: float = 1.0,
     distillation_weight: float = 1.0,
+    embeddings: bool = False,
     **parts: Any,
 ) -> LatentDistiller:
     """Reasoning in words and in `thoughts` vectors, learnt together.
 
+    Hidden states are matched on every layer; with `embeddings` on the embeddings too.
     `parts` has `thought_ids` too: the ids between which the thoughts stand (`begin_id`, `end_id`).
     Source: CODI, Shen et al., arXiv 2502.21074.
     """
@@ -142,5 +144,6 @@ def latent_reasoning(
         teacher_weight=teacher_weight,
         student_weight=student_weight,
         distillation_weight=distillation_weight,
+        embeddings=embeddings,
         **parts,
     )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PrinterCallback
 
 from methods.errors import MethodError
 from methods.modeling.core import core_model, snapshot
@@ -158,6 +158,7 @@ class Distiller(RowsTrainer):
                 train_dataset=self.train_dataset,
                 processing_class=self.processing_class,  # type: ignore[arg-type]
             )
+            learner.remove_callback(PrinterCallback)  # it writes to stdout, which is not a library's
             learner.train()
         return filters
 

@@ -31,10 +31,11 @@ class LatentDistiller(RowsTrainer):
 
     The rows hold token ids in the columns COLUMNS: the marker ("The answer is:") stands before the answer in both
     branches and its last token is where the hidden states h^l of the L layers are matched; EOS ends the answer.
+    With `embeddings` the embeddings are one more layer, before the L ones.
     The model needs `attach_latent` first. All means are over the accumulation window. One pass serves the teacher's
     likelihood and, detached, its hidden states, and std is that of each sequence's own state over its H features,
     so that neither dropout nor the partition into micro-batches changes the target; the official code runs the pass
-    twice and takes std over the micro-batch.
+    twice, takes std over the micro-batch, and counts the embeddings as a layer.
     Source: CODI, arXiv 2502.21074, section 3 (alpha, beta, gamma are the weights here, in this order).
     """
 
@@ -46,6 +47,7 @@ class LatentDistiller(RowsTrainer):
         teacher_weight: float = 1.0,
         student_weight: float = 1.0,
         distillation_weight: float = 1.0,
+        embeddings: bool = False,
         **kwargs: Any,
     ):
         latent = latent_of(model)
@@ -71,7 +73,7 @@ class LatentDistiller(RowsTrainer):
             "student": student_weight,
             "sequences": distillation_weight,
         }
-        self._latent = latent
+        self._latent, self._first = latent, 0 if embeddings else 1
         self._window: dict[str, Tensor] = {}
 
     def trained_along(self) -> dict[str, torch.nn.Module]:
@@ -127,8 +129,8 @@ class LatentDistiller(RowsTrainer):
         }
         if wanted:
             sums["sequences"] = hidden_distance(
-                at(teacher.hidden_states[1:], inputs["teacher_place"]),
-                at(student.hidden_states[1:], inputs["student_place"]),
+                at(teacher.hidden_states[self._first :], inputs["teacher_place"]),
+                at(student.hidden_states[self._first :], inputs["student_place"]),
             ).sum()
         return sums
 

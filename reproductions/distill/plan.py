@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,10 @@ from reproductions.distill.watch.progress import duration
 from reproductions.engine.show.methods import methods
 
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "own": 4.0}
-PROBE = 1024  # rows and columns of the matrices that the machine is timed with
+PROBE, PROBES = (
+    1024,
+    7,
+)  # rows and columns of the matrices that the machine is timed with, and how often it is
 SHARE_OF_PEAK = (0.15, 0.6)  # what a training reaches of that: slow for small models and short rows
 ACTIVATIONS = (
     34  # values a token, layer and unit of width that a backward pass keeps (arXiv 2205.05198, section 4.1)
@@ -42,6 +46,7 @@ def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]
     )
     if needed > (free := state.free_at(config.output)):
         say(f"warning: {config.output}: {size_of(free)} free, and up to {size_of(needed)} are needed")
+    evaluation, speed = _evaluation(config, ready, each), _speed()
     cost = None if config.method == "own" else methods([config.method])[0].cost
     return {
         "method": config.method,
@@ -61,7 +66,9 @@ def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]
         "tokens": tokens,
         "memory_bytes": memory,
         "disk_bytes": needed,
-        "seconds": _seconds(ready, tokens),
+        "evaluation": evaluation,
+        "seconds": _seconds(_training_work(ready, tokens) + _evaluation_work(ready, evaluation), speed),
+        "seconds_of_the_evaluation": _seconds(_evaluation_work(ready, evaluation), speed),
         "cost_beside_sft": cost,
         "teachers": [terms_known(config, name, known) for name in config.teachers],
         "output": str(config.output),
@@ -134,27 +141,55 @@ def _adapters(config: Config, model: Any) -> int:
     return sum(config.lora["rank"] * (layer.in_features + layer.out_features) for layer in chosen)
 
 
-def _seconds(ready: Ready, tokens: Mapping[str, int]) -> list[float]:
-    """From and to: the arithmetic of the training at a share of this machine's speed; only its size is right."""
+def _evaluation(config: Config, ready: Ready, each: float) -> dict[str, int]:
+    """What each model reads and writes of the held-out rows, in tokens, the writing at its most; empty without."""
+    if config.evaluate is None or ready.rows.evaluation is None:
+        return {}
+    rows, wanted = len(ready.rows.evaluation), config.evaluate
+    answers = min(rows, wanted.answers) if wanted.scores else 0
+    return {
+        "rows": rows,
+        "models": 2 + sum(size > 0 for size in _sizes(ready)),  # the student before and after
+        "read": round(rows * each),
+        "written at most": answers * config.budget["completion_tokens"],
+    }
+
+
+def _evaluation_work(ready: Ready, evaluation: Mapping[str, int]) -> float:
+    """Operations of an evaluation, of lm-eval's tasks none."""
+    if not evaluation:
+        return 0.0
+    sizes = 2 * ready.student.num_parameters() + sum(_sizes(ready))
+    return 2.0 * sizes * (evaluation["read"] + WRITING * evaluation["written at most"])
+
+
+def _training_work(ready: Ready, tokens: Mapping[str, int]) -> float:
+    """Operations of a training, and of what a teacher writes before it."""
     student = ready.student.num_parameters()
     largest = max(_sizes(ready), default=student)
     work = 6 * student * tokens["student"] + 2 * largest * tokens["teacher"]
     work += 2 * WRITING * student * tokens.get("generated at most", 0)
-    work += 2 * WRITING * largest * tokens.get("labels at most", 0)
-    speed = _speed()
+    return float(work + 2 * WRITING * largest * tokens.get("labels at most", 0))
+
+
+def _seconds(work: float, speed: float) -> list[float]:
+    """From and to: so many operations at a share of this machine's speed; only their size is right."""
     return [float(f"{work / speed / share:.2g}") for share in reversed(SHARE_OF_PEAK)]
 
 
 def _speed() -> float:
-    """Operations a second of this machine in a product of matrices."""
+    """Operations a second of this machine in a product of matrices: a middle one, as others may be at work on it."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     left = torch.ones(PROBE, PROBE, device=device)
     (left @ left).sum().item()
-    begun = time.perf_counter()
-    (left @ left @ left).sum().item()
-    return 4 * PROBE**3 / max(time.perf_counter() - begun, 1e-9)
+    took = []
+    for _ in range(PROBES):
+        begun = time.perf_counter()
+        (left @ left).sum().item()
+        took.append(time.perf_counter() - begun)
+    return 2 * PROBE**3 / max(statistics.median(took), 1e-9)
 
 
 def terms_known(config: Any, name: str, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,13 +215,20 @@ def lines_of(plan: Mapping[str, Any]) -> list[str]:
         f"{plan['steps']:,} steps of {plan['sequences'] // plan['steps']:,} sequences: {plan['epochs']:g} epochs"
     )
     lines.append("tokens: " + ", ".join(f"{who} {count:,}" for who, count in plan["tokens"].items() if count))
+    if measured := plan["evaluation"]:
+        lines.append(
+            f"evaluation: {measured['models']} models read {measured['read']:,} tokens each, and write at most "
+            f"{measured['written at most']:,}"
+        )
     memory = plan["memory_bytes"]
     parts = ", ".join(f"{what} {size_of(count)}" for what, count in memory.items() if count)
     lines.append(f"memory: about {size_of(sum(memory.values()))} ({parts})")
     lines.append(f"disk: up to {size_of(plan['disk_bytes'])} in {plan['output']}")
     low, high = plan["seconds"]
     beside = f"; {plan['cost_beside_sft']:g} x SFT where it was measured" if plan["cost_beside_sft"] else ""
-    lines.append(f"time: very roughly {duration(low)} to {duration(high)} on this machine{beside}")
+    of_it = [duration(seconds) for seconds in plan["seconds_of_the_evaluation"]]
+    parts = f", of it {of_it[0]} to {of_it[1]} for the evaluation" if plan["evaluation"] else ""
+    lines.append(f"time: very roughly {duration(low)} to {duration(high)} on this machine{parts}{beside}")
     for one in plan["teachers"]:
         said = one["terms"] or "terms unknown"
         lines.append(

@@ -13,6 +13,7 @@ from reproductions.distill.evaluate import table
 from reproductions.distill.surroundings import GivenSurroundings
 from reproductions.distill.watch.losses import start_and_end
 from reproductions.engine.work.environment import environment_of, now
+from reproductions.models.sources import shipped_as
 
 LABELS = ("completions", "truncated", "empty")
 ROSE = 2.0  # a loss that ends at so many times its start
@@ -31,6 +32,7 @@ def record_of(
     """
     import torch
 
+    shipped = {name: shipped_as(name) for name in (config.student, *config.teachers)}
     return {
         "hash": config.hash,
         "method": config.method,
@@ -39,6 +41,7 @@ def record_of(
         "student": config.student,
         "data": str(config.data),
         "inputs": config.inputs,
+        "weights": {name: file for name, file in shipped.items() if file is not None},
         "rows": rows.counts | {"trained_on": len(trainer.train_dataset)},
         "unused_fields": rows.unused,
         "shape": rows.shape,

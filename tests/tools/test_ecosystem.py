@@ -24,6 +24,7 @@ HELPERS = (
     "git config --global --add safe.directory",
     "python .github/lowest.py > lowest.txt",
     ".venv/bin/pip install",
+    ".venv/bin/pip wheel --no-deps --wheel-dir dist",
 )
 
 
@@ -64,7 +65,7 @@ def test_the_citation_is_of_this_version():
 
 
 def test_the_workflows_are_those_that_are_promised():
-    assert [path.stem for path in WORKFLOWS] == ["links", "lowest", "newest-trl", "pages", "test"]
+    assert [path.stem for path in WORKFLOWS] == ["links", "lowest", "newest-trl", "pages", "release", "test"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from methods.data_tree import KINDS
-from methods.recipe import METHOD_KEYS, SOURCES, TERM_DEFAULTS
+from methods.recipe import METHOD_KEYS, OVER, SOURCES, TERM_DEFAULTS
 from methods.registry import NESTED, NESTED_LISTS, SLOTS, Component, components
 
 Schema = dict[str, Any]
@@ -114,6 +114,8 @@ def _term_part(name: str) -> Schema:
     }
     if name in slots:
         return {"anyOf": [ref(slots[name]), {"type": "null"}]}
+    if name == "over":
+        return {"anyOf": [{"enum": list(OVER)}, VARIABLE]}
     if name == "sources":
         source = {"enum": list(SOURCES)}
         return {"anyOf": [source, {"type": "array", "items": source}]}

@@ -7,6 +7,8 @@ With K the ids, what becomes of the rest of both distributions is the choice (`R
   teacher's is softmax(p / c) of its probabilities within K instead.
 - "drop": the summands of K, as they are. No divergence any more: mass may leave K, or gather in it.
 - "excess": the same with p - q (or q - p for forward KL) added for each id, which puts the minimum back to q = p.
+- "rewards": the excess over the student's mass within K, which has no gradient: of reverse KL that of rewarding each id
+  of K by log p - log q, weighed by its share of q there.
 - "estimate": of one sampled id y, f(p_y, q_y) over the probability with which it was drawn: f is the divergence's
   summand, so that over draws value and gradient are those of the whole divergence. Its gradient is the policy gradient
   of the reward -df/dq: of reverse KL (log q - log p) times the gradient of log q.
@@ -44,8 +46,8 @@ from methods.losses.fused.raw import Raw
 TEACHER, STUDENT, SAMPLED, OTHERS = "teacher", "student", "sampled", "others"
 OF = (TEACHER, STUDENT, SAMPLED, OTHERS)
 BY_LABEL = (SAMPLED, OTHERS)
-RESTS = ("tail", "renormalise", "drop", "excess", "estimate")
-# df/dq of a divergence's summand at p = q = anything: what "excess" takes back for each id.
+RESTS = ("tail", "renormalise", "drop", "excess", "rewards", "estimate")
+# df/dq of a divergence's summand at p = q = anything: what "excess" and "rewards" take back for each id.
 EXCESS = {FUSED_DIVERGENCES["reverse_kl"]: 1.0, FUSED_DIVERGENCES["forward_kl"]: -1.0}
 
 
@@ -111,8 +113,8 @@ def linear_reduced_divergence(
     """
     function = _divergence(divergence, parameters)
     check_temperature(temperature)
-    if reduction.rest == "excess" and function not in EXCESS:
-        raise MethodError("excess is known of forward-kl and reverse-kl alone")
+    if reduction.rest in ("excess", "rewards") and function not in EXCESS:
+        raise MethodError(f"{reduction.rest} is known of forward-kl and reverse-kl alone")
     _same_rows("the teacher's hidden states", teacher_hidden[..., 0], student_hidden)
     size = shared_size(len(student_head.weight), len(teacher_head.weight))
     rows = _Rows(student_hidden, mask)
@@ -216,10 +218,13 @@ class ReducedObjective(DivergenceObjective):
         last = torch.tensor([kept[0].shape[-1]], device=kept[0].device)
         value, slope = self._divergence(own, rows, student_masked=last, teacher_masked=last)
         slope = slope[:, :-1]
-        if self.reduction.rest == "excess":
+        if self.reduction.rest in ("excess", "rewards"):
             constant = EXCESS[self.divergence]
             value = value - constant * (kept[1] - kept[3]).sum(-1)
             slope = slope - constant * kept[1]
+        if self.reduction.rest == "rewards":
+            mass = kept[1].sum(-1).clamp_min(torch.finfo(slope.dtype).tiny)
+            value, slope = value / mass, slope / mass.unsqueeze(-1)
         return value, slope
 
     def _estimate(self, kept: list[Tensor], rows: slice) -> tuple[Tensor, Tensor]:

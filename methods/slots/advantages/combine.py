@@ -53,17 +53,27 @@ class Sum(Advantage):
 class Only(Advantage):
     """An advantage where a condition holds, 0 elsewhere.
 
-    Source: AOPD, arXiv 2605.06387 (by sign); KDRL, arXiv 2506.02208, section 3.4 (by reward).
+    `over` "kept" multiplies by a completion's tokens over those that are kept: a mean over all its tokens, as of the
+    loss type "grpo", is then one over the kept ones.
+    Source: AOPD, arXiv 2605.06387 (by sign); KDRL, arXiv 2506.02208, section 3.4 (by reward); OPSA, arXiv 2608.31046
+    (its code leaves the others out of the mean too: "kept").
     """
 
-    def __init__(self, advantage: Advantage, where: Condition):
-        self.advantage, self.where = advantage, where
+    def __init__(self, advantage: Advantage, where: Condition, *, over: str = "tokens"):
+        if over not in ("tokens", "kept"):
+            raise MethodError(f'only: "over" is tokens or kept, not "{over}"')
+        self.advantage, self.where, self.over = advantage, where, over
 
     def inside(self) -> tuple[Advantage | Condition, ...]:
         return self.advantage, self.where
 
     def __call__(self, signals: Signals) -> Tensor:
-        return self.advantage(signals).masked_fill(~self.where(signals), 0.0)
+        where = self.where(signals)
+        given = self.advantage(signals).masked_fill(~where, 0.0)
+        if self.over == "tokens":
+            return given
+        inside = signals.mask.bool()
+        return given * inside.sum(1, keepdim=True) / (inside & where).sum(1, keepdim=True).clamp_min(1)
 
 
 @component("advantage", "clipped")

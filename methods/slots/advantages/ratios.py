@@ -8,7 +8,7 @@ from torch import Tensor
 from methods.errors import MethodError
 from methods.losses.divergences import check_fraction
 from methods.registry import component
-from methods.slots.advantages.signals import DIVERGENCE, ENTROPY, STUDENT, Advantage, Signals
+from methods.slots.advantages.signals import DIVERGENCE, ENTROPY, STUDENT, Advantage, Condition, Signals
 from methods.slots.term import Weight, weight_at
 
 
@@ -59,22 +59,28 @@ class CentredLogRatio(Advantage):
 class EntropyScaled(Advantage):
     """From `least` at the student's smallest token entropy to `most` at its largest, linear in between.
 
-    Smallest and largest are those of the generation batch. No teacher, no reward: with both ends below zero what the
-    student samples is made less likely, most where it was unsure.
-    Source: OPSA, arXiv 2608.31046, through reading notes (-1/2 - (H - min H) / (2 (max H - min H))); over which tokens
-    the extremes are taken is our reading.
+    Smallest and largest are those of the generation batch, among the tokens `where` a condition holds (null: all); off
+    them the figure says nothing. Where they are one, it is `most`. No teacher, no reward: with both ends below zero
+    what the student samples is made less likely, most where it was unsure.
+    Source: OPSA, arXiv 2608.31046, through reading notes (-1/2 - (H - min H) / (2 (max H - min H))); extremes among the
+    chosen tokens, and `most` where all are equal, as in the README of its code and its opsa.py.
     """
 
     asks = (ENTROPY,)
 
-    def __init__(self, least: float = -0.5, most: float = -1.0):
-        self.least, self.most = least, most
+    def __init__(self, least: float = -0.5, most: float = -1.0, *, where: Condition | None = None):
+        self.least, self.most, self.where = least, most, where
+
+    def inside(self) -> tuple[Condition, ...]:
+        return () if self.where is None else (self.where,)
 
     def __call__(self, signals: Signals) -> Tensor:
         assert signals.entropy is not None, "whoever makes signals gives what is asked for"
-        low, high = signals.spread(signals.entropy, signals.mask)
+        among = signals.mask.bool() if self.where is None else signals.mask.bool() & self.where(signals)
+        low, high = signals.spread(signals.entropy, among)
         size = torch.finfo(high.dtype).tiny
-        return self.least + (self.most - self.least) * (signals.entropy - low) / (high - low).clamp_min(size)
+        rank = torch.where(high > low, (signals.entropy - low) / (high - low).clamp_min(size), 1.0)
+        return self.least + (self.most - self.least) * rank
 
 
 @component("advantage", "scaled-by-ratio")

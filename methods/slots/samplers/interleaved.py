@@ -32,13 +32,18 @@ class _ByRule:
 class SpeculativeSampler(_ByRule):
     """The student proposes each token, the teacher draws another one for what is not among its `top_k` likeliest.
 
-    Source: SKD, arXiv 2410.11325 (`top_k` is K, from which it goes from supervised-like, 1, to on-policy, V).
+    Both draw among the fewest tokens with the mass `top_p`.
+    Source: SKD, arXiv 2410.11325 (`top_k` is K, from which it goes from supervised-like, 1, to on-policy, V); its
+    released configuration has a temperature of 0.2 and a `top_p` of 0.5.
     """
 
-    def __init__(self, top_k: int = 25, *, temperature: float = 1.0):
+    def __init__(self, top_k: int = 25, *, top_p: float = 1.0, temperature: float = 1.0):
+        check_fraction("top_p", top_p)
         if top_k < 1:
             raise MethodError(f"top_k={top_k}: the teacher accepts one token at least")
-        super().__init__(Speculative(top_k), temperature)
+        if top_p == 0:
+            raise MethodError("a nucleus holds one token at least: top_p above 0")
+        super().__init__(Speculative(top_k, top_p), temperature)
 
 
 @component("sampler", "switching")

@@ -19,6 +19,9 @@ class AdaptiveReplay:
     With probability phi a step learns from student samples: fresh ones with probability phi (1 - progress), kept in a
     buffer of `capacity` examples, else a draw from the buffer. phi starts at `start` and rises by `rise` whenever one
     of the `validations` equally spaced checks finds the validation loss above the last one by more than `tolerance`.
+    `released` does as the released code (finetune.py): one draw decides, so that a step's samples are fresh with
+    probability phi (1 - progress) of all steps, and always until the buffer is full; phi rises where the loss is above
+    that of the last rise (at first, of the start).
     Source: DistiLLM, arXiv 2402.03898, section 3.2 and Algorithm 1 (phi, lambda_R = 1 - t/T).
     """
 
@@ -31,9 +34,11 @@ class AdaptiveReplay:
         validations: int = 10,
         capacity: int = 1000,
         temperature: float = 1.0,
+        released: bool = False,
     ):
         check_fraction("start", start)
         check_fraction("rise", rise)
+        self.released = released
         self.rise, self.tolerance, self.validations, self.temperature = (
             rise,
             tolerance,
@@ -47,10 +52,14 @@ class AdaptiveReplay:
 
     def __call__(self, window: Sequence[Example], step: Step) -> list[Example]:
         self._validate(step)
-        if step.random.random() >= self.share:
+        draw = step.random.random()
+        if draw >= self.share:
             return list(window)
-        fresh = step.random.random() < self.share * (1 - step.progress)
-        if fresh or len(self.buffer) < len(window):
+        if not self.released:
+            draw = step.random.random()
+        fresh = draw < self.share * (1 - step.progress)
+        full = self.buffer.maxlen if self.released else len(window)
+        if fresh or len(self.buffer) < max(full or 0, len(window)):
             examples = student_examples(window, step, temperature=self.temperature)
             self.buffer.extend(examples)
             return examples
@@ -73,6 +82,8 @@ class AdaptiveReplay:
             return
         self._checked = due + 1
         loss = step.validation_loss()
-        if self._last is not None and loss >= self._last + self.tolerance:
+        rises = self._last is not None and loss >= self._last + self.tolerance
+        if rises:
             self.share = min(1.0, self.share + self.rise)
-        self._last = loss
+        if rises or self._last is None or not self.released:
+            self._last = loss

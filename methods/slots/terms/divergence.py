@@ -74,7 +74,8 @@ class Divergence(Term):
     The mean is over all completion tokens of the window, whatever their source. `token_weights` gives a weight for each
     of N rows, `row_settings` further settings for each, of those that have a weight; without gradient. A `temperature`
     among them multiplies the term's own. `temperature_squared` multiplies by temperature^2, each row by its own's.
-    `support`: the ids that are looked at, all of them without it.
+    `support`: the ids that are looked at, all of them without it. With `over` "sequences" the mean is over the window's
+    sequences, of each over its tokens (`NextToken`): many trainers of policies divide so.
     """
 
     divergence: str | Fused = "forward_kl"
@@ -87,8 +88,10 @@ class Divergence(Term):
     row_settings: RowSettings | None = None
     temperature_squared: bool = False
     support: Support | None = None
+    over: str = "tokens"
 
     def __post_init__(self) -> None:
+        check_over("a divergence", self.over)
         if isinstance(self.divergence, str):
             self.divergence = self.divergence.replace("-", "_")
             if self.divergence not in (*FUSED_DIVERGENCES, *BY_ROWS):
@@ -129,6 +132,9 @@ class Divergence(Term):
     def begin_step(self, window: Any) -> None:
         self._progress = window.progress
 
+    def count(self, batch: Mapping[str, Any]) -> Tensor | None:
+        return None if self.over == "tokens" else count_sequences(batch)
+
     def total(self, rows: Rows) -> Tensor:
         settings = dict(self.settings(self._progress) if callable(self.settings) else self.settings)
         mask = mask_of(self.sources, rows)
@@ -142,6 +148,9 @@ class Divergence(Term):
         if temperatures is not None and self.temperature_squared:
             squared = temperatures**2
             token_weights = squared if token_weights is None else token_weights * squared
+        if self.over == "sequences":
+            shares = shares_of_sequences(rows)
+            token_weights = shares if token_weights is None else token_weights * shares
         common: dict[str, Any] = {"mask": mask, "weights": token_weights, "temperature": self.temperature}
         total = self._loss(rows, common, settings, temperatures).total
         return total * self.temperature**2 if self.temperature_squared and self.temperature != 1 else total
@@ -188,17 +197,13 @@ class NextToken(Term):
 
     def __post_init__(self) -> None:
         check_sources(self.sources)
-        if self.over not in ("tokens", "sequences"):
-            raise MethodError(f'next-token: "over" is tokens or sequences, not "{self.over}"')
+        check_over("next-token", self.over)
 
     def count(self, batch: Mapping[str, Any]) -> Tensor | None:
         return None if self.over == "tokens" else count_sequences(batch)
 
     def total(self, rows: Rows) -> Tensor:
-        weights = None
-        if self.over == "sequences":
-            exact = torch.promote_types(rows.hidden.dtype, torch.float32)
-            weights = spread(1 / sequence_lengths(rows).to(exact), rows)
+        weights = None if self.over == "tokens" else shares_of_sequences(rows)
         return cross_entropy(rows, mask=mask_of(self.sources, rows), weights=weights).total
 
 
@@ -207,6 +212,18 @@ def check_sources(sources: Sequence[str]) -> None:
     for source in sources:
         if source not in SOURCES:
             raise MethodError(f"unknown source {source!r}; one of {', '.join(SOURCES)}")
+
+
+def check_over(what: str, over: str) -> None:
+    """Raise MethodError for a mean over anything but tokens or sequences."""
+    if over not in ("tokens", "sequences"):
+        raise MethodError(f'{what}: "over" is tokens or sequences, not "{over}"')
+
+
+def shares_of_sequences(rows: Rows) -> Tensor:
+    """1 / the length of its sequence for each row (N,): each sequence weighs the same."""
+    exact = torch.promote_types(rows.hidden.dtype, torch.float32)
+    return spread(1 / sequence_lengths(rows).to(exact), rows)
 
 
 def among(mask: Tensor | None, token_weights: Tensor | None) -> Tensor | None:

@@ -11,7 +11,7 @@ from methods.recipe import canonical_method, read_recipe, teachers_of
 from methods.registry import RegistryError
 from reproductions.distill.config import Config, load_config
 from reproductions.distill.evaluate import table
-from reproductions.distill.evaluate.run import FILE, START, STUDENT
+from reproductions.distill.evaluate.run import FILE, START, STUDENT, measured_in
 from reproductions.distill.method import OWN_METHOD, why_no_engine
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import read_json
@@ -131,10 +131,12 @@ def compare(
             except (KDError, RegistryError) as error:
                 raise KDError(f"{name}: {error}") from error
     records, figures = {}, {}
+    measured: dict[str, Any] = {}  # start and teachers are the same for most, and measured once
     for name, config in found.items():
         say(f"{name}:")
-        records[name] = distil(config, report, say)
+        records[name] = distil(config, report, say, measured)
         figures[name] = read_json(config.output / FILE)
+        measured |= measured_in(figures[name])
     return league(records, figures)
 
 
@@ -191,20 +193,22 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
         spent = found["tokens"].get(name)
         row += [f"{found['seconds'][name]:g}", f"{sum(spent.values()):,}"] if spent else ["", ""]
     lines = [
-        f"on {found['rows']} answers that nothing was trained on; in brackets the distance from the start (95 %)"
+        f"on {found['rows']} answers that nothing was trained on;",
+        "in brackets the distance from the start (95 %)",
     ]
     lines += ["", *table.lines_of(rows), ""]
     for first, others in found["beside"].items():
         lines.append(f"beside {first}, intervals that hold together ({found['level']:.1%} each):")
         for name, metrics in others.items():
-            parts = []
+            head = f"  {name}: "
             for metric, gap in metrics.items():
                 bounds = "" if gap["low"] is None else f" [{gap['low']:+.3g}, {gap['high']:+.3g}]"
                 better = table.BETTER.get(metric, 1) * gap["value"] > 0
                 word = ("better" if better else "worse") if gap["decided"] else "undecided"
-                parts.append(f"{metric} {gap['value']:+.3g}{bounds} {word}")
-            lines.append(f"  {name}: {'; '.join(parts)}")
-    lines.append(
-        "one training each: another seed may order them otherwise; learning rates as the configs have them"
-    )
+                lines.append(f"{head}{metric} {gap['value']:+.3g}{bounds} {word}")
+                head = " " * len(head)
+    lines += [
+        "one training each: another seed may order them otherwise;",
+        "learning rates as the configs have them",
+    ]
     return lines

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from reproductions.distill.data.rows import Rows
+from reproductions.distill.data.rows import TEACHER_PROMPT, Rows
 from reproductions.distill.evaluate.harness import asked, run_tasks
 from reproductions.distill.evaluate.measure import Figures, answer_tokens, measure
 from reproductions.distill.evaluate.spec import Evaluation
 from reproductions.distill.evaluate.table import TASKS
 from reproductions.distill.state import first_process
-from reproductions.engine.files import read_json, write_atomic
+from reproductions.engine.files import digest, read_json, write_atomic
 
 FILE = "evaluation.json"  # beside the student: the figures of every row
 START, STUDENT = "start", "student"
 SAID = 3  # answers that a card shows
+KEY = "measured_as"  # of a model's figures: all that they follow from, as a digest
 
 
 class Evaluated:
-    """The figures so far of the models of a training; `state` is where they are kept until the student is saved."""
+    """The figures so far of the models of a training; `state` is where they are kept until the student is saved.
+
+    `measured` are figures by their KEY that need not be made again: another training began with the same models.
+    """
 
     def __init__(
         self,
@@ -31,8 +35,10 @@ class Evaluated:
         completion_tokens: int,
         state: Path,
         report: Callable[..., None],
+        measured: Mapping[str, Any] | None = None,
     ) -> None:
         assert rows.evaluation is not None
+        self._measured = measured or {}
         self._wanted, self._rows, self._tokenizer = wanted, rows, tokenizer
         self._limit, self._file, self._report = completion_tokens, state / FILE, report
         self._asked = None if wanted.lm_eval is None else asked(wanted.lm_eval)
@@ -42,18 +48,35 @@ class Evaluated:
             for figures in self._found.values():
                 figures.pop(TASKS, None)
 
-    def before(self, who: str, model: Callable[[], tuple[Any, Any]]) -> None:
-        """Measure a model (and its tokenizer) that the training leaves as it is, unless it was before an interrupt."""
+    def before(self, who: str, made_of: Mapping[str, Any], model: Callable[[], tuple[Any, Any]]) -> None:
+        """Measure a model (and its tokenizer) that the training leaves as it is, unless that was done before.
+
+        `made_of` is plain data that says which model it is, by the content of its weights and how they are loaded.
+        """
+        key = self._key(made_of)
+        if who not in self._found and key in self._measured:
+            self._found[who] = dict(self._measured[key])
+            self._keep()
         measured = who in self._found
         if measured and (self._asked is None or TASKS in self._found[who]):
             return
         given = model()
         if not measured:
             self._measure(who, *given, teacher=who != START)
+            self._found[who][KEY] = key
             self._keep()
         if self._asked is not None:
             self._run_tasks(who, *given)
             self._keep()
+
+    def _key(self, made_of: Mapping[str, Any]) -> str:
+        """All that a model's figures follow from: itself, the rows as it reads them, what is measured on them."""
+        rows: Any = self._rows.evaluation
+        read = [name for name in ("prompt", "completion", TEACHER_PROMPT) if name in rows.column_names]
+        wanted = self._wanted
+        measured = [wanted.answers, list(wanted.scores), wanted.batch_size, self._limit, self._asked]
+        given = [dict(made_of), {name: rows[name][:] for name in read}, measured]
+        return digest(json.loads(json.dumps(given)), 16)
 
     def after(self, model: Any) -> dict[str, Any]:
         """Measure the student; everything, as plain data."""
@@ -92,3 +115,8 @@ class Evaluated:
             "models": self._found,
             **({} if self._asked is None else {TASKS: self._asked}),
         }
+
+
+def measured_in(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of an evaluation's start and teachers by their KEY, which no other training has to make again."""
+    return {one[KEY]: one for one in evaluation["models"].values() if KEY in one}

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 LEVEL = 0.95
+TERMINAL = 80  # columns of a line
 LOSS, TASKS = "loss", "lm_eval"
 BETTER = {LOSS: -1}  # the sign of what is better, + where nothing stands here
 TITLES = {LOSS: "loss (nats a token)", "exact-match": "exact match %", "rouge-l": "ROUGE-L"}
@@ -171,10 +172,20 @@ def _number(name: str, value: float | None, *, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
-def lines_of(table: Sequence[Sequence[str]]) -> list[str]:
-    """A table as text, columns under each other."""
+def lines_of(table: Sequence[Sequence[str]], columns: int = TERMINAL) -> list[str]:
+    """A table as text, columns under each other; what does not fit side by side goes on in another one below.
+
+    `columns` are those of the terminal. A column of figures that is wider alone is not cut.
+    """
     widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+    parts: list[list[int]] = []
+    for n in range(1, len(widths)):
+        if parts and sum(widths[m] + 2 for m in [0, *parts[-1], n]) - 2 <= columns:
+            parts[-1].append(n)
+        else:
+            parts.append([n])
+    lines: list[str] = []
+    for part in parts:
+        lines += [""] if lines else []
+        lines += ["  ".join(row[n].ljust(widths[n]) for n in [0, *part]).rstrip() for row in table]
+    return lines

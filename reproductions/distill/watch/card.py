@@ -61,13 +61,29 @@ def card_of(
 
 def _lineage(record: Mapping[str, Any], teachers: Sequence[Mapping[str, str]]) -> list[str]:
     rows = [["role", "model", "its terms", "what they say"]]
-    rows.append(
-        ["student at the start", code(_short(record["student"])), "", "those of the model it was made from"]
-    )
-    for one in teachers:
+    student = _model(record, record["student"], "student")
+    rows.append(["student at the start", student, "", "those of the model it was made from"])
+    for number, one in enumerate(teachers, 1):
         note = one["note"] or "not known to KD Atlas: look them up"
-        rows.append(["teacher", code(_short(one["name"])), plain(one["terms"] or "unknown"), plain(note)])
+        model = _model(record, one["name"], f"teacher {number}")
+        rows.append(["teacher", model, plain(one["terms"] or "unknown"), plain(note)])
     return markdown(rows)
+
+
+def _model(record: Mapping[str, Any], name: str, who: str) -> str:
+    """A model's name with what makes it another one than that name tells: blocks left out, weights of few bits."""
+    loading = record["inputs"].get(f"loading of {who}", {})
+    layers, bits, weights = loading.get("layers"), loading.get("bits"), record.get("weights", {}).get(name)
+    if layers is None:
+        kept = ""
+    else:
+        kept = (
+            f"{layers} of its blocks"
+            if isinstance(layers, int)
+            else f"its blocks {', '.join(map(str, layers))}"
+        )
+    parts = [kept, f"in {bits} bits" if bits else "", f"weights of {weights}" if weights else ""]
+    return ", ".join([code(_short(name)), *(plain(part) for part in parts if part)])
 
 
 def _figures(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:

@@ -72,11 +72,17 @@ def excess_oracle(name, z, t, ids):
     return dropped_oracle(name, z, t, ids) + ((p - q) if name == "reverse_kl" else (q - p)).sum(-1)
 
 
+def rewards_oracle(name, z, t, ids):
+    """The excess, each id's share of the student's mass within the ids in the place of its probability."""
+    return excess_oracle(name, z, t, ids) / z.softmax(-1).gather(-1, ids).sum(-1).detach()
+
+
 ORACLES = {
     "tail": (tail_oracle, NAMES),
     "renormalise": (renormalised_oracle, NAMES),
     "drop": (dropped_oracle, sorted(SUMMANDS)),
     "excess": (excess_oracle, ["forward_kl", "reverse_kl"]),
+    "rewards": (rewards_oracle, ["forward_kl", "reverse_kl"]),
 }
 CASES = [(rest, name) for rest, (_, names) in ORACLES.items() for name in names]
 
@@ -98,6 +104,19 @@ def check(rest, name, of):
 @pytest.mark.parametrize("of", ["teacher", "student"])
 def test_values_and_gradients_are_those_of_dense_formulas(rest, name, of):
     check(rest, name, of)
+
+
+def test_rewards_have_the_gradient_of_a_policy_s_that_may_say_each_id():
+    """Rethinking OPD's code: A = w (log p - log q), w the share of q within the k ids; minus the sum of A d log q."""
+    hidden, head, theirs, their_head, _ = both()
+    z, t = logits(hidden, head), logits(theirs, their_head)
+    ids = chosen("student", z, t)
+    log_q, log_p = (x.log_softmax(-1).gather(-1, ids) for x in (z, t))
+    advantage = (log_p - log_q).detach() * log_q.detach().softmax(-1)
+    loss = linear_reduced_divergence(
+        hidden, head, theirs, their_head, reduction=Reduction("student", K, "rewards"), divergence="reverse_kl"
+    )  # fmt: skip
+    assert_same_gradients(-(advantage * log_q).sum(), loss.total, leaves(hidden, head))
 
 
 def without_tail_slope(self, kept, ids, q, p, rows):

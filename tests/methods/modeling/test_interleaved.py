@@ -57,6 +57,22 @@ def test_a_speculative_token_is_the_student_s_within_the_teacher_s_top_k(top_k):
     check_speculative(top_k)
 
 
+def test_both_may_draw_among_the_likeliest_alone():
+    q, p = some(6, seed=1), some(6, seed=2)
+    kept = [truncated(side, None, 0.5) for side in (q, p)]
+    assert all((side == 0).any() for side in kept)
+    drawn = []
+
+    def draw(probs):
+        drawn.append(probs[0])
+        return probs.argmax(-1)
+
+    token, by_teacher = Speculative(2, 0.5)(q[None], p[None], draw, 0)
+    assert torch.equal(torch.stack(drawn), torch.stack(kept))
+    accepted = bool((p.topk(2).indices == q.argmax()).any())
+    assert bool(by_teacher) is not accepted and int(token) == int((q if accepted else p).argmax())
+
+
 def both(model, teacher, rule, **settings):
     return interleaved(
         model, teacher, PROMPTS, rule=rule, eos_ids=[1], pad_id=0, **{"max_new_tokens": 6, **settings}

@@ -32,11 +32,12 @@ def tokenizers(swapped):
     return (pair_tokenizer(), letter_tokenizer()) if swapped else (letter_tokenizer(), pair_tokenizer())
 
 
-def next_log_probs(model, tokenizer, row):
-    """Tokens of the completion with EOS, as text, and the log-probabilities of all ids before each."""
+def next_log_probs(model, tokenizer, row, raw=False):
+    """Tokens of the completion with EOS, as text, and the log-probabilities (`raw`: logits) of all ids before each."""
     prompt, answer = (tokenizer(row[name])["input_ids"] for name in ("prompt", "completion"))
     ids = torch.tensor([[*prompt, *answer, tokenizer.eos_token_id]])
-    log_p = full_logits(model, ids, torch.ones_like(ids))[0].log_softmax(-1)
+    logits = full_logits(model, ids, torch.ones_like(ids))[0]
+    log_p = logits if raw else logits.log_softmax(-1)
     return tokenizer.convert_ids_to_tokens(ids[0, len(prompt) :].tolist()), log_p[len(prompt) - 1 : -1]
 
 
@@ -55,10 +56,10 @@ def walk(ours, theirs):
         yield range(a, i), range(b, j)
 
 
-def both_sides(student, teacher, swapped, row):
+def both_sides(student, teacher, swapped, row, raw=False):
     ours, theirs = tokenizers(swapped)
-    words, log_q = next_log_probs(student, ours, row)
-    others, log_p = next_log_probs(teacher, theirs, row)
+    words, log_q = next_log_probs(student, ours, row, raw)
+    others, log_p = next_log_probs(teacher, theirs, row, raw)
     return (
         list(walk(words, others)),
         (words, log_q, ours.get_vocab()),
@@ -116,15 +117,17 @@ def test_gold_is_the_formula_written_out(tmp_path, swapped, settings):
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("units", [True, False])
-def test_simct_is_the_formula_written_out(tmp_path, swapped, units):
+@pytest.mark.parametrize("score", ["log-probability", "logit"])
+def test_simct_is_the_formula_written_out(tmp_path, swapped, units, score):
     student, teacher = models(swapped)
     ours, theirs = tokenizers(swapped)
-    trainer = trainer_of(tmp_path, ours, student, teacher, [ContinuationUnits(units=units)], other=theirs)
+    term = ContinuationUnits(units=units, unit_score=score)
+    trainer = trainer_of(tmp_path, ours, student, teacher, [term], other=theirs)
     loss, _ = window_loss(trainer, student)
     common = sorted(set(ours.get_vocab()) & set(theirs.get_vocab()))
     terms = []
     for row in ROWS:
-        chunks, *sides = both_sides(student, teacher, swapped, row)
+        chunks, *sides = both_sides(student, teacher, swapped, row, raw=score == "logit")
         for chunk in chunks:
             several = any(len(part) > 1 for part in chunk)
             if several and not units:

@@ -31,7 +31,7 @@ def unrolled(model, prompt):
     return inputs
 
 
-def reference_sums(model):
+def reference_sums(model, first=1):
     """The three sums of CODI's loss, row by row, from full logits, as torch's own functions give them."""
     core = core_model(model)
     embed = core.get_input_embeddings()
@@ -50,8 +50,8 @@ def reference_sums(model):
             student.logits[0, -len(said) - 1 : -1], torch.tensor(said), reduction="sum"
         )
         before = -len(row["answer_ids"]) - 1
-        layers = len(teacher.hidden_states) - 1
-        for a, b in zip(teacher.hidden_states[1:], student.hidden_states[1:], strict=True):
+        layers = len(teacher.hidden_states) - first
+        for a, b in zip(teacher.hidden_states[first:], student.hidden_states[first:], strict=True):
             target = a[0, before].detach()
             gap = (b[0, before] - target).abs()
             smooth = torch.where(gap < 1, gap**2 / 2, gap - 0.5).mean()
@@ -71,12 +71,12 @@ def test_thoughts_in_a_padded_batch_with_a_cache_are_those_of_the_unrolled_loop(
     assert state.cache.get_seq_length() == state.mask.shape[1] == 5 + 1 + 3
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_losses_and_gradients_are_those_of_full_logits_row_by_row(kind, tmp_path):
+@pytest.mark.parametrize(("kind", "embeddings"), [*((kind, False) for kind in KINDS), ("gpt2", True)])
+def test_losses_and_gradients_are_those_of_full_logits_row_by_row(kind, embeddings, tmp_path):
     model = thinker(kind).double()
-    trainer = make_trainer(model, str(tmp_path))
+    trainer = make_trainer(model, str(tmp_path), weights={"embeddings": embeddings})
     got = trainer.sums(core_model(model), Collator(0, END)(ROWS))
-    expected = reference_sums(model)
+    expected = reference_sums(model, first=0 if embeddings else 1)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert any("latent_thoughts" in name for name in trained)
     for name, value in expected.items():

@@ -15,7 +15,7 @@ from reproductions.distill.config import load_config
 from reproductions.distill.evaluate.measure import exact_match, measure, rouge_of_words
 from reproductions.distill.evaluate.run import FILE
 from reproductions.distill.evaluate.spec import Evaluation
-from reproductions.distill.evaluate.table import difference, rows_of, summary
+from reproductions.distill.evaluate.table import difference, lines_of, rows_of, summary
 from reproductions.distill.record import summary as lines_of_record
 from reproductions.distill.training import RECORD
 from reproductions.distill.watch.card import CARD
@@ -113,8 +113,10 @@ def test_start_teacher_and_student_are_set_side_by_side(folder):
         assert found[who]["loss"]["value"] == pytest.approx(loss, rel=1e-4)
     gap = found["student"]["loss"]["difference"]
     assert gap == pytest.approx(found["student"]["loss"]["value"] - found["start"]["loss"]["value"], rel=1e-3)
-    table = lines_of_record(record)[-4:]
-    assert table[0].split()[0] == "loss" and table[3].startswith("student") and f"({gap:+.3f}" in table[3]
+    lines = lines_of_record(record)
+    head = next(n for n, line in enumerate(lines) if line.split()[:1] == ["loss"])
+    assert lines[head + 3].startswith("student") and f"({gap:+.3f}" in lines[head + 3]
+    assert max(map(len, lines[head:])) <= 80 and "ROUGE-L" in "".join(lines[head:])
     card = (folder / "run" / CARD).read_text()
     assert "| student |" in card and "## Before and after" in card and str(folder) not in card
     assert not any(word in card for word in kept["references"] if len(word) > 2), (
@@ -212,6 +214,35 @@ def test_a_table_by_hand():
     assert table[0] == ["", "loss (nats a token)", "exact match %"] and table[1] == ["start", "2.000", "0.0"]
     # d = (-3, -2), r = -1.25: residuals -0.5 and 0.5; sqrt(2 x 0.5) / 4 = 0.25; t(1, 97.5 %) = 12.706
     assert table[2][1] == "0.750 (-1.250 [-4.427, +1.927])"
+
+
+def test_a_table_that_is_wider_than_a_terminal_goes_on_below():
+    table = [["", "loss (nats a token)", "exact match %", "ROUGE-L", "seconds"]]
+    table.append(["start", "15.056", "0.0", "0.0", ""])
+    table.append(
+        [
+            "student",
+            "11.294 (-3.761 [-4.635, -2.888])",
+            "0.0 (+0.0 [+0.0, +0.0])",
+            "7.7 (+7.7 [+4.6, +10.8])",
+            "348.4",
+        ]
+    )
+    lines = lines_of(table)
+    assert max(map(len, lines)) <= 80 and lines.count("") == 1, lines
+    assert [line.split()[0] for line in lines if line] == [
+        "loss",
+        "start",
+        "student",
+        "ROUGE-L",
+        "start",
+        "student",
+    ]
+    for cell in (cell for row in table for cell in row):
+        assert cell in "\n".join(lines)
+    beside = lines_of(table, 200)
+    assert len(beside) == 3 and beside[2].endswith("348.4"), "side by side where there is room"
+    assert len(lines_of(table, 20)) == 4 * 3 + 3, "one column each, uncut"
 
 
 def test_too_few_rows_to_hold_any_out(folder):

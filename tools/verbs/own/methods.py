@@ -11,6 +11,20 @@ from tools.terminal import grid, style, wrap
 
 SUMMARY = "every method of `kd distill`: what it needs, its cost beside SFT, what is known of it"
 TEACHERS = ("none", "text", "logits")
+LONGEST = 27  # letters of a name that stands in its line's column; a longer one has a line of its own
+SCALE = 12  # characters of "10/12 small": what is known at a scale of a longer name stands below
+# Words of `Method` as short as a table of 80 columns needs them.
+SHORT = {
+    "logits and hidden states": "hidden",
+    "two may differ": "any",
+    "one": "same",
+    "the student's, drawn once": "student, once",
+    "the student's, checked": "student, checked",
+    "the teacher's, fresh": "teacher, fresh",
+    "the data's": "data",
+    "the teacher's": "teacher",
+    "the student's own": "student",
+}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +36,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     json_option(parser)
     parser.epilog = (
-        "Cost: seconds of training beside SFT's on the recorded testbeds, tiny models on a CPU; '-' where none was "
-        "recorded beside SFT. Claims: those of the paper that were judged, reproduced / all, by scale."
+        "Teacher: what is read of it, `hidden` being its logits and hidden states. Tok.: whether its tokenizer must be "
+        "the same as the student's, or may be any. Answers: whose are learnt from. x SFT: seconds of training beside "
+        "SFT's on the recorded testbeds, tiny models on a CPU; '-' where none was recorded beside SFT. Claims: those "
+        "of the paper that were judged, reproduced / all, by scale."
     )
 
 
@@ -47,13 +63,42 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _table(found: list[Method]) -> list[str]:
-    rows = [["method", "teacher", "tokenizers", "learns from", "x SFT", "claims", "needs"]]
-    rows += [
-        [one.id, _teacher(one), _tokenizers(one), one.answers, _cost(one), _claims(one), _needs(one)]
-        for one in found
-    ]
-    lines = grid(rows, right=(4,))
-    return [style(lines[0], "bold"), *lines[1:]]
+    """A line each; a long name, what else is needed, claims at a second or long scale have lines of their own."""
+    rows = [["method", "teacher", "tok.", "answers", "x SFT", "claims"]]
+    for one in found:
+        name = one.id if len(one.id) <= LONGEST else ""
+        claims = _claims(one)[0]
+        tokenizers = SHORT.get(_tokenizers(one), "")
+        rows.append(
+            [
+                name,
+                _short(_teacher(one)),
+                tokenizers,
+                _short(one.answers),
+                _cost(one),
+                claims if len(claims) <= SCALE else "",
+            ]
+        )
+    head, *lines = grid(rows, right=(4,))
+    made = [style(head, "bold")]
+    for one, line in zip(found, lines, strict=True):
+        made += [one.id] if len(one.id) > LONGEST else []
+        made.append(line)
+        first, *others = _claims(one)
+        more = [f"needs {_needs(one)}"] if _needs(one) else []
+        more += [*([first] if len(first) > SCALE else []), *others]
+        made += [f"    {text}" for text in more]
+    return made
+
+
+def _short(text: str) -> str:
+    """Words joined by a comma or after a number, each as SHORT has it."""
+    if text in SHORT:
+        return SHORT[text]
+    for sign in (", ", " x "):
+        if sign in text:
+            return sign.join(SHORT.get(part, part) for part in text.split(sign))
+    return text
 
 
 def _page(one: Method) -> list[str]:
@@ -80,12 +125,12 @@ def _cost(one: Method) -> str:
     return "-" if one.cost is None else f"{one.cost:.1f}"
 
 
-def _claims(one: Method) -> str:
+def _claims(one: Method) -> list[str]:
     parts = [
         f"{counts.get('reproduced', 0)}/{sum(counts.values())} {scale}"
         for scale, counts in one.verdicts.items()
     ]
-    return ", ".join(parts) or "-"
+    return parts or ["-"]
 
 
 def _needs(one: Method) -> str:

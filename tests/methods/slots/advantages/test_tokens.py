@@ -107,6 +107,33 @@ def test_entropy_scales_a_negative_advantage():
     assert got[INSIDE].min() == -1 and got[INSIDE].max() == -0.5
 
 
+def test_the_ends_may_be_those_of_the_chosen_tokens():
+    """OPSA: entropies of the chosen tokens are brought to [0, 1] among themselves; equal ones are all the most."""
+    given, lowest = signals(), LowestProbability(0.5)
+    chosen = lowest(given) & INSIDE
+    got, entropy = EntropyScaled(where=lowest)(given), given.entropy
+    low, high = entropy[chosen].min(), entropy[chosen].max()
+    torch.testing.assert_close(
+        got[chosen], (-0.5 - (entropy - low) / (2 * (high - low)))[chosen], rtol=1e-12, atol=1e-12
+    )
+    assert got[chosen].min() == -1 and got[chosen].max() == -0.5 and chosen.sum() < INSIDE.sum()
+    assert asked_of(EntropyScaled(where=lowest)) == {"entropy", "student"}
+    even = signals(entropy=torch.full((3, 4), 0.7, dtype=torch.float64))
+    assert (EntropyScaled()(even)[INSIDE] == -1).all()
+
+
+def test_a_mean_over_all_tokens_may_be_one_over_the_kept_ones():
+    given, lowest = signals(), LowestProbability(0.4)
+    chosen = lowest(given) & INSIDE
+    got = Only(LogRatio(), lowest, over="kept")(given) * MASK
+    for row in range(3):
+        kept = LogRatio()(given)[row][chosen[row]]
+        expected = float(kept.mean()) if len(kept) else 0.0
+        assert float(got[row].sum() / MASK[row].sum()) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(MethodError, match='"over" is tokens or kept, not "all"'):
+        Only(LogRatio(), lowest, over="all")
+
+
 def test_the_size_follows_the_teacher_and_the_sign_does_not():
     given = signals()
     base = GroupReward("mean")(given)

@@ -73,6 +73,31 @@ def test_replay_grows_with_the_validation_loss_and_reuses_samples():
     assert len(sampler.buffer) <= 3
 
 
+def test_the_released_replay_draws_once_fills_its_buffer_and_compares_with_the_last_rise():
+    """DistiLLM's finetune.py: a loss below that of the start never raises the share, however it goes up and down."""
+    losses = ((0.0, [2.0]), (0.25, [1.5]), (0.5, [1.6]), (0.75, [2.5]))
+    for released, expected in ((False, [0.0, 0.0, 0.5, 1.0]), (True, [0.0, 0.0, 0.0, 0.5])):
+        sampler, shares = AdaptiveReplay(rise=0.5, validations=4, capacity=3, released=released), []
+        for progress, said in losses:
+            sampler(WINDOW, Recorder(progress, said).step)
+            shares.append(sampler.share)
+        assert shares == expected
+    capacity, tries = 100, 1500
+    made = {}
+    for released in (False, True):
+        sampler = AdaptiveReplay(start=0.5, capacity=capacity, released=released)
+        sampler._checked, sampler._last = 99, 0.0
+        recorders = [Recorder(0.4, seed=s) for s in range(tries)]
+        windows = []
+        for recorder in recorders:
+            windows.append(sampler(WINDOW, recorder.step))
+            if len(sampler.buffer) < capacity and released and windows[-1][0].source == "student":
+                assert recorder.calls, "until the buffer is full every sample is fresh"
+        made[released] = sum(bool(recorder.calls) for recorder in recorders[-1000:]) / 1000
+    assert made[False] == pytest.approx(0.5 * 0.5 * 0.6, abs=0.05)
+    assert made[True] == pytest.approx(0.5 * 0.6, abs=0.05)
+
+
 @pytest.mark.parametrize("size", [4, 5])
 def test_pairs_hold_two_answers_to_one_prompt(size):
     window = [Example([i + 3], [9, 1]) for i in range(size)]

@@ -8,6 +8,8 @@ from methods.slots.rows import count_sequences
 from methods.slots.samplers import SOURCES
 from methods.slots.terms import NextToken
 from methods.slots.terms import divergence as module
+from methods.slots.terms.divergence import Divergence
+from methods.slots.token_weights import First
 from tests.methods.slots.three_sequences import LENGTHS, log_probs, three_sequences
 
 
@@ -38,6 +40,24 @@ def test_each_sequence_or_each_token_weighs_the_same(over, sources):
     rows = three_sequences()
     found = loss(rows, NextToken(over=over, sources=sources))
     assert found == pytest.approx(expected(rows, over, sources), rel=1e-9)
+
+
+def test_a_divergence_may_weigh_sequences_alike_too():
+    """1/3 sum over sequences of the mean of token_weight * KL(p || q), in full distributions."""
+    rows = three_sequences()
+    size = min(len(rows.head.weight), len(rows.teachers[0][1].weight))
+    log_q = rows.head.logits(rows.hidden, size).log_softmax(-1)
+    hidden, head = rows.teachers[0]
+    log_p = head.logits(hidden, size).log_softmax(-1)
+    values = (log_p.exp() * (log_p - log_q)).sum(-1)
+    for weights in (None, First(2)):
+        given = values if weights is None else values * weights(rows)
+        means = [part.mean() for part in given.split(LENGTHS)]
+        term = Divergence("forward_kl", over="sequences", token_weights=weights)
+        assert loss(rows, term) == pytest.approx(float(sum(means)) / 3, rel=1e-9)
+    assert loss(rows, Divergence("forward_kl")) == pytest.approx(float(values.mean()), rel=1e-9)
+    with pytest.raises(MethodError, match='a divergence: "over" is tokens or sequences, not "rows"'):
+        Divergence(over="rows")
 
 
 def test_a_long_sequence_weighs_no_more_than_a_short_one(monkeypatch):

@@ -40,7 +40,18 @@ def test_every_recipe_is_listed(capsys):
     assert [one["id"] for one in found] == recipe_ids()
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(recipe_ids()) + 1 and lines[0].split()[0] == "method"
+    assert max(map(len, lines)) <= 80 and lines[0].split()[0] == "method"
+    begun = [line.split()[0] for line in lines[1:] if not line.startswith(" ")]
+    assert begun == recipe_ids(), "each once, with its whole name"
+    place = lines.index("ramesh-2025-generalization-fidelity")
+    assert lines[place + 1].split()[:3] == ["logits", "same", "data"], "a long name, and the rest of it below"
+    (kdrl,) = [n for n, line in enumerate(lines) if line.startswith("kdrl ")]
+    assert (
+        lines[kdrl].split()[1:4] == ["logits", "same", "student"] and lines[kdrl + 1] == "    needs a reward"
+    )
+    (ted,) = [line for line in lines if line.startswith("ted ")]
+    assert ted.split()[1:4] == ["hidden", "same", "data"]
+    assert any(line.split()[1:6] == ["2", "x", "logits", "same", "data"] for line in lines), "babyllama's two"
 
 
 def test_only_those_that_a_builder_can_use(capsys):
