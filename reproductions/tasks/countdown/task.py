@@ -243,12 +243,16 @@ class Countdown(Task):
                     break
                 if source.random() < slip:
                     word = source.choice(can)[0]
-                else:
-                    word = self._solution(state, problem.target, source)[0]
+                elif best := self._solution(state, problem.target, source):
+                    word = best[0]
+                else:  # from here no words come to one number
+                    break
                 words.append(word)
                 state = behind(self.rules, state, word) or state
-            columns["prompt"].append(problem.prompt + _text(words))
-            columns["completion"].append(_text(self._solution(state, problem.target, source)))
+            rest = self._solution(state, problem.target, source)
+            if rest or state.over:  # else there is no way on
+                columns["prompt"].append(problem.prompt + _text(words))
+                columns["completion"].append(_text(rest))
         return dataset(columns)
 
     def _hash(self) -> str:

@@ -9,6 +9,7 @@ SEED = 3
 PHASE = {"max_steps": 2, "per_device_train_batch_size": 8}
 FEWER = {
     "classification": {"train_texts": 64, "validation_texts": 20, "test_texts": 24},
+    "countdown": {"scribbles": 300, "corrections": 300},
     "navigate": {"walks": 300, "corrections": 300},
     "reasoning": {"train": 80, "base": 300, "solutions": 300, "test_problems": 20, "unseen_problems": 20},
 }

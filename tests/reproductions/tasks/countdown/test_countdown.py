@@ -212,9 +212,15 @@ def test_what_differs_in_order_alone_means_the_same():
     assert len({meaning(SHOWN, said.split()) for said in others}) == 4
 
 
-def test_rows_are_what_they_say_and_no_set_of_numbers_stands_in_two_splits():
-    task = Countdown(**SMALL)
-    counts = {"train": 20, "more": 40, "validation": 10, "test": 25, "scribbles": 50, "corrections": 50}
+# Large numbers, so that a word at random often leaves no way on.
+WIDE = {"numbers": 3, "most": 25, "largest": 60, "largest_target": 60, "tokens": 12, "corrections": 400}
+
+
+@pytest.mark.parametrize("shape", [{}, WIDE], ids=["small", "wide"])
+def test_rows_are_what_they_say_and_no_set_of_numbers_stands_in_two_splits(shape):
+    task = Countdown(**(SMALL | shape))
+    counts = {"train": 20, "more": 40, "validation": 10, "test": 25, "scribbles": 50}
+    counts["corrections"] = shape.get("corrections", 50)
     sets = {}
     for name, count in counts.items():
         rows = task.rows(name)
