@@ -272,7 +272,7 @@ class Countdown(Task):
     def find_references(self, split: str) -> list[Problem]:
         """The problem of every row, which can tell a right answer."""
         if split in self._problems:
-            return list(self._problems[split])
+            return self._problems[split][: len(self.rows(split))]
         raise KDError(f"countdown: rows called {split} are no problems to be answered")
 
     def said(self, ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[Any]:

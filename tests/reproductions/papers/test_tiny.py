@@ -24,11 +24,20 @@ def short_testbed(bed):
 
 def short_spec(spec):
     """A student of two steps is never right: of its own answers all that ended are kept, and they are sampled."""
-    data = spec["method"]["data"]
-    if isinstance(data, dict) and data.get("use") == "right-answers":
-        kept = {name: value for name, value in data.items() if name not in ("greedy", "samples")}
-        spec["method"]["data"] = {**kept, "threshold": 0.0}
+    spec["method"]["data"] = whatever_ended(spec["method"]["data"])
     return short_phases(spec, PHASE, 1)
+
+
+def whatever_ended(data):
+    """A tree of data whose right answers are all that ended."""
+    if isinstance(data, list):
+        return [whatever_ended(part) for part in data]
+    if not isinstance(data, dict):
+        return data
+    if data.get("use") == "right-answers":
+        kept = {name: value for name, value in data.items() if name not in ("greedy", "samples")}
+        return {**kept, "threshold": 0.0}
+    return {name: whatever_ended(part) for name, part in data.items()}
 
 
 CASES = cases(["tiny"], short_testbed, short_spec)
