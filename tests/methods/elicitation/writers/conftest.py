@@ -9,6 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from methods.elicitation.writers.protocol import ask
+from methods.elicitation.writers.server import Patience, ServerWriter
+from methods.elicitation.writers.session import Session
+
 
 class Server:
     """Answers each question with `text(body)`; `faults` are done first, one a request, each a function of the handler.
@@ -166,3 +170,24 @@ def server():
     yield made
     made.http.shutdown()
     made.http.server_close()
+
+
+QUICK = Patience(attempts=4, timeout=60.0, first_wait=0.001, longest_wait=2.0, give_up=5)
+QUESTIONS = [ask(f"question {n}", temperature=1.0, max_tokens=20) for n in range(6)]
+
+
+def choice(content="fine", reason="stop", **message):
+    return {"message": {"content": content, **message}, "finish_reason": reason}
+
+
+def answer_of(*choices, **more):
+    return text(json.dumps({"choices": list(choices), **more}))
+
+
+def asked(server, requests=QUESTIONS, journal=None, **settings):
+    own = {name: settings.pop(name) for name in ("caps", "prices") if name in settings}
+    session = Session(ServerWriter(server.url, "m", **{"patience": QUICK, **settings}), journal, **own)
+    try:
+        return session.ask(requests), session.report()
+    finally:
+        session.close()

@@ -15,10 +15,13 @@ import pytest
 
 from methods.elicitation.writers.budget import Caps, Prices
 from methods.elicitation.writers.protocol import INVALID, LENGTH, STOP, CapReached, ask
-from methods.elicitation.writers.server import Patience, ServerWriter
-from methods.elicitation.writers.session import Session
 from methods.errors import MethodError
 from tests.methods.elicitation.writers.conftest import (
+    QUESTIONS,
+    QUICK,
+    answer_of,
+    asked,
+    choice,
     cut,
     dripping,
     dripping_heads,
@@ -30,29 +33,7 @@ from tests.methods.elicitation.writers.conftest import (
     text,
 )
 
-KEY = "sk-planted-0123456789"
-QUICK = Patience(attempts=4, timeout=60.0, first_wait=0.001, longest_wait=2.0, give_up=5)
 HASTY = replace(QUICK, timeout=1.0)  # only where a server is too slow on purpose: a busy machine is slow too
-QUESTIONS = [ask(f"question {n}", temperature=1.0, max_tokens=20) for n in range(6)]
-
-
-def choice(content="fine", reason="stop", **message):
-    return {"message": {"content": content, **message}, "finish_reason": reason}
-
-
-def answer_of(*choices, **more):
-    return text(json.dumps({"choices": list(choices), **more}))
-
-
-def asked(server, requests=QUESTIONS, journal=None, **settings):
-    own = {name: settings.pop(name) for name in ("caps", "prices") if name in settings}
-    session = Session(ServerWriter(server.url, "m", **{"patience": QUICK, **settings}), journal, **own)
-    try:
-        return session.ask(requests), session.report()
-    finally:
-        session.close()
-
-
 FAULTS = {
     "HTTP 429": status(429, "slow down", Retry_After="0"),
     "HTTP 500": status(500, "oops"),
@@ -394,92 +375,6 @@ def test_what_the_headers_say_is_left_is_not_passed(server):
     began = time.monotonic()
     asked(server, QUESTIONS[:3], parallel=1)
     assert time.monotonic() - began > 0.5
-
-
-def test_the_key_appears_nowhere(server, tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    server.text = lambda body: f"your key is {KEY}"
-
-    def refuse(handler, body):
-        send(handler, 400, f"bad key {handler.headers['Authorization']}", x_echo=KEY)
-        return True
-
-    def late(handler, body):
-        """The key where a text would be cut, behind blanks that are left out."""
-        send(handler, 400, " " * 1990 + f"key {KEY}")
-        return True
-
-    server.faults = [refuse, answer_of(choice(), note=KEY), late, status(500, KEY)]
-    answers, report = asked(server, journal=tmp_path / "journal", parallel=1)
-    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-    assert (
-        "[key]" in answers[0].failure
-        and answers[2].failure == "HTTP 400: key [key]"
-        and answers[3].text == "your key is [key]"
-    )
-    shown = repr((answers, report)) + "".join(capfd.readouterr())
-    assert KEY[:6] not in shown
-    files = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
-    assert files and not any(KEY in text for text in [shown, *files])
-    server.faults = [status(401, f"no such key: {KEY}")]
-    with pytest.raises(MethodError) as error:
-        asked(server, [ask("other")])
-    chain, seen = error.value, ""
-    while chain is not None:
-        seen, chain = seen + str(chain) + repr(chain), chain.__cause__
-    assert KEY not in seen and "[key]" in seen
-
-
-@pytest.mark.parametrize("key", [f"{KEY}\nand-more", f"Bearer {KEY}", f"{KEY}ä", f"{KEY}\x7f"])
-def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(monkeypatch, key):
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(MethodError, match="OPENAI_API_KEY holds blanks or letters that no key has") as error:
-        ServerWriter("https://example.org/v1", "m")
-    assert KEY not in str(error.value)
-
-
-def test_a_word_in_the_place_of_a_key_changes_no_answer(server, monkeypatch):
-    """Servers without keys are given "none" or "EMPTY"."""
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
-    server.text = lambda body: "none of them"
-    answers, _ = asked(server, QUESTIONS[:1])
-    assert answers[0].text == "none of them" and server.headers[0]["Authorization"] == "Bearer none"
-
-
-def test_a_short_key_is_a_key(server, monkeypatch, tmp_path):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-local9")
-    server.text = lambda body: "you sent sk-local9"
-    answers, _ = asked(server, QUESTIONS[:1], journal=tmp_path / "journal")
-    assert answers[0].text == "you sent [key]" and "sk-local9" not in (tmp_path / "journal").read_text()
-
-
-@pytest.mark.parametrize(
-    "where",
-    [
-        {"url": f"https://a.org/{KEY}/v1"},
-        {"extra": {"api_key": KEY}},
-        {"extra": {"headers": [f"Bearer {KEY}"]}},
-        {"name": KEY},
-        {"name": "short", "url": f"https://a.org/{KEY}/v1"},
-        {"model": f"m@{KEY}"},
-    ],
-)
-def test_a_key_outside_of_the_environment_is_refused_as_it_would_be_kept(where, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with pytest.raises(MethodError, match="belongs into the environment alone") as error:
-        ServerWriter(**{"url": "https://a.org/v1", "model": "m", **where})
-    assert KEY not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["ftp://a/v1", "a/v1", "https://user:word@a/v1", "https://a/v1?key=1", "http://example.org/v1"],
-)
-def test_an_address_where_a_key_could_leak_is_refused(url, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with pytest.raises(MethodError) as error:
-        ServerWriter(url, "m")
-    assert KEY not in str(error.value) and "word" not in str(error.value)
 
 
 def test_what_was_written_until_ctrl_c_is_kept(server, tmp_path):
