@@ -119,6 +119,18 @@ def surrogate(
     return -gain
 
 
+def shaped_surrogate(logps: torch.Tensor, advantages: torch.Tensor, *, shape: float | None) -> torch.Tensor:
+    """-A q / (q + shape) per token (...), of log-probabilities (...) of tokens that somebody else wrote.
+
+    The importance ratio q / p with p taken as 1, and shaped: its gradient is -A shape q / (q + shape)^2 grad log q,
+    largest at q = shape, so that tokens which the student hardly ever writes still teach it something. `shape` None
+    leaves the ratio alone: -A q.
+    Differentiable in `logps` only. Source: LUFFY, arXiv 2504.14945, policy shaping (f(x) = x / (x + 0.1)).
+    """
+    q = logps.exp()
+    return -advantages.detach() * (q if shape is None else q / (q + shape))
+
+
 def summed(
     per_token: torch.Tensor, mask: torch.Tensor, loss_type: str, *, longest: int | None
 ) -> torch.Tensor:

@@ -92,6 +92,8 @@ def policy_optimisation(
     temperature: float = 1.0,
     teacher_mix: float = 0.0,
     anchor_teacher_share: float = 0.0,
+    given_completions: int = 0,
+    given_shape: float | None = 0.1,
     **parts: Any,
 ) -> PolicyOptimiser:
     """Clipped policy gradient of an advantage on what the student samples, with terms on the same completions.
@@ -99,7 +101,10 @@ def policy_optimisation(
     `num_generations` completions share a prompt. Ratios are clipped at `epsilon` (null: not at all) below and
     `epsilon_high` (null: the same) above. `loss_type` is "dapo" (mean over tokens), "grpo", "dr_grpo" or "cispo".
     `teacher_mix` is the first teacher's share in sampling, `anchor_teacher_share` its weight in the ratio's anchor.
-    Source: GRPO, DeepSeekMath, arXiv 2402.03300, eq. 3; DAPO, arXiv 2503.14476; the anchor is RLAD's, arXiv 2602.22495.
+    Of each group `given_completions` are those of the data's rows: rewarded with the others, not sampled, and learnt by
+    the shaped ratio q / (q + `given_shape`) (null: by q itself), unclipped.
+    Source: GRPO, DeepSeekMath, arXiv 2402.03300, eq. 3; DAPO, arXiv 2503.14476; the anchor is RLAD's, arXiv 2602.22495;
+    completions that are given are LUFFY's, arXiv 2504.14945.
     """
     length = parts.pop("max_completion_length")
     args = parts.pop("arguments")(
@@ -114,6 +119,8 @@ def policy_optimisation(
         temperature=temperature,
         teacher_mix=teacher_mix,
         anchor_teacher_share=anchor_teacher_share,
+        given_completions=given_completions,
+        given_shape=given_shape,
     )
     return PolicyOptimiser(student, args=args, **parts)
 

@@ -29,6 +29,19 @@ ELSEWHERE = {
     ): "another teacher, or the student's start, is a matter of the policy trainer",
     ("term", "token-states-match", "filters"): "the toy's models have two widths",
     ("term", "task-filters", "filters"): "a module, handed over by code",
+    (
+        "advantage",
+        "group-reward",
+        "own",
+    ): "nothing is given in the toy's groups: trainers/optimisation/test_trainer.py",
+    **{
+        (
+            "trainer",
+            "policy-optimisation",
+            name,
+        ): "the toy's groups are of two: trainers/optimisation/test_enumeration.py"
+        for name in ("given_completions", "given_shape")
+    },
 }
 # Another value, where it is no number and no yes or no.
 OTHERS = {

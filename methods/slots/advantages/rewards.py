@@ -14,11 +14,13 @@ BASELINES = ("none", "mean", "mean-std", "leave-one-out")
 SMALL = 1e-4  # added to a standard deviation, as TRL's GRPO trainer does
 
 
-def against_group(signals: Signals, rewards: Tensor, baseline: str) -> Tensor:
+def against_group(signals: Signals, rewards: Tensor, baseline: str, counted: Tensor | None = None) -> Tensor:
     """Rewards (B,) less their group's baseline, over all ranks; 0 where one is NaN or its group has no other.
 
     n rewards of a group count: "mean" subtracts their mean, "leave-one-out" the mean of the n - 1 others, "mean-std"
     divides by their standard deviation (n - 1 in its denominator) + 1e-4 too. "none" leaves them as they are.
+    `counted` (B,): whose rewards make the baseline, all if None. Those of others are set against it too; where the
+    counted ones of a group are equal their standard deviation is taken as 1.
     """
     if baseline == "none":
         return rewards.nan_to_num(nan=0.0)
@@ -26,17 +28,23 @@ def against_group(signals: Signals, rewards: Tensor, baseline: str) -> Tensor:
     everyones, values = signals.everyone(group), signals.everyone(rewards)
     numbers, place = everyones.unique(return_inverse=True)
     scored = ~values.isnan()
-    known = values.nan_to_num(nan=0.0)
+    if counted is not None:
+        scored = scored & signals.everyone(counted)
+    known = values.nan_to_num(nan=0.0) * scored
     count = known.new_zeros(len(numbers)).index_add_(0, place, scored.to(known.dtype))
     mean = known.new_zeros(len(numbers)).index_add_(0, place, known) / count.clamp_min(1)
     own = torch.searchsorted(numbers, group)
     gap = rewards - mean[own]
     if baseline == "leave-one-out":
-        gap = gap * (count / (count - 1).clamp_min(1))[own]
+        others = (count / (count - 1).clamp_min(1))[own]
+        gap = gap * (others if counted is None else torch.where(counted, others, torch.ones_like(others)))
     elif baseline == "mean-std":
         squares = ((known - mean[place]) * scored).square()
         variance = known.new_zeros(len(numbers)).index_add_(0, place, squares) / (count - 1).clamp_min(1)
-        gap = gap / (variance.sqrt() + SMALL)[own]
+        scale = variance.sqrt() + SMALL
+        if counted is not None:
+            scale = scale.masked_fill(variance == 0, 1.0)
+        gap = gap / scale[own]
     return gap.nan_to_num(nan=0.0)
 
 
@@ -51,16 +59,26 @@ class GroupReward(Advantage):
     """The completion's reward against those of its prompt's other completions, the same at each of its tokens.
 
     `reward` is the number of one, all are added where it is null. `baseline` is "none", "mean" (Dr.GRPO), "mean-std"
-    (GRPO: the mean subtracted, divided by the standard deviation) or "leave-one-out" (RLOO, the unbiased one).
-    Source: DeepSeekMath, arXiv 2402.03300, section 4.1 (GRPO); Dr.GRPO, arXiv 2503.20783; RLOO, arXiv 2402.14740.
+    (GRPO: the mean subtracted, divided by the standard deviation) or "leave-one-out" (RLOO, the unbiased one). `own`:
+    the baseline is of the completions that the student wrote itself, where the data give some of a group's.
+    Source: DeepSeekMath, arXiv 2402.03300, section 4.1 (GRPO); Dr.GRPO, arXiv 2503.20783; RLOO, arXiv 2402.14740; `own`
+    as in the released code of LUFFY, arXiv 2504.14945.
     """
 
-    def __init__(self, baseline: str = "mean-std", *, reward: int | None = None, weight: Weight = 1.0):
+    def __init__(
+        self,
+        baseline: str = "mean-std",
+        *,
+        reward: int | None = None,
+        own: bool = False,
+        weight: Weight = 1.0,
+    ):
         check_baseline(baseline)
-        self.baseline, self.reward, self.weight = baseline, reward, weight
+        self.baseline, self.reward, self.own, self.weight = baseline, reward, own, weight
 
     def __call__(self, signals: Signals) -> Tensor:
-        gap = against_group(signals, signals.reward(self.reward), self.baseline)
+        counted = signals.own() if self.own else None
+        gap = against_group(signals, signals.reward(self.reward), self.baseline, counted)
         return weight_at(self.weight, signals.progress) * gap.unsqueeze(1).expand(signals.mask.shape)
 
 

@@ -33,6 +33,7 @@ class Signals:
     rewards: Tensor | None = None  # (B, R) by reward; NaN where one says nothing
     group: Tensor | None = None  # (B,) completions of one prompt have one number, on all ranks
     turn: Tensor | None = None  # (B, C) in which turn of a conversation a token stands, from 0
+    given: Tensor | None = None  # (B,) whose completion is the data's, not the student's; none is if None
     columns: Mapping[str, list[Any]] = field(default_factory=dict)  # of the data, a value for each completion
     progress: float = 0.0  # of the training, in [0, 1)
     everyone: Callable[[Tensor], Tensor] = lambda local: (
@@ -60,6 +61,11 @@ class Signals:
     def groups(self) -> Tensor:
         """The group (B,) of each completion; each its own where nobody said."""
         return torch.arange(len(self.mask), device=self.mask.device) if self.group is None else self.group
+
+    def own(self) -> Tensor:
+        """Which completions (B,) the student wrote itself."""
+        every = torch.ones(len(self.mask), dtype=torch.bool, device=self.mask.device)
+        return every if self.given is None else ~self.given
 
     def turns(self) -> Tensor:
         """The turn (B, C) of each token; one for all where nobody said."""

@@ -26,6 +26,12 @@ class OptimisationConfig(GRPOConfig):
         default=0.0, metadata={"help": "weight of log p in the ratio's anchor: 1 - alpha of RLAD"}
     )
     teacher_mix: float = field(default=0.0, metadata={"help": "the first teacher's share in sampling"})
+    given_completions: int = field(
+        default=0, metadata={"help": "of a group's completions those that are the data's, not sampled"}
+    )
+    given_shape: float | None = field(
+        default=0.1, metadata={"help": "their ratio is q / (q + given_shape), q if null"}
+    )
     disable_dropout: bool = field(default=True, metadata={"help": "sampling and scoring must agree"})
     beta: float = field(default=0.0, metadata={"help": "no reference model of TRL's"})
 
@@ -65,6 +71,13 @@ class OptimisationConfig(GRPOConfig):
         check_fraction("anchor_teacher_share", self.anchor_teacher_share)
         if not 0 <= self.teacher_mix < 1:
             raise MethodError(f"teacher_mix is {self.teacher_mix}, not in [0, 1)")
+        if not 0 <= self.given_completions <= max(0, (self.num_generations or 0) - 2):
+            raise MethodError(
+                f"given_completions is {self.given_completions}: of {self.num_generations} completions a group "
+                "(num_generations) at least two are the student's own"
+            )
+        if self.given_shape is not None and not self.given_shape > 0:
+            raise MethodError(f"given_shape is {self.given_shape}, not above 0")
         if self.beta != 0:
             raise MethodError(
                 "beta is for TRL's own reference; take {term: sampled-kl, to: start, weight: ...}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from methods.modeling.rollouts import Rollouts, labelled
 from methods.slots.samplers import SOURCES
 
-STUDENT = SOURCES.index("student")
+DATA, STUDENT = SOURCES.index("data"), SOURCES.index("student")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Record:
         None  # (B, C) 0 on what a tool or an environment wrote; all are the student's if None
     )
     turn: Tensor | None = None  # (B, C) in which turn a token stands, from 0
+    given: Tensor | None = None  # (B,) whose completion is the data's; none is if None
 
     @property
     def mask(self) -> Tensor:
@@ -45,4 +46,6 @@ def as_batch(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "mask")
     batch = labelled(*(inputs[name] for name in names))
     source = torch.full((len(batch["labels"]),), STUDENT, device=batch["labels"].device)
+    if "given" in inputs:
+        source = source.masked_fill(inputs["given"], DATA)
     return {**batch, "source": source}

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 
 from methods.errors import MethodError
 from methods.losses.fused.linear import head_of, linear_log_probs
-from methods.losses.policy_gradient import summed, surrogate
+from methods.losses.policy_gradient import shaped_surrogate, summed, surrogate
 from methods.modeling.checks import check_ids
 from methods.modeling.core import core_model, eos_ids, freeze, snapshot, token_states
 from methods.modeling.normalise import window_mean, window_tokens
@@ -24,11 +24,12 @@ from methods.slots.advantages import START, Signals, asked_of, wheres_of
 from methods.slots.advantages.signals import DIVERGENCE, ENTROPY, STUDENT, Advantage
 from methods.slots.rewards import RewardFunction, named, no_reward
 from methods.slots.samplers import Example
-from methods.slots.term import IDS, NOTHING, Term, Window, weight_at
-from methods.teachers.store import TeacherStore
+from methods.slots.term import IDS, Term, Window, weight_at
 from methods.trainers.memory import Remembers
 from methods.trainers.models import SAID, Models
+from methods.trainers.optimisation.checks import check_parts, check_rows, check_sources
 from methods.trainers.optimisation.config import OptimisationConfig
+from methods.trainers.optimisation.given import with_given
 from methods.trainers.optimisation.record import Record, Writer, as_batch
 from methods.trainers.optimisation.scoring import looked_at
 from methods.trainers.policy import OrderOfEpochs
@@ -49,7 +50,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
     the completion tokens that the student wrote, as in the trainer of terms, and divides by its own count. The mean is
     `loss_type`'s: over tokens ("dapo", "cispo"), over completions of their tokens' means ("grpo"), over completions and
     the length limit ("dr_grpo"); always of the whole accumulation window over all ranks.
-    `writer` takes the place of one completion a prompt: an environment, whose own tokens are not learnt from.
+    `writer` takes the place of one completion a prompt: an environment, whose own tokens are not learnt from. Of each
+    group the last `given_completions` are the data's, rewarded as the others; their rho_t is q / (q + `given_shape`).
     Log-probabilities of the student are at the temperature of sampling, those of others at 1.
     Raises MethodError for teachers, terms, rewards and batches that do not fit.
     """
@@ -73,7 +75,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         terms = [term for term in terms if callable(term.weight) or term.weight != 0]
         if advantage is None and not terms:
             raise MethodError("nothing to learn from: give an advantage, or terms")
-        self._check_rows(args, train_dataset)
+        check_rows(args, train_dataset)
         self.advantage, self.writer = advantage, writer
         self.terms, self.rewards = tuple(terms), tuple(rewards)
         self._wheres = [where for term in terms for where in wheres_of(term)]
@@ -83,7 +85,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         wanted = {who for term in terms for who in getattr(term, "asks", ())}
         start = freeze(snapshot(model)) if START in asked | wanted else None
         given = as_teachers(teacher)
-        self._check_parts(given, asked)
+        check_parts(self.terms, given, asked)
+        check_sources(args, train_dataset, writer)
         super().__init__(
             model,
             reward_funcs=[named(reward) for reward in rewards or (no_reward,)],
@@ -130,32 +133,6 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         self.listeners: list[Callable[[Record, Tensor], None]] = []  # told of each generation batch
         for term in self.terms:
             term.prepare(self)
-
-    @staticmethod
-    def _check_rows(args: OptimisationConfig, rows: Dataset) -> None:
-        assert args.generation_batch_size is not None and args.num_generations is not None
-        wanted = args.generation_batch_size // args.num_generations
-        if len(rows) < wanted:  # TRL's sampler drops what does not fill a batch: no step would be made
-            raise MethodError(
-                f"{len(rows)} prompts do not fill one generation batch of {wanted} prompts (batch size "
-                f"{args.per_device_train_batch_size} x {args.steps_per_generation} steps_per_generation x "
-                f"{args.world_size} processes / {args.num_generations} completions each): give more prompts, or take "
-                "a smaller batch"
-            )
-
-    def _check_parts(self, given: Sequence[Any], asked: set[str | int]) -> None:
-        for term in self.terms:
-            if isinstance(term, nn.Module):
-                raise MethodError(f"{type(term).__name__} learns along: take the trainer distillation")
-            if term.reads not in (IDS, NOTHING):
-                raise MethodError(
-                    f"{type(term).__name__} reads more than the teachers' answer to the student's tokens: take the "
-                    "trainer distillation"
-                )
-        if any(isinstance(one.model, TeacherStore) for one in given):
-            raise MethodError("a teacher store cannot score what a student writes: give the teacher itself")
-        if not given and (DIVERGENCE in asked or any(isinstance(who, int) for who in asked)):
-            raise MethodError("no teacher is given, and the advantage asks one")
 
     # Who is asked what.
 
@@ -269,14 +246,13 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         first = self.accelerator.process_index * count
         places = torch.arange(first, first + count, device=written.completion_ids.device)
         columns = {name: [row[name] for row in rows] for name in rows[0]}
-        return Record(
-            written,
-            places // (self.args.num_generations or 1),
-            self._rewards(rows, written),
-            columns,
-            model_tokens,
-            turn,
-        )
+        size = self.args.num_generations or 1
+        group, given = places // size, None
+        if self.args.given_completions:
+            given = places % size >= size - self.args.given_completions
+            longest = self.args.max_completion_length
+            written = with_given(written, columns, given, self.processing_class, longest=longest)
+        return Record(written, group, self._rewards(rows, written), columns, model_tokens, turn, given)
 
     def rollouts(self, rows: Sequence[Mapping[str, Any]]) -> Rollouts:
         """One completion of the student for each of the rows, with its log-probabilities."""
@@ -323,6 +299,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             "completion_mask": written.completion_mask,
             "mask": record.mask,
         }
+        if record.given is not None:
+            inputs["given"] = record.given
         seen = self._looked_at(inputs)
         log_probs = {who: seen[f"log_probs {who}"] for who in self._scored if f"log_probs {who}" in seen}
         gather = self.accelerator.gather
@@ -335,6 +313,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             rewards=record.rewards,
             group=record.group,
             turn=record.turn,
+            given=record.given,
             columns=record.columns,
             progress=self.progress,
             everyone=lambda local: (
@@ -484,6 +463,9 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             high=self.epsilon_high,
             capped=self.args.loss_type == "cispo",
         )
+        if "given" in inputs:
+            shaped = shaped_surrogate(logps, inputs["advantages"][keep], shape=self.args.given_shape)
+            per_token = torch.where(inputs["given"].unsqueeze(1).expand_as(mask)[keep], shaped, per_token)
         return summed(per_token, mask, self.args.loss_type, longest=self.args.max_completion_length)
 
     def _as_rows(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

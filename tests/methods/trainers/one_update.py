@@ -313,12 +313,13 @@ def spread_reward(completion_ids, **_):
     return [None if len(ids) == 3 else sum(i % 7 for i in ids) / 9 for ids in completion_ids]
 
 
-# Of the policy trainer: one group over all ranks, and everything at once on a prompt each.
+# Of the policy trainer: one group over all ranks, one of its completions the data's, and everything at once on a prompt
+# each.
 POLICIES = {
     "policy-group": lambda: {
-        "advantage": GroupReward(),
+        "advantage": GroupReward(own=True),
         "rewards": [spread_reward],
-        "settings": {"num_generations": 4, "loss_type": "grpo"},
+        "settings": {"num_generations": 4, "loss_type": "grpo", "given_completions": 1},
         "teachers": 0,
     },
     "policy-dense": lambda: {

@@ -25,7 +25,7 @@ def asks_for_texts(tree):
     return (isinstance(tree, dict) and "elicit" in tree) or any(asks_for_texts(item) for item in items)
 
 
-VERIFIED = ("kdrl", "rlad", "deepseekmath", "constrained-opd", "scope")  # by a reward
+VERIFIED = ("kdrl", "rlad", "deepseekmath", "constrained-opd", "scope", "luffy")  # by a reward
 SETTINGS = {
     "seqkd": {"greedy": True},
     "minillm": {"steps_per_generation": 2, "num_iterations": 1},

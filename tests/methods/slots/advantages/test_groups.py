@@ -55,7 +55,7 @@ def test_division_by_the_standard_deviation_is_biased(n):
 def test_mutations_of_leave_one_out_are_seen(monkeypatch, mutation):
     right = module.against_group
 
-    def wrong(given, rewards, baseline):
+    def wrong(given, rewards, baseline, _=None):
         if mutation == "wrong sign":
             return -right(given, rewards, baseline)
         if mutation == "wrong factor":
@@ -86,6 +86,29 @@ def test_a_reward_that_says_nothing_counts_nowhere():
     alone = signals(group=torch.tensor([0, 1, 2]))
     for baseline in ("mean", "mean-std", "leave-one-out"):
         assert not GroupReward(baseline)(alone).any()
+
+
+def test_a_baseline_of_the_student_s_own_answers():
+    """Two groups by hand, the third answer of each the data's: own answers 1 and 0, and two that are wrong alike."""
+    given = torch.tensor([False, False, True] * 2)
+    shape = {"mask": torch.ones(6, 2).long(), "group": torch.tensor([0, 0, 0, 1, 1, 1])}
+    world = signals(rewards=torch.tensor([[1.0], [0.0], [1.0], [0.0], [0.0], [1.0]]), given=given, **shape)
+
+    def of(baseline, own=True):
+        return GroupReward(baseline, own=own)(world)[:, 1]
+
+    torch.testing.assert_close(of("mean"), torch.tensor([0.5, -0.5, 0.5, 0.0, 0.0, 1.0]))
+    torch.testing.assert_close(of("leave-one-out"), torch.tensor([1.0, -1.0, 0.5, 0.0, 0.0, 1.0]))
+    spread = 0.5**0.5 + 1e-4
+    wanted = torch.tensor([0.5 / spread, -0.5 / spread, 0.5 / spread, 0.0, 0.0, 1.0])
+    torch.testing.assert_close(of("mean-std"), wanted, msg="equal answers have no scale: it is 1, not 1e-4")
+    torch.testing.assert_close(of("mean", own=False), torch.tensor([1, -2, 1, -1, -1, 2]) / 3)
+    everybody_s = signals(rewards=world.rewards, **shape)
+    for baseline in module.BASELINES:
+        mine = GroupReward(baseline, own=True)(everybody_s)
+        torch.testing.assert_close(
+            mine, GroupReward(baseline)(everybody_s), msg="where nothing is given, the same"
+        )
 
 
 def test_several_rewards_are_added_or_taken_by_number():

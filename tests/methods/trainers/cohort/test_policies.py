@@ -38,6 +38,10 @@ ARMS = {
         },
         {"num_generations": 2, "loss_type": "grpo"},
     ),
+    "given": (
+        lambda: {"advantage": GroupReward("mean", own=True), "rewards": [figures]},
+        {"num_generations": 4, "given_completions": 1, "loss_type": "dr_grpo", "epsilon": None},
+    ),
     "buffered": (
         lambda: {"advantage": Only(LogRatio(), LowestProbability(0.5))},
         {"num_generations": 1, "steps_per_generation": 2, "num_iterations": 2},

@@ -174,6 +174,49 @@ def test_missing_stop_gradients_are_seen(mutation, student, teacher, tokenizer, 
         completion_oracle(student, teacher, tokenizer, tmp_path)
 
 
+# LUFFY: completions that the data give.
+
+
+def given_oracle(student, tokenizer, folder, shape=0.1):
+    """The closed form of the shaped ratio's slope on what is given, the plain policy gradient on the rest."""
+    settings = {"num_generations": 4, "given_completions": 1, "given_shape": shape}
+    trainer = trainer_of(student, folder, tokenizer, settings=settings, advantage=GroupReward("none"))
+    some = ALL[::9][:4]
+    given, rewards = torch.tensor([False, True, True, False]), torch.tensor([0.7, 1.0, -0.4, 0.3]).double()
+    record = record_of(some, rewards=rewards.unsqueeze(1), given=given)
+    got = gradient(loss_of(trainer, record), student)
+    wanted = 0
+    for completion, theirs, reward in zip(some, given.tolist(), rewards.tolist(), strict=True):
+        log_q = token_logps(student, completion)
+        q = log_q.detach().exp()
+        shaped = q if shape is None else shape * q / (q + shape).square()
+        slope = shaped if theirs else torch.ones_like(q)
+        wanted = wanted - reward * (slope * log_q).sum()
+    closer(got, gradient(wanted, student))
+
+
+@pytest.mark.parametrize("shape", [0.1, 0.5, None])
+def test_what_is_given_is_learnt_by_the_shaped_ratio(shape, student, tokenizer, tmp_path):
+    given_oracle(student, tokenizer, tmp_path, shape)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda logps, a, shape: -a * logps,  # SFT weighed by the advantage
+        lambda logps, a, shape: -a * logps.exp(),  # the ratio as it is
+        lambda logps, a, shape: (
+            -a * logps.exp() / (logps.exp().detach() + shape)
+        ),  # a part of the slope is missing
+        lambda logps, a, shape: a * logps.exp() / (logps.exp() + shape),
+    ],
+)
+def test_mutations_of_the_shaped_ratio_are_seen(wrong, student, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "shaped_surrogate", wrong)
+    with pytest.raises(AssertionError):
+        given_oracle(student, tokenizer, tmp_path)
+
+
 # G-OPD: two equal forms.
 
 

@@ -13,6 +13,7 @@ from methods.slots.terms import ClippedKL, Divergence, LearnedBand
 from methods.tokenizers.terms import ContinuationUnits
 from methods.trainers import Distiller, SFTConfig
 from methods.trainers.optimisation import OptimisationConfig, PolicyOptimiser
+from methods.trainers.optimisation.given import with_given
 from methods.trainers.trl_compat import GRPOTrainer
 from tests.methods.conftest import ONE_STEP, make_model
 
@@ -179,6 +180,61 @@ def test_a_writer_takes_the_place_of_one_completion(tokenizer, tmp_path):
     assert not advantages[:, 3].any() and advantages[:, 2].any()
 
 
+def test_of_a_group_some_completions_are_the_data_s(tokenizer, tmp_path):
+    """Read, rewarded and told apart as given; what the student sampled is what it samples without them."""
+    asked = []
+
+    def told(prompts, completions, completion_ids, **_):
+        asked.append(list(zip(prompts, completions, strict=True)))
+        return [float(len(ids)) for ids in completion_ids]
+
+    rows = [row for row in ROWS.select(range(2)) for _ in range(4)]
+    settings = {"per_device_train_batch_size": 8, "num_generations": 4, "given_completions": 2}
+    trainer = make(
+        tmp_path, tokenizer, settings=settings, advantage=GroupReward("mean", own=True), rewards=[told]
+    )
+    record = trainer.sampled(rows)
+    alone = make(tmp_path, tokenizer, settings={**settings, "given_completions": 0}, advantage=GroupReward())
+    own = alone.sampled(rows).rollouts
+    assert record.given.tolist() == [False, False, True, True] * 2
+    assert [pair for n, pair in enumerate(asked[0]) if n % 4 > 1] == [("a|", "a")] * 2 + [("b|", "b")] * 2
+    eos = tokenizer.eos_token_id
+    for place, mine in enumerate((~record.given).tolist()):
+        ids = record.rollouts.completion_ids[place][record.rollouts.completion_mask[place].bool()].tolist()
+        sampled = own.completion_ids[place][own.completion_mask[place].bool()].tolist()
+        assert ids == (sampled if mine else [*tokenizer(rows[place]["completion"])["input_ids"], eos])
+    assert trainer.rollout_counts == alone.rollout_counts, "what is given is no rollout"
+    inputs = trainer.scored(record)
+    lengths = record.rollouts.completion_mask.sum(1).float()
+    for group in (slice(0, 4), slice(4, 8)):
+        wanted = lengths[group] - lengths[group][:2].mean()
+        torch.testing.assert_close(inputs["advantages"][group][:, 0], wanted)
+
+
+@pytest.mark.parametrize("longest", [2, 4, 9])
+def test_a_given_completion_is_as_long_as_it_is_up_to_the_limit(longest, tokenizer):
+    sampled = rollout(
+        make_model(seed=0), [[5, 6], [7]], max_new_tokens=2, eos_ids=[1], pad_id=0, log_probs=True
+    )
+    before = sampled.completion_ids.clone()
+    columns = {"prompt": ["ab", "c"], "completion": ["abcde", "abcde"]}
+    made = with_given(sampled, columns, torch.tensor([False, True]), tokenizer, longest=longest)
+    whole = [*tokenizer("abcde")["input_ids"], tokenizer.eos_token_id]
+    assert made.completion_ids[1][made.completion_mask[1].bool()].tolist() == whole[:longest]
+    assert made.truncated.tolist() == [sampled.truncated[0].item(), longest < len(whole)]
+    assert not made.log_probs[1].any() and not made.empty[1]
+    assert torch.equal(made.completion_ids[0, : before.shape[1]], before[0])
+    assert torch.equal(sampled.completion_ids, before), "what was sampled stays"
+    with pytest.raises(MethodError, match="the row of prompt 'c' gives no completion"):
+        with_given(
+            sampled,
+            {**columns, "completion": ["abcde", None]},
+            torch.tensor([False, True]),
+            tokenizer,
+            longest=4,
+        )
+
+
 def test_what_does_not_fit_is_refused(tokenizer, tmp_path):
     teacher = [make_model(seed=1)]
     cases = [
@@ -192,6 +248,13 @@ def test_what_does_not_fit_is_refused(tokenizer, tmp_path):
         ({"advantage": GroupReward(), "settings": {"loss_type": "cispo"}}, "cispo needs epsilon_high"),
         ({"advantage": GroupReward(), "settings": {"beta": 0.1}}, "sampled-kl"),
         ({"advantage": GroupReward(), "settings": {"num_generations": 3}}, "no whole number of groups of 3"),
+        ({"advantage": GroupReward(), "settings": {"given_completions": 1}}, "at least two are the student's own"),
+        ({"advantage": GroupReward(), "settings": {"given_shape": 0.0}}, "given_shape is 0.0"),
+        (
+            {"advantage": LogRatio(), "teachers": teacher, "writer": lambda *_: None,
+             "settings": {"num_generations": 4, "given_completions": 1}},
+            "an environment writes",
+        ),
         (
             {"advantage": GroupReward(), "settings": {"num_generations": 1, "steps_per_generation": 3}},
             "8 prompts do not fill one generation batch of 12",
