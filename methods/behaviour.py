@@ -217,11 +217,14 @@ def _toy_world() -> Iterator[None]:
     ):
         torch.manual_seed(0)
         torch.set_default_dtype(torch.float64)
-        gc.freeze()  # Trainer collects garbage when it starts: half of the time, among all that is imported
+        mine = not gc.get_freeze_count()
+        if mine:  # Trainer collects garbage when it starts: half of the time, among all that is imported
+            gc.freeze()
         try:
             yield
         finally:
-            gc.unfreeze()
+            if mine:
+                gc.unfreeze()
             torch.set_default_dtype(precision)
 
 

@@ -90,6 +90,7 @@ from methods.trainers import (
     sampling,
 )
 from methods.trainers.optimisation import trainer as optimisation
+from tests.freezing import freeze_imports
 from tests.methods.conftest import ONE_STEP, make_model, pair_tokenizer
 from tests.methods.trainers import latent_update
 
@@ -423,6 +424,7 @@ def one_update(
     trainer_name: str, kind: str, tokenizer, *, batch: int, accumulate: int
 ) -> dict[str, torch.Tensor]:
     """Change of every trained parameter after one SGD step of rate 1 without clipping."""
+    freeze_imports()  # a process of ranks has no tests that would
     with tempfile.TemporaryDirectory() as folder:
         trainer, trained = make_trainer(
             trainer_name, kind, tokenizer, folder, accumulate=accumulate, per_device_train_batch_size=batch
