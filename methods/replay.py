@@ -47,6 +47,7 @@ class ReplayWriter:
                 "place": place,
                 "group": int(record.group[place]),
                 "rewards": [None if figure != figure else round(figure, DIGITS) for figure in rewards],
+                "given": record.given is not None and bool(record.given[place]),
                 "prompt": record.columns["prompt"][place] if "prompt" in record.columns else "",
                 "tokens": [
                     [decode([token]), round(figure, DIGITS) if wrote else None]

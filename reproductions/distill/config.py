@@ -266,6 +266,17 @@ def _check_budget(config: Config) -> None:
                 f"of {completions} (num_generations)",
                 *("budget", "batch_size"),
             )
+        given = config.tree["trainer"].get("given_completions", 0)
+        if given and given > completions - 2:
+            raise lines.error(
+                f"given_completions is {given}: of {completions} completions a group (num_generations) at least two "
+                "are the student's own",
+                *(
+                    ("settings", "given_completions")
+                    if "given_completions" in config.settings
+                    else ("trainer",)
+                ),
+            )
 
 
 def _lora(data: Mapping[str, Any], lines: Lines) -> dict[str, Any] | None:

@@ -57,6 +57,7 @@ def page(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield style(f"step {step}", "bold")
         rewards = ", ".join("none" if figure is None else f"{figure:g}" for figure in line["rewards"])
         about = f"group {line['group']}" + (f", reward {rewards}" if rewards else "")
+        about += ", given by the data" if line.get("given") else ""
         yield f"  {visible(line['prompt'])}  {style(about, 'dim')}"
         yield from _aligned(line["tokens"])
         yield ""

@@ -7,6 +7,7 @@ import pytest
 from catalog.errors import CatalogError
 from methods.replay import NAME, read_replay
 from reproductions.distill.config import load_config
+from tools.cli import main
 
 from .conftest import WORDS, made
 
@@ -59,6 +60,25 @@ terms:
     assert any(advantage for line in kept for _, advantage in line["tokens"])
 
 
+def test_a_replay_says_what_the_data_gave(folder, capsys):
+    """LUFFY on a user's rows: one of four completions of each prompt is the row's own, and `kd replay` says so."""
+    text = """\
+trainer: {name: policy-optimisation, num_generations: 4, given_completions: 1, epsilon: null}
+rewards:
+  - {name: exact-answer}
+advantage: {name: group-reward, baseline: mean, own: true}
+"""
+    made(written(folder, text, ""))
+    kept = read_replay(folder / "run" / NAME)
+    given = [line for line in kept if line["given"]]
+    assert len(given) * 4 == len(kept)
+    for line in given:
+        said = "".join(token for token, _ in line["tokens"]).removesuffix("<eos>")
+        assert said == line["prompt"][-2::-1], "the row's completion, which is its prompt reversed"
+    assert main(["replay", str(folder / "run"), "--all"]) == 0
+    assert capsys.readouterr().out.count("given by the data") == len(given)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
@@ -92,6 +112,11 @@ terms:
             "4 (batch_size) x 1 sequences a generation are no whole number of groups of 3 (num_generations)",
         ),
         (TRAINER + "advantage: {name: clipped, advantage: {name: log-ratio}}\n", 7, "nothing to clip"),
+        (
+            TRAINER.replace("2", "2, given_completions: 1") + "advantage: {name: log-ratio}\n",
+            6,
+            "of 2 completions a group (num_generations) at least two are the student's own",
+        ),
     ],
 )  # fmt: skip
 def test_mistakes_have_their_line(folder, text, line, message):
