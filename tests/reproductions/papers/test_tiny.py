@@ -29,7 +29,7 @@ def short_spec(spec):
 
 
 def whatever_ended(data):
-    """A tree of data whose right answers are all that ended."""
+    """A tree of data whose right answers are all that ended; of texts that are sampled two for each prompt."""
     if isinstance(data, list):
         return [whatever_ended(part) for part in data]
     if not isinstance(data, dict):
@@ -37,6 +37,8 @@ def whatever_ended(data):
     if data.get("use") == "right-answers":
         kept = {name: value for name, value in data.items() if name not in ("greedy", "samples")}
         return {**kept, "threshold": 0.0}
+    if isinstance(data.get("samples"), int):
+        data = {**data, "samples": min(2, data["samples"])}
     return {name: whatever_ended(part) for name, part in data.items()}
 
 
