@@ -60,7 +60,7 @@ DEFAULTS = (
     "sft_start", "training", "label", "tuning", "curve", "precision", "test_examples", "download", "start",
 )  # fmt: skip
 CURVE = ("points", "examples")
-TUNING = ("seed", "seeds", "learning_rates", "metric", "widen", "flat")
+TUNING = ("seed", "seeds", "learning_rates", "metric", "widen", "flat", "cliff")
 GATE_SECTIONS = ("checks", "covers", "data")  # of which a testbed that is like another changes single members
 NOT_IDENTITY = (
     "name",
@@ -135,7 +135,8 @@ def gate_identity(spec: Mapping[str, Any]) -> dict[str, Any]:
     left_out = ("name", "about", "stands_in", "metrics")
     found = copy.deepcopy({key: value for key, value in spec.items() if key not in left_out})
     if isinstance(spec.get("gate", {}).get("learning_rate"), int | float):
-        found.get("defaults", {}).get("tuning", {}).pop("flat", None)  # nothing of the gate is swept
+        for name in ("flat", "cliff"):  # nothing of the gate is swept
+            found.get("defaults", {}).get("tuning", {}).pop(name, None)
     return found
 
 

@@ -37,6 +37,7 @@ class Tuning:
     widen: int
     by_arm: bool  # recorded by arm: `seeds`, not the one `seed` of the first sweeps
     flat: float = 0.0  # within so much of the metric two rates count as equally good
+    cliff: float = 0.0  # a rate so much behind the best one ends the grid on its side; 0: none does
 
 
 def tuning_of(scale: Any, testbed: Mapping[str, Any]) -> Tuning | None:
@@ -53,10 +54,14 @@ def tuning_of(scale: Any, testbed: Mapping[str, Any]) -> Tuning | None:
         raise KDError(
             '"tuning" is {seeds: [100, 101, 102], learning_rates: [...], metric: ..., widen: 2} or has one "seed"'
         )
-    grid, flat = tuple(sorted(float(rate) for rate in rates)), told.get("flat", 0.0)
-    if not isinstance(flat, int | float) or not flat >= 0:
-        raise KDError(f'"flat" of "tuning" is a number of 0 or more, in the unit of {metric}, not {flat!r}')
-    return Tuning(tuple(seeds), grid, metric, int(told.get("widen", 0)), several, float(flat))  # type: ignore[arg-type]
+    points = {name: told.get(name, 0.0) for name in ("flat", "cliff")}
+    for name, value in points.items():
+        if not isinstance(value, int | float) or not value >= 0:
+            raise KDError(
+                f'"{name}" of "tuning" is a number of 0 or more, in the unit of {metric}, not {value!r}'
+            )
+    grid = tuple(sorted(float(rate) for rate in rates))
+    return Tuning(tuple(seeds), grid, metric, int(told.get("widen", 0)), several, **points)  # type: ignore[arg-type]
 
 
 def tuning_path(paper: str, scale: str, root: Path | None = None) -> Path:
@@ -98,26 +103,28 @@ def sweep_of(tuning: Tuning, figures: Mapping[str, Figures], higher_is_better: b
 
     Figures outside of the grid count for nothing: another paper may have swept a shared arm more widely.
     """
-    grid, grown = sorted(tuning.learning_rates), 0
+    grid, grown, sign = sorted(tuning.learning_rates), 0, 1 if higher_is_better else -1
     while True:
+        tried = {arm: _tried(tuning, grid, of_arm, sign) for arm, of_arm in figures.items()}
         missing = {
             arm: tuple(
                 (rate, seed)
-                for rate in grid
+                for rate in rates
                 for seed in tuning.seeds
-                if str(seed) not in of_arm.get(rate_name(rate), {})
+                if str(seed) not in figures[arm].get(rate_name(rate), {})
             )
-            for arm, of_arm in figures.items()
+            for arm, rates in tried.items()
         }
         missing = {arm: runs for arm, runs in missing.items() if runs}
         if missing:
             return Sweep(tuple(grid), missing, {}, ())
         means = {
-            arm: {rate: _mean(of_arm[rate_name(rate)], tuning.seeds) for rate in grid}
-            for arm, of_arm in figures.items()
+            arm: {rate: _mean(figures[arm][rate_name(rate)], tuning.seeds) for rate in rates}
+            for arm, rates in tried.items()
         }
-        sign = 1 if higher_is_better else -1
-        best = {arm: min(grid, key=lambda rate: (-sign * means[arm][rate], rate)) for arm in means}  # noqa: B023
+        best = {
+            arm: min(of_arm, key=lambda rate: (-sign * of_arm[rate], rate)) for arm, of_arm in means.items()
+        }  # noqa: B023
         at_edge = [arm for arm in best if not _flat(means[arm], best[arm], grid, tuning.flat)]
         low = [arm for arm in at_edge if best[arm] == grid[0]]
         high = [arm for arm in at_edge if best[arm] == grid[-1]]
@@ -133,9 +140,35 @@ def sweep_of(tuning: Tuning, figures: Mapping[str, Figures], higher_is_better: b
         ]
 
 
+def _tried(tuning: Tuning, grid: Sequence[float], figures: Figures, sign: int) -> list[float]:
+    """The rates of a grid that an arm's sweep needs, as far as its figures say: all of them without a `cliff`.
+
+    Rates of which a figure is missing are the outermost ones of their side.
+    """
+    if not tuning.cliff:
+        return list(grid)
+
+    def mean(rate: float) -> float | None:
+        found = figures.get(rate_name(rate), {})
+        return sign * _mean(found, tuning.seeds) if all(str(seed) in found for seed in tuning.seeds) else None
+
+    low, high = (len(grid) - 1) // 2, len(grid) // 2
+    while True:
+        means = [mean(rate) for rate in grid[low : high + 1]]
+        known = [value for value in means if value is not None]
+        floor = max(known, default=0.0) - tuning.cliff
+        before = low, high
+        if low > 0 and means[0] is not None and means[0] >= floor:
+            low -= 1
+        if high < len(grid) - 1 and means[-1] is not None and means[-1] >= floor:
+            high += 1
+        if (low, high) == before:
+            return list(grid[low : high + 1])
+
+
 def _flat(means: Mapping[float, float], best: float, grid: Sequence[float], flat: float) -> bool:
     """Whether some rate inside the grid is as good as the best one, but for `flat`."""
-    inner = grid[1:-1]
+    inner = [rate for rate in grid[1:-1] if rate in means]
     return flat > 0 and any(abs(means[rate] - means[best]) <= flat for rate in inner)
 
 

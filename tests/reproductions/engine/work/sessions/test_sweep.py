@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -204,6 +205,42 @@ def test_two_edges_that_are_alike_say_nothing_of_what_lies_between():
     """A valley: no inner rate is as good, so the grid grows."""
     figures = {"a": {rate_name(r): {"1": v} for r, v in ((0.01, 50.0), (0.02, 40.0), (0.04, 49.9))}}
     assert sweep_of(Tuning((1,), (0.01, 0.02, 0.04), "m", 0, True, 0.6), figures, True).edges == ("a",)
+
+
+def swept(curves, cliff, widen=0):
+    """The sweep of arms whose figure at the n-th rate of a doubling grid is the curve's, run as far as it asks."""
+    grid = tuple(0.01 * 2**n for n in range(6))
+    figures = {arm: {} for arm in curves}
+    while (found := sweep_of(Tuning((1, 2), grid, "m", widen, True, 0.5, cliff), figures, True)).missing:
+        for arm, runs in found.missing.items():
+            for rate, seed in runs:
+                assert str(seed) not in figures[arm].get(rate_name(rate), {}), "nothing is asked twice"
+                figures[arm].setdefault(rate_name(rate), {})[str(seed)] = curves[arm](
+                    round(math.log2(rate / 0.01))
+                )
+    return found, {arm: sorted(map(float, rates)) for arm, rates in figures.items()}
+
+
+@pytest.mark.parametrize("breaks", range(7))
+@pytest.mark.parametrize("top", range(-1, 7))
+def test_beyond_a_rate_at_which_training_broke_down_none_is_run(top, breaks):
+    """A hill that falls off a cliff: the best rate is that of the whole grid, whatever its side is spared."""
+    curves = {
+        "a": lambda n: 0.0 if n >= breaks else 60 - 3 * (n - top) ** 2 / 4,
+        "b": lambda n: 50 - abs(n - 2),
+    }
+    whole, every = swept(curves, 0.0)
+    found, runs = swept(curves, 25)
+    assert found.best == whole.best and found.edges == whole.edges
+    assert len(every["a"]) == 6 and set(runs["a"]) <= set(every["a"]) and runs["b"] == every["b"]
+    if 3 <= breaks < 5:
+        assert runs["a"] == every["a"][: breaks + 1], "of what broke down the first is run alone"
+
+
+def test_a_grid_that_grows_for_one_arm_grows_for_no_arm_that_broke_down_before():
+    curves = {"grows": lambda n: 40.0 + n, "breaks": lambda n: 0.0 if n >= 4 else 40.0 - n}
+    found, runs = swept(curves, 15, widen=1)
+    assert found.grid[-1] == 0.64 and max(runs["grows"]) == 0.64 and max(runs["breaks"]) == 0.16
 
 
 def test_a_sweep_of_one_seed_that_was_recorded_by_paper_is_read(here):
