@@ -61,6 +61,18 @@ class Estimate:
         lower, upper = self._tails(centre - size), self._tails(centre + size)
         return None if lower is None or upper is None else max(lower[1], upper[0])
 
+    def p_of_bound(self, size: float, centre: float = 0.0) -> float | None:
+        """Two-sided p value of the hypothesis that the true difference lies just `size` from `centre`, on its side.
+
+        Twice the smaller of the p values that it is not within +-size (`p_outside`) and that it is: so it is small
+        both where the difference is shown to be within and where it is shown not to be.
+        """
+        outside = self.p_outside(size, centre)
+        lower, upper = self._tails(centre - size), self._tails(centre + size)
+        if outside is None or lower is None or upper is None:
+            return None
+        return min(1.0, 2 * min(outside, lower[0], upper[1]))
+
     def _tails(self, against: float) -> tuple[float, float] | None:
         """Chance of a difference as small as this, and as large, were `against` the truth."""
         if self.standard_error is None or self.degrees is None:

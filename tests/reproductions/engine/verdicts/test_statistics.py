@@ -97,6 +97,23 @@ def test_two_one_sided_tests_are_scipys():
     )
 
 
+@pytest.mark.parametrize("shift", [-3.0, -0.5, 0.0, 0.3, 0.5, 3.0])
+def test_a_difference_is_shown_to_be_within_or_not_to_be(shift):
+    """By scipy: the p value is small on either side of the bound, and 1 on it; two-sided as that of a direction."""
+    values = np.random.default_rng(2).normal(0, 0.2, size=10)
+    values += shift - values.mean()
+    inside = max(
+        scipy.stats.ttest_1samp(values, -0.5, alternative="greater").pvalue,
+        scipy.stats.ttest_1samp(values, 0.5, alternative="less").pvalue,
+    )
+    edge = 0.5 if shift > 0 else -0.5
+    beyond = scipy.stats.ttest_1samp(values, edge, alternative="greater" if shift > 0 else "less").pvalue
+    found = over_seeds(values).p_of_bound(0.5)
+    assert found == pytest.approx(min(1, 2 * inside, 2 * beyond))
+    assert (found < 0.05) == (abs(abs(shift) - 0.5) > 0.1)
+    assert (decide_at(over_seeds(values), bound=0.5, within=True) == "open") == (found > 1 - words.LEVEL)
+
+
 @pytest.mark.parametrize("kind, width", [("mean", 1), ("ece", 10), ("ratio", 2), ("excess_ratio", 2)])
 def test_gradients_are_those_of_the_metric(kind, width):
     means = np.random.default_rng(3).uniform(0.1, 1.0, size=(4, width)) * np.where(
