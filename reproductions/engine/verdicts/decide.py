@@ -40,8 +40,8 @@ class Decision:
     `interval` is at words.LEVEL and the one that decided, over the `seeds` of `look` (0: no look is complete yet);
     `next_look` is None where there is none left or none is needed. `p`: two-sided, of a difference equal to the claim's
     bound; for a claim of "within" of one as large as it, on either side of zero. `p_equal`: that it is as large as the
-    smallest effect. `effect`: what size matters, in the metric's unit, and how it came about. `groups`: how many draws of the
-    teacher or the task the seeds share, 0 where each seed stands for itself. `means`: each arm's own figure.
+    smallest effect. `effect`: what size matters, in the metric's unit, and how it came about. `groups`: how many draws
+    of the teacher or the task the seeds share, 0 where each seed stands for itself. `means`: each arm's own figure.
     `matched`: {verdict, difference, interval} of the same claim where each arm is sampled at its own best temperature.
     `equal_seconds`: {difference, interval, seconds, seeds}: two arms compared when the slower one is stopped at the
     seconds the faster one needed, from the learning curves, interval over seeds only; None where no run allows it.
