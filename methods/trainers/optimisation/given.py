@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.errors import MethodError
-from methods.modeling.rollouts import Rollouts
+from methods.modeling.rollouts import Rollouts, prompt_tokens
 from methods.tokenizers.encoding import tokenized
 
 
@@ -28,8 +28,7 @@ def with_given(
     for place, text in zip(places, texts["completion"], strict=True):
         if not isinstance(text, str) or not text:
             raise MethodError(f"the row of prompt {columns['prompt'][place]!r} gives no completion")
-    ids, begins = tokenized(texts, tokenizer)
-    whole = [row[begin:] for row, begin in zip(ids, begins, strict=True)]
+    whole = _behind(texts, tokenizer)
     told = [row[:longest] for row in whole]
     width = max(written.completion_ids.shape[1], *map(len, told))
     made = {
@@ -59,6 +58,23 @@ def with_given(
         empty,
         made.get("log_probs"),
     )
+
+
+def _behind(texts: Mapping[str, list[str]], tokenizer: Any) -> list[list[int]]:
+    """Ids of each completion up to its first EOS, as they stand behind all of the prompt's tokens.
+
+    Where the two texts would share a token the completion is read by itself: the prompt ends where a rollout's does.
+    """
+    ids, begins = tokenized(texts, tokenizer)
+    eos, found = tokenizer.eos_token_id, []
+    asked = prompt_tokens(tokenizer, texts["prompt"])
+    for row, begin, prompt, text in zip(ids, begins, asked, texts["completion"], strict=True):
+        told = row[begin:]
+        if begin < len(prompt):
+            alone = text.removesuffix(tokenizer.eos_token)
+            told = [*tokenizer(alone, add_special_tokens=False)["input_ids"], eos]
+        found.append(told[: told.index(eos) + 1])
+    return found
 
 
 def _widened(tensor: Tensor, width: int, fill: float) -> Tensor:

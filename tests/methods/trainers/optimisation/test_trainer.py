@@ -15,7 +15,7 @@ from methods.trainers import Distiller, SFTConfig
 from methods.trainers.optimisation import OptimisationConfig, PolicyOptimiser
 from methods.trainers.optimisation.given import with_given
 from methods.trainers.trl_compat import GRPOTrainer
-from tests.methods.conftest import ONE_STEP, make_model
+from tests.methods.conftest import ONE_STEP, make_model, pair_tokenizer
 
 ROWS = Dataset.from_list(
     [
@@ -233,6 +233,18 @@ def test_a_given_completion_is_as_long_as_it_is_up_to_the_limit(longest, tokeniz
             tokenizer,
             longest=4,
         )
+
+
+def test_a_given_completion_stands_behind_the_whole_prompt():
+    """`ab` is one token of this tokenizer: behind the prompt `a` the completion `bc` begins with a `b` of its own."""
+    pairs = pair_tokenizer()
+    assert len(pairs("ab")["input_ids"]) == 1
+    sampled = rollout(make_model(seed=0), [[2, 3]] * 2, max_new_tokens=3, eos_ids=[1], pad_id=0)
+    columns = {"prompt": ["a", "a"], "completion": ["bc", "cd"]}
+    made = with_given(sampled, columns, torch.tensor([True, True]), pairs, longest=9)
+    for place, text in enumerate(columns["completion"]):
+        kept = made.completion_ids[place][made.completion_mask[place].bool()].tolist()
+        assert kept == [*pairs(text)["input_ids"], pairs.eos_token_id]
 
 
 def test_what_does_not_fit_is_refused(tokenizer, tmp_path):
