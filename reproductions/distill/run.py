@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from methods.assembly import trainer_for
@@ -20,6 +21,7 @@ from reproductions.distill.record import of_the_evaluation, record_of
 from reproductions.distill.state import STATE
 from reproductions.distill.surroundings import GivenSurroundings
 from reproductions.distill.training import Report, Say, arguments_of, begin, once, quiet, save, train
+from reproductions.engine.errors import KDError
 from reproductions.engine.work.seeding import seed_everything
 
 
@@ -77,9 +79,13 @@ def _distil(config: Config, report: Report, say: Say, measured: Mapping[str, Any
         from methods.trainers.engine import roll_out_with
 
         roll_out_with(trainer, config.engine, budget["prompt_tokens"] + budget["completion_tokens"])
+    heard = None
     if hasattr(trainer, "listeners"):
-        trainer.listeners.append(ReplayWriter(output / REPLAY, trainer))
+        heard = Heard(trainer)
+        trainer.listeners += [ReplayWriter(output / REPLAY, trainer), heard]
     seconds, found = train(config, trainer, report, say, first=rows.first), None
+    if heard is not None:
+        heard.check(output / REPLAY)
     made = whole_student(trainer, lambda: adapted(load_student(config)[0], config))
     record = record_of(config, trainer, surroundings, rows, seconds)
     if evaluated is not None and made is not None:  # no other process waits for it
@@ -87,6 +93,34 @@ def _distil(config: Config, report: Report, say: Say, measured: Mapping[str, Any
         record |= of_the_evaluation(found)
     save(config, trainer, made, tokenizer, record, found)
     return record
+
+
+class Heard:
+    """Listens to a policy trainer: whether any completion ever had an advantage."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer, self._whole, self._any = trainer, False, False
+
+    def __call__(self, record: Any, advantages: Any) -> None:
+        self._whole = (
+            self._whole or self._trainer.state.global_step == 0
+        )  # nothing is known of what a killed run heard
+        self._any = self._any or bool(advantages.any())
+
+    def check(self, replay: Path) -> None:
+        """Raises KDError where none had, and no term taught anything: the student is what it was."""
+        import torch
+
+        trainer = self._trainer
+        any_of_all = trainer.accelerator.reduce(
+            torch.tensor(float(self._any), device=trainer.accelerator.device)
+        )
+        if self._whole and trainer.advantage is not None and not trainer.terms and not any_of_all:
+            raise KDError(
+                "nothing was learnt: no completion ever had an advantage, in each group all rewards were equal. "
+                f"{replay} has completions with their rewards (`kd replay`); a student that is never right needs an "
+                "easier reward, or a start that is right sometimes"
+            )
 
 
 def _before(

@@ -7,6 +7,7 @@ import pytest
 from catalog.errors import CatalogError
 from methods.replay import NAME, read_replay
 from reproductions.distill.config import load_config
+from reproductions.engine.errors import KDError
 from tools.cli import main
 
 from .conftest import WORDS, made
@@ -65,7 +66,7 @@ def test_a_replay_says_what_the_data_gave(folder, capsys):
     text = """\
 trainer: {name: policy-optimisation, num_generations: 4, given_completions: 1, epsilon: null}
 rewards:
-  - {name: exact-answer}
+  - {name: shared-beginning}
 advantage: {name: group-reward, baseline: mean, own: true}
 """
     made(written(folder, text, ""))
@@ -77,6 +78,23 @@ advantage: {name: group-reward, baseline: mean, own: true}
         assert said == line["prompt"][-2::-1], "the row's completion, which is its prompt reversed"
     assert main(["replay", str(folder / "run"), "--all"]) == 0
     assert capsys.readouterr().out.count("given by the data") == len(given)
+
+
+def test_a_reward_that_is_always_the_same_is_no_success(folder):
+    """A student that is never right ends in an error, not with a copy of itself."""
+    text = """\
+trainer: {name: policy-optimisation, num_generations: 4}
+rewards:
+  - {name: exact-answer, column: far}
+advantage: {name: group-reward}
+"""
+    rows = [{"prompt": f"{word}|", "completion": word, "far": "abcdefghij" * 3} for word in WORDS]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        KDError, match=r"nothing was learnt: no completion ever had an advantage.*replay.jsonl"
+    ):
+        made(written(folder, text, ""))
+    assert read_replay(folder / "run" / NAME), "what it wrote can be looked at"
 
 
 @pytest.mark.parametrize(
