@@ -63,6 +63,17 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
             "seed": 1,
         },
     ),
+    ("data", "guide-answers"): (
+        {
+            "verifier": {"name": "task"},
+            "ahead": 2,
+            "num_generations": 2,
+            "samples": 4,
+            "temperature": 0.8,
+            "threshold": 0.3,
+            "seed": 1,
+        },
+    ),
     ("data", "own-answers"): ({"samples": 2, "temperature": 0.3, "seed": 1},),
     ("data", "pass-rates"): (
         {"verifier": {"name": "task"}, "samples": 6, "temperature": 0.3, "threshold": 0.3, "seed": 1},
@@ -313,6 +324,11 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
             "sampler": tree,
             "terms": [{**plain, "sources": [s], "weight": w} for s, w in weights.items()],
         }
+    if (slot, name) == ("data", "guide-answers"):  # what a later checkpoint says, and how likely that was to it
+        given = {"num_generations": 4, "given_completions": 1, "given_column": "guide", "given_gate": 9.0}
+        trainer = {**policy["trainer"], **given, "given_ratio": "written", "epsilon": None}
+        data = {"use": name, **own}
+        return {**policy, "trainer": trainer, "advantage": {"name": "group-reward"}, "data": data}
     if slot == "data":
         seen = {"token_weights": {"name": "pass-rate"}} if name == "pass-rates" else {}
         return {"data": {"use": name, **own}, "terms": [{**plain, **seen}]}
