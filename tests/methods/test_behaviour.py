@@ -42,12 +42,20 @@ ELSEWHERE = {
         ): "the toy's groups are of two: trainers/optimisation/test_enumeration.py"
         for name in ("given_completions", "given_shape")
     },
+    **{
+        (
+            "trainer",
+            "policy-optimisation",
+            name,
+        ): "the toy's groups are of two: trainers/optimisation/test_given.py"
+        for name in ("given_column", "given_gate", "given_ratio")
+    },
 }
 # Another value, where it is no number and no yes or no.
 OTHERS = {
     **{
         ("data", name, "verifier"): {"name": "task", "by": "other"}
-        for name in ("right-answers", "pass-rates")
+        for name in ("guide-answers", "right-answers", "pass-rates")
     },
     ("advantage", "by-column", "column"): "thoughts",
     ("advantage", "by-column", "parts"): [{"name": "log-ratio"}, {"name": "constant"}],
@@ -71,6 +79,8 @@ OTHERS = {
     ("reward", "shared-beginning", "column"): "thoughts",
     ("reward", "task", "by"): "other",
     ("data", "beam-search", "pick"): "mode",
+    ("data", "guide-answers", "baseline"): "leave-one-out",
+    ("data", "guide-answers", "loss_type"): "dr_grpo",
     ("data", "right-answers", "prefix"): "x",
     ("divergence", "concrete-score", "first"): "uniform",
     ("divergence", "concrete-score", "second"): "teacher",
