@@ -36,6 +36,10 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
         {"values": ["a", "b"], "parts": [{"name": "constant"}, {"name": "log-ratio"}]},
     ),
     ("advantage", "clipped"): ({"advantage": {"name": "log-ratio"}, "low": -1.0, "high": 1.0},),
+    ("advantage", "margin-shifted"): (
+        {"advantage": {"name": "log-ratio"}, "margin": 0.8, "threshold": 0.5},
+        {"advantage": {"name": "log-ratio"}, "margin": 0.8, "threshold": 0.5, "between": "extremes"},
+    ),
     ("advantage", "only"): ({"advantage": {"name": "constant"}, "where": {"name": "highest-entropy"}},),
     ("advantage", "perplexity-weighted"): (
         {"advantage": {"name": "constant"}, "where": {"name": "reward-below", "threshold": 1.4}},

@@ -65,9 +65,16 @@ OTHERS = {
     ("advantage", "log-ratio", "over"): 1,
     ("advantage", "log-ratio", "under"): "start",
     ("advantage", "entropy-scaled", "where"): {"name": "highest-entropy"},
+    ("advantage", "margin-shifted", "between"): "extremes",
+    ("advantage", "margin-shifted", "moves"): "right",
+    ("advantage", "margin-shifted", "reward"): 0,
     ("advantage", "only", "over"): "kept",
     ("advantage", "only", "where"): {"name": "lowest-probability"},
     **{("advantage", name, "over"): 1 for name in ("prefix-weighted", "scaled-by-ratio", "step-weighted")},
+    **{
+        ("advantage", "reward-and-log-ratio", name): value
+        for name, value in (("baseline", "none"), ("over", 1), ("reward", 0))
+    },
     ("advantage", "reward-within-budget", "baseline"): "none",
     ("advantage", "sum", "parts"): [{"name": "constant"}],
     **{("condition", name, "reward"): 0 for name in ("group-unsolved", "reward-below", "reward-from")},
