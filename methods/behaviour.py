@@ -38,7 +38,6 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("advantage", "clipped"): ({"advantage": {"name": "log-ratio"}, "low": -1.0, "high": 1.0},),
     ("advantage", "margin-shifted"): (
         {"advantage": {"name": "log-ratio"}, "margin": 0.8, "threshold": 0.5},
-        {"advantage": {"name": "log-ratio"}, "margin": 0.8, "threshold": 0.5, "between": "extremes"},
     ),
     ("advantage", "only"): ({"advantage": {"name": "constant"}, "where": {"name": "highest-entropy"}},),
     ("advantage", "perplexity-weighted"): (

@@ -34,6 +34,11 @@ ELSEWHERE = {
         "group-reward",
         "own",
     ): "nothing is given in the toy's groups: trainers/optimisation/test_trainer.py",
+    (
+        "advantage",
+        "margin-shifted",
+        "between",
+    ): "the toy's groups are of two, one a side: slots/advantages/test_outcomes.py",
     **{
         (
             "trainer",
@@ -65,7 +70,6 @@ OTHERS = {
     ("advantage", "log-ratio", "over"): 1,
     ("advantage", "log-ratio", "under"): "start",
     ("advantage", "entropy-scaled", "where"): {"name": "highest-entropy"},
-    ("advantage", "margin-shifted", "between"): "extremes",
     ("advantage", "margin-shifted", "moves"): "right",
     ("advantage", "margin-shifted", "reward"): 0,
     ("advantage", "only", "over"): "kept",

@@ -25,7 +25,10 @@ def asks_for_texts(tree):
     return (isinstance(tree, dict) and "elicit" in tree) or any(asks_for_texts(item) for item in items)
 
 
-VERIFIED = ("kdrl", "rlad", "deepseekmath", "constrained-opd", "scope", "luffy", "near-future-po")  # by a reward
+VERIFIED = (  # by a reward
+    *("kdrl", "rlad", "deepseekmath", "constrained-opd", "scope", "luffy", "near-future-po", "uni-opd"),
+    "codistill-grpo",
+)
 SETTINGS = {
     "seqkd": {"greedy": True},
     "minillm": {"steps_per_generation": 2, "num_iterations": 1},
