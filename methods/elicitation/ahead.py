@@ -57,14 +57,20 @@ def guide_answers(
     one verified answer for each prompt); the number of answers is our choice.
     """
     if ahead < 0 or samples < 1:
-        raise MethodError(f'guide-answers: "ahead" is 0 or more and "samples" 1 or more, not {ahead} and {samples}')
+        raise MethodError(
+            f'guide-answers: "ahead" is 0 or more and "samples" 1 or more, not {ahead} and {samples}'
+        )
     start = surroundings.student()
     around = _Around(surroundings, copy.deepcopy(start), rows, parts.get("training", {}))
     if ahead:
         method = canonical_method(
             {
                 "teacher": None,
-                "trainer": {"name": SAMPLES_ITSELF, "num_generations": num_generations, "loss_type": loss_type},
+                "trainer": {
+                    "name": SAMPLES_ITSELF,
+                    "num_generations": num_generations,
+                    "loss_type": loss_type,
+                },
                 "rewards": [verifier],
                 "advantage": {"name": "group-reward", "baseline": baseline},
                 "terms": [{"term": "sampled-kl", "estimator": "k3", "to": "start", "weight": kl_weight}],
@@ -74,7 +80,12 @@ def guide_answers(
         trainer.add_callback(StopsAfter(ahead))
         trainer.args.set_save(strategy="no")  # a checkpoint of it is none of the student's
         around.model = surroundings.train(trainer, GUIDE)
-    sampling = {"temperature": temperature, "greedy": False, "batch_size": batch_size, "seed": seed}
+    sampling: dict[str, Any] = {
+        "temperature": temperature,
+        "greedy": False,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
     right: dict[str, str] = {}
     judged = checked_answers(rows, around, verifier, samples, **sampling)
     for prompt, text, figure in judged:

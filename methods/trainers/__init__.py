@@ -104,8 +104,8 @@ def policy_optimisation(
     `num_generations` completions share a prompt. Ratios are clipped at `epsilon` (null: not at all) below and
     `epsilon_high` (null: the same) above. `loss_type` is "dapo" (mean over tokens), "grpo", "dr_grpo" or "cispo".
     `teacher_mix` is the first teacher's share in sampling, `anchor_teacher_share` its weight in the ratio's anchor.
-    Of each group `given_completions` are those of the data's rows, the texts of `given_column`: rewarded with the others
-    and learnt by `given_ratio`. "shaped" is q / (q + `given_shape`) (null: q itself), unclipped; "own" that of the
+    Of each group `given_completions` are those of the data's rows, the texts of `given_column`: rewarded with the
+    others and learnt by `given_ratio`. "shaped" is q / (q + `given_shape`) (null: q itself), unclipped; "own" that of the
     student's own completions; "written" q over the probabilities in the column `<given_column>_log_probs`, clipped as
     all are. With a `given_gate` all are sampled and rewarded first, and given only where the rewards of the group have
     a mean of at most that, and the row has a text.

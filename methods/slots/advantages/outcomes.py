@@ -62,9 +62,7 @@ class MarginShifted(Advantage):
             if self.between == "means":
                 stats.append(none.index_add(0, place[side], figures[side]) / counts[-1].clamp_min(1))
             else:
-                stats.append(
-                    none.scatter_reduce(0, place[side], figures[side], extreme, include_self=False)
-                )
+                stats.append(none.scatter_reduce(0, place[side], figures[side], extreme, include_self=False))
         lacking = (self.margin - (stats[0] - stats[1])).clamp_min(0)
         lacking = torch.where((counts[0] > 0) & (counts[1] > 0), lacking, torch.zeros_like(lacking))
         shift = lacking[torch.searchsorted(numbers, group)]

@@ -35,7 +35,8 @@ class OptimisationConfig(GRPOConfig):
         default=0.1, metadata={"help": "their ratio is q / (q + given_shape), q if null"}
     )
     given_ratio: str = field(
-        default="shaped", metadata={"help": "shaped, own (as the student's own), written (over who wrote them)"}
+        default="shaped",
+        metadata={"help": "shaped, own (as the student's own), written (over who wrote them)"},
     )
     given_gate: float | None = field(
         default=None, metadata={"help": "only where the mean reward of the sampled group is at most this"}

@@ -34,7 +34,9 @@ def unsolved(
     scored = (~values.isnan()).to(values.dtype)
     none = values.new_zeros(len(numbers))
     count = none.index_add(0, place, scored)
-    mean = none.index_add(0, place, values.nan_to_num(nan=0.0)) / count  # NaN, which is below nothing, where none is
+    mean = (
+        none.index_add(0, place, values.nan_to_num(nan=0.0)) / count
+    )  # NaN, which is below nothing, where none is
     return (mean <= gate)[torch.searchsorted(numbers, group)]
 
 

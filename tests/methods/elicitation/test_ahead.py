@@ -88,7 +88,13 @@ def test_nothing_is_trained_for_the_student_as_it_is(toy):
 def test_what_is_right_stands_beside_each_row(toy, monkeypatch):
     rows = toy.rows("train").select(range(3)).add_column("guide", ["old"] * 3)
     first, second, third = rows["prompt"]
-    said = [(first, "no", 0.2), (second, "ab", 0.3), (first, "cd", None), (second, "ef", 1.0), (first, "g", 0.9)]
+    said = [
+        (first, "no", 0.2),
+        (second, "ab", 0.3),
+        (first, "cd", None),
+        (second, "ef", 1.0),
+        (first, "g", 0.9),
+    ]
 
     def judged(given, around, verifier, samples, **sampling):
         assert around.student() is not toy.student() and samples == 5

@@ -95,9 +95,7 @@ def test_an_order_that_holds_stays_as_it_is():
         assert torch.equal(MarginShifted(LogRatio(), margin=-99.0)(world), LogRatio()(world))
     for figure in (0.0, 1.0, math.nan):
         world = next(worlds())
-        same = Signals(
-            mask=MASK, log_probs=world.log_probs, rewards=torch.full((5, 1), figure), group=GROUP
-        )
+        same = Signals(mask=MASK, log_probs=world.log_probs, rewards=torch.full((5, 1), figure), group=GROUP)
         assert torch.equal(MarginShifted(LogRatio(), margin=9.0)(same), LogRatio()(same))
 
 
@@ -117,7 +115,9 @@ class OverTheBatch(MarginShifted):
     """A mutation: one group for all."""
 
     def __call__(self, signals):
-        one = Signals(mask=signals.mask, log_probs=signals.log_probs, rewards=signals.rewards, group=GROUP * 0)
+        one = Signals(
+            mask=signals.mask, log_probs=signals.log_probs, rewards=signals.rewards, group=GROUP * 0
+        )
         return super().__call__(one)
 
 

@@ -1,4 +1,4 @@
-"""Completions of the data behind a gate, and the ratios by which they are learnt; and mutations that this must catch."""
+"""Completions of the data behind a gate, and the ratios by which they are learnt; mutations that this must catch."""
 
 import itertools
 import math
@@ -114,7 +114,9 @@ def test_the_gate_of_a_group_on_two_ranks_is_that_of_the_group():
         return rewards.squeeze(1) if local.is_floating_point() else group
 
     found = [given.unsolved(rewards[part], group[part], 0.25, gather) for part in (slice(0, 2), slice(2, 6))]
-    assert torch.cat(found).tolist() == given.unsolved(rewards, group, 0.25).tolist() == [True] * 4 + [False] * 2
+    assert (
+        torch.cat(found).tolist() == given.unsolved(rewards, group, 0.25).tolist() == [True] * 4 + [False] * 2
+    )
     assert given.unsolved(rewards[:2], group[:2], 0.25).tolist() == [False] * 2, "a half of it alone"
 
 
@@ -224,7 +226,12 @@ def test_the_ratio_of_what_was_sampled_elsewhere_is_not_that_of_what_is_given(to
     """Under a mixture own tokens are weighed by q over what was sampled from; of what is given nothing was sampled."""
     settings = {**GIVEN, "given_gate": 9.0, "given_ratio": "own", "teacher_mix": 0.4}
     trainer = make(
-        tmp_path, tokenizer, settings, advantage=GroupReward(), rewards=[figures], teacher=[make_model(seed=1)]
+        tmp_path,
+        tokenizer,
+        settings,
+        advantage=GroupReward(),
+        rewards=[figures],
+        teacher=[make_model(seed=1)],
     )
     inputs = trainer.scored(trainer.sampled([row for row in ROWS.select(range(2)) for _ in range(4)]))
     mask, theirs = inputs["mask"].bool(), inputs["given"].unsqueeze(1)
@@ -236,7 +243,9 @@ def test_the_ratio_of_what_was_sampled_elsewhere_is_not_that_of_what_is_given(to
 
 
 def mixed(tokenizer, columns, longest=9):
-    sampled = rollout(make_model(seed=0), [[3, 2], [4, 2]], max_new_tokens=2, eos_ids=[1], pad_id=0, log_probs=True)
+    sampled = rollout(
+        make_model(seed=0), [[3, 2], [4, 2]], max_new_tokens=2, eos_ids=[1], pad_id=0, log_probs=True
+    )
     columns = {"prompt": ["a|", "b|"], "guide": ["aa", "bb"], **columns}
     which = torch.tensor([False, True])
     made = given.with_given(sampled, columns, which, tokenizer, longest=longest, column="guide", known=True)

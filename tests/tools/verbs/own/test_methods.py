@@ -42,7 +42,9 @@ def test_what_a_method_needs(name):
 def test_whoever_gives_completions_is_named_before_the_student():
     """Each recipe whose groups hold a text of the data, or of whoever made them, says so."""
     given = [
-        name for name in recipe_ids() if read_recipe(name).method().get("trainer", {}).get("given_completions")
+        name
+        for name in recipe_ids()
+        if read_recipe(name).method().get("trainer", {}).get("given_completions")
     ]
     assert {"luffy", "near-future-po"} <= set(given)
     for one in methods(given):
