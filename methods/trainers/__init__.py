@@ -105,10 +105,10 @@ def policy_optimisation(
     `epsilon_high` (null: the same) above. `loss_type` is "dapo" (mean over tokens), "grpo", "dr_grpo" or "cispo".
     `teacher_mix` is the first teacher's share in sampling, `anchor_teacher_share` its weight in the ratio's anchor.
     Of each group `given_completions` are those of the data's rows, the texts of `given_column`: rewarded with the
-    others and learnt by `given_ratio`. "shaped" is q / (q + `given_shape`) (null: q itself), unclipped; "own" that of the
-    student's own completions; "written" q over the probabilities in the column `<given_column>_log_probs`, clipped as
-    all are. With a `given_gate` all are sampled and rewarded first, and given only where the rewards of the group have
-    a mean of at most that, and the row has a text.
+    others and learnt by `given_ratio`. "shaped" is q / (q + `given_shape`) (null: q itself), unclipped; "own" that of
+    the student's own completions; "written" q over the probabilities in the column `<given_column>_log_probs`, clipped
+    as all are. With a `given_gate` all are sampled and rewarded first, and given only where the mean reward of the
+    group is at most that, and the row has a text.
     Source: GRPO, DeepSeekMath, arXiv 2402.03300, eq. 3; DAPO, arXiv 2503.14476; the anchor is RLAD's, arXiv 2602.22495;
     completions that are given are LUFFY's, arXiv 2504.14945, the gate and the other ratios NPO's, arXiv 2604.20733.
     """

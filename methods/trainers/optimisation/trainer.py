@@ -51,8 +51,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
     `loss_type`'s: over tokens ("dapo", "cispo"), over completions of their tokens' means ("grpo"), over completions and
     the length limit ("dr_grpo"); always of the whole accumulation window over all ranks.
     `writer` takes the place of one completion a prompt: an environment, whose own tokens are not learnt from. Of each
-    group the last `given_completions` are the data's, rewarded as the others, with rho_t = q / (q + `given_shape`) or as
-    `given_ratio` says. With a `given_gate` all are sampled, and those of groups that reach it stay.
+    group the last `given_completions` are the data's, rewarded as the others, with rho_t = q / (q + `given_shape`), or
+    by another `given_ratio`. With a `given_gate` all are sampled, and those of groups that reach it stay.
     Log-probabilities of the student are at the temperature of sampling, those of others at 1.
     Raises MethodError for teachers, terms, rewards and batches that do not fit.
     """
