@@ -92,6 +92,7 @@ OTHERS = {
     ("data", "beam-search", "pick"): "mode",
     ("data", "guide-answers", "baseline"): "leave-one-out",
     ("data", "guide-answers", "loss_type"): "dr_grpo",
+    ("data", "guide-answers", "num_generations"): 4,
     ("data", "right-answers", "prefix"): "x",
     ("divergence", "concrete-score", "first"): "uniform",
     ("divergence", "concrete-score", "second"): "teacher",

@@ -88,6 +88,8 @@ class OptimisationConfig(GRPOConfig):
             )
         if self.given_shape is not None and not self.given_shape > 0:
             raise MethodError(f"given_shape is {self.given_shape}, not above 0")
+        if self.given_gate is not None and not self.given_completions:
+            raise MethodError(f"given_gate is {self.given_gate}, and nothing is given: set given_completions")
         if self.given_ratio not in GIVEN_RATIOS:
             raise MethodError(
                 f'no given_ratio "{self.given_ratio}"{near(self.given_ratio, GIVEN_RATIOS)}; known: '

@@ -273,6 +273,10 @@ def test_log_probabilities_of_another_text_are_refused(said, tokenizer):
 
 def test_columns_and_ratios_that_are_not_there_are_refused(tokenizer, tmp_path):
     cases = [
+        (
+            {"given_completions": 0, "given_gate": 0.5},
+            "given_gate is 0.5, and nothing is given: set given_completions",
+        ),
         ({"given_ratio": "writen"}, r'no given_ratio "writen" \(did you mean "written"\?\)'),
         ({"given_column": "giude"}, r'needs rows with a "giude".*\(did you mean "guide"\?\)'),
         ({"given_column": "completion", "given_ratio": "written"}, '"completion_log_probs"'),
