@@ -123,7 +123,7 @@ def _answers(tree: Mapping[str, Any]) -> str:
         own = {
             "right-answers": "the student's, checked",
             "own-answers": "the student's, drawn once",
-            "guide-answers": "a later student's, checked",
+            "guide-answers": "a later student's",
         }
         found.append(next((own[name] for name in asked if name in own), "the teacher's"))
     elif tree["trainer"]["name"] not in POLICIES or tree["trainer"].get("given_completions"):

@@ -22,7 +22,7 @@ KNOWN = {
     "kdrl": ("logits", "one", "the student's own", True, ()),
     "rft": ("none", "one", "the student's, checked", True, ()),
     "luffy": ("none", "one", "the data's, the student's own", True, ()),
-    "near-future-po": ("none", "one", "a later student's, checked, the student's own", True, ()),
+    "near-future-po": ("none", "one", "a later student's, the student's own", True, ()),
     "ddk": ("logits", "one", "the data's", False, ("domain",)),
     "codi": ("none", "one", "the data's", False, ("thoughts",)),
     "babyllama": ("logits", "one", "the data's", False, ()),
