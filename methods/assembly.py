@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from methods.errors import MethodError
-from methods.recipe import ITSELF, OWN_STEPS
+from methods.recipe import ITSELF, OWN_STEPS, TRAINING_STEPS
 from methods.registry import build, component, load
 from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 
@@ -311,16 +311,17 @@ def rows_of(tree: Any, surroundings: Surroundings) -> Dataset:
 def _kept_step(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict[str, Any]]:
     """What a data step makes, made once for all seeds."""
     settings = {name: value for name, value in tree.items() if name not in ("use", "of", "teacher")}
+    more = {"training": surroundings.training} if tree["use"] in TRAINING_STEPS else {}
 
     def make(apart: Surroundings) -> list[dict[str, Any]]:
         rows = rows_of(tree.get("of", "train"), apart)
         step, own = load("data", tree["use"]), tree["use"] in OWN_STEPS
         teacher = None if own else apart.teacher(tree.get("teacher", "main"))
-        return step(rows, teacher, apart, **settings).to_list()
+        return step(rows, teacher, apart, **settings, **more).to_list()
 
     key = {"step": dict(tree), **({"seed": settings["seed"]} if "seed" in settings else {})}
     if tree["use"] in OWN_STEPS:  # each seed's student says something else: `make` runs with the key's seed
-        key |= {"student": surroundings.start, "seed": surroundings.seed}
+        key |= {"student": surroundings.start, "seed": surroundings.seed, **more}
     return surroundings.keep(f"rows-{tree['use']}", key, make)
 
 

@@ -36,6 +36,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
         {"values": ["a", "b"], "parts": [{"name": "constant"}, {"name": "log-ratio"}]},
     ),
     ("advantage", "clipped"): ({"advantage": {"name": "log-ratio"}, "low": -1.0, "high": 1.0},),
+    ("advantage", "margin-shifted"): ({"advantage": {"name": "log-ratio"}, "margin": 0.8, "threshold": 0.5},),
     ("advantage", "only"): ({"advantage": {"name": "constant"}, "where": {"name": "highest-entropy"}},),
     ("advantage", "perplexity-weighted"): (
         {"advantage": {"name": "constant"}, "where": {"name": "reward-below", "threshold": 1.4}},
@@ -60,6 +61,17 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
             "temperature": 0.3,
             "threshold": 0.3,
             "most": 4,
+            "seed": 1,
+        },
+    ),
+    ("data", "guide-answers"): (
+        {
+            "verifier": {"name": "task"},
+            "ahead": 2,
+            "num_generations": 2,
+            "samples": 4,
+            "temperature": 0.8,
+            "threshold": 0.3,
             "seed": 1,
         },
     ),
@@ -313,6 +325,14 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
             "sampler": tree,
             "terms": [{**plain, "sources": [s], "weight": w} for s, w in weights.items()],
         }
+    if (slot, name) == (
+        "data",
+        "guide-answers",
+    ):  # what a later checkpoint says, and how likely that was to it
+        given = {"num_generations": 4, "given_completions": 1, "given_column": "guide", "given_gate": 9.0}
+        trainer = {**policy["trainer"], **given, "given_ratio": "written", "epsilon": None}
+        data = {"use": name, **own}
+        return {**policy, "trainer": trainer, "advantage": {"name": "group-reward"}, "data": data}
     if slot == "data":
         seen = {"token_weights": {"name": "pass-rate"}} if name == "pass-rates" else {}
         return {"data": {"use": name, **own}, "terms": [{**plain, **seen}]}

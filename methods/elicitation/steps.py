@@ -93,7 +93,7 @@ def right_answers(
     they are not trained on is our reading); ReST-EM, arXiv 2312.06585 (`most` 10).
     """
     sampling = {"temperature": temperature, "greedy": greedy, "batch_size": batch_size, "seed": seed}
-    judged = _own_answers(rows, surroundings, verifier, 1 if greedy else samples, prefix, **sampling)
+    judged = checked_answers(rows, surroundings, verifier, 1 if greedy else samples, prefix, **sampling)
     kept: dict[str, list[str]] = {}
     for prompt, text, figure in judged:
         own = kept.setdefault(prompt, [])
@@ -157,7 +157,7 @@ def pass_rates(
         "seed": seed,
     }
     right: dict[str, int] = {}
-    for prompt, _, figure in _own_answers(rows, surroundings, verifier, samples, **sampling):
+    for prompt, _, figure in checked_answers(rows, surroundings, verifier, samples, **sampling):
         right[prompt] = right.get(prompt, 0) + (figure is not None and figure >= threshold)
     rates = [right.get(prompt, 0) / samples for prompt in rows["prompt"]]
     kept = rows.remove_columns("pass_rate") if "pass_rate" in rows.column_names else rows
@@ -177,7 +177,7 @@ def _said(prompts: list[str], surroundings: Surroundings, **sampling: Any) -> Da
     return answers
 
 
-def _own_answers(
+def checked_answers(
     rows: Dataset,
     surroundings: Surroundings,
     verifier: Mapping[str, Any] | str,

@@ -94,6 +94,9 @@ def policy_optimisation(
     anchor_teacher_share: float = 0.0,
     given_completions: int = 0,
     given_shape: float | None = 0.1,
+    given_ratio: str = "shaped",
+    given_gate: float | None = None,
+    given_column: str = "completion",
     **parts: Any,
 ) -> PolicyOptimiser:
     """Clipped policy gradient of an advantage on what the student samples, with terms on the same completions.
@@ -101,10 +104,13 @@ def policy_optimisation(
     `num_generations` completions share a prompt. Ratios are clipped at `epsilon` (null: not at all) below and
     `epsilon_high` (null: the same) above. `loss_type` is "dapo" (mean over tokens), "grpo", "dr_grpo" or "cispo".
     `teacher_mix` is the first teacher's share in sampling, `anchor_teacher_share` its weight in the ratio's anchor.
-    Of each group `given_completions` are those of the data's rows: rewarded with the others, not sampled, and learnt by
-    the shaped ratio q / (q + `given_shape`) (null: by q itself), unclipped.
+    Of each group `given_completions` are those of the data's rows, the texts of `given_column`: rewarded with the
+    others and learnt by `given_ratio`. "shaped" is q / (q + `given_shape`) (null: q itself), unclipped; "own" that of
+    the student's own completions; "written" q over the probabilities in the column `<given_column>_log_probs`, clipped
+    as all are. With a `given_gate` all are sampled and rewarded first, and given only where the mean reward of the
+    group is at most that, and the row has a text.
     Source: GRPO, DeepSeekMath, arXiv 2402.03300, eq. 3; DAPO, arXiv 2503.14476; the anchor is RLAD's, arXiv 2602.22495;
-    completions that are given are LUFFY's, arXiv 2504.14945.
+    completions that are given are LUFFY's, arXiv 2504.14945, the gate and the other ratios NPO's, arXiv 2604.20733.
     """
     length = parts.pop("max_completion_length")
     args = parts.pop("arguments")(
@@ -121,6 +127,9 @@ def policy_optimisation(
         anchor_teacher_share=anchor_teacher_share,
         given_completions=given_completions,
         given_shape=given_shape,
+        given_ratio=given_ratio,
+        given_gate=given_gate,
+        given_column=given_column,
     )
     return PolicyOptimiser(student, args=args, **parts)
 

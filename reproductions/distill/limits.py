@@ -78,6 +78,7 @@ SETTING_RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("share", "mix", "band", "until", "begin", "anchor_teacher_share"), SHARE),
     **dict.fromkeys(("epsilon_high", "limit", "given_shape"), POSITIVE),
     "given_completions": Range(0, 1000),
+    "ahead": ANY,
     **dict.fromkeys(("weight", "tolerance", "step_size", "deviation"), ANY),
     **dict.fromkeys(("k", "rounds", "max_completion_length", "teacher_max_length"), COUNT),
     **dict.fromkeys(("discount", "top_p"), Range(0, 1, "least")),

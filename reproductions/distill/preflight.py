@@ -92,7 +92,7 @@ def _learns_given_answers(data: Any) -> bool:
     """Whether a method's `data` are the rows as they are, or some of them, or more about them; not others' answers."""
     if isinstance(data, str):
         return data == "train"
-    return data.get("from") == "train" or data.get("use") == "pass-rates"
+    return data.get("from") == "train" or data.get("use") in ("pass-rates", "guide-answers")
 
 
 def rows_for(config: Config, tokenizer: Any, teacher: Any = None) -> Rows:

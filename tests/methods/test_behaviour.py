@@ -34,6 +34,11 @@ ELSEWHERE = {
         "group-reward",
         "own",
     ): "nothing is given in the toy's groups: trainers/optimisation/test_trainer.py",
+    (
+        "advantage",
+        "margin-shifted",
+        "between",
+    ): "the toy's groups are of two, one a side: slots/advantages/test_outcomes.py",
     **{
         (
             "trainer",
@@ -42,12 +47,20 @@ ELSEWHERE = {
         ): "the toy's groups are of two: trainers/optimisation/test_enumeration.py"
         for name in ("given_completions", "given_shape")
     },
+    **{
+        (
+            "trainer",
+            "policy-optimisation",
+            name,
+        ): "the toy's groups are of two: trainers/optimisation/test_given.py"
+        for name in ("given_column", "given_gate", "given_ratio")
+    },
 }
 # Another value, where it is no number and no yes or no.
 OTHERS = {
     **{
         ("data", name, "verifier"): {"name": "task", "by": "other"}
-        for name in ("right-answers", "pass-rates")
+        for name in ("guide-answers", "right-answers", "pass-rates")
     },
     ("advantage", "by-column", "column"): "thoughts",
     ("advantage", "by-column", "parts"): [{"name": "log-ratio"}, {"name": "constant"}],
@@ -57,9 +70,15 @@ OTHERS = {
     ("advantage", "log-ratio", "over"): 1,
     ("advantage", "log-ratio", "under"): "start",
     ("advantage", "entropy-scaled", "where"): {"name": "highest-entropy"},
+    ("advantage", "margin-shifted", "moves"): "right",
+    ("advantage", "margin-shifted", "reward"): 0,
     ("advantage", "only", "over"): "kept",
     ("advantage", "only", "where"): {"name": "lowest-probability"},
     **{("advantage", name, "over"): 1 for name in ("prefix-weighted", "scaled-by-ratio", "step-weighted")},
+    **{
+        ("advantage", "reward-and-log-ratio", name): value
+        for name, value in (("baseline", "none"), ("over", 1), ("reward", 0))
+    },
     ("advantage", "reward-within-budget", "baseline"): "none",
     ("advantage", "sum", "parts"): [{"name": "constant"}],
     **{("condition", name, "reward"): 0 for name in ("group-unsolved", "reward-below", "reward-from")},
@@ -71,6 +90,9 @@ OTHERS = {
     ("reward", "shared-beginning", "column"): "thoughts",
     ("reward", "task", "by"): "other",
     ("data", "beam-search", "pick"): "mode",
+    ("data", "guide-answers", "baseline"): "leave-one-out",
+    ("data", "guide-answers", "loss_type"): "dr_grpo",
+    ("data", "guide-answers", "num_generations"): 4,
     ("data", "right-answers", "prefix"): "x",
     ("divergence", "concrete-score", "first"): "uniform",
     ("divergence", "concrete-score", "second"): "teacher",

@@ -12,6 +12,7 @@ from methods.slots.advantages.conditions import (
     Where,
     wheres_of,
 )
+from methods.slots.advantages.outcomes import MarginShifted, RewardAndLogRatio
 from methods.slots.advantages.ratios import (
     CentredLogRatio,
     EntropyScaled,
@@ -38,11 +39,13 @@ __all__ = [
     "HighestEntropy",
     "LogRatio",
     "LowestProbability",
+    "MarginShifted",
     "Only",
     "PerplexityWeighted",
     "Powered",
     "PrefixWeighted",
     "ReturnToGo",
+    "RewardAndLogRatio",
     "RewardBelow",
     "RewardFrom",
     "ScaledByRatio",

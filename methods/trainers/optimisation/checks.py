@@ -9,10 +9,12 @@ from datasets import Dataset
 from torch import nn
 
 from methods.errors import MethodError
+from methods.registry import near
 from methods.slots.advantages.signals import DIVERGENCE
 from methods.slots.term import IDS, NOTHING, Term
 from methods.teachers.store import TeacherStore
 from methods.trainers.optimisation.config import OptimisationConfig
+from methods.trainers.optimisation.given import log_probs_of
 
 
 def check_rows(args: OptimisationConfig, rows: Dataset) -> None:
@@ -45,12 +47,17 @@ def check_parts(terms: Sequence[Term], given: Sequence[Any], asked: set[str | in
 
 
 def check_sources(args: OptimisationConfig, rows: Dataset, writer: Any) -> None:
-    """Raises MethodError where completions are to be the data's and an environment writes, or rows have none."""
+    """Raises MethodError where completions are to be the data's and an environment writes, or rows lack a column."""
     if not args.given_completions:
         return
     if writer is not None:
         raise MethodError("given_completions, and an environment writes: take one of the two")
-    if "completion" not in rows.column_names:
-        raise MethodError(
-            f'given_completions needs rows with a "completion", not only {", ".join(rows.column_names)}'
-        )
+    needed = [args.given_column]
+    if args.given_ratio == "written":
+        needed.append(log_probs_of(args.given_column))
+    for name in needed:
+        if name not in rows.column_names:
+            raise MethodError(
+                f'given_completions needs rows with a "{name}", not only {", ".join(rows.column_names)}'
+                f"{near(name, rows.column_names)}"
+            )

@@ -12,6 +12,8 @@ from methods.trainers.trl_compat import GRPOConfig
 
 # Of TRL's, those that do not change when a step is cut into micro-batches, or spread over ranks, differently.
 LOSS_TYPES = ("dapo", "grpo", "dr_grpo", "cispo")
+# The ratio by which a completion that the data give is learnt.
+GIVEN_RATIOS = ("shaped", "own", "written")
 
 
 @dataclass
@@ -32,6 +34,14 @@ class OptimisationConfig(GRPOConfig):
     given_shape: float | None = field(
         default=0.1, metadata={"help": "their ratio is q / (q + given_shape), q if null"}
     )
+    given_ratio: str = field(
+        default="shaped",
+        metadata={"help": "shaped, own (as the student's own), written (over who wrote them)"},
+    )
+    given_gate: float | None = field(
+        default=None, metadata={"help": "only where the mean reward of the sampled group is at most this"}
+    )
+    given_column: str = field(default="completion", metadata={"help": "the column that their texts stand in"})
     disable_dropout: bool = field(default=True, metadata={"help": "sampling and scoring must agree"})
     beta: float = field(default=0.0, metadata={"help": "no reference model of TRL's"})
 
@@ -78,6 +88,13 @@ class OptimisationConfig(GRPOConfig):
             )
         if self.given_shape is not None and not self.given_shape > 0:
             raise MethodError(f"given_shape is {self.given_shape}, not above 0")
+        if self.given_gate is not None and not self.given_completions:
+            raise MethodError(f"given_gate is {self.given_gate}, and nothing is given: set given_completions")
+        if self.given_ratio not in GIVEN_RATIOS:
+            raise MethodError(
+                f'no given_ratio "{self.given_ratio}"{near(self.given_ratio, GIVEN_RATIOS)}; known: '
+                f"{', '.join(GIVEN_RATIOS)}"
+            )
         if self.beta != 0:
             raise MethodError(
                 "beta is for TRL's own reference; take {term: sampled-kl, to: start, weight: ...}"

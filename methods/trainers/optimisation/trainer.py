@@ -29,7 +29,7 @@ from methods.trainers.memory import Remembers
 from methods.trainers.models import SAID, Models
 from methods.trainers.optimisation.checks import check_parts, check_rows, check_sources
 from methods.trainers.optimisation.config import OptimisationConfig
-from methods.trainers.optimisation.given import with_given
+from methods.trainers.optimisation.given import mixed_in
 from methods.trainers.optimisation.record import Record, Writer, as_batch
 from methods.trainers.optimisation.scoring import looked_at
 from methods.trainers.policy import OrderOfEpochs
@@ -51,7 +51,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
     `loss_type`'s: over tokens ("dapo", "cispo"), over completions of their tokens' means ("grpo"), over completions and
     the length limit ("dr_grpo"); always of the whole accumulation window over all ranks.
     `writer` takes the place of one completion a prompt: an environment, whose own tokens are not learnt from. Of each
-    group the last `given_completions` are the data's, rewarded as the others; their rho_t is q / (q + `given_shape`).
+    group the last `given_completions` are the data's, rewarded as the others, with rho_t = q / (q + `given_shape`), or
+    by another `given_ratio`. With a `given_gate` all are sampled, and those of groups that reach it stay.
     Log-probabilities of the student are at the temperature of sampling, those of others at 1.
     Raises MethodError for teachers, terms, rewards and batches that do not fit.
     """
@@ -247,12 +248,19 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         places = torch.arange(first, first + count, device=written.completion_ids.device)
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         size = self.args.num_generations or 1
-        group, given = places // size, None
-        if self.args.given_completions:
-            given = places % size >= size - self.args.given_completions
-            longest = self.args.max_completion_length
-            written = with_given(written, columns, given, self.processing_class, longest=longest)
-        return Record(written, group, self._rewards(rows, written), columns, model_tokens, turn, given)
+        if not self.args.given_completions:
+            rewards = self._rewards(rows, written)
+            return Record(written, places // size, rewards, columns, model_tokens, turn)
+        written, rewards, given = mixed_in(
+            written,
+            columns,
+            places,
+            self.args,
+            self.processing_class,
+            rewarded=lambda completions: self._rewards(rows, completions),
+            gather=self.accelerator.gather,
+        )
+        return Record(written, places // size, rewards, columns, model_tokens, turn, given)
 
     def rollouts(self, rows: Sequence[Mapping[str, Any]]) -> Rollouts:
         """One completion of the student for each of the rows, with its log-probabilities."""
@@ -301,6 +309,9 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         }
         if record.given is not None:
             inputs["given"] = record.given
+            if self.args.given_ratio == "written":
+                assert written.log_probs is not None, "they were asked for"
+                inputs["written"] = written.log_probs
         seen = self._looked_at(inputs)
         log_probs = {who: seen[f"log_probs {who}"] for who in self._scored if f"log_probs {who}" in seen}
         gather = self.accelerator.gather
@@ -336,6 +347,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             weights = (log_probs[STUDENT] - written.log_probs).exp()
             if self._most is not None:
                 weights = weights.clamp_max(self._most)
+            if record.given is not None:  # nothing of it was sampled
+                weights = weights.masked_fill(record.given.unsqueeze(1), 1.0)
             inputs["weights"] = weights.masked_fill(record.mask == 0, 0.0)
         for listener in self.listeners:
             listener(record, inputs.get("advantages", torch.zeros_like(record.mask)))
@@ -455,6 +468,9 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         anchor = inputs["anchor"][keep] if "anchor" in inputs else logps.detach()
         if "weights" in inputs:  # rho is q over what was sampled from
             anchor = anchor - inputs["weights"][keep].clamp_min(torch.finfo(anchor.dtype).tiny).log()
+        given = inputs["given"].unsqueeze(1).expand_as(mask)[keep] if "given" in inputs else None
+        if given is not None and "written" in inputs:
+            anchor = torch.where(given, inputs["written"][keep].to(anchor.dtype), anchor)
         per_token = surrogate(
             logps,
             anchor,
@@ -463,9 +479,9 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             high=self.epsilon_high,
             capped=self.args.loss_type == "cispo",
         )
-        if "given" in inputs:
+        if given is not None and self.args.given_ratio == "shaped":
             shaped = shaped_surrogate(logps, inputs["advantages"][keep], shape=self.args.given_shape)
-            per_token = torch.where(inputs["given"].unsqueeze(1).expand_as(mask)[keep], shaped, per_token)
+            per_token = torch.where(given, shaped, per_token)
         return summed(per_token, mask, self.args.loss_type, longest=self.args.max_completion_length)
 
     def _as_rows(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

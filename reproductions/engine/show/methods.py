@@ -120,9 +120,13 @@ def _answers(tree: Mapping[str, Any]) -> str:
     found = []
     asked = [name for slot, name in components_of(tree) if slot in ("data", "elicitation")]
     if asked:
-        own = {"right-answers": "the student's, checked", "own-answers": "the student's, drawn once"}
+        own = {
+            "right-answers": "the student's, checked",
+            "own-answers": "the student's, drawn once",
+            "guide-answers": "a later student's",
+        }
         found.append(next((own[name] for name in asked if name in own), "the teacher's"))
-    elif tree["trainer"]["name"] not in POLICIES:
+    elif tree["trainer"]["name"] not in POLICIES or tree["trainer"].get("given_completions"):
         found.append("the data's")
     if tree["trainer"]["name"] in POLICIES:
         found.append("the student's own")

@@ -9,7 +9,7 @@ from methods.assembly import _kept_step
 from methods.elicitation import steps
 from methods.elicitation.labelling import LabellingReport
 from methods.errors import MethodError
-from methods.recipe import OWN_STEPS, canonical_method, components_of, teachers_of
+from methods.recipe import OWN_STEPS, TRAINING_STEPS, canonical_method, components_of, teachers_of
 
 ROWS = Dataset.from_list([{"prompt": "1+1=", "completion": "2"}, {"prompt": "2+2=", "completion": "so #4"}])
 
@@ -136,14 +136,14 @@ def of_the_next_prompt(rows, surroundings, verifier, samples, **sampling):
     return [(other[0], *one[1:]) for one, other in zip(judged, judged[1:] + judged[:1], strict=True)]
 
 
-OWN_ANSWERS = steps._own_answers
+OWN_ANSWERS = steps.checked_answers
 
 
 @pytest.mark.parametrize("wrong", [of_the_next_prompt])
 def test_a_wrong_rate_is_caught(wrong, said, monkeypatch):
     said(SAID)
     check_rates()
-    monkeypatch.setattr(steps, "_own_answers", wrong)
+    monkeypatch.setattr(steps, "checked_answers", wrong)
     with pytest.raises(AssertionError):
         check_rates()
 
@@ -154,11 +154,15 @@ def test_the_student_of_each_seed_is_asked_itself(step):
     keys = []
     for seed in (3, 4):
         around = SimpleNamespace(
-            seed=seed, start={"start": "sft"}, keep=lambda kind, key, make: keys.append(key)
+            seed=seed,
+            start={"start": "sft"},
+            training={"learning_rate": 0.1},
+            keep=lambda kind, key, make: keys.append(key),
         )
         _kept_step({"use": step, "seed": 1}, around)
     assert [key["seed"] for key in keys] == [3, 4]
     assert all(key["step"]["seed"] == 1 for key in keys)
+    assert all((key.get("training") == {"learning_rate": 0.1}) == (step in TRAINING_STEPS) for key in keys)
 
 
 def test_no_teacher_is_asked():

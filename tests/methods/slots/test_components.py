@@ -22,7 +22,8 @@ NAMES = {
     "trainer": "distillation minillm latent-reasoning policy-optimisation",
     "advantage": "group-reward log-ratio centred-log-ratio "
     "return-to-go sum only clipped powered constant entropy-scaled by-column "
-    "scaled-by-ratio step-weighted prefix-weighted reward-within-budget perplexity-weighted",
+    "scaled-by-ratio step-weighted prefix-weighted reward-within-budget perplexity-weighted "
+    "margin-shifted reward-and-log-ratio",
     "condition": "sign reward-below reward-from group-unsolved lowest-probability highest-entropy during",
     "reward": "exact-answer shared-beginning task",
 }

@@ -314,13 +314,19 @@ def spread_reward(completion_ids, **_):
     return [None if len(ids) == 3 else sum(i % 7 for i in ids) / 9 for ids in completion_ids]
 
 
-# Of the policy trainer: one group over all ranks, one of its completions the data's, and everything at once on a prompt
-# each.
+# Of the policy trainer: one group over all ranks, one of its completions the data's, without a gate and behind one, and
+# everything at once on a prompt each.
 POLICIES = {
     "policy-group": lambda: {
         "advantage": GroupReward(own=True),
         "rewards": [spread_reward],
         "settings": {"num_generations": 4, "loss_type": "grpo", "given_completions": 1},
+        "teachers": 0,
+    },
+    "policy-gated": lambda: {
+        "advantage": GroupReward(),
+        "rewards": [spread_reward],
+        "settings": {"num_generations": 4, "given_completions": 1, "given_gate": 9.0, "given_ratio": "own"},
         "teachers": 0,
     },
     "policy-dense": lambda: {

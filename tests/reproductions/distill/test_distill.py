@@ -25,7 +25,10 @@ def asks_for_texts(tree):
     return (isinstance(tree, dict) and "elicit" in tree) or any(asks_for_texts(item) for item in items)
 
 
-VERIFIED = ("kdrl", "rlad", "deepseekmath", "constrained-opd", "scope", "luffy")  # by a reward
+VERIFIED = (  # by a reward
+    *("kdrl", "rlad", "deepseekmath", "constrained-opd", "scope", "luffy", "near-future-po", "uni-opd"),
+    "codistill-grpo",
+)
 SETTINGS = {
     "seqkd": {"greedy": True},
     "minillm": {"steps_per_generation": 2, "num_iterations": 1},
@@ -36,6 +39,7 @@ SETTINGS = {
     **dict.fromkeys(VERIFIED, {"num_generations": 4, "reward": "shared-beginning"}),
     **dict.fromkeys(("rft", "rest-em"), {"samples": 2, "threshold": 0.0}),
     "star": {"threshold": 0.0},
+    "near-future-po": {"num_generations": 4, "reward": "shared-beginning", "ahead": 2, "threshold": 0.0},
     "dac-kl": {"spans": "ends-in-punctuation"},
     "fine-tune-cot": {"chains": 2},
     **dict.fromkeys(("pad", "eotd", "mixed-distillation"), {"run_programs": True}),

@@ -37,6 +37,8 @@ def whatever_ended(data):
     if data.get("use") == "right-answers":
         kept = {name: value for name, value in data.items() if name not in ("greedy", "samples")}
         return {**kept, "threshold": 0.0}
+    if data.get("use") == "guide-answers":
+        data = {**data, "threshold": 0.0}
     if isinstance(data.get("samples"), int):
         data = {**data, "samples": min(2, data["samples"])}
     return {name: whatever_ended(part) for name, part in data.items()}

@@ -24,6 +24,7 @@ SHORT = {
     "the data's": "data",
     "the teacher's": "teacher",
     "the student's own": "student",
+    "a later student's": "later",
 }
 
 

@@ -42,6 +42,10 @@ ARMS = {
         lambda: {"advantage": GroupReward("mean", own=True), "rewards": [figures]},
         {"num_generations": 4, "given_completions": 1, "loss_type": "dr_grpo", "epsilon": None},
     ),
+    "gated": (
+        lambda: {"advantage": GroupReward(), "rewards": [figures]},
+        {"num_generations": 4, "given_completions": 1, "given_gate": 0.8, "given_ratio": "own"},
+    ),
     "buffered": (
         lambda: {"advantage": Only(LogRatio(), LowestProbability(0.5))},
         {"num_generations": 1, "steps_per_generation": 2, "num_iterations": 2},

@@ -21,6 +21,8 @@ KNOWN = {
     "minillm": ("logits", "one", "the student's own", False, ()),
     "kdrl": ("logits", "one", "the student's own", True, ()),
     "rft": ("none", "one", "the student's, checked", True, ()),
+    "luffy": ("none", "one", "the data's, the student's own", True, ()),
+    "near-future-po": ("none", "one", "a later student's, the student's own", True, ()),
     "ddk": ("logits", "one", "the data's", False, ("domain",)),
     "codi": ("none", "one", "the data's", False, ("thoughts",)),
     "babyllama": ("logits", "one", "the data's", False, ()),
@@ -31,7 +33,23 @@ KNOWN = {
 def test_what_a_method_needs(name):
     (one,) = methods([name])
     assert (one.teacher, one.tokenizers, one.answers, one.rewards, one.columns) == KNOWN[name]
-    assert one.teachers == {"babyllama": 2, "sft": 0, "codi": 0, "rft": 0}.get(name, 1)
+    assert one.teachers == {
+        "babyllama": 2,
+        **dict.fromkeys(("sft", "codi", "rft", "luffy", "near-future-po"), 0),
+    }.get(name, 1)
+
+
+def test_whoever_gives_completions_is_named_before_the_student():
+    """Each recipe whose groups hold a text of the data, or of whoever made them, says so."""
+    given = [
+        name
+        for name in recipe_ids()
+        if read_recipe(name).method().get("trainer", {}).get("given_completions")
+    ]
+    assert {"luffy", "near-future-po"} <= set(given)
+    for one in methods(given):
+        first, _, rest = one.answers.rpartition(", ")
+        assert first and rest == "the student's own", one.id
 
 
 def test_every_recipe_is_listed(capsys):
