@@ -60,9 +60,8 @@ OVER = ("tokens", "sequences")  # what a divergence's mean is over
 SOURCES = ("data", "teacher", "student")
 # Data steps that ask the student itself, and no teacher.
 OWN_STEPS = frozenset({"own-answers", "right-answers", "pass-rates", "guide-answers"})
-TRAINING_STEPS = frozenset(
-    {"guide-answers"}
-)  # those of them that train it first, by the training's own arguments
+# Those of them that train it first, by the training's own arguments.
+TRAINING_STEPS = frozenset({"guide-answers"})
 ITSELF = "student"  # the teacher that is the student before the training
 # Slots of the components that stand under a key somewhere in a method.
 NESTED_IN_METHOD: Mapping[str, str] = {
