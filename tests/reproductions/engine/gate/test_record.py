@@ -138,7 +138,7 @@ def test_when_a_papers_sweep_ends_is_no_part_of_a_gate(gates, rate):
     before, after = bed(gates), bed(gates)
     for spec in (before, after):
         spec["gate"]["learning_rate"] = rate
-        spec["defaults"]["tuning"] = {"metric": "rouge_l", "learning_rates": [1.0e-3]}
+        spec["defaults"] = {"tuning": {"metric": "rouge_l", "learning_rates": [1.0e-3]}}
     after["defaults"]["tuning"] |= {"flat": 1.5, "cliff": 15}
     assert gate_identity(before) == gate_identity(after)
     after["defaults"]["tuning"]["learning_rates"] = [2.0e-3]
