@@ -12,6 +12,7 @@ from methods.assembly import trainer_for
 from methods.modeling.sharding import whole_student
 from methods.replay import NAME as REPLAY
 from methods.replay import ReplayWriter
+from methods.slots.advantages import START as START_MODEL
 from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config
@@ -98,10 +99,15 @@ def _distil(config: Config, report: Report, say: Say, measured: Mapping[str, Any
 
 
 def _check_learnt(trainer: Any, output: Path) -> None:
-    """Raises KDError where no completion ever had an advantage and no term taught anything: nothing to go on from."""
+    """Raises KDError where no completion ever had an advantage and no term taught anything: nothing to go on from.
+
+    A term that asks the start alone draws the student back to it, and teaches nothing while nothing moves it away.
+    """
     import torch
 
-    if trainer.advantage is None or trainer.terms:
+    if trainer.advantage is None or any(
+        getattr(term, "asks", ()) != (START_MODEL,) for term in trainer.terms
+    ):
         return
     may_have = trainer.had_advantage is not False  # a checkpoint of before may not say
     if trainer.accelerator.reduce(torch.tensor(float(may_have), device=trainer.accelerator.device)):

@@ -127,6 +127,19 @@ def test_a_reward_that_is_always_the_same_is_no_success(folder, rewarding):
     )
 
 
+def test_a_term_that_keeps_to_the_start_alone_is_no_success_either(folder):
+    """GRPO, as `method: deepseekmath` has it: where nothing moves the student, nothing draws it back."""
+    path = never_right(folder)
+    before = path.read_text()
+    path.write_text(before + "terms:\n  - {term: sampled-kl, to: start, weight: 0.04}\n")
+    with pytest.raises(KDError, match=NOTHING_LEARNT):
+        made(path)
+    path.write_text(
+        before + "terms:\n  - {term: sampled-kl, to: start, weight: 0.04}\n  - {term: next-token}\n"
+    )
+    assert made(path)["steps"] == 4
+
+
 @pytest.mark.parametrize("at", [2, 3])
 def test_a_resumed_run_knows_that_nothing_was_heard_before(folder, stopped, at):
     path = never_right(folder)
