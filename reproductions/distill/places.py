@@ -53,17 +53,17 @@ def one_model(
     """
     given = {"model": value} if isinstance(value, str) else value
     what = "a model or a list of models" if where[0] == "teacher" else "a model"
+    for key in given if isinstance(given, Mapping) else ():
+        if key not in keys:
+            raise lines.error(
+                f'{where[0]}: unknown "{key}"{nearest(str(key), keys)}; known: {", ".join(keys)}', *where, key
+            )
     if (
         not isinstance(given, Mapping)
         or not isinstance(given.get("model"), str)
         or not given["model"].strip()
     ):
         raise lines.error(f'"{where[0]}" must be {what}: a name, or a mapping with "model"', *where)
-    for key in given:
-        if key not in keys:
-            raise lines.error(
-                f'{where[0]}: unknown "{key}"{nearest(key, keys)}; known: {", ".join(keys)}', *where, key
-            )
     own: dict[str, Any] = {name: given[name] for name in (*KEYS[1:], "layers") if given.get(name) is not None}
     if not isinstance(own.get("dtype", "fp32"), str) or own.get("dtype", "fp32") not in DTYPES:
         near = nearest(str(own["dtype"]), DTYPES)
@@ -128,6 +128,11 @@ def model_in(name: str, lines: Lines, *where: str | int) -> str:
         return str(local.resolve())
     if model_folder(name) is not None or name in PACKAGED:
         return name
+    if local.is_file():
+        raise lines.error(
+            f'"{where[0]}": {local} is a file, not a model\'s folder; for a model of the hub say hub:{name}',
+            *where,
+        )
     beside = local.parent
     models = (
         [] if not beside.is_dir() else sorted(path.name for path in beside.iterdir() if _holds_a_model(path))

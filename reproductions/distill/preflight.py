@@ -66,7 +66,10 @@ def prepare(config: Config, say: Callable[[str], None]) -> Ready:
         say(sentence)
     given = list(zip(outlines, theirs, strict=True))
     method, teachers = named_teachers(config.tree, teachers_of(config.tree), given)
-    _check_readers(method, student, tokenizer, teachers)
+    try:
+        _check_readers(method, student, tokenizer, teachers)
+    except MethodError as error:  # with the line of who does not fit
+        raise MethodError(str(config.lines.error(str(error), "teacher"))) from None
     _check_generation(config, len(rows.train))
     return Ready(rows, student, tokenizer, teachers, method)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from methods.assembly import trainer_for
 from methods.modeling.sharding import whole_student
 from methods.replay import NAME as REPLAY
 from methods.replay import ReplayWriter
+from methods.slots.advantages import START as START_MODEL
 from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config
@@ -18,7 +20,7 @@ from reproductions.distill.evaluate.run import START, Evaluated
 from reproductions.distill.models import adapted, load_models, load_student, training_device
 from reproductions.distill.preflight import Ready, prepare
 from reproductions.distill.record import of_the_evaluation, record_of
-from reproductions.distill.state import STATE
+from reproductions.distill.state import STATE, first_process
 from reproductions.distill.surroundings import GivenSurroundings
 from reproductions.distill.training import Report, Say, arguments_of, begin, once, quiet, save, train
 from reproductions.engine.errors import KDError
@@ -38,8 +40,9 @@ def distil(
     Checkpoints lie in `<output>/.kd-state` until the student is saved. `report` hears of steps, `say` of what is to be
     told in a sentence; `measured` are figures that are known already, as `evaluate.run.measured_in` gives them. Raises
     KDError where the output holds another config's student or unfinished work, where another process is at it, or a row
-    of the data is not as expected; MethodError where models and method do not fit, or the loss is no number any more:
-    then there is no student, and nothing to go on from.
+    of the data is not as expected; MethodError where models and method do not fit. Where the loss is no number any more
+    (MethodError), or no completion of a policy ever had an advantage (KDError), there is no student, and nothing to go
+    on from.
     """
     return once(config, say, lambda: _distil(config, report, say, measured or {}))
 
@@ -79,13 +82,13 @@ def _distil(config: Config, report: Report, say: Say, measured: Mapping[str, Any
         from methods.trainers.engine import roll_out_with
 
         roll_out_with(trainer, config.engine, budget["prompt_tokens"] + budget["completion_tokens"])
-    heard = None
     if hasattr(trainer, "listeners"):
-        heard = Heard(trainer)
-        trainer.listeners += [ReplayWriter(output / REPLAY, trainer), heard]
+        if first_process() and state.newest_checkpoint(output) is None:
+            (output / REPLAY).unlink(missing_ok=True)  # of a training that left no student
+        trainer.listeners.append(ReplayWriter(output / REPLAY, trainer))
     seconds, found = train(config, trainer, report, say, first=rows.first), None
-    if heard is not None:
-        heard.check(output / REPLAY)
+    if hasattr(trainer, "had_advantage"):
+        _check_learnt(trainer, output)
     made = whole_student(trainer, lambda: adapted(load_student(config)[0], config))
     record = record_of(config, trainer, surroundings, rows, seconds)
     if evaluated is not None and made is not None:  # no other process waits for it
@@ -95,32 +98,27 @@ def _distil(config: Config, report: Report, say: Say, measured: Mapping[str, Any
     return record
 
 
-class Heard:
-    """Listens to a policy trainer: whether any completion ever had an advantage."""
+def _check_learnt(trainer: Any, output: Path) -> None:
+    """Raises KDError where no completion ever had an advantage and no term taught anything: nothing to go on from.
 
-    def __init__(self, trainer: Any) -> None:
-        self._trainer, self._whole, self._any = trainer, False, False
+    A term that asks the start alone draws the student back to it, and teaches nothing while nothing moves it away.
+    """
+    import torch
 
-    def __call__(self, record: Any, advantages: Any) -> None:
-        self._whole = (
-            self._whole or self._trainer.state.global_step == 0
-        )  # nothing is known of what a killed run heard
-        self._any = self._any or bool(advantages.any())
-
-    def check(self, replay: Path) -> None:
-        """Raises KDError where none had, and no term taught anything: the student is what it was."""
-        import torch
-
-        trainer = self._trainer
-        any_of_all = trainer.accelerator.reduce(
-            torch.tensor(float(self._any), device=trainer.accelerator.device)
-        )
-        if self._whole and trainer.advantage is not None and not trainer.terms and not any_of_all:
-            raise KDError(
-                "nothing was learnt: no completion ever had an advantage, in each group all rewards were equal. "
-                f"{replay} has completions with their rewards (`kd replay`); a student that is never right needs an "
-                "easier reward, or a start that is right sometimes"
-            )
+    if trainer.advantage is None or any(
+        getattr(term, "asks", ()) != (START_MODEL,) for term in trainer.terms
+    ):
+        return
+    may_have = trainer.had_advantage is not False  # a checkpoint of before may not say
+    if trainer.accelerator.reduce(torch.tensor(float(may_have), device=trainer.accelerator.device)):
+        return
+    if trainer.is_world_process_zero():
+        shutil.rmtree(output / STATE, ignore_errors=True)
+    raise KDError(
+        "nothing was learnt: no completion ever had an advantage, in each group all rewards were equal. "
+        f"{output / REPLAY} has completions with their rewards (`kd replay`); a student that is never right needs an "
+        "easier reward, or a start that is right sometimes"
+    )
 
 
 def _before(

@@ -18,6 +18,7 @@ import httpx2 as httpx
 from methods.elicitation.writers.protocol import Usage
 from methods.errors import MethodError
 
+LATE = "no whole answer"  # how a text begins that says how long was waited for one
 LARGEST_ANSWER = 32 * 2**20  # bytes, unpacked
 LARGEST_REFUSAL = 2**16  # bytes that are read of an answer that is none
 PACKED = ("gzip", "x-gzip", "deflate")  # what is asked for: zlib can be told how much to unpack
@@ -35,9 +36,9 @@ SECRET = 8
 class Failed(Exception):
     """An attempt that gave no answer.
 
-    `again`: another attempt may. `busy`: the server was asked too much. `every`: no request can do better. `worked`:
-    the server may have done the work, and charge for it; `used` is what it says of that. `headers` are those of the
-    answer, if there was one.
+    `again`: another attempt may. `busy`: the server was asked too much, or was too slow. `every`: no request can do
+    better. `worked`: the server may have done the work, and charge for it; `used` is what it says of that. `headers`
+    are those of the answer, if there was one.
     """
 
     kind: str
@@ -107,8 +108,8 @@ class Post:
         except httpx.ConnectTimeout as error:
             raise Failed("no connection", self._said(error), again=True) from None
         except httpx.TimeoutException:
-            why = f"no whole answer in {self._timeout:g} s"
-            raise Failed("timeout", why, again=True, worked=True) from None
+            why = f"{LATE} in {self._timeout:g} s"
+            raise Failed("timeout", why, again=True, busy=True, worked=True) from None
         except httpx.ConnectError as error:
             raise Failed("no connection", self._said(error), again=True) from None
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:

@@ -1,7 +1,8 @@
 """How many requests are under way at a time: as many as a server says it takes, learnt from what it answers.
 
-One more after each round of good answers, half as many after a refusal; what a server tells of its limits
-(`x-ratelimit-*`, `anthropic-ratelimit-*`, `ratelimit-*`, `retry-after`) is kept to before it refuses.
+One more after each round of good answers, half as many after a refusal or where nothing came in time; what a server
+tells of its limits (`x-ratelimit-*`, `anthropic-ratelimit-*`, `ratelimit-*`, `retry-after`) is kept to before it
+refuses.
 """
 
 from __future__ import annotations
@@ -102,15 +103,17 @@ class Pace:
                 wait = max(wait, until - now)
         return wait
 
-    def leave(self, entered: float, headers: Mapping[str, str], *, refused: bool = False) -> None:
-        """One came back, `refused` where the server was asked too much."""
+    def leave(
+        self, entered: float, headers: Mapping[str, str], *, refused: bool = False, answered: bool = True
+    ) -> None:
+        """One came back, `refused` where the server was asked too much; only what is `answered` lets more through."""
         with self._news:
             self._under_way -= 1
             now = self._clock()
             if refused:
                 if entered > self._cut_at:  # those that were under way at the last cut say nothing new
                     self.limit, self._cut_at = max(1.0, self.limit / 2), now
-            else:
+            elif answered:
                 self.limit = min(float(self.most), self.limit + 1 / max(1.0, self.limit))
             after = retry_after(headers, self._wall())
             if after is not None and refused:

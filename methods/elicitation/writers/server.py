@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from methods.elicitation.writers.budget import Stopped
-from methods.elicitation.writers.http import Failed, Post
+from methods.elicitation.writers.http import LATE, Failed, Post
 from methods.elicitation.writers.pace import Crew, Pace, retry_after
 from methods.elicitation.writers.protocol import (
     FAILED,
@@ -157,7 +157,7 @@ class ServerWriter:
         expected = Usage(self.expected(request).read, asked * request.max_tokens, guessed=True)
         entered = self.pace.enter(expected.read + expected.written)
         headers: Mapping[str, str] = {}
-        busy = False
+        busy = answered = False
         try:
             meter.begin(request, expected)
             try:
@@ -173,9 +173,10 @@ class ServerWriter:
                 meter.failed(request, expected, worked, failure.kind)
                 raise
             meter.end(request, expected, part)
+            answered = True
             return part
         finally:
-            self.pace.leave(entered, headers, refused=busy)
+            self.pace.leave(entered, headers, refused=busy, answered=answered)
 
     def _body(self, request: Request, asked: int, missing: int) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -341,9 +342,11 @@ class _Work:
         with self._lock:
             self._in_a_row = self._in_a_row + 1 if answer.failure else 0
             if self._in_a_row >= self._writer.patience.give_up:
+                late = answer.failure.startswith(LATE)
                 raise MethodError(
                     f"{self._writer.identity}: {self._in_a_row} requests in a row gave nothing, the last one: "
                     f"{answer.failure}"
+                    + ("; a slow server needs a longer timeout, or a smaller parallel" if late else "")
                 )
 
     def _pause(self, seconds: float) -> None:

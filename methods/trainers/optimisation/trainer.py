@@ -124,6 +124,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         self.stop_ids = eos_ids(core, processing_class)
         self._tokens: dict[str, Tensor | int] = {"student": 0, "teacher": 0, "generated": 0}
         self.rollout_counts = {"completions": 0, "truncated": 0, "empty": 0}
+        # Whether a completion of this rank ever had an advantage, before a checkpoint too; None: nobody knows.
+        self.had_advantage: bool | None = False
         self._window: list[dict[str, Any]] = []
         self._counts: dict[str, Any] = {}
         self._window_loss: Tensor | None = None
@@ -189,6 +191,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         plain = {
             "tokens": self.token_counts,
             "rollouts": self.rollout_counts,
+            "had_advantage": self.had_advantage,
             "step": self._step,
             "window_loss": None if self._window_loss is None else self._window_loss.item(),
             "slots": {name: slot.state() for name, slot in self._slots() if hasattr(slot, "state")},
@@ -197,6 +200,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
 
     def recall(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self._tokens, self.rollout_counts, self._step = plain["tokens"], plain["rollouts"], plain["step"]
+        self.had_advantage = plain.get("had_advantage")  # checkpoints of before do not say
         if plain["window_loss"] is not None:
             self._window_loss = torch.tensor(plain["window_loss"], device=self.accelerator.device)
         for name, slot in self._slots():
@@ -336,6 +340,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         if self.advantage is not None:
             # (B, C) in the precision of what it is made of, 0 off what the student wrote
             inputs["advantages"] = self.advantage(signals).masked_fill(record.mask == 0, 0.0)
+            if self._learns and bool(inputs["advantages"].any()):
+                self.had_advantage = True
         for where in self._wheres:
             inputs[where.key] = where.where(signals).to(written.completion_mask.dtype)
         if self.args.stale or self.args.anchor_teacher_share:

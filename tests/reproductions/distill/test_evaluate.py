@@ -160,7 +160,7 @@ def test_the_same_figures_after_a_kill(folder, stopped):
         ("evaluate: {data: no.jsonl}", '"data": no file'),
         ("evaluate: yes please", '"evaluate" must be true, or a mapping'),
         ("report_to: wandbb", 'report_to: no "wandbb" (did you mean "wandb"?)'),
-        ("teacher: {modle: teacher}", '"teacher" must be a model or a list of models'),
+        ("teacher: {modle: teacher}", 'teacher: unknown "modle" (did you mean "model"?)'),
         ("teacher: {model: teacher, dtyp: bf16}", 'teacher: unknown "dtyp" (did you mean "dtype"?)'),
         ("teacher: {model: teacher, dtype: bf61}", 'no dtype "bf61" (did you mean "bf16"?)'),
         ("teacher: {model: teacher, attention: sdpaa}", 'no attention "sdpaa" (did you mean "sdpa"?)'),

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 
 from catalog.errors import CatalogError
 from methods.replay import NAME, read_replay
+from methods.trainers.optimisation.trainer import PolicyOptimiser
 from reproductions.distill.config import load_config
 from reproductions.engine.errors import KDError
 from tools.cli import main
@@ -80,21 +82,94 @@ advantage: {name: group-reward, baseline: mean, own: true}
     assert capsys.readouterr().out.count("given by the data") == len(given)
 
 
-def test_a_reward_that_is_always_the_same_is_no_success(folder):
-    """A student that is never right ends in an error, not with a copy of itself."""
-    text = """\
+NEVER_RIGHT = """\
 trainer: {name: policy-optimisation, num_generations: 4}
 rewards:
   - {name: exact-answer, column: far}
 advantage: {name: group-reward}
 """
+NOTHING_LEARNT = r"nothing was learnt: no completion ever had an advantage.*replay.jsonl"
+
+
+def never_right(folder):
+    """A config of four steps with a checkpoint after the second; no answer is ever that of its row."""
     rows = [{"prompt": f"{word}|", "completion": word, "far": "abcdefghij" * 3} for word in WORDS]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(
-        KDError, match=r"nothing was learnt: no completion ever had an advantage.*replay.jsonl"
-    ):
-        made(written(folder, text, ""))
-    assert read_replay(folder / "run" / NAME), "what it wrote can be looked at"
+    path = written(folder, NEVER_RIGHT + "save_every: 2\n", "")
+    path.write_text(path.read_text().replace("steps: 2", "steps: 4"))
+    return path
+
+
+@pytest.fixture
+def rewarding(monkeypatch):
+    """`rewarding(True)`: each completion has another reward from now on; `rewarding(False)`: all have the same."""
+
+    def by(differ):
+        def rewards(self, rows, written):
+            return torch.arange(len(rows)).float()[:, None] if differ else torch.ones(len(rows), 1)
+
+        monkeypatch.setattr(PolicyOptimiser, "_rewards", rewards)
+
+    return by
+
+
+def test_a_reward_that_is_always_the_same_is_no_success(folder, rewarding):
+    """A student that is never right ends in an error, not with a copy of itself; another config may begin at once."""
+    path = never_right(folder)
+    with pytest.raises(KDError, match=NOTHING_LEARNT):
+        made(path)
+    assert len(read_replay(folder / "run" / NAME)) == 16, "what it wrote can be looked at"
+    path.write_text(path.read_text().replace("steps: 4", "steps: 2"))
+    rewarding(True)
+    made(path)
+    assert {line["step"] for line in read_replay(folder / "run" / NAME)} == {0, 1}, (
+        "nothing of the run before"
+    )
+
+
+def test_a_term_that_keeps_to_the_start_alone_is_no_success_either(folder):
+    """GRPO, as `method: deepseekmath` has it: where nothing moves the student, nothing draws it back."""
+    path = never_right(folder)
+    before = path.read_text()
+    path.write_text(before + "terms:\n  - {term: sampled-kl, to: start, weight: 0.04}\n")
+    with pytest.raises(KDError, match=NOTHING_LEARNT):
+        made(path)
+    path.write_text(
+        before + "terms:\n  - {term: sampled-kl, to: start, weight: 0.04}\n  - {term: next-token}\n"
+    )
+    assert made(path)["steps"] == 4
+
+
+@pytest.mark.parametrize("at", [2, 3])
+def test_a_resumed_run_knows_that_nothing_was_heard_before(folder, stopped, at):
+    path = never_right(folder)
+    with pytest.raises(KeyboardInterrupt), stopped(at=at):
+        made(path)
+    for _ in range(2):  # and the same command says the same again
+        with pytest.raises(KDError, match=NOTHING_LEARNT):
+            made(path)
+    assert not (folder / "run" / "model.safetensors").exists()
+
+
+def test_an_advantage_before_the_checkpoint_counts(folder, stopped, rewarding):
+    path = never_right(folder)
+    rewarding(True)
+    with pytest.raises(KeyboardInterrupt), stopped(at=3):
+        made(path)
+    rewarding(False)
+    assert made(path)["steps"] == 4
+
+
+def test_an_advantage_after_the_checkpoint_is_not_in_the_student(folder, stopped, rewarding):
+    path = never_right(folder)
+    with pytest.raises(KeyboardInterrupt), stopped(at=3):
+        made(path)
+    rewarding(True)
+    with pytest.raises(KeyboardInterrupt), stopped(at=3):
+        made(path)
+    rewarding(False)
+    with pytest.raises(KDError, match=NOTHING_LEARNT):
+        made(path)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from catalog.errors import CatalogError
 from methods.errors import MethodError
 from reproductions.distill import run
+from reproductions.distill.config import load_config
 from reproductions.distill.record import summary
 from reproductions.distill.training import RECORD
 from reproductions.engine.errors import KDError
@@ -27,8 +28,25 @@ def test_a_second_teacher_with_other_ids(folder):
     """The first one's ids are the student's; the second's letters stand in the opposite order."""
     other = letter_tokenizer(LETTERS[::-1])
     other.save_pretrained(folder / "second")
-    with pytest.raises(MethodError, match="id 3 is 'a' for the student and 'z' for the teacher"):
+    told = r"run\.yaml:7: .*id 3 is 'a' for the student and 'z' for the teacher"
+    with pytest.raises(MethodError, match=told):
         made(config_of(folder, teacher="[teacher, second]"))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("data.jsonl", r"data\.jsonl is a file, not a model's folder; .*hub:data\.jsonl"),
+        ("{modle: teacher, dtype: bf16}", r'teacher: unknown "modle" \(did you mean "model"\?\)'),
+        (
+            "{dtype: bf16}",
+            r'"teacher" must be a model or a list of models: a name, or a mapping with "model"',
+        ),
+    ],
+)
+def test_a_teacher_that_is_none_has_its_line(folder, model, message):
+    with pytest.raises(CatalogError, match=rf"run\.yaml:7: .*{message}"):
+        load_config(config_of(folder, teacher=model))
 
 
 def test_minillm_with_fewer_rows_than_a_generation_batch(folder):

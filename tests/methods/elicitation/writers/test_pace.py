@@ -42,6 +42,13 @@ def test_one_more_after_a_round_and_half_after_a_refusal_once_for_all_that_were_
     assert pace.limit == 16
 
 
+def test_only_an_answer_lets_more_through(pace):
+    pace.leave(pace.enter(), {}, answered=False)
+    assert pace.limit == 4
+    pace.leave(pace.enter(), {})
+    assert pace.limit == 4.25
+
+
 def test_nobody_goes_before_the_server_said(pace):
     pace.leave(pace.enter(), {"Retry-After": "7"}, refused=True)
     assert pace.wait(1.0) == 6.0 and pace.wait(7.0) <= 0

@@ -15,6 +15,7 @@ import pytest
 
 from methods.elicitation.writers.budget import Caps, Prices
 from methods.elicitation.writers.protocol import INVALID, LENGTH, STOP, CapReached, ask
+from methods.elicitation.writers.server import Patience
 from methods.errors import MethodError
 from tests.methods.elicitation.writers.conftest import (
     QUESTIONS,
@@ -56,6 +57,29 @@ def test_a_fault_is_tried_again_and_counted_and_no_answer_is_lost(server, tmp_pa
     again, report = asked(server, journal=tmp_path / "journal")
     assert again == answers and report["calls"] == 0 and len(server.bodies) == 8
     assert report["spent"]["calls"] == 8 and report["failures"] == {kind: 2}
+
+
+def test_a_server_that_answers_one_after_the_other_is_not_asked_more_than_it_takes(server):
+    """One model on one machine: what nobody waits for any more it answers all the same, and the rest waits longer."""
+    alone = threading.Lock()
+
+    def in_turn(body):
+        with alone:
+            time.sleep(0.15)
+        return f"{body['messages'][-1]['content']}!"
+
+    server.text = in_turn
+    questions = [ask(f"question {n}", max_tokens=20) for n in range(40)]
+    patience = Patience(attempts=6, timeout=1.0, first_wait=0.1, longest_wait=2.0)
+    answers, report = asked(server, questions, parallel=16, patience=patience)
+    assert [answer.text for answer in answers] == [f"question {n}!" for n in range(40)]
+    assert report["calls"] < 60, "each that is late is paid for, and asked again"
+
+
+def test_who_gave_up_says_what_of_a_slow_server_can_be_set(server):
+    server.pause = 0.5
+    with pytest.raises(MethodError, match=r"no whole answer in 0.1 s.*longer timeout, or .*parallel"):
+        asked(server, patience=replace(QUICK, timeout=0.1))
 
 
 @pytest.mark.parametrize(
