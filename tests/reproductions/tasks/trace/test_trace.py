@@ -26,6 +26,7 @@ from reproductions.tasks.trace.language import (
 )
 from reproductions.tasks.trace.policy import Tracer
 from reproductions.tasks.trace.task import Trace, shape
+from reproductions.testbeds import load_testbed
 
 SMALL = {"modulus": 5, "instructions": 4, "demonstrations": 20, "tokens": 14, "drafts": 60}
 SMALL |= {"validation_problems": 20, "test_problems": 40}
@@ -409,3 +410,17 @@ def test_what_is_no_oracle_or_no_problem_is_refused():
         Trace(**SMALL).oracle(slip=2)
     with pytest.raises(KDError, match="rows called drafts are no problems"):
         Trace(**SMALL).references("drafts")
+
+
+def test_the_testbeds_data_stay_and_hold_nearly_every_step_ten_times():
+    testbed = load_testbed("trace")
+    assert testbed.revision == "fb889f52c314b508"
+    assert [len(testbed.rows(name)) for name in ("train", "more", "validation", "test")] == [
+        6000,
+        12000,
+        300,
+        700,
+    ]
+    counts = testbed.task.step_counts()
+    assert len(counts) == 18 * 13**2 and min(counts) == 5
+    assert sum(count >= 10 for count in counts) / len(counts) == pytest.approx(0.9924, abs=1e-4)
