@@ -146,6 +146,13 @@ class Task:
         """Exact next-token probabilities behind any tokens (models/oracle.py). Raises KDError where there are none."""
         raise KDError(f"{self.shelf} has no oracle: the task knows no policy that is right behind any tokens")
 
+    def step_counts(self) -> list[int]:
+        """How often the training rows hold each step that there can be: what is done next, and all on which it depends.
+
+        Raises KDError where that cannot be listed.
+        """
+        raise KDError(f"{self.shelf} has no list of all steps that there can be")
+
     def writer(self, **settings: Any) -> Writer | None:
         """The same oracle as a writer of texts, for elicitation; None where its model writes as any other does."""
         return None

@@ -23,6 +23,10 @@ FEW = {
         **{"numbers": 3, "most": 8, "demonstrations": 20, "tokens": 12, "scribbles": 60, "corrections": 60},
         **{"validation_problems": 20, "test_problems": 40},
     },
+    "trace": {
+        **{"modulus": 5, "instructions": 4, "demonstrations": 20, "tokens": 14, "drafts": 60},
+        **{"validation_problems": 20, "test_problems": 40},
+    },
     "classification": {"train_texts": 64, "validation_texts": 20, "test_texts": 24},
     "reasoning": {
         **{"train": 40, "solutions": 40, "base": 80, "validation_problems": 8, "test_problems": 8},

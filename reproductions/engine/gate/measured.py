@@ -130,6 +130,10 @@ class Measured:
         rows = (row for bed in self._beds() for row in bed.task.references("test"))
         return [len(set(map(str, answers_of(row)))) for row in rows]
 
+    def step_counts(self) -> list[int]:
+        """How often the demonstrations hold each step that there can be. Raises KDError where the task has no steps."""
+        return [count for bed in self._beds() for count in bed.task.step_counts()]
+
     def domains(self) -> list[str]:
         """The domain of every held-out row. Raises KDError where rows have none, or each draw of the task its own."""
         bed, *others = self._beds()

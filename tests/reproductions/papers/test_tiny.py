@@ -12,6 +12,7 @@ FEWER = {
     "countdown": {"scribbles": 300, "corrections": 300},
     "navigate": {"walks": 300, "corrections": 300},
     "reasoning": {"train": 80, "base": 300, "solutions": 300, "test_problems": 20, "unseen_problems": 20},
+    "trace": {"demonstrations": 300, "drafts": 300},
 }
 
 

@@ -1,4 +1,4 @@
-"""What the rows themselves show: long answers, several right ones. No model is asked."""
+"""What the rows themselves show: long answers, several right ones, every step many times. No model is asked."""
 
 from __future__ import annotations
 
@@ -48,3 +48,27 @@ class SeveralModes(Plain):
         )
         passed = all(found >= least for least, found, _ in asked)
         return Check("several-modes", passed, said, {"references": round(mean, 4), "share": round(share, 4)})
+
+
+@check("steps-covered")
+class StepsCovered(Plain):
+    """Of all steps that there can be, the demonstrations hold a `share` so many `times` or more each.
+
+    The task says what a step is: what is done next, and all on which it depends.
+    """
+
+    def __init__(self, times: int, share: float) -> None:
+        self.times, self.share = number(times, "times", least=1.0), number(share, "share")
+        if self.share > 1:
+            raise PartError('"share" is at most 1', "share")
+
+    def decide(self, measured: Measured) -> Check:
+        """Over all steps, and all draws of the task."""
+        counts = measured.step_counts()
+        found, least = fmean(count >= self.times for count in counts), min(counts)
+        said = (
+            f"{len(counts)} steps, in the demonstrations {fmean(counts):.1f} times in the mean and {least} at least; "
+            f"{100 * found:.1f} % of them {self.times:g} times or more; needed: a share of {self.share:g}"
+        )
+        figures = {"share": round(found, 4), "mean": round(fmean(counts), 3), "least": least}
+        return Check("steps-covered", found >= self.share, said, figures)

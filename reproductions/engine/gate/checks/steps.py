@@ -81,3 +81,29 @@ class Repairable(Plain):
         )
         passed = interval is not None and interval[0] > self.share
         return Check("repairable", passed, said, measured.figures(found))
+
+
+@check("errors-stay")
+class ErrorsStay(Plain):
+    """Hardly any of the baseline's wrong answers would be right if somebody who knows the way went on from the error.
+
+    `metric` is the share of them in percent, as in `repairable`; the whole interval lies below `share`. It says nothing
+    of a baseline without errors; so at least `wrong` percent of its answers must be wrong, by the gate's own metric, a
+    share in percent of which more is better.
+    """
+
+    def __init__(self, metric: str = "repaired", share: float = 5.0, wrong: float = 10.0) -> None:
+        self.metric, self.share, self.wrong = metric, number(share, "share"), number(wrong, "wrong")
+
+    def decide(self, measured: Measured) -> Check:
+        """The baseline's figure."""
+        found, own = measured.level_of(BASELINE, self.metric), measured.level_of(BASELINE)
+        interval, right = found.interval(measured.level), own.interval(measured.level)
+        said = (
+            f"{self.metric} {measured.shown(found.difference)} {measured.bounds(interval)}, of "
+            f"{measured.shown(100 - own.difference)} % that are wrong; "
+            f"needed: all of it below {self.share:g}, of {self.wrong:g} % or more"
+        )
+        passed = interval is not None and right is not None
+        passed = passed and interval[1] < self.share and right[1] <= 100 - self.wrong
+        return Check("errors-stay", passed, said, measured.figures(found))

@@ -16,6 +16,7 @@ from reproductions.engine.gate.checks.base import AGAIN, BASELINE, CHECKS, Decla
 from reproductions.engine.gate.measured import Measured
 from reproductions.engine.metrics import Metric
 from reproductions.parts import PartError
+from reproductions.tasks.base import TASKS
 
 SPREAD = np.array([0.0, 1.0, -1.0, 0.0, 0.0])
 HALF = 0.8780
@@ -44,7 +45,7 @@ def test_every_check_has_a_case_here_and_says_what_it_does():
     assert set(CHECKS.all) == {
         *("teacher-better", "baseline-between", "same-arm-twice", "must-exist", "scarce-labels", "plateau"),
         *("ladder", "long-answers", "several-modes", "forced-above-free", "repairable", "teachers-reach"),
-        *("uneven-domains", "samples-vary", "baseline-learns"),
+        *("uneven-domains", "samples-vary", "baseline-learns", "errors-stay", "steps-covered"),
     }
     assert all(kind.__doc__ for kind in CHECKS.all.values())
 
@@ -247,6 +248,52 @@ def test_most_errors_must_be_such_as_can_be_repaired(level, passed):
 
 
 @pytest.mark.parametrize(
+    ("level", "passed"), [(5 - HALF - 0.01, True), (5 - HALF + 0.01, False), (40, False)]
+)
+def test_hardly_any_error_may_be_such_as_can_be_repaired(level, passed):
+    figures = with_others(repaired=level + SPREAD)  # half of the answers are wrong
+    found = decide("errors-stay", figures, share=5)
+    assert found.passed is passed
+    assert (
+        found.measured.startswith(f"repaired {level:.4g} [") and ", of 50 % that are wrong" in found.measured
+    )
+    assert found.figures["difference"] == pytest.approx(level)
+
+
+@pytest.mark.parametrize(("wrong", "passed"), [(50, True), (50.1, False)])
+def test_errors_of_a_baseline_without_errors_stay_in_vain(wrong, passed):
+    assert decide("errors-stay", with_others(repaired=0 * SPREAD), wrong=wrong).passed is passed
+
+
+class Steps:
+    """A testbed whose demonstrations hold each step so often."""
+
+    def __init__(self, counts):
+        self.task = SimpleNamespace(step_counts=lambda: counts)
+
+
+@pytest.mark.parametrize(("share", "passed"), [(0.75, True), (0.76, False)])
+def test_every_step_must_be_in_the_demonstrations_so_often(share, passed):
+    """Of 2, 3, 4, 9 three are 3 or more; two draws, counted together."""
+    beds = [Steps([2, 3]), Steps([4, 9])]
+    drawn = SimpleNamespace(at=lambda seed: beds[seed % 2])
+    found = decide("steps-covered", measured(bed=drawn), times=3, share=share)
+    assert found.passed is passed
+    assert found.measured.startswith(
+        "4 steps, in the demonstrations 4.5 times in the mean and 2 at least; 75.0 %"
+    )
+    assert found.figures == {"share": 0.75, "mean": 4.5, "least": 2}
+
+
+def test_a_task_without_a_list_of_steps_says_so():
+    task = TASKS.find("countdown")(numbers=3, demonstrations=20, validation_problems=10, test_problems=10)
+    bed = Bed([])
+    bed.task = task
+    with pytest.raises(KDError, match="countdown has no list of all steps"):
+        decide("steps-covered", measured(bed=bed), times=1, share=1)
+
+
+@pytest.mark.parametrize(
     ("level", "passed"), [(90 + HALF + 0.01, True), (90 + HALF - 0.01, False), (40, False)]
 )
 def test_every_teacher_must_reach_the_level(level, passed):
@@ -289,6 +336,9 @@ def test_one_seed_passes_nothing():
         ("ladder", {"teachers": ["main", "main"]}, '"teachers" is a list of two or more'),
         ("several-modes", {}, 'needs "references", "share" or both'),
         ("several-modes", {"share": 1.2}, '"share" is at most 1'),
+        ("steps-covered", {"times": 3, "share": 1.2}, '"share" is at most 1'),
+        ("steps-covered", {"times": 0, "share": 1}, '"times" is a number of 1 or more'),
+        ("errors-stay", {"share": -1}, '"share" is a number of 0 or more'),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(name, settings, message):
