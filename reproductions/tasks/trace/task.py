@@ -200,10 +200,10 @@ class Trace(Task):
         found = Counter(step for problem in self._problems["train"] for step in steps_of(problem))
         registers, numbers = range(self.machine.registers), range(self.machine.modulus)
         return [
-            found[Instruction(sign, *named), *values]
+            found[Instruction(sign, *named), one, other]
             for sign in SIGNS
             for named in permutations(registers, 2)
-            for values in product(numbers, repeat=2)
+            for one, other in product(numbers, repeat=2)
         ]
 
     def _hash(self) -> str:
