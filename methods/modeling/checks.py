@@ -36,6 +36,8 @@ def learned_positions(model: Any) -> int | None:
     for name, module in core.named_modules():
         last = name.rpartition(".")[2]
         if isinstance(module, nn.Embedding) and ("pos" in last or last == "wpe"):
+            if module.padding_idx is not None:  # RoBERTa's positions begin behind that of the padding
+                return module.num_embeddings - module.padding_idx - 1
             # OPT's table begins with two rows that stand for no position.
             return int(getattr(core.config, "max_position_embeddings", module.num_embeddings))
     return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from methods.classes.model import classes_of
+from methods.modeling.checks import learned_positions
 from methods.modeling.sharding import whole_student
 from methods.recipe import teachers_of
 from reproductions.distill import state
@@ -98,12 +99,23 @@ def _models(config: ClassesConfig, split: data.Split) -> _Made:
     for place, (name, loading) in enumerate(zip(config.teachers, config.teachers_loaded, strict=True)):
         with named_in(config, "teacher", place):
             teachers.append(load_classifier(name, loading=loading))
+        _check_positions(config, name, teachers[-1][0])
     classes = classes_of(teachers[0][0]) if teachers else data.classes_in(split.train)
     labels = {"train": data.ids_of(split.train, classes), "held": data.ids_of(split.held, classes)}
     seed_everything(config.seed)  # a new head is drawn by it
     with named_in(config, "student"):
         student, tokenizer = load_classifier(config.student, classes, loading=config.student_loaded)
+    _check_positions(config, config.student, student)
     return _Made(student, tokenizer, teachers, classes, labels)
+
+
+def _check_positions(config: ClassesConfig, name: Any, model: Any) -> None:
+    longest, limit = config.budget["tokens"], learned_positions(model)
+    if limit is not None and longest > limit:
+        raise config.lines.error(
+            f"budget: texts have up to {longest} tokens, and {name} has positions for {limit}: take a smaller limit",
+            "budget",
+        )
 
 
 def _trainer(config: ClassesConfig, split: data.Split, made: _Made) -> tuple[Any, dict[str, int]]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, OPTConfig
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BertConfig, OPTConfig, RobertaConfig
 
 from methods.errors import MethodError
 from methods.modeling.checks import check_head, check_ids, learned_positions
@@ -68,8 +68,14 @@ def test_only_learned_positions_end():
     with torch.device("meta"):  # no weights are needed for it
         gpt2 = AutoModelForCausalLM.from_config(make_model("gpt2").config)
         opt = AutoModelForCausalLM.from_config(OPTConfig(**SMALL, ffn_dim=32, max_position_embeddings=40))
+        bert, roberta = (
+            AutoModel.from_config(kind(**SMALL, intermediate_size=32, max_position_embeddings=42))
+            for kind in (BertConfig, RobertaConfig)
+        )
     assert learned_positions(gpt2) == 64
     assert learned_positions(opt) == 40
+    assert learned_positions(bert) == 42
+    assert learned_positions(roberta) == 40, "the first comes behind that of the padding"
     assert learned_positions(make_model()) is None
 
 

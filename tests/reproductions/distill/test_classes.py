@@ -278,6 +278,19 @@ def test_mistakes_are_told_with_their_line(folder, change, line, said):
     assert error.value.line == line and said in str(error.value)
 
 
+@pytest.mark.parametrize("whose", ["teacher", "plain"])
+def test_texts_longer_than_a_model_has_positions_for(folder, whose):
+    """They were cut at the limit that the config gives, and the first long one ended a training in an IndexError."""
+    path = config_of(
+        folder, method="sft" if whose == "plain" else "word-kd", teacher="" if whose == "plain" else "teacher"
+    )
+    path.write_text(path.read_text().replace("tokens: 16", "tokens: 64"))
+    with pytest.raises(
+        CatalogError, match=rf"run.yaml:6: budget: .* 64 tokens, and .*{whose} has positions for 32"
+    ):
+        made(path)
+
+
 def test_another_task_is_none(folder):
     path = config_of(folder)
     path.write_text(path.read_text().replace("classification", "clasification"))
