@@ -5,9 +5,10 @@
     terms:
       - {divergence: forward-kl, target: {name: interpolated-logits, start: $start, step_size: $step_size}}
 
-`$name` stands for a setting, looked up, never evaluated; one that is null says nothing. Nothing here imports torch: a
-recipe is read, checked against the registry and brought into its canonical form, so that whoever hashes it hashes what
-is computed and not how it was written. `methods.assembly` builds the trainer.
+`$name` stands for a setting, looked up, never evaluated; one that is null says nothing, but where a component takes
+null for something of its own. Nothing here imports torch: a recipe is read, checked against the registry and brought
+into its canonical form, so that whoever hashes it hashes what is computed and not how it was written.
+`methods.assembly` builds the trainer.
 
 Teachers are named by whoever runs a recipe, "main" where it says nothing. One name is taken: the teacher "student" is
 the student as it is before the training, frozen.
@@ -24,6 +25,7 @@ from typing import Any
 import yaml
 
 from methods.data_tree import canonical_data
+from methods.errors import MethodError
 from methods.registry import (
     NESTED,
     NESTED_LISTS,
@@ -71,6 +73,8 @@ NESTED_IN_METHOD: Mapping[str, str] = {
     **NESTED,
     **NESTED_LISTS,
 }
+# And those on top of one: what the components under a key of a tree are.
+SLOTS: Mapping[str, str] = {**NESTED_IN_METHOD, "trainer": "trainer", "data": "data", "of": "data"}
 
 
 @dataclass(frozen=True)
@@ -169,10 +173,11 @@ def line_of(text: str, path: Iterable[str | int]) -> int:
     return line
 
 
-def substitute(tree: Any, values: Mapping[str, Any]) -> Any:
+def substitute(tree: Any, values: Mapping[str, Any], slot: str | None = None) -> Any:
     """The tree with every `$name` replaced by its value. Raises RegistryError for a name without one.
 
-    Where the value is null the key is left out: nothing is said, and the component's own default holds.
+    Where the value is null the key is left out: nothing is said, and the component's own default holds. Only where the
+    component takes a null there, and has another default, the null is said. `slot` is that of the components in `tree`.
     """
     if isinstance(tree, str) and tree.startswith("$"):
         name = tree[1:]
@@ -180,19 +185,32 @@ def substitute(tree: Any, values: Mapping[str, Any]) -> Any:
             raise RegistryError(f'nothing is called "${name}"{near(name, values)}')
         return plain(values[name])
     if isinstance(tree, list):
-        return [_at(place, item, values) for place, item in enumerate(tree)]
+        return [_at(place, item, values, slot) for place, item in enumerate(tree)]
     if not isinstance(tree, Mapping):
         return tree
-    made = {name: _at(name, item, values) for name, item in tree.items()}
-    unsaid = [name for name, item in tree.items() if made[name] is None and item is not None]
+    made = {name: _at(name, item, values, SLOTS.get(name, name)) for name, item in tree.items()}
+    unsaid = [
+        name
+        for name, item in tree.items()
+        if made[name] is None and item is not None and not _takes_null(slot, made, name)
+    ]
     return {name: item for name, item in made.items() if name not in unsaid}
 
 
-def _at(place: str | int, item: Any, values: Mapping[str, Any]) -> Any:
+def _at(place: str | int, item: Any, values: Mapping[str, Any], slot: str | None) -> Any:
     try:
-        return substitute(item, values)
+        return substitute(item, values, slot)
     except RegistryError as error:
         raise error.below(place) from None
+
+
+def _takes_null(slot: str | None, tree: Mapping[str, Any], name: str) -> bool:
+    """Whether null is a value of its own for that setting of a component: one it takes, and not what it has anyway."""
+    try:
+        parameter = find(slot or "", tree.get("name", tree.get("use"))).parameters.get(name)
+    except MethodError:  # no component: a part of a tree that holds some
+        return False
+    return parameter is not None and "None" in parameter.kind.split(" | ") and parameter.default is not None
 
 
 def variables(tree: Any) -> list[str]:

@@ -98,6 +98,33 @@ def test_settings_are_looked_up_and_a_null_one_says_nothing():
     assert error.value.path == ("terms", 0, "weight")
 
 
+def test_a_null_is_said_where_it_means_something_of_its_own():
+    """LUFFY's plain ratio was its shaped one: the null was left out, and the component's default held."""
+    tree = {
+        "trainer": {
+            "name": "policy-optimisation",
+            "epsilon": "$x",
+            "given_shape": "$x",
+            "epsilon_high": "$x",
+        },
+        "advantage": {"name": "group-reward", "baseline": "$x"},
+        "rewards": [{"name": "exact-answer", "after": "$x"}],
+        "data": {"use": "label", "of": {"from": "train", "share": "$x"}, "temperature": "$x"},
+        "teacher": "$x",
+    }
+    assert substitute(tree, {"x": None}) == {
+        "trainer": {"name": "policy-optimisation", "epsilon": None, "given_shape": None},
+        "advantage": {"name": "group-reward"},
+        "rewards": [{"name": "exact-answer"}],
+        "data": {"use": "label", "of": {"from": "train"}},
+    }
+    luffy = read_recipe("luffy")
+    plain, shaped = (
+        canonical_method(luffy.method({"given_shape": shape}))["trainer"] for shape in (None, 0.1)
+    )
+    assert plain == {**shaped, "given_shape": None} and shaped["epsilon"] is None
+
+
 @pytest.mark.parametrize(
     ("tree", "message", "path"),
     [

@@ -11,7 +11,7 @@ from typing import Any
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import cache_root
 from reproductions.engine.plan.experiment import Experiment, Scale, load_experiment
-from reproductions.engine.plan.measures import measures_of
+from reproductions.engine.plan.measures import claims_of, measures_of
 from reproductions.engine.plan.spec import UnsweptError, curve_of, key_of, read_testbed_of, specs_at
 
 Task = tuple[str, int]  # an arm and a seed
@@ -136,6 +136,7 @@ def make_plan(
         specs, unswept = specs_at(experiment, scale, testbed), ""
     except UnsweptError as error:
         specs, unswept = specs_at(experiment, scale, testbed, unswept=True), str(error)
+    _check_claims(experiment, chosen, {arm: key_of(spec) for arm, spec in specs.items()})
     specs = {arm: spec for arm, spec in specs.items() if arm in here}
     return Plan(
         experiment=experiment,
@@ -153,3 +154,15 @@ def make_plan(
         curve=curve_of(chosen, testbed),
         unswept=unswept,
     )
+
+
+def _check_claims(experiment: Experiment, scale: Scale, keys: Mapping[str, str]) -> None:
+    """Raises CatalogError where a claim compares an arm with itself under another name: it would be decided at once."""
+    for claim in claims_of(experiment).at(scale.name):
+        arms = dict[str, str]()
+        for name in claim.contrast.weights:
+            arm = experiment.arm(name)
+            same = arms.setdefault(keys.get(arm.name, arm.name), arm.name)
+            if same != arm.name:
+                what = f"claim {claim.id}: at scale {scale.name} the arm {arm.name} is the arm {same}"
+                raise experiment.error(f"{what}, whatever else it says", "arms", arm.declared)
