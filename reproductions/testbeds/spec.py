@@ -134,9 +134,8 @@ def gate_identity(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What a gate's outcome follows from: task, models, defaults, the gate itself; not what else is measured."""
     left_out = ("name", "about", "stands_in", "metrics")
     found = copy.deepcopy({key: value for key, value in spec.items() if key not in left_out})
-    if isinstance(spec.get("gate", {}).get("learning_rate"), int | float):
-        for name in ("flat", "cliff"):  # nothing of the gate is swept
-            found.get("defaults", {}).get("tuning", {}).pop(name, None)
+    for name in ("flat", "cliff"):  # a gate's own sweep takes the best of its own grid, whole
+        found.get("defaults", {}).get("tuning", {}).pop(name, None)
     return found
 
 

@@ -132,6 +132,19 @@ def test_a_gate_is_no_part_of_what_a_run_follows_from(gates):
     assert gate_identity(with_gate) != gate_identity(without)
 
 
+@pytest.mark.parametrize("rate", [2.0e-3, [1.0e-3, 2.0e-3, 4.0e-3]])
+def test_when_a_papers_sweep_ends_is_no_part_of_a_gate(gates, rate):
+    """The gate of reasoning was outdated by `flat`, which its own sweep never reads."""
+    before, after = bed(gates), bed(gates)
+    for spec in (before, after):
+        spec["gate"]["learning_rate"] = rate
+        spec["defaults"]["tuning"] = {"metric": "rouge_l", "learning_rates": [1.0e-3]}
+    after["defaults"]["tuning"] |= {"flat": 1.5, "cliff": 15}
+    assert gate_identity(before) == gate_identity(after)
+    after["defaults"]["tuning"]["learning_rates"] = [2.0e-3]
+    assert gate_identity(before) != gate_identity(after)
+
+
 def test_an_edited_record_is_refused(gates):
     path = write_record(record(gates), gates)
     path.write_text(path.read_text().replace('"ladder", "passed": false', '"ladder", "passed": true'))
