@@ -36,7 +36,7 @@ def encoder(folder, *, layers, classes=None, seed=0, tokenizer=None):
     )
     config = BertConfig(
         vocab_size=40, hidden_size=32, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=64,
-        pad_token_id=0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=32, **named,
+        pad_token_id=0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=128, **named,
     )  # fmt: skip
     auto = AutoModel if classes is None else AutoModelForSequenceClassification
     auto.from_config(config).save_pretrained(folder)
@@ -284,9 +284,9 @@ def test_texts_longer_than_a_model_has_positions_for(folder, whose):
     path = config_of(
         folder, method="sft" if whose == "plain" else "word-kd", teacher="" if whose == "plain" else "teacher"
     )
-    path.write_text(path.read_text().replace("tokens: 16", "tokens: 64"))
+    path.write_text(path.read_text().replace("tokens: 16", "tokens: 256"))
     with pytest.raises(
-        CatalogError, match=rf"run.yaml:6: budget: .* 64 tokens, and .*{whose} has positions for 32"
+        CatalogError, match=rf"run.yaml:6: budget: .* 256 tokens, and .*{whose} has positions for 128"
     ):
         made(path)
 
