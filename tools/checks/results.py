@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from catalog.errors import CatalogError
@@ -97,11 +97,15 @@ def unreadable(paths: Iterable[Path]) -> Iterator[Found]:
 def unnamed(papers: Iterable[str]) -> Iterator[Found]:
     """Result files that no experiment and no earlier attempt leads to: their arm has changed since, or is gone.
 
-    An arm of an earlier attempt may have stood at other values of its task's settings too (dials).
+    An arm of an earlier attempt may have stood at other values of its task's settings too (dials), and one that no
+    claim weighed was made for its paper before it ended.
     """
     papers = list(papers)
     every = [*papers, *gather.questions(papers)]
     former = set(attempted(every))
+    ended = {
+        (one.paper, one.scale): one.date for paper in every for one in read_attempts(paper, gather.ATTEMPTS)
+    }
     named = {path for plan in plans(every) for path in paths_with_dials(plan)} | former
     settings: dict[str, set[str]] = {}
     for method, task in filter(None, map(_arm, former)):
@@ -109,10 +113,20 @@ def unnamed(papers: Iterable[str]) -> Iterator[Found]:
     for path in files():
         method, task = _arm(path) or ("", "")
         turned = method in settings and task not in settings[method]
-        if path not in named and not _earlier(path) and not turned:
+        if path not in named and not _earlier(path) and not turned and not _made_before(path, ended):
             yield relative(path), "no experiment names an arm of this key"
     for folder in sorted(path for path in gather.RESULTS.glob("*") if path.is_dir()):
         yield from ((relative(path), what) for path, what in strays(folder))
+
+
+def _made_before(path: Path, ended: Mapping[tuple[str, str], str]) -> bool:
+    """Whether all runs of a file were made for papers and scales at which an attempt ended on that day or later."""
+    try:
+        runs = read_json(path)["runs"]
+        made = [(run["made_for"]["paper"], run["made_for"]["scale"], run["finished"][:10]) for run in runs]
+    except (KDError, KeyError, TypeError):
+        return False
+    return bool(made) and all(day <= ended.get((paper, scale), "") for paper, scale, day in made)
 
 
 def changed_files() -> Iterator[Found]:

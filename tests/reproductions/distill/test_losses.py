@@ -24,34 +24,41 @@ def budget(path, **values):
     return path
 
 
-def test_a_loss_that_is_no_number_stops_and_saves_no_student(folder):
-    path = budget(config_of(folder, "sft", teacher=None, steps=6), learning_rate="1000")
-    sentence = r"the (loss|gradient) is nan at step \d.*no student to save; lower the learning_rate \(1000\)"
-    with pytest.raises(MethodError, match=sentence):
-        made(path)
+@pytest.fixture
+def poison():
+    """Called in a training, it makes the student's head infinite; `seen` are the students that it met."""
+
+    def poisoned(control):
+        import gc
+
+        for model in gc.get_objects():
+            if type(model).__name__ == "LlamaForCausalLM" and model.training:
+                poisoned.seen.append(model)
+                torch.nn.init.constant_(model.lm_head.weight, float("inf"))
+
+    poisoned.seen = []
+    return poisoned
+
+
+def test_a_loss_that_is_no_number_stops_and_saves_no_student(folder, stopped, poison):
+    """However it came about: at a rate of 1000 it is one on some processors, and on others none."""
+    sentence = r"the (loss|gradient) is nan at step 4.*no student to save; lower the learning_rate \(0.01\)"
+    with pytest.raises(MethodError, match=sentence), stopped(at=3, how=poison):
+        made(config_of(folder, "sft", teacher=None, steps=6))
+    assert poison.seen
     assert not (folder / "run" / RECORD).exists() and not (folder / "run" / "model.safetensors").exists()
     assert not (folder / "run" / STATE).exists(), "nothing to go on from, nothing in the way of another rate"
     assert made(config_of(folder, "sft", teacher=None, steps=6))["steps"] == 6
 
 
-def test_weights_that_are_no_numbers_after_the_last_step(folder, stopped):
+def test_weights_that_are_no_numbers_after_the_last_step(folder, stopped, poison):
     """The last loss is measured before the last update."""
-    seen = []
-
-    def poison(control):
-        import gc
-
-        models = [o for o in gc.get_objects() if type(o).__name__ == "LlamaForCausalLM" and o.training]
-        for model in models:
-            seen.append(model)
-            torch.nn.init.constant_(model.lm_head.weight, float("inf"))
-
     with (
         pytest.raises(MethodError, match="lm_head.weight is not finite at step 4"),
         stopped(at=4, how=poison),
     ):
         made(config_of(folder, "sft", teacher=None))
-    assert seen and not (folder / "run" / RECORD).exists()
+    assert poison.seen and not (folder / "run" / RECORD).exists()
 
 
 def test_the_loss_at_the_start_and_at_the_end_is_recorded_and_said(folder):

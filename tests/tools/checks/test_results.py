@@ -166,6 +166,14 @@ def test_results_of_earlier_attempts_are_named_by_them(folder):
         )
     named = dict(results.unnamed(["codi"]))
     assert list(named) == ["reproductions/results/arithmetic/89abcdef01234567.json"]
+    # An arm that no claim of that attempt weighed, and one that was made after it had ended.
+    for day, unnamed in (("2026-01-01", []), ("2999-01-01", list(named))):
+        whose = {"made_for": {"paper": "codi", "scale": "tiny"}, "finished": f"{day}T00:00:00Z"}
+        edit(
+            folder / "89abcdef01234567.json",
+            lambda data, whose=whose: [run.update(whose) for run in data["runs"]],
+        )
+        assert list(dict(results.unnamed(["codi"]))) == unnamed
     # An arm of that attempt at another value of a dial, which no experiment has any more.
     edit(folder / "89abcdef01234567.json", lambda data: data["spec"]["testbed"]["task"].update(dial=1))
     assert dict(results.unnamed(["codi"])) == {}
