@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 TASKS = Parts("task", "reproductions.tasks", context=("tokenizer", "teacher_tokenizer", "limits"))
 task = TASKS.register
+
+
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,31 @@ def dataset(rows: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]) -> 
     from datasets import Dataset
 
     return Dataset.from_dict(dict(rows)) if isinstance(rows, Mapping) else Dataset.from_list(list(rows))
+
+
+def different(
+    what: str, draw: Callable[[], Drawn], key: Callable[[Drawn], Hashable], counts: Mapping[str, int]
+) -> dict[str, list[Drawn]]:
+    """Problems no two of which have one key: so many for "test", "validation" and "train", and those for "more".
+
+    The latter are the training ones and as many again. `draw` is asked until there are enough, in the order of the
+    splits. Raises KDError where there are too few; `what` is the task and how it calls them, "trace: {} programs".
+    """
+    wanted, found = sum(counts.values()) + counts["train"], dict[Hashable, Drawn]()
+    for _ in range(20 * wanted):
+        if len(found) == wanted:
+            break
+        problem = draw()
+        found.setdefault(key(problem), problem)
+    if len(found) < wanted:
+        asked = what.format(f"{wanted} different")
+        raise KDError(f"{asked} are wanted, and there are hardly more than {len(found)}")
+    problems, splits, begin = list(found.values()), dict[str, list[Drawn]](), 0
+    for split in ("test", "validation", "train"):
+        splits[split] = problems[begin : begin + counts[split]]
+        begin += counts[split]
+    splits["more"] = problems[begin - counts["train"] :]
+    return splits
 
 
 def as_made(rows: Dataset) -> Callable[[], Dataset]:

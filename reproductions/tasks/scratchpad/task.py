@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reproductions.engine.errors import KDError
-from reproductions.tasks.base import Limits, Score, Task, dataset, fingerprint, task
+from reproductions.tasks.base import Limits, Score, Task, dataset, different, fingerprint, task
 from reproductions.tasks.scratchpad.language import (
     COLUMNS,
     EOS,
@@ -179,22 +179,8 @@ class Scratchpad(Task):
 
     def _split(self) -> dict[str, list[Problem]]:
         """Problems by split and for `more`. Raises KDError where there are too few."""
-        wanted = sum(self.counts.values()) + self.counts["train"]
-        source, found = self._source("problems"), dict[frozenset[Any], Problem]()
-        for _ in range(20 * wanted):
-            if len(found) == wanted:
-                break
-            problem = self._drawn(source)
-            found.setdefault(_numbers(problem), problem)
-        if len(found) < wanted:
-            raise KDError(
-                f"scratchpad: {wanted} different problems are wanted, and there are hardly more than {len(found)}"
-            )
-        problems, splits, begin = list(found.values()), {}, 0
-        for split in ("test", "validation", "train"):
-            splits[split] = problems[begin : begin + self.counts[split]]
-            begin += self.counts[split]
-        splits["more"] = problems[begin - self.counts["train"] :]
+        source = self._source("problems")
+        splits = different("scratchpad: {} problems", lambda: self._drawn(source), _numbers, self.counts)
         self._held_out = frozenset(map(_numbers, (*splits["test"], *splits["validation"])))
         return splits
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reproductions.engine.errors import KDError
-from reproductions.tasks.base import Limits, Score, Task, dataset, fingerprint, task
+from reproductions.tasks.base import Limits, Score, Task, dataset, different, fingerprint, task
 from reproductions.tasks.trace.language import (
     NAMES,
     SIGNS,
@@ -149,22 +149,8 @@ class Trace(Task):
 
     def _split(self) -> dict[str, list[Problem]]:
         """Problems by split and for `more`. Raises KDError where there are too few."""
-        wanted = sum(self.counts.values()) + self.counts["train"]
-        source, found = self._source("programs"), dict[tuple[Any, ...], Problem]()
-        for _ in range(20 * wanted):
-            if len(found) == wanted:
-                break
-            problem = self._drawn(source)
-            found.setdefault(shape(problem), problem)
-        if len(found) < wanted:
-            raise KDError(
-                f"trace: {wanted} different programs are wanted, and there are hardly more than {len(found)}"
-            )
-        problems, splits, begin = list(found.values()), {}, 0
-        for split in ("test", "validation", "train"):
-            splits[split] = problems[begin : begin + self.counts[split]]
-            begin += self.counts[split]
-        splits["more"] = problems[begin - self.counts["train"] :]
+        source = self._source("programs")
+        splits = different("trace: {} programs", lambda: self._drawn(source), shape, self.counts)
         self._held_out = frozenset(map(shape, (*splits["test"], *splits["validation"])))
         return splits
 
