@@ -97,7 +97,25 @@ def test_scales_are_never_in_one_line(record):
     ],
 )
 def test_the_word_follows_from_the_intervals(record, bounds, prediction, word):
-    assert holds(replace(record.statements[0], interval=bounds, prediction=prediction)) == word
+    row = record.statements[0]
+    contrasts = tuple(replace(one, interval=(-1.0, 1.0)) for one in row.contrasts)
+    assert holds(replace(row, interval=bounds, prediction=prediction, contrasts=contrasts)) == word
+
+
+@pytest.mark.parametrize(
+    ("others", "word"),
+    [
+        (((1.0, 2.0), (8.0, 9.0)), "each is for it, their mean not decided"),
+        (((-2.0, -1.0), (-9.0, -8.0)), "each is against it, their mean not decided"),
+        (((1.0, 2.0), (-9.0, -8.0)), "not decided"),
+        (((1.0, 2.0), (-1.0, 9.0)), "not decided"),
+    ],
+)
+def test_contrasts_that_agree_are_not_called_undecided(record, others, word):
+    """With two of them the mean has one degree of freedom: -14.9 [-59.2, 29.4] of two that are 10 and 19 below zero."""
+    row = record.statements[0]
+    contrasts = tuple(replace(row.contrasts[0], interval=interval) for interval in others)
+    assert holds(replace(row, interval=(-50.0, 60.0), prediction=None, contrasts=contrasts)) == word
 
 
 def test_one_contrast_is_called_one(record):

@@ -54,8 +54,15 @@ def holds(row: PooledRow) -> str:
     if row.interval is None:
         (one,) = row.contrasts
         return "one contrast: " + _side(one.interval, "for it", "against it", "not decided")
-    word = _side(row.interval, "holds on average", "the opposite holds on average", "not decided")
-    if word == "not decided" or row.prediction is None:
+    word = _side(row.interval, "holds on average", "the opposite holds on average", "")
+    if not word:  # of two contrasts that both say the same the mean is hardly known
+        each = {_side(one.interval, "for it", "against it", "") for one in row.contrasts}
+        return (
+            f"each is {each.pop()}, their mean not decided"
+            if each in ({"for it"}, {"against it"})
+            else "not decided"
+        )
+    if row.prediction is None:
         return word
     low, high = row.prediction
     return f"{word}, and for the next contrast too" if low > 0 or high < 0 else f"{word}, not for each"
