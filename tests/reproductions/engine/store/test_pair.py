@@ -207,11 +207,12 @@ def test_processes_that_add_at_once_lose_nothing(recorded):
     """Each adds seeds of its own, and one that all of them bring."""
     root = Path(__file__).resolve().parents[4]
     program = (
-        "import sys; from pathlib import Path; from reproductions.engine.store.pair import add_runs\n"
+        "import os, sys; from pathlib import Path; from reproductions.engine.store.pair import add_runs\n"
         "from tests.reproductions.engine.store.made import levels, made_arm\n"
         "path, own = Path(sys.argv[1]), int(sys.argv[2])\n"
         "sys.stdin.readline()\n"
         "for seed in (own, own + 1, 99): add_runs(path, made_arm({seed: levels(1)[0]}))\n"
+        "os._exit(0)\n"  # all is written; threads of a library have aborted a process that ended just then
     )
     words = [sys.executable, "-c", program, str(recorded)]
     here = {"cwd": root, "env": {**os.environ, "PYTHONPATH": "."}, "stdin": subprocess.PIPE}
