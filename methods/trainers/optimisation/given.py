@@ -49,12 +49,14 @@ def mixed_in(
     *,
     rewarded: Callable[[Rollouts], Tensor],
     gather: Callable[[Tensor], Tensor],
-) -> tuple[Rollouts, Tensor, Tensor]:
+) -> tuple[Rollouts, Tensor, Tensor | None]:
     """Sampled completions with those of the data among them, the rewards (B, R) of all, and which (B,) are the data's.
 
-    `places` (B,) are those of the completions among all ranks'. They are rewarded once; where there is a gate the
-    sampled ones first, and then what was put in their place.
+    The last is None where none are to be. `places` (B,) are those of the completions among all ranks'. They are
+    rewarded once; where there is a gate the sampled ones first, and then what was put in their place.
     """
+    if not args.given_completions:
+        return written, rewarded(written), None
     size, column = args.num_generations or 1, args.given_column
     given, rewards = places % size >= size - args.given_completions, None
     if args.given_gate is not None:

@@ -27,6 +27,21 @@ def linear_entropy(hidden: Tensor, head: Head, *, temperature: float = 1.0) -> T
     return torch.cat(found) if found else hidden.new_zeros(0)
 
 
+def sampling_weights(
+    student: Tensor, sampled: Tensor, mask: Tensor, *, most: float | None, given: Tensor | None
+) -> Tensor:
+    """(B, C) the student's probability of a token over the one it was sampled with, at most `most`; 0 off `mask`.
+
+    Both are log-probabilities (B, C) in nats. Of completions that were `given` (B,) nothing was sampled: 1.
+    """
+    weights = (student - sampled).exp()
+    if most is not None:
+        weights = weights.clamp_max(most)
+    if given is not None:
+        weights = weights.masked_fill(given.unsqueeze(1), 1.0)
+    return weights.masked_fill(mask == 0, 0.0)
+
+
 @torch.no_grad()
 def looked_at(
     batch: Mapping[str, Tensor],

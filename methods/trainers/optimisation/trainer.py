@@ -31,7 +31,7 @@ from methods.trainers.optimisation.checks import check_parts, check_rows, check_
 from methods.trainers.optimisation.config import OptimisationConfig
 from methods.trainers.optimisation.given import mixed_in
 from methods.trainers.optimisation.record import Record, Writer, as_batch
-from methods.trainers.optimisation.scoring import looked_at
+from methods.trainers.optimisation.scoring import looked_at, sampling_weights
 from methods.trainers.policy import OrderOfEpochs
 from methods.trainers.teachers import Said, Teachers, as_teachers, readers
 from methods.trainers.trl_compat import GRPOTrainer, RepeatSampler, through_wrapper
@@ -252,9 +252,6 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         places = torch.arange(first, first + count, device=written.completion_ids.device)
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         size = self.args.num_generations or 1
-        if not self.args.given_completions:
-            rewards = self._rewards(rows, written)
-            return Record(written, places // size, rewards, columns, model_tokens, turn)
         written, rewards, given = mixed_in(
             written,
             columns,
@@ -350,12 +347,9 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             inputs["anchor"] = (1 - share) * anchor + share * log_probs[0] if share else anchor
         if self.args.teacher_mix or self._most is not None:
             assert written.log_probs is not None, "a mixture is sampled by our own rollouts"
-            weights = (log_probs[STUDENT] - written.log_probs).exp()
-            if self._most is not None:
-                weights = weights.clamp_max(self._most)
-            if record.given is not None:  # nothing of it was sampled
-                weights = weights.masked_fill(record.given.unsqueeze(1), 1.0)
-            inputs["weights"] = weights.masked_fill(record.mask == 0, 0.0)
+            inputs["weights"] = sampling_weights(
+                log_probs[STUDENT], written.log_probs, record.mask, most=self._most, given=record.given
+            )
         for listener in self.listeners:
             listener(record, inputs.get("advantages", torch.zeros_like(record.mask)))
         return inputs | {name: tensor for name, tensor in seen.items() if name.startswith("hidden ")}
