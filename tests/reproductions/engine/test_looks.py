@@ -16,7 +16,7 @@ import pytest
 from reproductions.engine import looks as looking
 from reproductions.engine.prospect import prospect_of
 from reproductions.engine.reproduce import DIFFERS, DONE, reproduce
-from reproductions.engine.show import files, gather
+from reproductions.engine.show import dials, files, gather
 from reproductions.engine.show.cost import Costs
 from reproductions.engine.store.pair import arm_path, read_arm
 from reproductions.engine.verdicts import decide as deciding
@@ -64,7 +64,8 @@ def done(tmp_path_factory):
     """A session with all its looks: the toy, the outcome and what was heard; to be looked at only."""
     toy, events = with_looks(copy_toy(tmp_path_factory.mktemp("looks") / "toy")), Events()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deciding, "decide", decide)
+        for module in (deciding, dials):
+            patch.setattr(module, "decide", decide)
         outcome = reproduce(toy.plan(), workers=2, reporter=events, quiet=True, results_root=toy.results)
     return toy, outcome, events
 
@@ -77,7 +78,8 @@ def looked(toy, monkeypatch):
     monkeypatch.setattr(gather, "RESULTS", toy.results)
     monkeypatch.setattr(gather, "TUNING", toy.root / "tuning")
     monkeypatch.setattr(files, "FOLDER", toy.root / "verdicts")
-    monkeypatch.setattr(deciding, "decide", decide)
+    for module in (deciding, dials):
+        monkeypatch.setattr(module, "decide", decide)
     monkeypatch.setenv("KD_CACHE", str(toy.cache))
     return with_looks(toy)
 

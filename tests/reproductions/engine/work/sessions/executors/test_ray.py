@@ -33,8 +33,23 @@ REPRODUCE = COMMAND.replace(
 REPRODUCE = "from reproductions.engine.work.sessions.executors import executor_named; " + REPRODUCE
 
 
+def told(process: int, name: str) -> bytes:
+    """A file of what the system tells of a process; nothing once it has ended."""
+    try:
+        return Path(f"/proc/{process}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
 def parent(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return int(told(process, "stat").rpartition(b")")[2].split()[1])
+
+
+def worker_numbered(number: int, processes: list[int]) -> int:
+    """The latest: one that lost its node lives on for a moment beside the one that takes its place."""
+    found = [one for one in processes if b'"number": %d,' % number in told(one, "cmdline")]
+    begun = {one: told(one, "stat").rpartition(b")")[2].split()[19:20] for one in found}
+    return max((one for one in found if begun[one]), key=lambda one: int(begun[one][0]))
 
 
 class Trouble(Events):
@@ -49,11 +64,10 @@ class Trouble(Events):
 
     def event(self, event) -> None:
         super().event(event)
-        if event["event"] != "started":
+        if event["event"] != "started" or (self.killed and self.removed):
             return
         run = (event["arm"], event["seed"])
-        number = b'"number": %d,' % event["worker"]
-        (worker,) = (pid for pid in self.toy.workers() if number in Path(f"/proc/{pid}/cmdline").read_bytes())
+        worker = worker_numbered(event["worker"], self.toy.workers())
         raylet = parent(parent(worker))
         self.seen.add(raylet)
         if raylet != self.second and self.killed is None:
