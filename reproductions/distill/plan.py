@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from methods.recipe import ITSELF, POLICIES, components_of
+from methods.recipe import ITSELF, POLICIES, PRIVILEGED, components_of
 from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config, family
@@ -85,7 +85,10 @@ def _writes(method: Mapping[str, Any]) -> tuple[bool, bool]:
 def _tokens(config: Config, ready: Ready, sequences: int, each: float) -> dict[str, int]:
     """Tokens by who reads or writes them; what is written is a most."""
     student, before = _writes(ready.method)
-    readers = [name for name in ready.method["teachers"] if name != ITSELF]
+    alone = (
+        ready.method["trainer"]["name"] == PRIVILEGED
+    )  # elsewhere the student's own copy scores, and is not told
+    readers = [name for name in ready.method["teachers"] if name != ITSELF or alone]
     made = {"student": round(sequences * each), "teacher": round(sequences * each * len(readers))}
     written = config.budget["completion_tokens"]
     if student:
@@ -103,6 +106,8 @@ def _memory(config: Config, ready: Ready) -> dict[str, int]:
         "student": 4 * count + (0 if config.lora is None else 4 * trained),
         "gradients and Adam": 12 * trained,
     }
+    if ITSELF in ready.method["teachers"]:
+        made["the student before the training"] = 4 * count
     made["teachers"] = sum(
         round(size * (loading.bits / 8 if loading.bits else BYTES[loading.dtype]))
         for size, loading in zip(_sizes(ready), config.teachers_loaded, strict=True)

@@ -142,6 +142,8 @@ def unfit(members: Sequence[Any]) -> str | None:
             return why
         if member.is_fsdp_enabled or member.is_deepspeed_enabled:
             return "its weights are sharded"
+        if any(one.reads is not None or one.follows for one in member.models.who.same):
+            return "its teacher reads another prompt or follows the student"
     why = cannot_stack([member.model for member in members])
     if why is not None:
         return why

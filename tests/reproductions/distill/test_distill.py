@@ -40,6 +40,7 @@ SETTINGS = {
     **dict.fromkeys(("rft", "rest-em"), {"samples": 2, "threshold": 0.0}),
     "star": {"threshold": 0.0},
     "near-future-po": {"num_generations": 4, "reward": "shared-beginning", "ahead": 2, "threshold": 0.0},
+    **dict.fromkeys(("opsd", "sdft"), {"reads": "{completion}{prompt}"}),
     "dac-kl": {"spans": "ends-in-punctuation"},
     "fine-tune-cot": {"chains": 2},
     **dict.fromkeys(("pad", "eotd", "mixed-distillation"), {"run_programs": True}),
