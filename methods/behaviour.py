@@ -53,6 +53,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("condition", "reward-below"): ({"threshold": 0.5},),
     ("condition", "reward-from"): ({"threshold": 0.5},),
     ("condition", "sign"): ({"advantage": {"name": "log-ratio"}},),
+    ("data", "agreed-answers"): ({"after": "s", "samples": 12, "temperature": 0.3, "share": 0.2, "seed": 1},),
     ("data", "beam-search"): ({"beams": 4, "pick": "closest"},),
     ("data", "right-answers"): (
         {

@@ -59,7 +59,7 @@ TERM_DEFAULTS: Mapping[str, Any] = {
 OVER = ("tokens", "sequences")  # what a divergence's mean is over
 SOURCES = ("data", "teacher", "student")
 # Data steps that ask the student itself, and no teacher.
-OWN_STEPS = frozenset({"own-answers", "right-answers", "pass-rates", "guide-answers"})
+OWN_STEPS = frozenset({"own-answers", "agreed-answers", "right-answers", "pass-rates", "guide-answers"})
 # Those of them that train it first, by the training's own arguments.
 TRAINING_STEPS = frozenset({"guide-answers"})
 ITSELF = "student"  # the teacher that is the student before the training
