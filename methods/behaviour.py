@@ -80,6 +80,17 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("data", "pass-rates"): (
         {"verifier": {"name": "task"}, "samples": 6, "temperature": 0.3, "threshold": 0.3, "seed": 1},
     ),
+    ("data", "teacher-traces"): (
+        {
+            "by": "most",
+            "verifier": {"name": "task"},
+            "samples": 8,
+            "threshold": 0.2,
+            "margin": 0.05,
+            "unit": 2,
+            "seed": 1,
+        },
+    ),
     ("data", "label"): ({"temperature": 0.8, "prompts": 7, "samples": 2, "seed": 1},),
     ("divergence", "concrete-score"): ({}, {"first": "teacher", "second": "uniform"}),
     ("divergence", "entropic-matching"): ({}, {"growth": "log-sigmoid"}),

@@ -256,8 +256,20 @@ def checked_answers(
 
     It reads the prompts behind `prefix`; what is told of is without it.
     """
+    prompts = dict.fromkeys(rows["prompt"])
+    answers = _said([prefix + prompt for prompt in prompts] * samples, surroundings, **sampling)
+    return judged_answers(rows, answers, verifier, surroundings, prefix)
+
+
+def judged_answers(
+    rows: Dataset,
+    answers: Dataset,
+    verifier: Mapping[str, Any] | str,
+    surroundings: Surroundings,
+    prefix: str = "",
+) -> list[tuple[str, str, float | None]]:
+    """(prompt, answer, reward) of answers to the prompts of the rows, which stand there behind `prefix`."""
     by_prompt = {row["prompt"]: row for row in rows}
-    answers = _said([prefix + prompt for prompt in by_prompt] * samples, surroundings, **sampling)
     check = build("reward", canonical("reward", verifier), surroundings=surroundings)
     about = [by_prompt[prompt.removeprefix(prefix)] for prompt in answers["prompt"]]
     columns = {name: [row[name] for row in about] for name in rows.column_names}

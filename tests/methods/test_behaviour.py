@@ -60,7 +60,7 @@ ELSEWHERE = {
 OTHERS = {
     **{
         ("data", name, "verifier"): {"name": "task", "by": "other"}
-        for name in ("guide-answers", "right-answers", "pass-rates")
+        for name in ("guide-answers", "right-answers", "pass-rates", "teacher-traces")
     },
     ("advantage", "by-column", "column"): "thoughts",
     ("advantage", "by-column", "parts"): [{"name": "log-ratio"}, {"name": "constant"}],
@@ -98,6 +98,7 @@ OTHERS = {
     ("data", "guide-answers", "num_generations"): 4,
     ("data", "own-answers", "prefix"): "x",
     ("data", "right-answers", "prefix"): "x",
+    ("data", "teacher-traces", "by"): "gap",
     ("divergence", "concrete-score", "first"): "uniform",
     ("divergence", "concrete-score", "second"): "teacher",
     ("divergence", "entropic-matching", "growth"): "linear",

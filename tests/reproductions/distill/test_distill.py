@@ -41,6 +41,7 @@ SETTINGS = {
     "star": {"threshold": 0.0},
     "lmsi": {"samples": 1, "after": None},  # one text agrees with itself, whatever it says
     "s1": {"subject": "answer"},
+    **dict.fromkeys(("dasd-4b-thinking", "rd-provenance"), {"threshold": 0.0}),
     "near-future-po": {"num_generations": 4, "reward": "shared-beginning", "ahead": 2, "threshold": 0.0},
     "dac-kl": {"spans": "ends-in-punctuation"},
     "fine-tune-cot": {"chains": 2},
