@@ -12,8 +12,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from methods.errors import MethodError
-from methods.recipe import BOTH_STEPS, ITSELF, OWN_STEPS, TRAINING_STEPS
-from methods.registry import build, component, load
+from methods.recipe import (
+    BOTH_STEPS,
+    ITSELF,
+    OWN_STEPS,
+    PRIVILEGED,
+    TRAINING_STEPS,
+    WRITES,
+    columns_in,
+    filled,
+    readings_of,
+)
+from methods.registry import build, component, load, near
 from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 
 if TYPE_CHECKING:
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
 THOUGHT_TOKENS = ("<think>", "</think>")
+READS = "teacher_reads"  # the column of what a teacher reads in the place of the prompt
 PIECE = 20_000  # rows encoded together: while they are Python lists they take several times the memory
 
 
@@ -133,7 +144,8 @@ def trainer_for(method: Mapping[str, Any], surroundings: Surroundings) -> Any:
     if "surroundings" in inspect.signature(made).parameters:  # a paper's own
         return made(surroundings, method, **settings)
     parts = {
-        "distillation": _distillation,
+        WRITES: _distillation,
+        PRIVILEGED: _distillation,
         "minillm": _policy,
         "policy-optimisation": _optimisation,
         "latent-reasoning": _latent,
@@ -150,10 +162,15 @@ def _distillation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
     sampler = build("sampler", method["sampler"]) if "sampler" in method else None
     rows, kept = rows_of(method["data"], surroundings), [getattr(sampler, "column", None)]
     kept += dict.fromkeys(name for term in terms for name in term.columns if name not in kept)
+    reads = readings_of(method)
+    kept += [READS] if reads is not None else []
+    rows = with_readings(rows, reads)
     parts: dict[str, Any] = {
         "terms": terms,
         "sampler": sampler,
-        "teacher": [Teacher(one.model, one.tokenizer) for one in asked],
+        "teacher": [
+            Teacher(one.model, one.tokenizer, reads=None if reads is None else READS) for one in asked
+        ],
         "gradient_balance": method.get("gradient_balance", False),
         "max_completion_length": surroundings.completion_tokens,
         "processing_class": surroundings.tokenizer,
@@ -164,12 +181,13 @@ def _distillation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
         return parts | {"train_dataset": encoded_pairs(rows, *tokenizers, *surroundings.pair_limits)}
     limit = surroundings.prompt_tokens + surroundings.completion_tokens
     parts["train_dataset"] = encode(rows, surroundings.tokenizer, limit, *filter(None, kept))
-    if sampler is None and stays(method["data"]) and any(term.reads == "ids" for term in terms):
+    fixed = sampler is None and stays(method["data"]) and reads is None
+    if fixed and any(term.reads == "ids" for term in terms):
         parts["teacher"] = [
             Teacher(one.model, one.tokenizer, one.states(parts["train_dataset"])) for one in asked
         ]
     if looks_at_validation(method):
-        held_out = surroundings.rows("validation")
+        held_out = with_readings(surroundings.rows("validation"), reads)
         parts["eval_dataset"] = encode(held_out, surroundings.tokenizer, limit, *filter(None, kept))
     return parts
 
@@ -182,6 +200,26 @@ def _asked(name: str, surroundings: Surroundings) -> Asked:
 
     itself = snapshot(core_model(surroundings.student())).eval().requires_grad_(False)
     return Asked(name, itself, surroundings.tokenizer, surroundings.completion_tokens)
+
+
+def with_readings(rows: Dataset, reads: str | None) -> Dataset:
+    """The rows with what a teacher reads in the place of their prompts, column READS; as they are where they have it.
+
+    `reads` is a text with names of columns in braces, None: no such teacher. MethodError for a column that is missing.
+    """
+    if reads is None or READS in rows.column_names:
+        return rows
+    names = columns_in(reads)
+    for name in names:
+        if name not in rows.column_names:
+            raise MethodError(
+                f'the teacher reads "{name}" of each row{near(name, rows.column_names)}; the rows have '
+                + ", ".join(rows.column_names)
+            )
+    columns = [rows[name][:] for name in names]
+    said = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    texts = [filled(reads, row) for row in said] if names else [reads] * len(rows)
+    return rows.add_column(READS, texts)
 
 
 def stays(tree: Any) -> bool:

@@ -20,7 +20,7 @@ from methods.elicitation import behaviour as elicitation
 from methods.errors import MethodError
 from methods.losses.fused.formulas import Block, by_row
 from methods.modeling.rollouts import Rollouts, left_pad
-from methods.recipe import OF_CLASSES, OWN_STEPS, canonical_method
+from methods.recipe import ITSELF, OF_CLASSES, OWN_STEPS, PRIVILEGED, canonical_method
 from methods.registry import components, find, load, registered
 from methods.slots.term import PAIR
 from methods.toy import ToyClasses, ToySurroundings, stops_often
@@ -177,6 +177,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("token-weights", "where"): ({"where": {"name": "highest-entropy"}},),
     ("trainer", "latent-reasoning"): ({"thoughts": 2},),
     ("trainer", "minillm"): ({"steps_per_generation": 2, "discount": 0.9, "reward_clip": 2.0},),
+    ("trainer", PRIVILEGED): ({"reads": "{completion}|{thoughts}", "follows": 0.5},),
     ("trainer", "policy-optimisation"): (
         {
             "num_generations": 2,
@@ -350,6 +351,7 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
         return {"data": {"use": name, **own}, "terms": [{**plain, **seen}]}
     parts: dict[str, dict[str, Any]] = {
         "distillation": {"terms": [plain]},
+        PRIVILEGED: {"terms": [plain], **({"teacher": ITSELF} if own.get("follows") else {})},
         OF_CLASSES: {"terms": [{"term": "next-token", "weight": 0.5}, plain]},
         POLICY: {"advantage": {"name": "group-reward"}, "rewards": probes},
     }

@@ -16,6 +16,7 @@ the student as it is before the training, frozen.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +42,8 @@ from methods.trees import below, known_keys, text
 FOLDER = Path(__file__).resolve().parent / "recipes"
 METHOD_KEYS = ("trainer", "teacher", "data", "terms", "sampler", "gradient_balance", "advantage", "rewards")
 WRITES, OF_CLASSES = "distillation", "classes"  # the trainers of terms: on answers, on labels of texts
+PRIVILEGED = "privileged-distillation"  # on answers, with a teacher that reads more than the student
+OF_ANSWERS = (WRITES, PRIVILEGED)
 SAMPLES_ITSELF = "policy-optimisation"  # the trainer that has an advantage and rewards beside its terms
 POLICIES = (SAMPLES_ITSELF, "minillm")  # trainers that follow a policy gradient
 RECIPE_KEYS = ("title", "settings", "needs", *METHOD_KEYS)
@@ -240,7 +243,7 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
     teachers = [] if teachers is None else teachers if isinstance(teachers, list) else [teachers]
     made["teachers"] = [below("teacher", text, name, "a teacher") for name in teachers]
     terms = tree.get("terms")
-    if trainer["name"] in (WRITES, OF_CLASSES):
+    if trainer["name"] in (*OF_ANSWERS, OF_CLASSES):
         if not isinstance(terms, list) or not terms:
             raise RegistryError("a method needs terms: a list of what its loss is made of", "terms")
         parts = [below(("terms", n), canonical_term, term) for n, term in enumerate(terms)]
@@ -359,7 +362,7 @@ def teachers_of(method: Mapping[str, Any]) -> list[str]:
 
 
 def columns_of(method: Mapping[str, Any]) -> list[str]:
-    """The columns of the training rows that the terms of a canonical method read beside prompt and completion."""
+    """The columns of the rows that a canonical method's terms and teacher read beside prompt and completion."""
     found: list[str] = []
 
     def walk(tree: Any, slot: str) -> None:
@@ -374,7 +377,31 @@ def columns_of(method: Mapping[str, Any]) -> list[str]:
 
     for term in method.get("terms", ()):
         walk(term, "")
+    if (reads := readings_of(method)) is not None:
+        found += [name for name in columns_in(reads) if name not in ("prompt", "completion")]
     return [name for name in dict.fromkeys(found) if name != "source"]  # who wrote a sequence is no column
+
+
+def readings_of(method: Mapping[str, Any]) -> str | None:
+    """What the teacher of a canonical method reads, columns in braces, in the place of the prompt; None: the prompt."""
+    if method["trainer"]["name"] != PRIVILEGED:
+        return None
+    default = find("trainer", PRIVILEGED).parameters["reads"].default
+    return str(method["trainer"].get("reads", default))
+
+
+def columns_in(text: str) -> list[str]:
+    """The names that stand in braces in a text, in order, each once. Raises MethodError for braces without a name."""
+    found = re.findall(r"\{([^{}]*)\}", text)
+    left = re.sub(r"\{[A-Za-z_]\w*\}", "", text)
+    if any(sign in left for sign in "{}"):
+        raise MethodError(f"braces hold the name of a column, as in {{completion}}; not so in {text!r}")
+    return list(dict.fromkeys(found))
+
+
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """A text with names in braces, each replaced by its value, whatever that has in it."""
+    return re.sub(r"\{([A-Za-z_]\w*)\}", lambda found: str(values[found[1]]), text)
 
 
 def components_of(method: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ from methods.slots.rows import Rows
 from methods.slots.term import PAIR, Term, Window, weight_at
 from methods.teachers.store import TeacherStore
 from methods.trainers.base import TrainsTerms
-from methods.trainers.teachers import Teacher, as_teachers
+from methods.trainers.teachers import Teacher, as_teachers, as_they_are
 from methods.trainers.trl_compat import through_wrapper
 
 THEIRS = "teacher_{}_"  # before the columns that a teacher's own tokenizer made
@@ -93,6 +93,7 @@ class ClassDistiller(TrainsTerms, Trainer):
         if not terms:
             raise MethodError("a distillation needs at least one term")
         given = as_teachers(teacher)
+        as_they_are(given)
         models = _checked(model, given, terms)
         tokenizers = {"": processing_class}
         for number, one in enumerate(given):

@@ -37,14 +37,19 @@ class ByPrompt:
                 f'two rows of one prompt say {known!r} and {value!r} in "{self.column}": one is needed'
             )
 
+    def values(self) -> list[Any]:
+        """All values, one a prompt."""
+        return list(self._values.values())
+
+    def get(self, prompt: tuple[int, ...]) -> Any:
+        """The value of a prompt. Raises MethodError where no training row has it."""
+        if prompt not in self._values:
+            raise MethodError(f'a prompt that no training row has: its "{self.column}" is not known')
+        return self._values[prompt]
+
     def of(self, rows: Rows) -> list[Any]:
         """The values of the sequences of a micro-batch that have rows, in order. MethodError for unknown prompts."""
-        found = []
-        for prompt in prompts_of(rows):
-            if prompt not in self._values:
-                raise MethodError(f'a prompt that no training row has: its "{self.column}" is not known')
-            found.append(self._values[prompt])
-        return found
+        return [self.get(prompt) for prompt in prompts_of(rows)]
 
 
 def prompts_of(rows: Rows) -> list[tuple[int, ...]]:

@@ -6,6 +6,7 @@ makes a configuration (class, **settings) -> TrainingArguments, and what the cla
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from methods.registry import component
@@ -30,6 +31,7 @@ __all__ = [
     "latent_reasoning",
     "minillm",
     "policy_optimisation",
+    "privileged_distillation",
 ]
 
 
@@ -40,6 +42,21 @@ def distillation(student: Any, **parts: Any) -> Distiller:
     Source: the slots of GKD, Agarwal et al., arXiv 2306.13649, section 3, and of the papers after it.
     """
     return Distiller(student, args=parts.pop("arguments")(SFTConfig), **parts)
+
+
+@component("trainer", "privileged-distillation")
+def privileged_distillation(
+    student: Any, teacher: Any, *, reads: str = "{prompt}{completion}", follows: float = 0.0, **parts: Any
+) -> Distiller:
+    """The same, with a teacher that reads what the student is not shown, and may be the student itself.
+
+    In the place of the prompt it reads `reads`, a text with columns of the row in braces, and then the same completion
+    as the student, token by token. Before each step it takes over the share `follows` of the student's weights: 0 is
+    the teacher as it was, 1 the student as it stands.
+    Source: on-policy self-distillation, OPSD, Zhao et al., arXiv 2601.18734; SDFT, Shenfeld et al., arXiv 2601.19897.
+    """
+    teachers = [replace(one, follows=follows) for one in teacher]
+    return Distiller(student, teacher=teachers, args=parts.pop("arguments")(SFTConfig), **parts)
 
 
 @component("trainer", "minillm")

@@ -104,6 +104,7 @@ class Distiller(RowsTrainer):
             **kwargs,
         )
         self.terms, self.hooks, self.gradient_balance = tuple(terms), tuple(hooks), gradient_balance
+        self.max_completion_length = max_completion_length
         self.models = Models(self, given, who, pair_of)
         self.sampling = None if sampler is None else Sampling(self, sampler, max_completion_length)
         for rows in (self.train_dataset, self.eval_dataset):
@@ -113,7 +114,7 @@ class Distiller(RowsTrainer):
             stops = set() if self.sampling is None else set(self.sampling.stop_ids)
             spans = [ByteSpans(tokenizer) for tokenizer in pair_of]
             self.view = TextPairs(spans, limits, collator, stops.__contains__)
-        parts: list[Any] = [*self.terms, *self.hooks, sampler]
+        parts: list[Any] = [*self.terms, *self.hooks, sampler, *self.models.prompts]
         for part in parts:
             if hasattr(part, "prepare"):
                 part.prepare(self)
@@ -187,7 +188,7 @@ class Distiller(RowsTrainer):
             "window_loss": None if self._window_loss is None else self._window_loss.item(),
             "slots": {name: slot.state() for name, slot in self._slots() if hasattr(slot, "state")},
         }
-        return plain | own, tensors
+        return plain | own, tensors | self.models.followers()
 
     def recall(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         super().recall(plain, tensors)
@@ -196,6 +197,8 @@ class Distiller(RowsTrainer):
         self.view.retokenised = plain["retokenised"]
         if plain["window_loss"] is not None:
             self._window_loss = torch.tensor(plain["window_loss"], device=self.accelerator.device)
+        for name, weight in self.models.followers().items():
+            weight.copy_(tensors[name])
         for name, slot in self._slots():
             if hasattr(slot, "state"):
                 slot.restore(plain["slots"][name])
@@ -217,6 +220,7 @@ class Distiller(RowsTrainer):
         if not batches:
             return batches, tokens
         last, self._window_loss = self._window_loss, None
+        self.models.begin_step()
         if self.sampling is not None:
             batches = self.sampling(batches)
             tokens = self._get_num_items_in_batch(batches, device)

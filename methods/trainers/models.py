@@ -22,7 +22,7 @@ from methods.slots.term import Term
 from methods.teachers.store import TeacherStore
 from methods.tokenizers.alignment import shared_tokens
 from methods.tokenizers.text_pairs import eos_of
-from methods.trainers.teachers import Readers, Said, Teacher
+from methods.trainers.teachers import OtherPrompts, Readers, Said, Teacher, follow
 
 ROWS = 10_000  # looked at together
 States = tuple[
@@ -43,6 +43,9 @@ class Models:
         self.teachers = [prepared[id(one)] for one in given]
         self.same = [prepared[id(one)] for one in who.same]  # those that can read the student's ids
         self.pair = None if who.pair is None else prepared[id(who.pair)]
+        self.prompts: list[OtherPrompts | None] = [  # of those that read the student's ids
+            None if one.reads is None else self._other_prompts(one, prepared[id(one)]) for one in who.same
+        ]
         self.student_blocks: list[int] = []
         self.teacher_blocks: list[int] = []
         if self.pair is not None:
@@ -56,6 +59,25 @@ class Models:
         if isinstance(teacher.model, TeacherStore):
             return teacher.model
         return self.trainer.accelerator.prepare_model(freeze(teacher.model), evaluation_mode=True)
+
+    def _other_prompts(self, teacher: Teacher, prepared: Any) -> OtherPrompts:
+        tokenizer, longest = self.trainer.processing_class, self.trainer.max_completion_length
+        return OtherPrompts(str(teacher.reads), core_model(self._unwrapped(prepared)), tokenizer, longest)
+
+    def begin_step(self) -> None:
+        """Before each optimizer step: teachers that follow the student take over their share of its weights."""
+        for given, prepared in zip(self.who.same, self.same, strict=True):
+            if given.follows:
+                follow(core_model(self._unwrapped(prepared)), self.student(), given.follows)
+
+    def followers(self) -> dict[str, Tensor]:
+        """The weights of the teachers that follow the student, by number and name."""
+        return {
+            f"teacher {number}.{name}": weight
+            for number, (given, prepared) in enumerate(zip(self.who.same, self.same, strict=True))
+            if given.follows
+            for name, weight in core_model(self._unwrapped(prepared)).named_parameters()
+        }
 
     def _unwrapped(self, model: Any) -> Any:
         return self.trainer.accelerator.unwrap_model(model)
@@ -89,6 +111,8 @@ class Models:
         """The first teacher's model. Raises MethodError for a store of what it says."""
         if not self.teachers or isinstance(self.teachers[0], TeacherStore):
             raise MethodError("this needs the first teacher itself, not a store of what it says")
+        if any(self.prompts):
+            raise MethodError("this needs a first teacher that reads what the student reads")
         return core_model(self._unwrapped(self.teachers[0]))
 
     def paired_teacher(self) -> Any:
@@ -114,10 +138,14 @@ class Models:
         """Last hidden states (N, H) at the completion tokens, and the outputs (N, H) of the blocks asked for."""
         return _states(core, batch, "", self.student_blocks)
 
-    def say(self, batch: Mapping[str, Any], count: int | None = None) -> tuple[Any, ...]:
-        """What the first `count` teachers (default: all) of the student's ids say at the completion tokens."""
+    def read(self, batch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """A batch as each teacher of the student's ids reads it: the same completions, some behind other prompts."""
+        return [batch if other is None else other.batch(batch) for other in self.prompts]
+
+    def say(self, read: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+        """What as many teachers of the student's ids say at the completion tokens of what each has `read`."""
         rows = []
-        for given, prepared in zip(self.who.same[:count], self.same[:count], strict=True):
+        for given, prepared, batch in zip(self.who.same, self.same, read, strict=False):
             if isinstance(prepared, TeacherStore):
                 rows.append(prepared.rows(batch))
                 continue
@@ -138,10 +166,11 @@ class Models:
         own = not self.who.first_is_paired and self.teacher_blocks
         with recorded_blocks(self.first_teacher(), self.teacher_blocks) if own else _nothing() as states:
             if self.who.read_ids:
-                said.rows = self.say(batch)
-                models = sum(not isinstance(teacher, TeacherStore) for teacher in self.same)
-                if models:
-                    said.tokens = models * batch["attention_mask"].sum()
+                read = self.read(batch)
+                said.rows = self.say(read)
+                for teacher, its in zip(self.same, read, strict=True):
+                    if not isinstance(teacher, TeacherStore):
+                        said.tokens = said.tokens + its["attention_mask"].sum()
                 where = batch["labels"][:, 1:] != -100
                 said.blocks = {block: state[:, :-1][where] for block, state in states.items()}
         if self.who.read_pair:

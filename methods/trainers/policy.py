@@ -26,7 +26,7 @@ from methods.modeling.sharding import gathered
 from methods.slots.terms.plain_text import TextBatch, TextStream
 from methods.teachers.store import TeacherStore
 from methods.trainers.memory import Remembers
-from methods.trainers.teachers import Teacher, as_teachers
+from methods.trainers.teachers import Teacher, as_teachers, as_they_are
 from methods.trainers.trl_compat import GRPOConfig, GRPOTrainer, RepeatSampler, through_wrapper
 
 
@@ -140,6 +140,7 @@ class PolicyDistiller(Remembers, GRPOTrainer):
         )
         core = core_model(self.accelerator.unwrap_model(self.model))
         (given,) = as_teachers(teacher)
+        as_they_are([given])
         if isinstance(given.model, TeacherStore):
             raise MethodError("a teacher store cannot score what a student writes: give the teacher itself")
         self.readable = shared_vocabulary(core, given.model, processing_class, given.tokenizer)

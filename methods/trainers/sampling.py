@@ -173,6 +173,8 @@ class Sampling:
         teacher = self.trainer.models.same[0]
         if isinstance(teacher, TeacherStore):
             raise MethodError("a teacher store cannot generate: this sampler needs the teacher itself")
+        if any(self.trainer.models.prompts):
+            raise MethodError("this sampler needs a teacher that reads what the student reads")
         return self.trainer.accelerator.unwrap_model(teacher)
 
     @torch.no_grad()
@@ -192,12 +194,13 @@ class Sampling:
             with _evaluating(student):
                 hidden, _ = self._inside(student, lambda: trainer.models.student_states(core, batch))
             # Tokens count in training only.
-            target, head = linear(trainer.models.say(batch, 1)[0]), head_of(core)
+            read = trainer.models.read(batch)[:1]
+            target, head = linear(trainer.models.say(read)[0]), head_of(core)
             gap = linear_divergence(hidden, head, *target).values
             drawn = linear_draws(*target, len(head.weight), None if greedy else draws)
-        stored = isinstance(trainer.models.same[0], TeacherStore)
-        for who in ("student",) if stored else ("student", "teacher"):
-            trainer.count_tokens(who, batch["attention_mask"].sum())
+        trainer.count_tokens("student", batch["attention_mask"].sum())
+        if not isinstance(trainer.models.same[0], TeacherStore):
+            trainer.count_tokens("teacher", read[0]["attention_mask"].sum())
         sizes = [int((labels[1:] != -100).sum()) for labels in batch["labels"]]
         parts = zip(gap.split(sizes), drawn.split(sizes), strict=True)
         return [Comparison(divergence.tolist(), tokens.tolist()) for divergence, tokens in parts]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head
 from methods.modeling.core import shared_vocabulary
+from methods.slots.columns import ByPrompt
 from methods.slots.term import FIRST, IDS, PAIR, Term
 from methods.teachers.remembered import RememberedStates
 from methods.teachers.store import TeacherStore
@@ -22,12 +26,32 @@ from methods.teachers.top_k import TopK
 class Teacher:
     """A model or a store of what it says, and its tokenizer: the student's where none is given.
 
-    `states`: what the model said of rows of the student's ids before, looked up instead of computed.
+    `states`: what the model said of rows of the student's ids before, looked up instead of computed. `reads`: a column
+    of the training rows whose text this teacher reads in the place of the prompt, before the same completion: the
+    prompt and what the student is not shown, a solution or an instruction. `follows`: the share of the student's
+    weights that it takes over before each optimizer step, in [0, 1]: 0 stays what it is, 1 is the student as it stands.
     """
 
     model: PreTrainedModel | TeacherStore
     tokenizer: PreTrainedTokenizerBase | None = None
     states: RememberedStates | None = None
+    reads: str | None = None
+    follows: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.follows <= 1:
+            raise MethodError(
+                f"a teacher takes over a share of the student's weights in [0, 1], not {self.follows}"
+            )
+        if (self.reads is not None or self.follows) and (self.states is not None or self.kept):
+            raise MethodError(
+                "what a teacher said before is not what it says of another prompt or with other weights"
+            )
+
+    @property
+    def kept(self) -> bool:
+        """Whether this is a store of what somebody said."""
+        return isinstance(self.model, TeacherStore)
 
 
 Teachers = PreTrainedModel | TeacherStore | Teacher
@@ -60,6 +84,14 @@ def as_teachers(given: Teachers | Sequence[Teachers] | None) -> list[Teacher]:
     return [one if isinstance(one, Teacher) else Teacher(one) for one in some]
 
 
+def as_they_are(teachers: Sequence[Teacher]) -> None:
+    """Raises MethodError for teachers that read another prompt or follow the student, where no trainer serves that."""
+    if any(one.reads is not None or one.follows for one in teachers):
+        raise MethodError(
+            "a teacher that reads another prompt, or follows the student, goes with the trainer of terms"
+        )
+
+
 def readers(
     teachers: Sequence[Teacher], terms: Sequence[Term], student: Any, tokenizer: Any, *, along: bool = False
 ) -> Readers:
@@ -87,12 +119,78 @@ def readers(
             f"{len(others)} teachers have tokenizers of their own: one at a time can be aligned"
         )
     pair = None if not by_pairs else others[0] if others else teachers[0]
-    if pair is not None and isinstance(pair.model, TeacherStore):
+    if pair is not None and (pair.reads is not None or pair.follows):
+        raise MethodError(
+            "a teacher with a tokenisation of its own reads the student's prompts, and follows nobody"
+        )
+    if pair is not None and pair.kept:
         raise MethodError("a teacher store holds one tokenisation: a term about two needs the teacher itself")
     read_ids = IDS in asked or (FIRST in asked and not first_is_paired)
     read_ids = read_ids or (along and not asked & {IDS, PAIR, FIRST})
     read_pair = PAIR in asked or (FIRST in asked and first_is_paired)
     return Readers(same, pair, read_ids, read_pair, first_is_paired)
+
+
+class OtherPrompts:
+    """What a teacher reads in the place of each prompt: the text of a column of the training rows, as ids.
+
+    Rows of one prompt must agree on it. Raises MethodError for a column that is missing, a text of no token, and one
+    that leaves the teacher no room for a completion of `longest` tokens.
+    """
+
+    def __init__(self, column: str, teacher: PreTrainedModel, tokenizer: Any, longest: int):
+        self._texts, self._tokenizer = ByPrompt(column), tokenizer
+        positions = getattr(teacher.config.get_text_config(), "max_position_embeddings", None)
+        self._room = None if positions is None else positions - longest
+        self._ids: dict[str, list[int]] = {}
+
+    def prepare(self, trainer: Any) -> None:
+        """Reads the column of the trainer's rows."""
+        self._texts.prepare(trainer)
+        whose = f'a row has in "{self._texts.column}"'
+        for text in self._texts.values():
+            if not isinstance(text, str):
+                raise MethodError(f"{whose} {text!r}, and a teacher reads text")
+            ids = self._ids[text] = self._tokenizer(text)["input_ids"]
+            if not ids:
+                raise MethodError(f"{whose} a text of no token: its teacher would read nothing")
+            if self._room is not None and len(ids) > self._room:
+                said = f"{len(ids)} tokens, and its teacher has room for {self._room} before a completion"
+                raise MethodError(f"{whose} {said}")
+
+    def batch(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The batch with other prompts, right-padded: the same labels in the same order behind them."""
+        ids, labels = [], []
+        for row, mask, label in zip(
+            batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True
+        ):
+            keep = mask.bool()
+            row, label = row[keep], label[keep]
+            begin = int((label != -100).long().argmax()) if (label != -100).any() else len(row)
+            before = row.new_tensor(self._ids[self._texts.get(tuple(row[:begin].tolist()))])
+            ids.append(torch.cat([before, row[begin:]]))
+            labels.append(torch.cat([torch.full_like(before, -100), label[begin:]]))
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        }
+
+
+def follow(teacher: PreTrainedModel, student: PreTrainedModel, share: float) -> None:
+    """The teacher's weights move to the student's by that share of the way, both whole and of one architecture.
+
+    Raises MethodError for weights of other names or shapes, and for sharded ones.
+    """
+    theirs = dict(student.named_parameters())
+    with torch.no_grad():
+        for name, weight in teacher.named_parameters():
+            other = theirs.get(name)
+            if other is None or other.shape != weight.shape or isinstance(other, DTensor):
+                raise MethodError(
+                    f"a teacher that follows the student has its weights, whole on each process: {name} differs"
+                )
+            weight.lerp_(other.to(weight), share)
 
 
 def _clash(teacher: Teacher, student: Any, tokenizer: Any) -> MethodError | None:

@@ -11,12 +11,15 @@ from catalog.reader import Lines, nearest
 from methods.engine import MODES, Engine
 from methods.errors import MethodError
 from methods.recipe import (
+    ITSELF,
+    OF_ANSWERS,
     SAMPLES_ITSELF,
-    WRITES,
     Recipe,
     canonical_method,
+    columns_in,
     components_of,
     read_recipe,
+    readings_of,
     recipe_ids,
     teachers_of,
     variables,
@@ -177,9 +180,9 @@ def why_no_engine(tree: Mapping[str, Any]) -> str | None:
 
     trainer = tree["trainer"]
     samplers = [name for slot, name in components_of(tree) if slot == "sampler" and name != "domains"]
-    if trainer["name"] == WRITES and not samplers:
+    if trainer["name"] in OF_ANSWERS and not samplers:
         return "this method learns from rows that are there before, and nothing is sampled"
-    if trainer["name"] not in (WRITES, SAMPLES_ITSELF):
+    if trainer["name"] not in (*OF_ANSWERS, SAMPLES_ITSELF):
         return f"the trainer {trainer['name']} has a loop of its own, which no engine can stand in for"
     if trainer.get("teacher_mix"):
         return "teacher_mix: student and teacher write together, which no engine does"
@@ -212,8 +215,11 @@ def try_out(method: Mapping[str, Any], teachers: int) -> None:
 
     if method["trainer"]["name"] == "teacher-alone":
         raise RegistryError("teacher-alone trains nothing: it is for measuring a teacher", "trainer")
+    there = teachers + (ITSELF in method["teachers"])
     for place, tree in enumerate(method.get("terms", ())):
-        _try("terms", place, run=lambda tree=tree: _term(tree, method, teachers))
+        _try("terms", place, run=lambda tree=tree: _term(tree, method, there))
+    if (reads := readings_of(method)) is not None:
+        _try("trainer", run=lambda: columns_in(reads))
     if "advantage" in method:
         _try("advantage", run=lambda: _advantage(method, teachers))
     for place, tree in enumerate(method.get("rewards", ())):

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from methods.recipe import ITSELF, POLICIES, components_of
+from methods.assembly import READS, with_readings
+from methods.recipe import ITSELF, POLICIES, PRIVILEGED, components_of, readings_of
 from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config, family
@@ -60,6 +61,7 @@ def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]
         "unused_fields": rows.unused,
         "lengths": rows.lengths,
         "first": list(rows.first),
+        "teacher_reads": _reading(ready),
         "steps": budget["steps"],
         "sequences": sequences,
         "epochs": round(sequences / max(1, len(rows.train)), 3),
@@ -75,6 +77,12 @@ def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]
     }
 
 
+def _reading(ready: Ready) -> str | None:
+    """What a teacher with prompts of its own reads of the first row; None for others."""
+    reads = readings_of(ready.method)
+    return None if reads is None else str(with_readings(ready.rows.train.select([0]), reads)[0][READS])
+
+
 def _writes(method: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether the student writes while it learns, and whether a teacher writes beforehand."""
     samplers = [name for slot, name in components_of(method) if slot == "sampler"]
@@ -85,7 +93,10 @@ def _writes(method: Mapping[str, Any]) -> tuple[bool, bool]:
 def _tokens(config: Config, ready: Ready, sequences: int, each: float) -> dict[str, int]:
     """Tokens by who reads or writes them; what is written is a most."""
     student, before = _writes(ready.method)
-    readers = [name for name in ready.method["teachers"] if name != ITSELF]
+    alone = (
+        ready.method["trainer"]["name"] == PRIVILEGED
+    )  # elsewhere the student's own copy scores, and is not told
+    readers = [name for name in ready.method["teachers"] if name != ITSELF or alone]
     made = {"student": round(sequences * each), "teacher": round(sequences * each * len(readers))}
     written = config.budget["completion_tokens"]
     if student:
@@ -103,6 +114,8 @@ def _memory(config: Config, ready: Ready) -> dict[str, int]:
         "student": 4 * count + (0 if config.lora is None else 4 * trained),
         "gradients and Adam": 12 * trained,
     }
+    if ITSELF in ready.method["teachers"]:
+        made["the student before the training"] = 4 * count
     made["teachers"] = sum(
         round(size * (loading.bits / 8 if loading.bits else BYTES[loading.dtype]))
         for size, loading in zip(_sizes(ready), config.teachers_loaded, strict=True)
@@ -211,6 +224,8 @@ def lines_of(plan: Mapping[str, Any]) -> list[str]:
     lines += of_the_data(plan["bad_rows"], plan["told"], plan["unused_fields"])
     lines += lengths.lines_of(plan["lengths"])
     lines.append(f"the first row: {plan['first'][0]!r} -> {plan['first'][1]!r}")
+    if plan["teacher_reads"]:
+        lines.append(f"before the same answer the teacher reads: {plan['teacher_reads']!r}")
     lines.append(
         f"{plan['steps']:,} steps of {plan['sequences'] // plan['steps']:,} sequences: {plan['epochs']:g} epochs"
     )

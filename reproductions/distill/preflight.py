@@ -10,7 +10,7 @@ from typing import Any
 from methods.assembly import THOUGHT_TOKENS, looks_at_validation, term_of
 from methods.errors import MethodError
 from methods.modeling.core import shared_vocabulary
-from methods.recipe import ITSELF, POLICIES, SAMPLES_ITSELF, teachers_of
+from methods.recipe import ITSELF, OF_ANSWERS, POLICIES, SAMPLES_ITSELF, readings_of, teachers_of
 from methods.recipe import columns_of as columns_of_terms
 from methods.registry import build, find
 from methods.tokenizers.encoding import eos_token
@@ -114,6 +114,7 @@ def rows_for(config: Config, tokenizer: Any, teacher: Any = None) -> Rows:
             group=group_column(config.tree),
             needs=_needs(config),
             teacher=teacher,
+            reads=readings_of(config.tree),
             answers=_learns_given_answers(config.tree.get("data", "train")),
             tell=lambda message, *path: config.lines.error(message, "data", *path),
         )
@@ -177,7 +178,7 @@ def _check_readers(
     if trainer == "minillm":
         for model, its in named:
             shared_vocabulary(student, model, tokenizer, its)
-    elif trainer in ("distillation", SAMPLES_ITSELF):
+    elif trainer in (*OF_ANSWERS, SAMPLES_ITSELF):
         nowhere: Any = Nowhere(tokenizer)
         terms = [term_of(tree, nowhere, method["teachers"]) for tree in method.get("terms", ())]
         sampler = build("sampler", method["sampler"]) if "sampler" in method else None

@@ -174,6 +174,7 @@ OTHERS = {
     ("trainer", "minillm", "steps_per_generation"): 1,
     ("trainer", "policy-optimisation", "loss_type"): "grpo",
     ("trainer", "policy-optimisation", "num_generations"): 4,
+    ("trainer", "privileged-distillation", "reads"): "{prompt}|{completion}",
 }
 # Components of elicitation train nothing: tests/methods/elicitation/test_behaviour.py.
 ALL = sorted(key for key in set(components()) - WITHOUT if key[0] != "elicitation")

@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 
 from catalog.reader import read_yaml
+from methods.errors import MethodError
 from methods.recipe import (
     FOLDER,
     canonical_method,
+    columns_in,
+    columns_of,
     components_of,
+    filled,
     line_of,
     read_recipe,
+    readings_of,
     recipe_ids,
     substitute,
     teachers_of,
@@ -281,3 +286,19 @@ def test_named_steps_are_written_out_and_may_not_be_made_of_themselves():
     assert canonical_method(tree, steps)["data"] == {"use": "label", "of": {"from": "train", "share": 0.5}}
     with pytest.raises(RegistryError, match="made of itself"):
         canonical_method({**tree, "data": "a"}, {"a": {"from": "b"}, "b": {"from": "a"}})
+
+
+def test_what_a_teacher_reads_in_the_place_of_the_prompt():
+    tree = {"teacher": "student", "terms": [{"divergence": "forward-kl"}]}
+    assert readings_of(canonical_method(tree)) is None
+    reads = "{prompt} {hint} {completion} {hint}"
+    method = canonical_method({**tree, "trainer": {"name": "privileged-distillation", "reads": reads}})
+    assert readings_of(method) == reads and columns_of(method) == ["hint"]
+    assert (
+        readings_of(canonical_method({**tree, "trainer": "privileged-distillation"}))
+        == "{prompt}{completion}"
+    )
+    assert filled(reads, {"prompt": "{hint}", "hint": "7 {", "completion": "c"}) == "{hint} 7 { c 7 {"
+    for wrong in ("{}", "{a b}", "{prompt", "}"):
+        with pytest.raises(MethodError, match="braces hold the name of a column"):
+            columns_in(wrong)

@@ -1,13 +1,14 @@
 """README.md: what this is, two commands, coverage, the verdicts, and the awesome list, one line a paper.
 
 GitHub shows a README up to 512,000 bytes and readers leave long before; LIMIT is what it may have. Where the catalog
-has grown beyond what fits, the lines get shorter, step by step and for all papers alike: first the links to code and
-data go (the lists of the leaves have them), then the ends of long titles.
+has grown beyond what fits, it gets shorter, step by step: first the links to code and data go (the lists of the leaves
+have them), then the lines of what is not about language models (it has its own list), then the ends of long titles.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -33,28 +34,27 @@ NAMED = 40  # so many papers that are described elsewhere are named in a leaf; m
 
 @dataclass(frozen=True)
 class Length:
-    """How much of a paper its line shows."""
+    """How much of a paper its line shows, and which papers have one."""
 
     title: int  # characters
-    links: bool  # to code and data; otherwise only whether there are any
-    named: bool  # papers described on an earlier leaf by their ids; otherwise only how many
+    links: bool = False  # to code and data; otherwise only whether there are any
+    named: bool = False  # papers described on an earlier leaf by their ids; otherwise only how many
+    beyond: bool = False  # papers beyond language models line by line; otherwise only how many
 
 
 LENGTHS = (
-    Length(200, links=True, named=True),
-    Length(200, links=True, named=False),
-    *(Length(limit, links=False, named=False) for limit in range(92, 15, -2)),
+    Length(200, links=True, named=True, beyond=True),
+    Length(200, links=True, beyond=True),
+    Length(92, beyond=True),
+    *map(Length, range(92, 15, -2)),
 )
 
 
 def render(atlas: Atlas) -> str:
     """The README's text: the longest form that, sealed, stays within LIMIT, else the shortest there is."""
-    text = ""
-    for length in LENGTHS:
-        text = _render(atlas, length)
-        if len(sealed(text).encode()) <= LIMIT:
-            break
-    return text
+    texts = cache(lambda length: _render(atlas, length))
+    fitting = bisect_left(LENGTHS, True, key=lambda length: len(sealed(texts(length)).encode()) <= LIMIT)
+    return texts(LENGTHS[min(fitting, len(LENGTHS) - 1)])
 
 
 def _render(atlas: Atlas, length: Length) -> str:
@@ -147,7 +147,7 @@ def questions(atlas: Atlas) -> Iterator[str]:
 
 def awesome(atlas: Atlas, length: Length) -> Iterator[str]:
     """The list: each paper once, under the first leaf it has; elsewhere it is named or counted."""
-    split, unplaced = placed(atlas)
+    split = placed(atlas)
     for axis in atlas.catalog.taxonomy.values():
         yield f'### <a id="axis-{axis.id}"></a>{md(axis.title)}'
         yield ""
@@ -164,15 +164,14 @@ def awesome(atlas: Atlas, length: Length) -> Iterator[str]:
             if elsewhere:
                 yield from ["", _elsewhere(axis.id, value.id, here, elsewhere, length)]
         yield ""
-    for title, papers in [
-        ("Named, without a leaf", unplaced),
-        ("Beyond language models", atlas.beyond),
-        ("Surveys", atlas.surveys),
-    ]:
+    for name, title, about, papers in lists.apart(atlas):
         if papers:
             yield f"### {title}"
             yield ""
-            yield from (line(atlas, paper, length) for paper in papers)
+            if papers == atlas.beyond and not length.beyond:
+                yield f"{about} [{len(papers)} papers](catalog/lists/{name}.md)."
+            else:
+                yield from (line(atlas, paper, length) for paper in papers)
             yield ""
 
 
@@ -190,8 +189,8 @@ def line(atlas: Atlas, paper: Paper, length: Length) -> str:
     return " ".join(parts)
 
 
-def placed(atlas: Atlas) -> tuple[dict[str, dict[str, tuple[list[Paper], list[Paper]]]], list[Paper]]:
-    """Per leaf the papers described there and those described on an earlier one; and the papers without any leaf."""
+def placed(atlas: Atlas) -> dict[str, dict[str, tuple[list[Paper], list[Paper]]]]:
+    """Per leaf the papers described there and those described on an earlier one."""
     seen: set[str] = set()
     split: dict[str, dict[str, tuple[list[Paper], list[Paper]]]] = {}
     for axis, values in atlas.leaves.items():
@@ -200,7 +199,7 @@ def placed(atlas: Atlas) -> tuple[dict[str, dict[str, tuple[list[Paper], list[Pa
             here = [paper for paper in papers if paper.id not in seen]
             split[axis][value] = here, [paper for paper in papers if paper.id in seen]
             seen |= {paper.id for paper in here}
-    return split, [paper for paper in atlas.core if paper.id not in seen]
+    return split
 
 
 def bar(found: Coverage) -> str:

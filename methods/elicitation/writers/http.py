@@ -133,9 +133,11 @@ class Post:
     def _refusal(self, status: int, raw: bytes, headers: Mapping[str, str]) -> Failed:
         text = " ".join(self._clean(raw.decode("utf-8", "replace")).split())
         spent = "insufficient_quota" in text or "billing_hard_limit" in text
+        unset = status in (401, 403) and self._key_variable and not self._key()
         return Failed(
             f"HTTP {status}",
-            f"HTTP {status}: {text[:300] or 'without a word'}",
+            f"HTTP {status}: {text[:300] or 'without a word'}"
+            + (f"; {self._key_variable} is not set, so no key was sent" if unset else ""),
             again=status in AGAIN and not spent,
             busy=status in BUSY,
             every=status in EVERY or spent,

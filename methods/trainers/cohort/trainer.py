@@ -156,4 +156,6 @@ def unfit(members: Sequence[Any]) -> str | None:
         return "their terms differ"
     if len({member.sampling is None for member in members}) > 1:
         return "some of them sample"
+    if len({tuple((one.reads, one.follows) for one in member.models.who.same) for member in members}) > 1:
+        return "their teachers read or follow in other ways"
     return None

@@ -15,6 +15,7 @@ from methods.slots.term import IDS, NOTHING, Term
 from methods.teachers.store import TeacherStore
 from methods.trainers.optimisation.config import OptimisationConfig
 from methods.trainers.optimisation.given import log_probs_of
+from methods.trainers.teachers import as_they_are
 
 
 def check_rows(args: OptimisationConfig, rows: Dataset) -> None:
@@ -40,6 +41,7 @@ def check_parts(terms: Sequence[Term], given: Sequence[Any], asked: set[str | in
                 f"{type(term).__name__} reads more than the teachers' answer to the student's tokens: take the "
                 "trainer distillation"
             )
+    as_they_are(given)
     if any(isinstance(one.model, TeacherStore) for one in given):
         raise MethodError("a teacher store cannot score what a student writes: give the teacher itself")
     if not given and (DIVERGENCE in asked or any(isinstance(who, int) for who in asked)):

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from catalog.errors import cut
+from methods.assembly import READS
 from methods.recipe import columns_of as columns_of_terms
+from methods.recipe import filled
 from methods.tokenizers.encoding import tokenized
 from methods.tokenizers.templates import EndlessTemplate
 from reproductions.distill.data.files import read_table
@@ -128,6 +130,7 @@ def read_rows(
     group: str | None = None,
     needs: str = "",
     teacher: Any = None,
+    reads: str | None = None,
     answers: bool = True,
     tell: Tell = lambda message, *path: KDError(message),
 ) -> Rows:
@@ -137,8 +140,9 @@ def read_rows(
     says of the method that reads them what it needs. Rows `held` for the evaluation are drawn first, by the seed alone.
     With `validate` a tenth of the others, 64 at most, is drawn by the seed; of each value of the column `group` at
     least one. Neither is trained on, nor any row equal to one, nor another turn of one's conversation. `teacher`: a
-    tokenizer whose chat template makes the column "teacher_prompt" of conversations. `answers`: whether the rows' own
-    are learnt from; those that the student cannot write are left out then.
+    tokenizer whose chat template makes the column "teacher_prompt" of conversations. `reads`: what a teacher reads in
+    the place of a prompt, columns in braces; of a conversation, in the place of its last message. `answers`: whether
+    the rows' own are learnt from; those that the student cannot write are left out then.
     Raises KDError (`tell` for what the config says) for a row that is not as expected, and where too few are left.
     """
     from datasets import Dataset
@@ -182,6 +186,8 @@ def read_rows(
     for part in (texts, own):
         if part is not None and part.chat and teacher is not None:
             _add_teacher_prompts(part, teacher)
+        if part is not None and part.chat and reads is not None:
+            _add_readings(part, tokenizer, reads)
     data = Dataset.from_list(texts.rows)
     apart = Dataset.from_list(own.rows) if own is not None else data
     origins = own.origins if own is not None else texts.origins
@@ -261,14 +267,30 @@ def _add_teacher_prompts(texts: Texts, tokenizer: Any) -> None:
 
     template = Template(tokenizer)
     for row, asked in zip(texts.rows, texts.asked, strict=True):
-        try:
-            row[TEACHER_PROMPT] = template.prompt(asked or [])
-        except EndlessTemplate:
-            raise
-        except Exception as error:  # a template raises what it likes
-            said = cut(" ".join(str(error).split()) or type(error).__name__, 200)
-            roles = cut(", ".join(str(one["role"]) for one in asked or []))
-            raise KDError(f"the teacher's chat template refuses a conversation ({roles}): {said}") from error
+        row[TEACHER_PROMPT] = _prompt(template, asked or [])
+
+
+def _add_readings(texts: Texts, tokenizer: Any, reads: str) -> None:
+    """What a teacher that is shown more reads: the conversation with its last message filled into `reads`."""
+    from reproductions.distill.data.chat import Template
+
+    template = Template(tokenizer)
+    for row, asked in zip(texts.rows, texts.asked, strict=True):
+        *before, last = asked or [{"role": "user", "content": ""}]
+        text = filled(reads, row | {"prompt": last.get("content") or ""})
+        row[READS] = _prompt(template, [*before, {**last, "content": text}])
+
+
+def _prompt(template: Any, asked: Sequence[Mapping[str, Any]]) -> str:
+    """A conversation in a teacher's template. Raises KDError where that refuses it."""
+    try:
+        return str(template.prompt(asked))
+    except EndlessTemplate:
+        raise
+    except Exception as error:  # a template raises what it likes
+        said = cut(" ".join(str(error).split()) or type(error).__name__, 200)
+        roles = cut(", ".join(str(one["role"]) for one in asked))
+        raise KDError(f"the teacher's chat template refuses a conversation ({roles}): {said}") from error
 
 
 def _held_out(texts: Texts, kept: Sequence[int], group: str | None, seed: int) -> set[int]:

@@ -72,10 +72,18 @@ def plan_of(gate: Gate, rate: float, cache: Path | None = None) -> GatePlan:
 
 
 def _measures(gate: Gate, arm: str) -> tuple[str, ...]:
-    """All metrics of baseline and teacher, from which default smallest effects follow; the gate's own of the others."""
-    if arm == BASELINE or gate.teacher is not None and arm == teacher_name(gate.teacher):
+    """All metrics of baseline and teacher, from which default smallest effects follow; the gate's own of the others.
+
+    And all of arms that a check asks so much of.
+    """
+    if arm in _in_full(gate) or gate.teacher is not None and arm == teacher_name(gate.teacher):
         return tuple(metrics_of(gate.testbed))
     return (gate.metric,)
+
+
+def _in_full(gate: Gate) -> set[str]:
+    """The baseline, and the arms of which a check wants all metrics."""
+    return {BASELINE, *(name for one in gate.checks.values() for name in one.in_full)}
 
 
 def recorded_runs(gate: Gate, plan: GatePlan, folder: Path) -> dict[tuple[str, int], RunResults]:
@@ -116,10 +124,15 @@ def measured_of(gate: Gate, arms: Mapping[str, ArmResults]) -> Measured:
         return features([arms[arm].runs[seed] for seed in seeds], metric, f"the gate of {gate.name}, {arm}")
 
     table = {arm: of(arm, gate.seeds) for arm in arms} | {AGAIN: of(BASELINE, gate.second)}
+
+    def has(arm: str, name: str) -> bool:
+        return all(name in arms[arm].runs[seed].metrics for seed in gate.seeds)
+
+    full = [arm for arm in arms if arm in _in_full(gate)]
     others = {
-        name: (one, {BASELINE: of(BASELINE, gate.seeds, one)})
+        name: (one, {arm: of(arm, gate.seeds, one) for arm in full if has(arm, name)})
         for name, one in known.items()
-        if all(name in arms[BASELINE].runs[seed].metrics for seed in gate.seeds)
+        if has(BASELINE, name)
     }
     specs = {arm: results.spec for arm, results in arms.items()}
     return Measured(

@@ -9,6 +9,7 @@ Numbers go on a stack, a sign takes two from it and puts what they come to back.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -146,6 +147,23 @@ def meaning(rules: Rules, words: Sequence[str]) -> str:
         else:
             stack.append(word)
     return " ".join(stack)
+
+
+def retold(rules: Rules, words: Sequence[str], source: random.Random) -> list[str]:
+    """An answer in other words: of each two that are added or multiplied one comes first by chance."""
+    stack, shows = list[list[str]](), False
+    for word in words:
+        if shows:
+            stack[-1].append(word)
+            shows = False
+        elif word in SIGNS:
+            other, one = stack.pop(), stack.pop()
+            one, other = (other, one) if word in COMMUTES and source.random() < 0.5 else (one, other)
+            stack.append([*one, *other, word])
+            shows = rules.shown
+        else:
+            stack.append([word])
+    return [word for part in stack for word in part]
 
 
 def read_prompt(words: Sequence[str]) -> tuple[tuple[int, ...], int] | None:

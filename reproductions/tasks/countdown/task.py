@@ -21,6 +21,7 @@ import numpy as np
 from reproductions.engine.errors import KDError
 from reproductions.tasks.base import Limits, Score, Task, dataset, fingerprint, task
 from reproductions.tasks.countdown.language import (
+    ASKED,
     EOS,
     Challenge,
     Ending,
@@ -31,6 +32,7 @@ from reproductions.tasks.countdown.language import (
     judge,
     make_tokenizer,
     meaning,
+    retold,
     steps,
     vocabulary,
 )
@@ -78,8 +80,11 @@ class Countdown(Task):
     `largest`; `shown`: results are written down (language.py); `solutions` at least and at most of a problem;
     `demonstrations` training rows; `draw` of all of it. A set of numbers is in one split only, in training rows of any
     kind, and has TARGETS targets at most there. Further rows: `more`, the demonstrations and as many again;
-    `scribbles`, possible words at random, as a base; `corrections`, prompts that hold the beginning of an answer, more
-    or less at random, answered by one of the best ways on: for a teacher that shall know what to do wherever it is.
+    `scribbles`, possible words at random, as a base; `retellings`, scribbles of which every second prompt shows an
+    answer, told again in other words, so that a student learns to read what is shown and nothing about targets (the
+    dial says how many; the set `told` of held-out problems shows a solution likewise); `corrections`, prompts that hold
+    the beginning of an answer, more or less at random, answered by one of the best ways on: for a teacher that shall
+    know what to do wherever it is.
     """
 
     scores: Mapping[str, Score] = {"exact_match": Score(percent_solved, "targets that are reached")}
@@ -90,6 +95,7 @@ class Countdown(Task):
         "unfinished": "answers cut by the token limit",
     }
     teacher_rows = "corrections"
+    set_titles: Mapping[str, str] = {"plain": "problems", "told": "problems with a solution shown"}
 
     def __init__(
         self,
@@ -106,6 +112,7 @@ class Countdown(Task):
         tokens: int = 16,
         scribbles: int = 40_000,
         corrections: int = 40_000,
+        retellings: int = 0,
         validation_problems: int = 300,
         test_problems: int = 700,
     ) -> None:
@@ -118,20 +125,26 @@ class Countdown(Task):
             raise KDError(
                 f"countdown: answers take {answer_length(numbers, shown)} tokens, more than {tokens}"
             )
+        if retellings and not scribbles:
+            raise KDError("countdown: retellings are of scribbles, of which there are none")
         self.rules, self.tokens = Rules(largest, shown), tokens
+        asked = (
+            numbers + 3 + (answer_length(numbers, shown) if retellings else 0)
+        )  # tokens of the longest prompt
         self.draw, self.shape = draw, (numbers, least, most, largest_target, tuple(solutions))
         self.counts = {"train": demonstrations, "validation": validation_problems, "test": test_problems}
-        self.scribbles, self.corrections = scribbles, corrections
-        self.own = make_tokenizer(largest, numbers + 3 + tokens)
+        self.scribbles, self.corrections, self.retellings = scribbles, corrections, retellings
+        self.own = make_tokenizer(largest, asked + tokens)
         self.known = Solutions(self.rules)
         self._problems = self._split()
         super().__init__(
             shelf="countdown",
-            limits=Limits(prompt=numbers + 3, completion=tokens),
+            limits=Limits(prompt=asked, completion=tokens),
             rows={
                 **{split: partial(self._demonstrations, found) for split, found in self._problems.items()},
                 "scribbles": self._scribbles,
                 "corrections": self._corrections,
+                **({"retellings": self._retellings} if retellings else {}),
             },
             revision=self._hash,
             tokenizer=self.own,
@@ -230,6 +243,28 @@ class Countdown(Task):
                 columns["completion"].append(_text(words))
         return dataset(columns)
 
+    def _retellings(self) -> Dataset:
+        source, columns = self._source("retellings"), _columns()
+        for number, row in enumerate(
+            self.rows("scribbles").select(range(min(self.retellings, self.scribbles)))
+        ):
+            words = row["completion"].split()
+            shown = number % 2 == 0
+            columns["prompt"].append(_telling(row["prompt"], words) if shown else row["prompt"])
+            columns["completion"].append(_text(retold(self.rules, words, source) if shown else words))
+        return dataset(columns)
+
+    def sets(self, split: str) -> dict[str, list[tuple[str, Any]]]:
+        """The problems of a split as they are and, where the base has read such, with a solution shown."""
+        problems = self.find_references(split)
+        found: dict[str, list[tuple[str, Any]]] = {"plain": [(one.prompt, one) for one in problems]}
+        if self.retellings:
+            rows = self.rows(split)["completion"][: len(problems)]
+            found["told"] = [
+                (_telling(one.prompt, said.split()), one) for one, said in zip(problems, rows, strict=True)
+            ]
+        return found
+
     def _corrections(self) -> Dataset:
         source, columns = self._source("corrections"), _columns()
         while len(columns["prompt"]) < self.corrections:
@@ -261,9 +296,8 @@ class Countdown(Task):
             name: [rows["prompt"][:], rows["completion"][:]]
             for name, rows in ((name, self.rows(name)) for name in ("train", "validation", "test"))
         }
-        return fingerprint(
-            [splits, self.scribbles, self.corrections, TARGETS, sorted(HELD_OUT.items()), VERSION], sort=True
-        )
+        made = [splits, self.scribbles, self.corrections, TARGETS, sorted(HELD_OUT.items()), VERSION]
+        return fingerprint([*made, *([self.retellings] if self.retellings else [])], sort=True)
 
     def oracle(self, *, slip: float = 0.0, uniform: float = 0.001) -> Says:
         """A teacher that knows all solutions; see policy.Reckoner. With `slip` 0.3 every third word is any."""
@@ -278,6 +312,11 @@ class Countdown(Task):
     def said(self, ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[Any]:
         """Answers as token ids of the task's own tokenizer."""
         return list(ids) if tokenizer is self.own else self.own(super().said(ids, tokenizer))["input_ids"]
+
+
+def _telling(prompt: str, words: Sequence[str]) -> str:
+    """A prompt that shows an answer."""
+    return f"{prompt}{_text(words)} {ASKED}"
 
 
 def _text(words: Sequence[str]) -> str:

@@ -103,6 +103,7 @@ ROWS = Dataset.from_list(
     ]
 )
 CORPUS = Dataset.from_list([{"text": text} for text in ("plain", "text|of", "unequal", "le")])
+WITH_NOTES = ROWS.add_column("notes", ["ab|cd|", "o|", "three|x|", "distil|kd|kd|"])
 IN_DOMAINS = ROWS.add_column("domain", ["a", "a", "b", "b"]).add_column("pass_rate", [0.25, 0.5, 0.9, 0.1])
 
 
@@ -230,6 +231,11 @@ COMPOSITIONS |= {
         "sampler": OnPolicy(),
         "terms": [Divergence("reverse_kl", target=CombinedLogits([1.25, -0.25], student_start=0.3))],
         "teachers": 2,
+    },
+    "privileged": lambda: {
+        "sampler": OnPolicy(),
+        "terms": [Divergence("jensen_shannon", settings={"teacher_weight": 0.5})],
+        "reads": "notes",
     },
     "data and own": lambda: {
         "sampler": Mixed(0.5),
@@ -398,6 +404,9 @@ def make_trainer(trainer_name: str, kind: str, tokenizer, folder: str, *, accumu
     options = (COMPOSITIONS | CROSS)[trainer_name]()
     family = "gpt2" if kind == "gpt2" else "llama"
     teachers = [teacher, make_model(family, seed=2)][: options.pop("teachers", 1)]
+    if "reads" in options:
+        teachers[0] = Teacher(teachers[0], reads=options.pop("reads"))
+        shared["train_dataset"] = WITH_NOTES
     if trainer_name in CROSS or options.pop("other", False):
         other = make_model(family, seed=1, width=24, vocabulary=40)
         teachers[0] = Teacher(other, pair_tokenizer())

@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
+from methods.assembly import READS
 from methods.tokenizers import templates
 from methods.tokenizers.encoding import encode, tokenized
 from reproductions.distill.data.chat import Template
@@ -47,16 +48,26 @@ def chat_tokenizer(letters=LETTERS, template=TEMPLATE, *, begins=False):
     return made
 
 
-def rows_in(tmp_path, *rows, tokenizer=None, **parts):
+def rows_in(tmp_path, *rows, tokenizer=None, reads=None, columns=(), **parts):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_rows(DataSpec(path, **parts), tokenizer or chat_tokenizer(), LIMITS)
+    spec = DataSpec(path, **parts)
+    return read_rows(spec, tokenizer or chat_tokenizer(), LIMITS, reads=reads, columns=columns)
 
 
 def learnt(tokenizer, rows):
     """For each row, its ids and the ids of what is learnt."""
     made = encode(rows, tokenizer, 80)
     return [(row["input_ids"], [i for i in row["labels"] if i != -100]) for row in made]
+
+
+def test_what_a_teacher_reads_more_stands_in_the_last_message(tmp_path):
+    row = {"messages": LONG, "hint": "a {prompt}"}
+    found = rows_in(tmp_path, row, reads="{hint} for {prompt}: {completion}", columns=["hint"])
+    first = "<bos><system>kind<eos>|<user>a {prompt} for hi: yo<eos>|<assistant>"
+    second = "<bos><system>kind<eos>|<user>hi<eos>|<assistant>yo<eos>|<user>a {prompt} for go on: ok<eos>|<assistant>"
+    assert found.train[READS][:] == [first, second]
+    assert READS not in rows_in(tmp_path, row).train.column_names
 
 
 @pytest.mark.parametrize("begins", [False, True])

@@ -43,6 +43,7 @@ SETTINGS = {
     "s1": {"subject": "answer"},
     **dict.fromkeys(("dasd-4b-thinking", "rd-provenance"), {"threshold": 0.0}),
     "near-future-po": {"num_generations": 4, "reward": "shared-beginning", "ahead": 2, "threshold": 0.0},
+    **dict.fromkeys(("opsd", "sdft"), {"reads": "{completion}{prompt}"}),
     "dac-kl": {"spans": "ends-in-punctuation"},
     "fine-tune-cot": {"chains": 2},
     **dict.fromkeys(("pad", "eotd", "mixed-distillation", "mammoth"), {"run_programs": True}),

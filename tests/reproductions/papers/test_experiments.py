@@ -2,7 +2,7 @@
 
 import pytest
 
-from methods.recipe import SAMPLES_ITSELF
+from methods.recipe import OF_ANSWERS, SAMPLES_ITSELF
 from reproductions.engine.plan.experiment import SWEPT, list_papers, load_experiment
 from reproductions.engine.plan.plan import make_plan
 from reproductions.engine.plan.spec import swept_arms
@@ -26,7 +26,7 @@ def known_as(experiment, scale):
 
 def by_terms(method):
     """Whether a method is of the two trainers that everything is built of."""
-    return method["trainer"]["name"] in ("distillation", SAMPLES_ITSELF)
+    return method["trainer"]["name"] in (*OF_ANSWERS, SAMPLES_ITSELF)
 
 
 @pytest.mark.parametrize(("paper", "scale"), PLACES)

@@ -85,8 +85,8 @@ def _elicit(config: Config) -> dict[str, Any]:
             return run.elicit(config, told)
         except BaseException:
             bar.stop()
-            place = config.output / run.PARTIAL
-            print(f"stopped; what is answered so far: {place}. The same command goes on", file=sys.stderr)
+            if (place := config.output / run.PARTIAL).is_file():
+                print(f"stopped; what is answered so far: {place}. The same command goes on", file=sys.stderr)
             raise
 
 

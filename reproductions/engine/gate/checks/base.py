@@ -16,6 +16,7 @@ CHECKS = Parts("check", "reproductions.engine.gate.checks")
 check = CHECKS.register
 
 BASELINE, AGAIN = "baseline", "baseline-again"  # the second is the same arm with the second set of seeds
+START = "baseline-start"  # the student that the baseline begins with
 Contrast = tuple[str, str]  # two arms, the better one first
 
 
@@ -40,9 +41,11 @@ class GateCheck(Protocol):
     """Settings are the parameters of `__init__`; see Parts. Raises PartError whose path leads to what is wrong.
 
     `contrast`: the two arms that differ by construction, which no claim may weigh; None where there are no such.
+    `in_full`: arms beside the baseline and the teacher of which all metrics are measured.
     """
 
     contrast: ClassVar[Contrast | None]
+    in_full: ClassVar[tuple[str, ...]]
 
     def arms(self, declared: Declared) -> dict[str, Source]:
         """The arms that it needs beside the baseline."""
@@ -52,13 +55,19 @@ class GateCheck(Protocol):
 
 
 class Plain:
-    """A check that needs no arm of its own and no contrast."""
+    """A check that needs no arm of its own and no contrast; `in_full`: arms that it wants all metrics of."""
 
     contrast: ClassVar[Contrast | None] = None
+    in_full: ClassVar[tuple[str, ...]] = ()
 
     def arms(self, declared: Declared) -> dict[str, Source]:
         """None."""
         return {}
+
+
+def start_arm() -> dict[str, Source]:
+    """The start, as it is."""
+    return {START: Source({"trainer": "teacher-alone", "teacher": "student"})}
 
 
 def gates_teacher(declared: Declared, what: str) -> dict[str, Source]:

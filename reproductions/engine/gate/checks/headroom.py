@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from reproductions.engine.gate.checks.base import (
     BASELINE,
+    START,
     Declared,
     Plain,
     Source,
     check,
     gates_teacher,
     number,
+    start_arm,
     teacher_name,
 )
 from reproductions.engine.gate.measured import Measured
 from reproductions.engine.gate.record import Check
 from reproductions.parts import PartError
-
-START = "baseline-start"
 
 
 @check("teacher-better")
@@ -51,7 +51,7 @@ class BaselineLearns(Plain):
 
     def arms(self, declared: Declared) -> dict[str, Source]:
         """The start, as it is."""
-        return {START: Source({"trainer": "teacher-alone", "teacher": "student"})}
+        return start_arm()
 
     def decide(self, measured: Measured) -> Check:
         """The difference on the gate's metric, seed by seed."""

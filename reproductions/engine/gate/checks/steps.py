@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from reproductions.engine.gate.checks.base import BASELINE, Plain, check, number
+from reproductions.engine.gate.checks.base import (
+    BASELINE,
+    START,
+    Declared,
+    Plain,
+    Source,
+    check,
+    number,
+    start_arm,
+)
 from reproductions.engine.gate.measured import Measured
 from reproductions.engine.gate.record import Check
 
 
 class _Gap(Plain):
-    """One metric of the baseline lies far above another: the whole interval of their gap above `points`."""
+    """One metric of an arm, the baseline, lies far above another: the whole interval of their gap above `points`."""
 
     name: ClassVar[str]
+    arm: ClassVar[str] = BASELINE
 
     def __init__(self, high: str, low: str | None, points: float) -> None:
         self.high, self.low, self.points = high, low, number(points, "points")
@@ -20,10 +30,10 @@ class _Gap(Plain):
     def decide(self, measured: Measured) -> Check:
         """The gap between two metrics of one arm, seed by seed."""
         low = self.low or measured.name
-        found = measured.gap(self.high, low, BASELINE)
+        found = measured.gap(self.high, low, self.arm)
         interval = found.interval(measured.level)
         levels = [
-            measured.shown(measured.level_of(BASELINE, metric).difference) for metric in (self.high, low)
+            measured.shown(measured.level_of(self.arm, metric).difference) for metric in (self.high, low)
         ]
         said = (
             f"{self.high} {levels[0]}, {low} {levels[1]}: gap {found.difference:+.4g} "
@@ -59,6 +69,23 @@ class SamplesVary(_Gap):
 
     def __init__(self, several: str, single: str = "exact_match", points: float = 10.0) -> None:
         super().__init__(several, single, points)
+
+
+@check("start-reads")
+class StartReads(_Gap):
+    """What the baseline starts from is right far more often where its prompt shows a solution: it can read one.
+
+    `shown` is a metric of problems with a solution shown, `plain` one of the same problems without it; both are means.
+    """
+
+    name, arm, in_full = "start-reads", START, (START,)
+
+    def __init__(self, shown: str, plain: str, points: float = 20.0) -> None:
+        super().__init__(shown, plain, points)
+
+    def arms(self, declared: Declared) -> dict[str, Source]:
+        """The start, as it is."""
+        return start_arm()
 
 
 @check("repairable")

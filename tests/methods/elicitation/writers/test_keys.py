@@ -60,6 +60,14 @@ def test_a_word_in_the_place_of_a_key_changes_no_answer(server, monkeypatch):
     assert answers[0].text == "none of them" and server.headers[0]["Authorization"] == "Bearer none"
 
 
+def test_a_server_that_wants_a_key_names_the_variable_that_holds_none(server, monkeypatch):
+    for key, said in (("", "no access; OPENAI_API_KEY is not set, so no key was sent$"), (KEY, "no access$")):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        server.faults = [status(401, "no access")]
+        with pytest.raises(MethodError, match=f"HTTP 401: {said}"):
+            asked(server, [ask("a question")])
+
+
 def test_a_short_key_is_a_key(server, monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-local9")
     server.text = lambda body: "you sent sk-local9"

@@ -46,6 +46,7 @@ def test_every_check_has_a_case_here_and_says_what_it_does():
         *("teacher-better", "baseline-between", "same-arm-twice", "must-exist", "scarce-labels", "plateau"),
         *("ladder", "long-answers", "several-modes", "forced-above-free", "repairable", "teachers-reach"),
         *("uneven-domains", "samples-vary", "baseline-learns", "errors-stay", "steps-covered"),
+        "start-reads",
     }
     assert all(kind.__doc__ for kind in CHECKS.all.values())
 
@@ -200,12 +201,12 @@ def test_several_modes_counts_different_right_answers():
     )
 
 
-def with_others(kinds=("mean", "mean"), **levels) -> Measured:
-    """The gate's metric `greedy` is 50 everywhere; `levels` are other metrics of the baseline."""
-    figures = measured()
+def with_others(kinds=("mean", "mean"), of=BASELINE, **levels) -> Measured:
+    """The gate's metric `greedy` is 50 everywhere; `levels` are other metrics of an arm."""
+    figures = measured(baseline_start=50 + SPREAD)
     columns = {"mean": ("x",), "ratio": ("x", "y")}
     others = {
-        name: (Metric(kind, columns[kind], True, name), {BASELINE: arm(values)})
+        name: (Metric(kind, columns[kind], True, name), {of: arm(values)})
         for (name, values), kind in zip(levels.items(), kinds, strict=False)
     }
     return replace(figures, name="greedy", others=others)
@@ -218,6 +219,17 @@ def test_steps_must_be_right_far_more_often_than_answers(level, passed):
     found = decide("forced-above-free", with_others(token_accuracy=level + SPREAD), points=20)
     assert found.passed is passed
     assert found.measured.startswith(f"token_accuracy {level:.4g}, greedy 50: gap {level - 50:+.4g} [")
+
+
+@pytest.mark.parametrize(("level", "passed"), [(65 + HALF + 0.01, True), (65 + HALF - 0.01, False)])
+def test_the_start_must_be_right_far_more_often_where_a_solution_is_shown(level, passed):
+    figures = with_others(of="baseline-start", told=level + SPREAD, plain=45 + 0 * SPREAD)
+    found = decide("start-reads", figures, shown="told", plain="plain", points=20)
+    assert found.passed is passed and found.measured.startswith(f"told {level:.4g}, plain 45: gap")
+    one = CHECKS.find("start-reads")(shown="told", plain="plain")
+    assert list(one.arms(Declared({"method": "sft"}, "main", {}))) == list(one.in_full) == ["baseline-start"]
+    with pytest.raises(KeyError):
+        decide("start-reads", with_others(told=90 + SPREAD, plain=45 + SPREAD), shown="told", plain="plain")
 
 
 def test_a_gap_is_between_means_that_were_measured():

@@ -24,6 +24,7 @@ from reproductions.tasks.countdown.language import (
     make_tokenizer,
     meaning,
     read_prompt,
+    retold,
     vocabulary,
 )
 from reproductions.tasks.countdown.policy import Reckoner, Solutions
@@ -214,6 +215,49 @@ def test_what_differs_in_order_alone_means_the_same():
 
 # Large numbers, so that a word at random often leaves no way on.
 WIDE = {"numbers": 3, "most": 25, "largest": 60, "largest_target": 60, "tokens": 12, "corrections": 400}
+
+
+@pytest.mark.parametrize("rules", [SHOWN, SILENT])
+def test_an_answer_is_told_again_in_every_order_that_means_the_same(rules):
+    problem, source = Challenge(rules, (3, 7, 2), 13, 16), random.Random(0)
+    by_meaning = {}
+    for words in answers(problem):
+        by_meaning.setdefault(meaning(rules, words), set()).add(words)
+    for same in by_meaning.values():
+        for words in same:
+            told = Counter(tuple(retold(rules, words, source)) for _ in range(40 * len(same)))
+            assert set(told) == same
+            assert max(told.values()) < 2.5 * 40, "each as likely"
+
+
+def test_retellings_show_an_answer_that_misses_and_a_held_out_prompt_may_show_a_solution():
+    task = Countdown(**SMALL, retellings=40)
+    rows = task.rows("retellings")
+    shown = [row for row in rows if row["prompt"].count("|") == 2]
+    assert len(rows) == 40 and len(shown) == 20 and rows[0] == shown[0]
+    for row in shown:
+        asked, said, _ = row["prompt"].split("|")
+        target = int(asked.split()[-1])
+        words, again = said.split(), row["completion"].split()
+        assert meaning(task.rules, words) == meaning(task.rules, again)
+        assert (
+            judge(Challenge(task.rules, tuple(map(int, asked.split()[:-2])), target, 20), again, True).kind
+            == "false-end"
+        )
+    sets = task.sets("test")
+    assert list(sets) == ["plain", "told"] == list(task.set_titles) and set(
+        Countdown(**SMALL).sets("test")
+    ) == {"plain"}
+    longest = task.limits.prompt
+    for (plain, problem), (told, same), row in zip(*sets.values(), task.rows("test"), strict=True):
+        assert problem is same and plain == row["prompt"] and told == f"{plain}{row['completion']} |"
+        assert len(task.own(told)["input_ids"]) == longest == 6 + 8
+    assert (
+        task.revision != Countdown(**SMALL).revision
+        and task.rows("train")[:] == Countdown(**SMALL).rows("train")[:]
+    )
+    with pytest.raises(KDError, match="retellings are of scribbles"):
+        Countdown(**SMALL | {"scribbles": 0}, retellings=40)
 
 
 @pytest.mark.parametrize("shape", [{}, WIDE], ids=["small", "wide"])
