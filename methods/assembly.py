@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from methods.errors import MethodError
 from methods.recipe import (
+    BOTH_STEPS,
     ITSELF,
     OWN_STEPS,
     PRIVILEGED,
@@ -359,6 +360,8 @@ def _kept_step(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict
     key = {"step": dict(tree), **({"seed": settings["seed"]} if "seed" in settings else {})}
     if tree["use"] in OWN_STEPS:  # each seed's student says something else: `make` runs with the key's seed
         key |= {"student": surroundings.start, "seed": surroundings.seed, **more}
+    elif tree["use"] in BOTH_STEPS:
+        key |= {"student": surroundings.start}
     return surroundings.keep(f"rows-{tree['use']}", key, make)
 
 

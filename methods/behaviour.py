@@ -53,6 +53,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("condition", "reward-below"): ({"threshold": 0.5},),
     ("condition", "reward-from"): ({"threshold": 0.5},),
     ("condition", "sign"): ({"advantage": {"name": "log-ratio"}},),
+    ("data", "agreed-answers"): ({"after": "s", "samples": 12, "temperature": 0.3, "share": 0.2, "seed": 1},),
     ("data", "beam-search"): ({"beams": 4, "pick": "closest"},),
     ("data", "right-answers"): (
         {
@@ -78,6 +79,17 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("data", "own-answers"): ({"samples": 2, "temperature": 0.3, "seed": 1},),
     ("data", "pass-rates"): (
         {"verifier": {"name": "task"}, "samples": 6, "temperature": 0.3, "threshold": 0.3, "seed": 1},
+    ),
+    ("data", "teacher-traces"): (
+        {
+            "by": "most",
+            "verifier": {"name": "task"},
+            "samples": 8,
+            "threshold": 0.2,
+            "margin": 0.05,
+            "unit": 2,
+            "seed": 1,
+        },
     ),
     ("data", "label"): ({"temperature": 0.8, "prompts": 7, "samples": 2, "seed": 1},),
     ("divergence", "concrete-score"): ({}, {"first": "teacher", "second": "uniform"}),

@@ -62,9 +62,11 @@ TERM_DEFAULTS: Mapping[str, Any] = {
 OVER = ("tokens", "sequences")  # what a divergence's mean is over
 SOURCES = ("data", "teacher", "student")
 # Data steps that ask the student itself, and no teacher.
-OWN_STEPS = frozenset({"own-answers", "right-answers", "pass-rates", "guide-answers"})
+OWN_STEPS = frozenset({"own-answers", "agreed-answers", "right-answers", "pass-rates", "guide-answers"})
 # Those of them that train it first, by the training's own arguments.
 TRAINING_STEPS = frozenset({"guide-answers"})
+# Data steps that ask a teacher, and the student before its training what it makes of the answers.
+BOTH_STEPS = frozenset({"teacher-traces"})
 ITSELF = "student"  # the teacher that is the student before the training
 # Slots of the components that stand under a key somewhere in a method.
 NESTED_IN_METHOD: Mapping[str, str] = {

@@ -20,6 +20,7 @@ from methods.registry import load
 SLOT = "elicitation"
 # What a component needs that has no default, and what makes its other settings do something.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "allocate": {"keep": 2},
     "blend": {"count": 2, "share": 0.6},
     "classify": {"classes": ["birds", "the sea", "14"]},
     "expand": {"wanted": 5, "calls": 6, "shots": [2, 1]},

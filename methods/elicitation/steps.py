@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from methods.elicitation.components.self_knowledge import majority
 from methods.elicitation.journal import Journal
 from methods.elicitation.labelling import beam_search, closest, label_with_teacher
+from methods.elicitation.records.record import Record
 from methods.errors import MethodError
 from methods.registry import build, canonical, component
 
@@ -115,19 +117,84 @@ def own_answers(
     *,
     samples: int = 1,
     temperature: float = 1.0,
+    prefix: str = "",
     batch_size: int = 64,
     seed: int = 0,
 ) -> Dataset:
     """What the student says to each prompt before its training, right or wrong: samples of the start, drawn once.
 
-    `samples` to each prompt, each different prompt once. Cut and empty answers are left out and counted.
+    `samples` to each prompt, each different prompt once. Cut and empty answers are left out and counted. With a
+    `prefix` the student is asked behind it; what is kept stands behind the row's own prompt.
     Source: Lightning OPD, arXiv 2604.13010 (one rollout of the start for each prompt).
     """
     if samples < 1:
         raise MethodError(f'own-answers: "samples" must be 1 or more, not {samples}')
-    asked = list(dict.fromkeys(rows["prompt"])) * samples
     settings: dict[str, Any] = {"temperature": temperature, "batch_size": batch_size, "seed": seed}
-    return _said(asked, surroundings, greedy=False, **settings)
+    return _behind_prefix(rows, surroundings, samples, prefix, **settings)
+
+
+def _behind_prefix(
+    rows: Dataset, surroundings: Surroundings, samples: int, prefix: str, **sampling: Any
+) -> Dataset:
+    """The student's whole answers to each different prompt behind `prefix`, beside the prompts without it."""
+    asked = [prefix + prompt for prompt in dict.fromkeys(rows["prompt"])] * samples
+    said = _said(asked, surroundings, greedy=False, **sampling)
+    pairs = zip(said["prompt"], said["completion"], strict=True)
+    return Dataset.from_list(
+        [{"prompt": prompt.removeprefix(prefix), "completion": text} for prompt, text in pairs]
+    )
+
+
+@component("data", "agreed-answers")
+def agreed_answers(
+    rows: Dataset,
+    teacher: None,
+    surroundings: Surroundings,
+    *,
+    after: str | None = "Answer:",
+    samples: int = 32,
+    share: float = 0.0,
+    reasons: bool = True,
+    temperature: float = 1.0,
+    prefix: str = "",
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Dataset:
+    """What the student says to each prompt before its training, where most of its samples give the same answer.
+
+    The answer of a text is what stands behind its last `after`, all of it where null; a text without one has no vote.
+    Kept are all of the `samples` to a prompt that give the answer which most give, nobody's right answer is read; a
+    prompt with a tie, or whose winner has less than `share` of the votes, is left out. Without `reasons` of a text
+    that is kept there stays `after` and the answer. With a `prefix` the student is asked behind it; what is kept stands
+    behind the row's own prompt. `seed` is added to the training's: each draws anew. Cut and empty answers are counted.
+    Raises MethodError where nothing is agreed on.
+    Source: LMSI, arXiv 2210.11610 (32 samples at 0.7, the paths that give the most frequent answer).
+    """
+    if samples < 1:
+        raise MethodError(f'agreed-answers: "samples" must be 1 or more, not {samples}')
+    drawn = seed + surroundings.seed
+    sampling: dict[str, Any] = {"temperature": temperature, "batch_size": batch_size, "seed": drawn}
+    said = _behind_prefix(rows, surroundings, samples, prefix, **sampling)
+    texts = [
+        Record(row["prompt"], row["completion"], label=_behind(row["completion"], after)) for row in said
+    ]
+    kept = [row for row in majority(texts, None, share=share) if row.alive]
+    if not kept:
+        raise MethodError(f"agreed-answers: on none of {len(rows)} prompts most of {samples} samples agree")
+    pairs = [
+        {
+            "prompt": row.prompt,
+            "completion": row.completion if reasons else f"{after or ''} {row.label}".lstrip(),
+        }
+        for row in kept
+    ]
+    return Dataset.from_list(pairs)
+
+
+def _behind(text: str, mark: str | None) -> str | None:
+    """What stands behind the last mark, the whole text where there is none to look for; None for nothing."""
+    _, found, answer = text.rpartition(mark) if mark else ("", "all of it", text)
+    return (answer.strip() or None) if found else None
 
 
 @component("data", "pass-rates")
@@ -189,8 +256,20 @@ def checked_answers(
 
     It reads the prompts behind `prefix`; what is told of is without it.
     """
+    prompts = dict.fromkeys(rows["prompt"])
+    answers = _said([prefix + prompt for prompt in prompts] * samples, surroundings, **sampling)
+    return judged_answers(rows, answers, verifier, surroundings, prefix)
+
+
+def judged_answers(
+    rows: Dataset,
+    answers: Dataset,
+    verifier: Mapping[str, Any] | str,
+    surroundings: Surroundings,
+    prefix: str = "",
+) -> list[tuple[str, str, float | None]]:
+    """(prompt, answer, reward) of answers to the prompts of the rows, which stand there behind `prefix`."""
     by_prompt = {row["prompt"]: row for row in rows}
-    answers = _said([prefix + prompt for prompt in by_prompt] * samples, surroundings, **sampling)
     check = build("reward", canonical("reward", verifier), surroundings=surroundings)
     about = [by_prompt[prompt.removeprefix(prefix)] for prompt in answers["prompt"]]
     columns = {name: [row[name] for row in about] for name in rows.column_names}

@@ -60,7 +60,7 @@ ELSEWHERE = {
 OTHERS = {
     **{
         ("data", name, "verifier"): {"name": "task", "by": "other"}
-        for name in ("guide-answers", "right-answers", "pass-rates")
+        for name in ("guide-answers", "right-answers", "pass-rates", "teacher-traces")
     },
     ("advantage", "by-column", "column"): "thoughts",
     ("advantage", "by-column", "parts"): [{"name": "log-ratio"}, {"name": "constant"}],
@@ -89,11 +89,16 @@ OTHERS = {
     ("reward", "exact-answer", "column"): "thoughts",
     ("reward", "shared-beginning", "column"): "thoughts",
     ("reward", "task", "by"): "other",
+    ("data", "agreed-answers", "after"): "d",
+    ("data", "agreed-answers", "prefix"): "x",
+    ("data", "agreed-answers", "share"): 0.9,
     ("data", "beam-search", "pick"): "mode",
     ("data", "guide-answers", "baseline"): "leave-one-out",
     ("data", "guide-answers", "loss_type"): "dr_grpo",
     ("data", "guide-answers", "num_generations"): 4,
+    ("data", "own-answers", "prefix"): "x",
     ("data", "right-answers", "prefix"): "x",
+    ("data", "teacher-traces", "by"): "gap",
     ("divergence", "concrete-score", "first"): "uniform",
     ("divergence", "concrete-score", "second"): "teacher",
     ("divergence", "entropic-matching", "growth"): "linear",

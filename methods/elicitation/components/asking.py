@@ -96,12 +96,12 @@ def in_place(rows: Sequence[Record], made: Mapping[int, Rows]) -> Rows:
     return found
 
 
-def groups(rows: Sequence[Record]) -> dict[str, list[int]]:
-    """Places of the rows that are alive, by what they answer: the same prompt, read in order."""
+def groups(rows: Sequence[Record], by: Callable[[Record], str] | None = None) -> dict[str, list[int]]:
+    """Places of the rows that are alive, by what they answer, the same prompt, or by another word; read in order."""
     found: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         if row.alive:
-            found.setdefault(row.prompt, []).append(place)
+            found.setdefault(row.prompt if by is None else by(row), []).append(place)
     return found
 
 

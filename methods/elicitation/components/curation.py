@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import floor
 from typing import Any
 
 from methods.elicitation.components.asking import Rows, counted, draws_of, dropped, groups, teacher_of
@@ -26,23 +29,20 @@ def select(
     of: str = "prompt",
     column: str = "completion",
 ) -> Rows:
-    """Keeps `keep` rows of each prompt, or of all (`of`: all); the others are dropped: not selected.
+    """Keeps `keep` rows of each prompt, of all (`of`: all) or of each value of a field; others drop: not selected.
 
     `by` first, random, shortest or longest (words of the column), highest or lowest score, or distinct: those that are
     farthest apart by edit distance in words, begun with the two farthest and grown by the one whose nearest is
     farthest. Of equals the earlier stays. "lowest" with the score of `likelihood` is the least probable to that model.
     Source: DED, arXiv 2508.09883 (distinct trajectories, by Levenshtein distance); ReST-EM, arXiv 2312.06585 (at most
-    so many a problem).
+    so many a problem); s1, arXiv 2501.19393 (long traces, evenly over subjects: `of` is then the subject's field).
     """
     if by not in ORDERS:
         raise MethodError(f'select: no order "{by}"{near(by, ORDERS)}; known: {", ".join(ORDERS)}')
-    if of not in ("prompt", "all"):
-        raise MethodError(f'select: "of" is prompt or all, not "{of}"')
     counted("keep", keep)
-    every = [place for place, row in enumerate(rows) if row.alive]
-    within = list(groups(rows).values()) if of == "prompt" else [every]
+    within = groups(rows, None if of == "prompt" else lambda row: "" if of == "all" else text_of(row, of))
     out: dict[int, tuple[str, str]] = {}
-    for places in within:
+    for places in within.values():
         chosen = set(_chosen([rows[place] for place in places], by, keep, column, session))
         out |= {place: ("not selected", by) for n, place in enumerate(places) if n not in chosen}
     return dropped(rows, out)
@@ -98,6 +98,31 @@ def edit_distance(one: Sequence[str], other: Sequence[str]) -> int:
         for j, b in enumerate(other, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
     return row[-1]
+
+
+@component("elicitation", "allocate")
+def allocate(rows: Sequence[Record], session: Any, *, keep: int, least: int = 1) -> Rows:
+    """Keeps of each prompt as many right rows as it is hard: in proportion to the share of wrong ones, its fail rate.
+
+    The hardest prompt keeps `keep` of them, the others in proportion to it, rounded half up; never fewer than `least`,
+    where there are so many. Wrong are rows that a check found wrong (`verified` false) or dropped as unparseable; those
+    that are still data drop as wrong answers. The first rows stay; reason: not allocated.
+    Source: DART-Math, arXiv 2407.13690 (Prop2Diff: right answers in proportion to the fail rate, one at least).
+    """
+    counted("keep", keep)
+    counted("least", least)
+    made = [row.drop("wrong answer") if row.verified is False else row for row in rows]
+    living = groups(made)
+    wrong = Counter(row.prompt for row in made if row.verified is False or row.dropped == "unparseable")
+    rates = {asked: Fraction(wrong[asked], wrong[asked] + len(places)) for asked, places in living.items()}
+    hardest = max(rates.values(), default=Fraction())
+    out: dict[int, tuple[str, str]] = {}
+    for asked, places in living.items():
+        due = max(least, floor(keep * rates[asked] / hardest + Fraction(1, 2))) if hardest else least
+        out |= dict.fromkeys(
+            places[due:], ("not allocated", f"{due} at a fail rate of {float(rates[asked]):.3g}")
+        )
+    return dropped(made, out)
 
 
 @component("elicitation", "pilot")

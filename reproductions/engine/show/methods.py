@@ -125,6 +125,7 @@ def _answers(tree: Mapping[str, Any]) -> str:
         own = {
             "right-answers": "the student's, checked",
             "own-answers": "the student's, drawn once",
+            "agreed-answers": "the student's, by majority",
             "guide-answers": "a later student's",
         }
         found.append(next((own[name] for name in asked if name in own), "the teacher's"))

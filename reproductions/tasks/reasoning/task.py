@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 PROMPT, COMPLETION = 60, 76  # tokens at most, EOS among them
 BASE_FORMS = {"label": 0.4, "steps": 0.3, "program": 0.15, "equations": 0.15}
 FACTS = 0.2  # of the base's rows
+TWICE = 0.3  # of the steps of `varied`
 DONORS = 1000
 
 
@@ -61,8 +62,9 @@ class Reasoning(Task):
     draw of all rows; `unseen_problems` of the held-out family in validation and test. Splits are apart by skeleton
     (world.py), `relay` is in no row of students. Further rows: `more`, the training rows and as many again; `steps`,
     `redundant`, `program`, `equations`, `sub-questions`: the training rows with right solutions in that form;
-    `solutions`: many problems of all families with steps, for teachers that are trained; `base`: facts, and problems
-    of at most one operation in several forms, for the common start.
+    `solutions`: many problems of all families with steps, for teachers that are trained; `varied`: the same, each step
+    said twice with a chance of 30 %, so that what such a teacher says right differs; `base`: facts, and problems of at
+    most one operation in several forms, for the common start.
     """
 
     scores: Mapping[str, Score] = {
@@ -110,6 +112,7 @@ class Reasoning(Task):
                 **rows,
                 **{form: partial(self._solved, form) for form in FORMS},
                 "solutions": self._solutions,
+                "varied": self._varied,
                 "base": self._base,
             },
             revision=self._hash,
@@ -151,6 +154,11 @@ class Reasoning(Task):
     def _solutions(self) -> Dataset:
         known = self._drawn("solutions", "train", FAMILIES, self.counts["solutions"])
         return _rows(known, [steps(one) for one in known])
+
+    def _varied(self) -> Dataset:
+        known = self._drawn("solutions", "train", FAMILIES, self.counts["solutions"])
+        source = random.Random(f"{VERSION}:{self.draw}:varied")
+        return _rows(known, [steps(one, again=lambda: source.random() < TWICE) for one in known])
 
     def _base(self) -> Dataset:
         """Facts, and easy problems; half of those with labels or steps stand behind the word for that task."""

@@ -10,6 +10,7 @@ from methods.registry import components, find
 NAMES = sorted(name for slot, name in components() if slot == SLOT)
 #: Another value where it is no number and no yes or no, or where half or one more does nothing.
 OTHERS = {
+    ("allocate", "keep"): 1,
     ("best-of", "least"): 0.55,
     ("blend", "prompt"): "answer",
     ("classify", "blank"): "nothing",

@@ -16,6 +16,7 @@ ROWS = Dataset.from_list([{"prompt": "1+1=", "completion": "2"}, {"prompt": "2+2
 
 class Around:
     completion_tokens = 5
+    seed = 0
 
     @staticmethod
     def tokenizer(texts, **_):
@@ -173,3 +174,60 @@ def test_no_teacher_is_asked():
     named = {"use": "right-answers", "verifier": {"name": "shared-beginning"}}
     method = canonical_method({"teacher": None, "data": named, "terms": [{"term": "next-token"}]})
     assert ("reward", "shared-beginning") in components_of(method)
+
+
+def agreed(**settings):
+    around = Around()
+    rows = steps.agreed_answers(ROWS, None, around, **settings)
+    assert len(around.reports) == 1
+    return [(row["prompt"], row["completion"]) for row in rows]
+
+
+VOTES = ["so Answer: 2", "Answer: 4", "2 Answer: 3", "no", "Answer: 2", "1 Answer: 5", "", "it is Answer: 4"]
+
+
+def test_agreed_answers_are_those_of_most_votes(said):
+    """Asked in turn: 1+1 has votes 2, 3, 2 and a cut text, 2+2 has 4, none, 5, 4; what is right nobody asks."""
+    said(VOTES)
+    two, four = ("1+1=", "so Answer: 2"), ("2+2=", "it is Answer: 4")
+    assert agreed(samples=4) == [two, ("2+2=", "Answer: 4"), ("1+1=", "Answer: 2"), four]
+    assert agreed(samples=4, reasons=False) == [
+        ("1+1=", "Answer: 2"), ("2+2=", "Answer: 4"), ("1+1=", "Answer: 2"), ("2+2=", "Answer: 4"),
+    ]  # fmt: skip
+    assert {prompt for prompt, _ in agreed(samples=4, share=0.6)} == {"1+1=", "2+2="}
+    with pytest.raises(MethodError, match="on none of 2 prompts most of 4 samples agree"):
+        agreed(samples=4, share=0.7)
+
+
+def test_whole_texts_vote_where_no_mark_is_looked_for_and_ties_are_left_out(said):
+    said(["1", "a", "1 ", "b", "2", "a"])
+    assert agreed(samples=3, after=None) == [("1+1=", "1"), ("2+2=", "a"), ("1+1=", "1 "), ("2+2=", "a")]
+    said(["1", "a", "2", "a"])
+    assert agreed(samples=2, after=None) == [("2+2=", "a"), ("2+2=", "a")]
+
+
+def test_each_training_draws_anew_and_asks_behind_the_prefix(monkeypatch):
+    asked = []
+
+    def label(model, tokenizer, prompts, **settings):
+        asked.append((list(prompts), settings["seed"], settings["temperature"]))
+        rows = [{"prompt": prompt, "completion": "7"} for prompt in prompts]
+        return Dataset.from_list(rows), LabellingReport(completions=len(prompts))
+
+    monkeypatch.setattr(steps, "label_with_teacher", label)
+    around = Around()
+    around.seed = 5
+    found = steps.agreed_answers(
+        ROWS, None, around, samples=1, after=None, prefix="why: ", temperature=0.7, seed=2
+    )
+    assert asked == [(["why: 1+1=", "why: 2+2="], 7, 0.7)]
+    assert list(found["prompt"]) == list(ROWS["prompt"]) and list(found["completion"]) == ["7", "7"]
+    asked.clear()
+    found = steps.own_answers(ROWS, None, around, prefix="why: ", temperature=0.7, seed=2)
+    assert asked == [(["why: 1+1=", "why: 2+2="], 2, 0.7)] and list(found["prompt"]) == list(ROWS["prompt"])
+
+
+def test_a_vote_that_keeps_every_text_would_be_seen(said, monkeypatch):
+    said(VOTES)
+    monkeypatch.setattr(steps, "majority", lambda rows, session, share: rows)
+    assert len(agreed(samples=4)) == 7

@@ -39,11 +39,14 @@ SETTINGS = {
     **dict.fromkeys(VERIFIED, {"num_generations": 4, "reward": "shared-beginning"}),
     **dict.fromkeys(("rft", "rest-em"), {"samples": 2, "threshold": 0.0}),
     "star": {"threshold": 0.0},
+    "lmsi": {"samples": 1, "after": None},  # one text agrees with itself, whatever it says
+    "s1": {"subject": "answer"},
+    **dict.fromkeys(("dasd-4b-thinking", "rd-provenance"), {"threshold": 0.0}),
     "near-future-po": {"num_generations": 4, "reward": "shared-beginning", "ahead": 2, "threshold": 0.0},
     **dict.fromkeys(("opsd", "sdft"), {"reads": "{completion}{prompt}"}),
     "dac-kl": {"spans": "ends-in-punctuation"},
     "fine-tune-cot": {"chains": 2},
-    **dict.fromkeys(("pad", "eotd", "mixed-distillation"), {"run_programs": True}),
+    **dict.fromkeys(("pad", "eotd", "mixed-distillation", "mammoth"), {"run_programs": True}),
 }
 # What a teacher writes for them: a text that is a program, an equation and steps, and right by each.
 ASKED = (*(name for name in recipe_ids() if asks_for_texts(read_recipe(name).method().get("data"))),)

@@ -19,6 +19,7 @@ SHORT = {
     "two may differ": "any",
     "one": "same",
     "the student's, drawn once": "student, once",
+    "the student's, by majority": "student, vote",
     "the student's, checked": "student, checked",
     "the teacher's, fresh": "teacher, fresh",
     "the data's": "data",

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from methods.elicitation.components import curation
-from methods.elicitation.components.curation import edit_distance, pilot, select
+from methods.elicitation.components.curation import allocate, edit_distance, pilot, select
 from methods.elicitation.records.record import Asked, Record
 from methods.elicitation.writers.session import Session
 from methods.errors import MethodError
@@ -47,6 +47,85 @@ def test_each_prompt_has_its_own_choice_or_all_together_have_one():
     assert kept(rows, by="shortest") == [1, 2]
     assert kept(rows, by="shortest", of="all") == [1]
     assert kept(rows, by="shortest", column="prompt", keep=2, of="all") == [0, 1]
+
+
+SUBJECTS = [("a b", "x"), ("a", "y"), ("a b c", "x"), ("a b", "y"), ("a b c d", "x"), ("b", "y")]
+
+
+def test_a_field_has_its_own_choice_for_each_value():
+    """Long texts, evenly over subjects: the two longest of x and of y, not the four longest of all."""
+    rows = [Record(f"q{n}", text, fields={"of": value}) for n, (text, value) in enumerate(SUBJECTS)]
+    assert kept(rows, by="longest", keep=2, of="of") == [1, 2, 3, 4]
+    assert kept(rows, by="longest", keep=4, of="all") == [0, 2, 3, 4]
+    for keep in range(1, 5):  # every set of its size, of each subject
+        chosen = kept(rows, by="longest", keep=keep, of="of")
+        for value in "xy":
+            of_it = [len(text.split()) for text, other in SUBJECTS if other == value]
+            best = max(map(sum, itertools.combinations(of_it, min(keep, len(of_it)))))
+            assert sum(len(SUBJECTS[n][0].split()) for n in chosen if SUBJECTS[n][1] == value) == best
+
+
+def test_a_choice_that_ignores_the_field_would_be_seen(monkeypatch):
+    rows = [Record(f"q{n}", text, fields={"of": value}) for n, (text, value) in enumerate(SUBJECTS)]
+    monkeypatch.setattr(curation, "text_of", lambda row, column: "")
+    assert kept(rows, by="first", keep=2, of="of") == [0, 1]
+
+
+def sampled(**right):
+    """Of each prompt so many right rows, and the rest of eight wrong ones: dropped, unparseable or only marked."""
+    made = []
+    for prompt, many in right.items():
+        rows = [Record(prompt, f"{prompt}{n}", verified=n < many, fields={"n": n}) for n in range(8)]
+        for n, row in enumerate(rows):
+            how = n % 3 if n >= many else 0
+            dropped = row.drop("wrong answer") if how == 1 else row
+            made.append(dropped.marked(verified=None).drop("unparseable") if how == 2 else dropped)
+    return made
+
+
+def allocated(rows, **settings):
+    made = allocate(rows, None, **settings)
+    assert [row.id for row in made] == [row.id for row in rows]
+    found = {row.prompt: [] for row in rows}
+    for row in made:
+        if row.alive:
+            assert row.verified
+            found[row.prompt].append(row.fields["n"])
+    return found
+
+
+def test_a_hard_prompt_keeps_more_of_its_right_rows():
+    """Fail rates 0, 1/4, 1/2, 7/8: of 4 for the hardest 8/7 and 16/7 are due to the two between, one to the easy."""
+    rows = sampled(easy=8, mild=6, hard=4, hardest=1, never=0)
+    assert allocated(rows, keep=4) == {"easy": [0], "mild": [0], "hard": [0, 1], "hardest": [0], "never": []}
+    assert allocated(rows, keep=7)["mild"] == [0, 1] and allocated(rows, keep=7)["hard"] == [0, 1, 2, 3]
+    assert allocated(rows, keep=4, least=3)["easy"] == [0, 1, 2]
+
+
+def test_allocation_is_the_rule_of_fractions():
+    """In whole numbers: keep times the rate over the greatest, half up, one at least, what there is."""
+    draw = random.Random(3)
+    for _ in range(30):
+        right = {f"p{n}": draw.randint(1, 8) for n in range(6)}
+        keep, worst = draw.randint(1, 9), max(8 - many for many in right.values())
+        due = {
+            prompt: max(1, (2 * keep * (8 - many) + worst) // (2 * worst)) if worst else 1
+            for prompt, many in right.items()
+        }
+        found = allocated(sampled(**right), keep=keep)
+        assert {prompt: len(rows) for prompt, rows in found.items()} == {
+            prompt: min(due[prompt], many) for prompt, many in right.items()
+        }
+
+
+def test_an_allocation_that_is_even_or_forgets_the_easy_would_be_seen(monkeypatch):
+    rows, wanted = sampled(easy=8, hard=2), {"easy": [0], "hard": [0, 1]}
+    assert allocated(rows, keep=2) == wanted
+    monkeypatch.setattr(curation, "floor", lambda value: 2)
+    assert allocated(rows, keep=2) != wanted
+    monkeypatch.setattr(curation, "floor", int)
+    monkeypatch.setattr(curation, "counted", lambda name, value: None)
+    assert allocated(rows, keep=2, least=0) != wanted
 
 
 def test_scores_choose_and_rows_without_one_are_said():
@@ -100,8 +179,8 @@ def test_a_distance_that_ignores_words_would_be_seen(monkeypatch):
 def test_wrong_settings_are_refused():
     with pytest.raises(MethodError, match='no order "shortst" \\(did you mean "shortest"'):
         select([], None, by="shortst")
-    with pytest.raises(MethodError, match='"of" is prompt or all'):
-        select([], None, of="each")
+    with pytest.raises(MethodError, match='has no column "famly"; it has prompt, .*, family'):
+        select([Record("q", "a", fields={"family": "x"})], None, of="famly")
     with pytest.raises(MethodError, match='"keep" must be 1 or more'):
         select([], None, keep=0)
 

@@ -18,7 +18,7 @@ SMALL = {
     "test_problems": 40,
     "unseen_problems": 10,
 }
-ROWS = ("train", "more", "validation", "test", *FORMS, "solutions", "base")
+ROWS = ("train", "more", "validation", "test", *FORMS, "solutions", "varied", "base")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,22 @@ def test_base_problems_are_of_training_skeletons_and_of_one_operation_at_most(ta
     assert sum(one is None for one in found) < len(found) / 3  # facts
     assert {one.depth for one in found if one} == {0, 1}
     assert {split_of(one) for one in islice(problems("x", "train", FAMILIES, {1: 1}, 1), 50)} == {"train"}
+
+
+def test_varied_solutions_are_those_of_the_same_problems_with_three_steps_of_ten_twice(task):
+    plain, varied = task.rows("solutions"), task.rows("varied")
+    assert varied["prompt"] == plain["prompt"] and varied["answer"] == plain["answer"]
+    said = twice = 0
+    for row, other in zip(varied, plain, strict=True):
+        lines = row["completion"].split("\n")
+        again = [place for place, line in enumerate(lines) if line.startswith("again ")]
+        assert all(lines[place].removeprefix("again ") == lines[place - 1] for place in again)
+        assert [line for place, line in enumerate(lines) if place not in again] == other["completion"].split(
+            "\n"
+        )
+        said, twice = said + len(lines) - len(again) - 2, twice + len(again)  # but for "so" and the answer
+    assert 0.25 < twice / said < 0.35
+    assert Reasoning(**SMALL).rows("varied")["completion"] == varied["completion"]
 
 
 def test_more_begins_with_the_training_rows(task):
