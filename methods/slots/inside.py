@@ -1,5 +1,4 @@
-"""Every token inside an encoder, not only the labelled ones: outputs of blocks, attention before its softmax, and the
-queries, keys and values that it is made from."""
+"""Every token inside an encoder, not only the labelled ones: outputs of blocks, attention, what that is made from."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ IDENTITY = "identity"
 
 
 class InsideTerm(Term):
-    """A mean over pairs of blocks, over a text's tokens; summed over the texts. `kinds`: what of a block is compared."""
+    """A mean over pairs of blocks, over a text's tokens; summed over texts. `kinds`: what of a block is compared."""
 
     reads = FIRST
     kinds: tuple[str, ...]
@@ -75,7 +75,7 @@ class InsideTerm(Term):
 class AttentionMatch(InsideTerm):
     """Squared error between attention scores before the softmax, a mean over heads and a text's pairs of tokens.
 
-    `layers` as of `hidden-match`: "uniform", "top", "bottom", "last", or pairs of blocks. Mean over the pairs of blocks.
+    `layers` as of `hidden-match`: "uniform", "top", "bottom", "last", or pairs of blocks. Mean over these.
     Models have as many heads.
     Source: TinyBERT, Jiao et al., arXiv 1909.10351, equation 7 (its sum over blocks is a mean here), in the form of
     unnormalised scores that it found to converge faster.
