@@ -137,6 +137,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("target", "top-ids-and-label"): ({"k": 3},),
     ("target", "teacher-by-row"): ({"indices": {"a": 0, "b": 1, "c": 1, "d": 0, "e": 1, "data": 1}},),
     ("term", "attention-match"): ({"layers": [[0, 1]]},),
+    ("term", "relation-match"): ({"of": "attention"}, {"of": "values", "layers": [[0, 1]], "heads": 1}),
     ("term", "token-states-match"): ({"layers": [[0, 1]]},),
     ("term", "chunk-likelihood"): ({"temperature": 2.0, "boundary": ",", "epsilon": 1e-3},),
     ("term", "continuation-units"): ({"divergence": "jensen_shannon", "teacher_weight": 0.3},),
@@ -191,7 +192,10 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
 }
 
 # What is about encoders: its toy tells words apart.
-LABELLED = {("trainer", OF_CLASSES), ("term", "attention-match"), ("term", "token-states-match")}
+LABELLED = {
+    ("trainer", OF_CLASSES),
+    *(("term", name) for name in ("attention-match", "relation-match", "token-states-match")),
+}
 
 Figures = list[list[float]]
 

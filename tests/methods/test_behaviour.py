@@ -143,7 +143,7 @@ OTHERS = {
     ("term", "hidden-match", "filters"): None,
     **{
         ("term", name, "layers"): [[1, 1]]
-        for name in ("attention-match", "hidden-match", "token-states-match")
+        for name in ("attention-match", "hidden-match", "relation-match", "token-states-match")
     },
     ("term", "logit-match", "entries"): "uniform",
     ("term", "merged-chunks", "divergence"): "forward_kl",
@@ -151,6 +151,8 @@ OTHERS = {
     ("term", "first-choices", "form"): "square",
     ("term", "next-token", "over"): "sequences",
     ("term", "next-token", "sources"): ["student"],
+    ("term", "relation-match", "of"): "keys",
+    ("term", "relation-match", "heads"): 4,
     ("term", "preference", "form"): "square",
     ("term", "preference", "reference"): None,
     ("term", "span-consistency", "spans"): [],

