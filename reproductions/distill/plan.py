@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from methods.recipe import ITSELF, POLICIES, PRIVILEGED, components_of
+from methods.assembly import READS, with_readings
+from methods.recipe import ITSELF, POLICIES, PRIVILEGED, components_of, readings_of
 from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config, family
@@ -60,6 +61,7 @@ def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]
         "unused_fields": rows.unused,
         "lengths": rows.lengths,
         "first": list(rows.first),
+        "teacher_reads": _reading(ready),
         "steps": budget["steps"],
         "sequences": sequences,
         "epochs": round(sequences / max(1, len(rows.train)), 3),
@@ -73,6 +75,12 @@ def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]
         "teachers": [terms_known(config, name, known) for name in config.teachers],
         "output": str(config.output),
     }
+
+
+def _reading(ready: Ready) -> str | None:
+    """What a teacher with prompts of its own reads of the first row; None for others."""
+    reads = readings_of(ready.method)
+    return None if reads is None else str(with_readings(ready.rows.train.select([0]), reads)[0][READS])
 
 
 def _writes(method: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -216,6 +224,8 @@ def lines_of(plan: Mapping[str, Any]) -> list[str]:
     lines += of_the_data(plan["bad_rows"], plan["told"], plan["unused_fields"])
     lines += lengths.lines_of(plan["lengths"])
     lines.append(f"the first row: {plan['first'][0]!r} -> {plan['first'][1]!r}")
+    if plan["teacher_reads"]:
+        lines.append(f"before the same answer the teacher reads: {plan['teacher_reads']!r}")
     lines.append(
         f"{plan['steps']:,} steps of {plan['sequences'] // plan['steps']:,} sequences: {plan['epochs']:g} epochs"
     )

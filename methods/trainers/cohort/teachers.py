@@ -19,7 +19,8 @@ class CohortTeachers:
     """The teachers that read the students' own ids, member for member.
 
     Those of all members are computed as one where they are small Llama models of one shape: a single one where they are
-    equal, each member's own where they are not. What a member's teacher remembers of fixed rows is looked up.
+    equal, each member's own where they are not, or follow their students: these have their weights in the stack then.
+    What a member's teacher remembers of fixed rows is looked up.
     """
 
     def __init__(self, members: Sequence[Any]):
@@ -29,14 +30,16 @@ class CohortTeachers:
         if not who.read_ids or who.read_pair:
             return
         stacks = []
-        for one in zip(*(member.models.same for member in members), strict=True):
+        for given, *one in zip(who.same, *(member.models.same for member in members), strict=True):
             if any(isinstance(model, TeacherStore) for model in one):
                 return
             cores: list[Any] = [core_model(model) for model in one]
             if cannot_stack(cores) is not None:
                 return
-            equal = all(same_weights(cores[0], core) for core in cores[1:])
+            equal = not given.follows and all(same_weights(cores[0], core) for core in cores[1:])
             stacks.append(StackedModel(cores[:1] if equal else cores).requires_grad_(False).eval())
+            if given.follows:
+                stacks[-1].seat(cores)
         self.stacks = stacks
 
     def place(self, teacher: int, member: int) -> int:
@@ -49,16 +52,18 @@ class CohortTeachers:
         if self.stacks is None or self._remembered:
             return [m.models.said(batch) for m, batch in zip(self.members, batches, strict=True)]
         found, asked = [Said() for _ in batches], self.members[0].models.teacher_blocks
+        read = [member.models.read(batch) for member, batch in zip(self.members, batches, strict=True)]
         for number, stacked in enumerate(self.stacks):
+            theirs = [own[number] for own in read]
+            places = Where(theirs) if self.members[0].models.prompts[number] else where
             with torch.no_grad():
-                states, blocks = where.states(stacked, asked if number == 0 else ())
-            for member, (said, hidden) in enumerate(zip(found, where.split(states), strict=True)):
+                states, blocks = places.states(stacked, asked if number == 0 else ())
+            for member, (said, hidden) in enumerate(zip(found, places.split(states), strict=True)):
                 said.rows += ((hidden, Head(stacked.head[self.place(number, member)])),)
+                said.tokens = said.tokens + theirs[member]["attention_mask"].sum()
             for block, outputs in blocks.items():
-                for said, hidden in zip(found, where.split(outputs), strict=True):
+                for said, hidden in zip(found, places.split(outputs), strict=True):
                     said.blocks[block] = hidden
-        for said, batch in zip(found, batches, strict=True):
-            said.tokens = len(self.stacks) * batch["attention_mask"].sum()
         return found
 
     @property

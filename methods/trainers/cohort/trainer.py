@@ -142,8 +142,6 @@ def unfit(members: Sequence[Any]) -> str | None:
             return why
         if member.is_fsdp_enabled or member.is_deepspeed_enabled:
             return "its weights are sharded"
-        if any(one.reads is not None or one.follows for one in member.models.who.same):
-            return "its teacher reads another prompt or follows the student"
     why = cannot_stack([member.model for member in members])
     if why is not None:
         return why
@@ -158,4 +156,6 @@ def unfit(members: Sequence[Any]) -> str | None:
         return "their terms differ"
     if len({member.sampling is None for member in members}) > 1:
         return "some of them sample"
+    if len({tuple((one.reads, one.follows) for one in member.models.who.same) for member in members}) > 1:
+        return "their teachers read or follow in other ways"
     return None

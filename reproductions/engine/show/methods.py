@@ -20,6 +20,7 @@ from methods.recipe import (
     canonical_method,
     components_of,
     read_recipe,
+    readings_of,
     recipe_ids,
     teachers_of,
 )
@@ -40,8 +41,9 @@ PAIRS = "methods.tokenizers."  # where terms about two tokenisations are
 class Method:
     """A recipe to choose. `cost`: seconds of training beside SFT's on the same testbed, median; None: not measured.
 
-    `teacher`: "none", "text" (it only writes), "logits" (it is read) or "logits and hidden states"; `tokenizers`: "one"
-    or "two may differ"; `answers`: whose text is learnt from; `verdicts`: by scale, the number of claims of each.
+    `teacher`: "none", "itself" (the student, shown more), "text" (it only writes), "logits" (it is read) or "logits and
+    hidden states"; `tokenizers`: "one" or "two may differ"; `answers`: whose text is learnt from; `verdicts`: by scale,
+    the number of claims of each.
     """
 
     id: str
@@ -98,7 +100,7 @@ def _read_teachers(tree: Mapping[str, Any]) -> list[str]:
 
 def _teacher(tree: Mapping[str, Any]) -> str:
     if not teachers_of(tree):
-        return "none"
+        return "none" if readings_of(tree) is None else "itself"
     if not _read_teachers(tree):
         return "text"
     hidden = any(

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from methods.recipe import POLICIES, WRITES
+from methods.recipe import OF_ANSWERS, POLICIES
 from reproductions.engine.errors import KDError
 from reproductions.engine.work.clock import CohortClock
 from reproductions.engine.work.seeding import seed_everything
@@ -35,7 +35,7 @@ def can_cohort(method: Mapping[str, Any], spec: Mapping[str, Any]) -> str | None
     greedy accuracy.
     """
     trainer = method["trainer"]["name"]
-    if trainer not in (WRITES, *POLICIES):
+    if trainer not in (*OF_ANSWERS, *POLICIES):
         return f"its trainer is {trainer}"
     if "lora" in spec:
         return "its student is under an adapter"

@@ -74,6 +74,20 @@ def test_a_plan_by_hand(folder, unloaded):
     assert not (folder / "run").exists(), "nothing is left behind"
 
 
+def test_a_student_that_teaches_itself_is_told_with_what_it_reads(folder, unloaded):
+    extra = 'settings: {reads: "{completion}{prompt}"}\n'
+    plan = planned(config_of(folder, "opsd", teacher=None, extra=extra))
+    count = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(folder / "student").parameters())
+    assert (
+        plan["memory_bytes"]["the student before the training"] == 4 * count
+        and not plan["memory_bytes"]["teachers"]
+    )
+    prompt, answer = plan["first"]
+    assert plan["teacher_reads"] == answer + prompt and plan["tokens"]["teacher"] == plan["tokens"]["student"]
+    assert f"before the same answer the teacher reads: {answer + prompt!r}" in lines_of_plan(plan)
+    assert planned(config_of(folder, "gkd"))["teacher_reads"] is None
+
+
 def test_half_the_bytes_and_fewer_parameters(folder, unloaded):
     whole = planned(config_of(folder))
     less = planned(
@@ -105,7 +119,7 @@ def test_every_recipe_is_planned_without_a_weight(folder, unloaded, method):
     plan = planned(config_of(folder, method, teacher=teacher, extra=extra))
     writes = any(word in one.answers for word in ("student's own", "fresh"))
     assert ("generated at most" in plan["tokens"]) == writes
-    assert (plan["tokens"]["teacher"] > 0) == (one.teacher.startswith("logits"))
+    assert (plan["tokens"]["teacher"] > 0) == one.teacher.startswith(("logits", "itself"))
     assert len(lines_of_plan(plan)) > 8
     if one.columns:
         bare = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]

@@ -47,11 +47,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print a table, or what was named in full."""
     found = methods([name.replace("_", "-") for name in args.names] or None)
-    enough = {"none": ("none",), "text": ("none", "text"), "logits": ("none", "text", "logits")}
+    alone = ("none", "itself")
+    enough = {"none": alone, "text": (*alone, "text"), "logits": (*alone, "text", "logits")}
     if args.teacher:
         found = [one for one in found if one.teacher in enough[args.teacher]]
     if args.two_tokenizers:
-        found = [one for one in found if one.teacher != "none" and one.tokenizers != "one"]
+        found = [one for one in found if one.tokenizers != "one"]
     if not found:
         raise UsageError("kd methods: none is like that")
     if args.json:
@@ -119,7 +120,7 @@ def _teacher(one: Method) -> str:
 
 
 def _tokenizers(one: Method) -> str:
-    return "" if one.teacher == "none" else one.tokenizers
+    return "" if one.teacher in ("none", "itself") else one.tokenizers
 
 
 def _cost(one: Method) -> str:

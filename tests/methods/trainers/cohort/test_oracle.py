@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from methods.errors import MethodError
 from methods.losses.fused.formulas import FUSED_DIVERGENCES
+from methods.modeling.core import snapshot
 from methods.slots.samplers import AdaptiveReplay, DomainSampler, OnPolicy, TeacherMixed
 from methods.slots.targets import NoisyTeacher
 from methods.slots.terms import Divergence, NextToken
@@ -23,7 +24,11 @@ SEEDS = (3, 4, 5)
 # Seven rows in batches of four: every member sees other rows, and the last batch of an epoch is smaller.
 MANY = Dataset.from_list(
     [
-        {"prompt": f"{a}{b}|"[n % 2 :], "completion": b + a + "klmnopq"[: n % 8]}
+        {
+            "prompt": f"{a}{b}|"[n % 2 :],
+            "completion": b + a + "klmnopq"[: n % 8],
+            "notes": "or|"[n % 3 :] + f"{b}|{a}|",
+        }
         for n, (a, b) in enumerate(itertools.islice(itertools.product("abc", "xyz"), 7))
     ]
 )
@@ -41,6 +46,8 @@ MORE = {
     },
     "written-by-both": lambda: {"sampler": TeacherMixed(0.3), "terms": [Divergence()]},
     "noisy-teacher": lambda: {"terms": [Divergence(target=NoisyTeacher(1.0))]},
+    "itself": lambda: {"sampler": OnPolicy(), "terms": [Divergence()], "reads": "notes", "follows": 0.3},
+    "itself-as-it-stands": lambda: {"terms": [Divergence("reverse_kl")], "reads": "notes", "follows": 1.0},
     "fine-tuning-of-a-rollout": lambda: {"sampler": OnPolicy(), "terms": [NextToken()], "teachers": 0},
 }
 EVERYTHING = COMPOSITIONS | CROSS | MORE
@@ -52,6 +59,8 @@ def member(name, seed, tokenizer, folder, *, teacher_seed=1, tied=True, **settin
     domains = isinstance(options.get("sampler"), DomainSampler)
     columns = ["domain"] if domains else columns_of(options)
     rows = IN_DOMAINS if columns else MANY
+    reads, follows = options.pop("reads", None), options.pop("follows", 0.0)
+    columns += [reads] if reads else []
     shared = {"train_dataset": rows}
     if name not in CROSS:  # in one pass, not in TRL's five
         shared["train_dataset"] = encode(rows, tokenizer, 32, *columns)
@@ -63,9 +72,12 @@ def member(name, seed, tokenizer, folder, *, teacher_seed=1, tied=True, **settin
     teachers = [make_model(seed=teacher_seed, width=24), make_model(seed=2)][: options.pop("teachers", 1)]
     if name in CROSS or options.pop("other", False):
         teachers[0] = Teacher(make_model(seed=1, width=24, vocabulary=40).double(), pair_tokenizer())
+    student = make_model(seed=seed, tie_word_embeddings=tied).double()
     for one in teachers:
         if not isinstance(one, Teacher):
             one.double()
+    if reads:
+        teachers[0] = Teacher(snapshot(student) if follows else teachers[0], reads=reads, follows=follows)
     arguments = {
         **ONE_STEP,
         "output_dir": str(folder / str(seed)),
@@ -79,7 +91,7 @@ def member(name, seed, tokenizer, folder, *, teacher_seed=1, tied=True, **settin
         **settings,
     }
     made = Distiller(
-        make_model(seed=seed, tie_word_embeddings=tied).double(),
+        student,
         teacher=teachers,
         args=SFTConfig(**arguments),
         processing_class=tokenizer,
