@@ -245,9 +245,8 @@ class Countdown(Task):
 
     def _retellings(self) -> Dataset:
         source, columns = self._source("retellings"), _columns()
-        for number, row in enumerate(
-            self.rows("scribbles").select(range(min(self.retellings, self.scribbles)))
-        ):
+        scribbles = self.rows("scribbles")
+        for number, row in enumerate(scribbles.select(range(min(self.retellings, len(scribbles))))):
             words = row["completion"].split()
             shown = number % 2 == 0
             columns["prompt"].append(_telling(row["prompt"], words) if shown else row["prompt"])
