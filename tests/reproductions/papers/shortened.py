@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from methods.recipe import ITSELF, OF_CLASSES, SAMPLES_ITSELF, WRITES
+from methods.recipe import ITSELF, OF_ANSWERS, OF_CLASSES, SAMPLES_ITSELF
 from methods.registry import load
 from methods.slots.term import NOTHING
 from methods.slots.terms.divergence import BY_ROWS
@@ -141,7 +141,7 @@ def check(case, record):
 
 def asks_a_teacher(method):
     """Whether a teacher reads along in each step."""
-    if method["trainer"]["name"] not in (WRITES, OF_CLASSES):
+    if method["trainer"]["name"] not in (*OF_ANSWERS, OF_CLASSES):
         itself = method["trainer"]["name"] in ("minillm", SAMPLES_ITSELF)
         return itself and bool(method["teachers"])
     terms = [load("term", term["term"]).reads for term in method["terms"] if "term" in term]
