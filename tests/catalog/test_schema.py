@@ -106,7 +106,7 @@ def test_a_good_record_is_read(catalog_with):
         ("[openai]", "[openia]", 14, '(did you mean "openai"?)'),
         ("[openai]", "[openai, openai]", 14, "stands twice"),
         ("method: sft", "method: os.system", 17, "lower-case"),
-        ("method: sft", "method: minilm", 17, 'no recipe "minilm" (did you mean "minillm"?)'),
+        ("method: sft", "method: minillmm", 17, 'no recipe "minillmm" (did you mean "minillm"?)'),
         ("adds: One", "superseded_by: some-papr\nadds: One", 15, "no paper"),
         ("adds: One line of our own.", f"adds: {'x' * 501}", 15, "longer than 500"),
         ("adds: One line of our own.", f"adds: {'x' * 100_000}", 15, "longer than 500"),
