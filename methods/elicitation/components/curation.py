@@ -40,12 +40,21 @@ def select(
     if by not in ORDERS:
         raise MethodError(f'select: no order "{by}"{near(by, ORDERS)}; known: {", ".join(ORDERS)}')
     counted("keep", keep)
-    within = groups(rows, None if of == "prompt" else lambda row: "" if of == "all" else text_of(row, of))
+    within = groups(rows, None if of == "prompt" else lambda row: "" if of == "all" else _field(row, of))
     out: dict[int, tuple[str, str]] = {}
     for places in within.values():
         chosen = set(_chosen([rows[place] for place in places], by, keep, column, session))
         out |= {place: ("not selected", by) for n, place in enumerate(places) if n not in chosen}
     return dropped(rows, out)
+
+
+def _field(row: Record, name: str) -> str:
+    """A field of a row that is none of `select`'s own words. Raises MethodError where there is none."""
+    try:
+        return text_of(row, name)
+    except MethodError as error:
+        words = near(name, ("prompt", "all"))
+        raise MethodError(f'select: "of" is prompt, all or a field of the rows: {error}{words}') from None
 
 
 def _chosen(rows: Rows, by: str, keep: int, column: str, session: Any) -> list[int]:

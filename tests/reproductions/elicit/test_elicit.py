@@ -164,7 +164,7 @@ WRONG = {
     "a scorer": ("likelihood", "cannot say how probable a text is"),
     "a flag": ("{name: verify, check: program, gold: level}", "run_programs: true"),
     "a file": ("{name: leaks, held_out: none.jsonl}", "no file none.jsonl"),
-    "half of it": ("{name: select, of: al}", '"of" is prompt or all'),
+    "half of it": ("{name: select, of: al}", '"of" is prompt, all or a field of the rows: row '),
 }
 
 
