@@ -165,6 +165,10 @@ def _distillation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
     reads = readings_of(method)
     kept += [READS] if reads is not None else []
     rows = with_readings(rows, reads)
+    if reads is not None and ITSELF in method["teachers"] and rows[READS][:] == rows["prompt"][:]:
+        raise MethodError(
+            f"the student is its own teacher, and reads {reads!r}: the prompts alone, from which it learns nothing"
+        )
     parts: dict[str, Any] = {
         "terms": terms,
         "sampler": sampler,

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head
 from methods.modeling.core import shared_vocabulary
+from methods.modeling.rollouts import prompt_tokens
 from methods.slots.columns import ByPrompt
 from methods.slots.term import FIRST, IDS, PAIR, Term
 from methods.teachers.remembered import RememberedStates
@@ -151,7 +152,8 @@ class OtherPrompts:
         for text in self._texts.values():
             if not isinstance(text, str):
                 raise MethodError(f"{whose} {text!r}, and a teacher reads text")
-            ids = self._ids[text] = self._tokenizer(text)["input_ids"]
+            (ids,) = prompt_tokens(self._tokenizer, [text])
+            self._ids[text] = ids
             if not ids:
                 raise MethodError(f"{whose} a text of no token: its teacher would read nothing")
             if self._room is not None and len(ids) > self._room:

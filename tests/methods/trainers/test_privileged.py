@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from datasets import Dataset
+from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import kl_div, log_softmax
 
+from methods.assembly import trainer_for
 from methods.errors import MethodError
 from methods.modeling.core import snapshot
+from methods.recipe import canonical_method
 from methods.slots.advantages import LogRatio
 from methods.slots.samplers import OnPolicy, SwitchingSampler
 from methods.slots.terms import Divergence, HiddenMatch
+from methods.toy import ToySurroundings
 from methods.trainers import Distiller, OptimisationConfig, PolicyOptimiser, SFTConfig, Teacher
 from methods.trainers.teachers import OtherPrompts
 from tests.methods.conftest import make_model
@@ -220,3 +226,28 @@ def test_the_policy_trainer_refuses_it(tmp_path, tokenizer):
             make_model(), teacher=Teacher(make_model(seed=1), reads="reads"), advantage=LogRatio(), args=args,
             train_dataset=ROWS, processing_class=tokenizer,
         )  # fmt: skip
+
+
+def test_a_reading_has_no_end_that_a_tokenizer_puts_behind_every_text(tmp_path, tokenizer):
+    """As prompts have none: the completion would stand behind the end of a text."""
+    student, teacher = make_model(), make_model(seed=1)
+    plain = made(tmp_path, tokenizer, student, Teacher(teacher, reads="reads"))
+    ends = copy.deepcopy(tokenizer)
+    ends.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", EOS)]
+    )
+    reading = OtherPrompts("reads", teacher, ends, 6)
+    reading.prepare(plain)
+    assert ends("ab")["input_ids"][-1] == EOS and reading._ids == plain.models.prompts[0]._ids
+
+
+def test_a_student_that_is_shown_nothing_learns_nothing_and_that_is_said():
+    for reads in ("{prompt}", "{prompt}{completion}"):
+        trainer = {"name": "privileged-distillation", "reads": reads}
+        tree = {"teacher": "student", "trainer": trainer, "terms": [{"divergence": "reverse-kl"}]}
+        if reads == "{prompt}":
+            with pytest.raises(MethodError, match="the prompts alone, from which it learns nothing"):
+                trainer_for(canonical_method(tree), ToySurroundings())
+            trainer_for(canonical_method({**tree, "teacher": "main"}), ToySurroundings())
+        else:
+            trainer_for(canonical_method(tree), ToySurroundings())
