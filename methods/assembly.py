@@ -15,8 +15,12 @@ from methods.errors import MethodError
 from methods.recipe import (
     BOTH_STEPS,
     ITSELF,
+    OPTIMISES,
     OWN_STEPS,
     PRIVILEGED,
+    PRIVILEGED_POLICY,
+    SAMPLES_ITSELF,
+    SIBLING,
     TRAINING_STEPS,
     WRITES,
     columns_in,
@@ -147,7 +151,8 @@ def trainer_for(method: Mapping[str, Any], surroundings: Surroundings) -> Any:
         WRITES: _distillation,
         PRIVILEGED: _distillation,
         "minillm": _policy,
-        "policy-optimisation": _optimisation,
+        SAMPLES_ITSELF: _optimisation,
+        PRIVILEGED_POLICY: _optimisation,
         "latent-reasoning": _latent,
     }[tree["name"]]
     return made(surroundings.student(), **settings, **parts(method, surroundings))
@@ -164,11 +169,7 @@ def _distillation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
     kept += dict.fromkeys(name for term in terms for name in term.columns if name not in kept)
     reads = readings_of(method)
     kept += [READS] if reads is not None else []
-    rows = with_readings(rows, reads)
-    if reads is not None and ITSELF in method["teachers"] and rows[READS][:] == rows["prompt"][:]:
-        raise MethodError(
-            f"the student is its own teacher, and reads {reads!r}: the prompts alone, from which it learns nothing"
-        )
+    rows = _read_by_teacher(method, rows)
     parts: dict[str, Any] = {
         "terms": terms,
         "sampler": sampler,
@@ -206,14 +207,29 @@ def _asked(name: str, surroundings: Surroundings) -> Asked:
     return Asked(name, itself, surroundings.tokenizer, surroundings.completion_tokens)
 
 
-def with_readings(rows: Dataset, reads: str | None) -> Dataset:
+def _read_by_teacher(method: Mapping[str, Any], rows: Dataset) -> Dataset:
+    """The rows with what the method's teacher reads. MethodError for a student that is shown nothing more by itself."""
+    reads, siblings = readings_of(method), method["trainer"]["name"] in OPTIMISES
+    rows = with_readings(rows, reads, siblings=siblings)
+    if reads is not None and ITSELF in method["teachers"] and rows[READS][:] == rows["prompt"][:]:
+        raise MethodError(
+            f"the student is its own teacher, and reads {reads!r}: the prompts alone, from which it learns nothing"
+        )
+    return rows
+
+
+def with_readings(rows: Dataset, reads: str | None, *, siblings: bool = False) -> Dataset:
     """The rows with what a teacher reads in the place of their prompts, column READS; as they are where they have it.
 
-    `reads` is a text with names of columns in braces, None: no such teacher. MethodError for a column that is missing.
+    `reads` is a text with names of columns in braces, None: no such teacher. With `siblings` {sibling} is none of them:
+    its place is kept for what the student will write. MethodError for a column that is missing.
     """
+    from methods.trainers.teachers import SIBLING as PLACE
+
     if reads is None or READS in rows.column_names:
         return rows
-    names = columns_in(reads)
+    kept = {SIBLING: PLACE} if siblings else {}
+    names = [name for name in columns_in(reads) if name not in kept]
     for name in names:
         if name not in rows.column_names:
             raise MethodError(
@@ -222,7 +238,7 @@ def with_readings(rows: Dataset, reads: str | None) -> Dataset:
             )
     columns = [rows[name][:] for name in names]
     said = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    texts = [filled(reads, row) for row in said] if names else [reads] * len(rows)
+    texts = [filled(reads, {**row, **kept}) for row in (said if names else [{}] * len(rows))]
     return rows.add_column(READS, texts)
 
 
@@ -253,14 +269,15 @@ def _optimisation(method: Mapping[str, Any], surroundings: Surroundings) -> dict
     from methods.trainers import Teacher
 
     asked = [_asked(name, surroundings) for name in method["teachers"]]
+    reads = None if readings_of(method) is None else READS
     return {
-        "teacher": [Teacher(one.model, one.tokenizer) for one in asked],
+        "teacher": [Teacher(one.model, one.tokenizer, reads=reads) for one in asked],
         "advantage": build("advantage", method["advantage"]) if "advantage" in method else None,
         "rewards": [build("reward", tree, surroundings=surroundings) for tree in method.get("rewards", ())],
         "terms": [term_of(tree, surroundings, method["teachers"]) for tree in method.get("terms", ())],
         "arguments": surroundings.arguments,
         "max_completion_length": surroundings.completion_tokens,
-        "train_dataset": rows_of(method["data"], surroundings),
+        "train_dataset": _read_by_teacher(method, rows_of(method["data"], surroundings)),
         "processing_class": surroundings.tokenizer,
     }
 

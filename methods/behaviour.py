@@ -20,7 +20,7 @@ from methods.elicitation import behaviour as elicitation
 from methods.errors import MethodError
 from methods.losses.fused.formulas import Block, by_row
 from methods.modeling.rollouts import Rollouts, left_pad
-from methods.recipe import ITSELF, OF_CLASSES, OWN_STEPS, PRIVILEGED, canonical_method
+from methods.recipe import ITSELF, OF_CLASSES, OWN_STEPS, PRIVILEGED, PRIVILEGED_POLICY, canonical_method
 from methods.registry import components, find, load, registered
 from methods.slots.term import PAIR
 from methods.toy import ToyClasses, ToySurroundings, stops_often
@@ -49,6 +49,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("advantage", "step-weighted"): ({"advantage": {"name": "constant"}},),
     ("advantage", "sum"): ({"parts": [{"name": "constant"}, {"name": "log-ratio"}]},),
     ("condition", "during"): ({"begin": 0.5},),
+    ("condition", "another-right"): ({"threshold": 1.0},),
     ("condition", "group-unsolved"): ({"threshold": 1.4},),
     ("condition", "reward-below"): ({"threshold": 0.5},),
     ("condition", "reward-from"): ({"threshold": 0.5},),
@@ -179,6 +180,17 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("trainer", "latent-reasoning"): ({"thoughts": 2},),
     ("trainer", "minillm"): ({"steps_per_generation": 2, "discount": 0.9, "reward_clip": 2.0},),
     ("trainer", PRIVILEGED): ({"reads": "{completion}|{thoughts}", "follows": 0.5},),
+    ("trainer", PRIVILEGED_POLICY): (
+        {
+            "reads": "{prompt}{sibling}|{thoughts}",
+            "follows": 0.5,
+            "sibling_reward": 0.5,
+            "num_generations": 4,
+            "steps_per_generation": 1,
+            "num_iterations": 2,
+            "epsilon_high": 0.3,
+        },
+    ),
     ("trainer", "policy-optimisation"): (
         {
             "num_generations": 2,
@@ -358,6 +370,11 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
         PRIVILEGED: {"terms": [plain], **({"teacher": ITSELF} if own.get("follows") else {})},
         OF_CLASSES: {"terms": [{"term": "next-token", "weight": 0.5}, plain]},
         POLICY: {"advantage": {"name": "group-reward"}, "rewards": probes},
+        PRIVILEGED_POLICY: {
+            **({"teacher": ITSELF} if own.get("follows") else {}),
+            "advantage": {"name": "scaled-by-ratio", "advantage": {"name": "group-reward"}},
+            "rewards": probes,
+        },
     }
     return {"trainer": tree} | parts.get(name, {})
 

@@ -45,7 +45,12 @@ WRITES, OF_CLASSES = "distillation", "classes"  # the trainers of terms: on answ
 PRIVILEGED = "privileged-distillation"  # on answers, with a teacher that reads more than the student
 OF_ANSWERS = (WRITES, PRIVILEGED)
 SAMPLES_ITSELF = "policy-optimisation"  # the trainer that has an advantage and rewards beside its terms
-POLICIES = (SAMPLES_ITSELF, "minillm")  # trainers that follow a policy gradient
+PRIVILEGED_POLICY = "privileged-policy"  # the same, with a teacher that reads more than the student
+OPTIMISES = (SAMPLES_ITSELF, PRIVILEGED_POLICY)
+SIBLING = (
+    "sibling"  # in what its teacher reads: a right completion of the student's to the same prompt; no column
+)
+POLICIES = (*OPTIMISES, "minillm")  # trainers that follow a policy gradient
 RECIPE_KEYS = ("title", "settings", "needs", *METHOD_KEYS)
 # What a divergence's term has beside the settings of the divergence itself, with defaults.
 TERM_DEFAULTS: Mapping[str, Any] = {
@@ -250,14 +255,14 @@ def canonical_method(tree: Mapping[str, Any], steps: Mapping[str, Any] | None = 
         made["terms"] = [part for part in parts if part.get("weight") != 0]  # a term of weight zero is none
         if not made["terms"]:
             raise RegistryError("every term has the weight zero", "terms")
-    elif trainer["name"] == SAMPLES_ITSELF:
+    elif trainer["name"] in OPTIMISES:
         made |= _policy(tree)
     elif terms is not None:
         raise RegistryError(f"the trainer {trainer['name']} has a loss of its own: no terms", "terms")
-    if trainer["name"] != SAMPLES_ITSELF:
+    if trainer["name"] not in OPTIMISES:
         for name in ("advantage", "rewards"):
             if tree.get(name) is not None:
-                raise RegistryError(f'"{name}" goes with the trainer {SAMPLES_ITSELF}', name)
+                raise RegistryError(f'"{name}" goes with the trainer {" or ".join(OPTIMISES)}', name)
     if tree.get("sampler") is not None:
         made["sampler"] = below("sampler", canonical, "sampler", tree["sampler"])
     balance = tree.get("gradient_balance", False)
@@ -378,15 +383,17 @@ def columns_of(method: Mapping[str, Any]) -> list[str]:
     for term in method.get("terms", ()):
         walk(term, "")
     if (reads := readings_of(method)) is not None:
-        found += [name for name in columns_in(reads) if name not in ("prompt", "completion")]
+        known = ("prompt", "completion", *([SIBLING] if method["trainer"]["name"] in OPTIMISES else []))
+        found += [name for name in columns_in(reads) if name not in known]
     return [name for name in dict.fromkeys(found) if name != "source"]  # who wrote a sequence is no column
 
 
 def readings_of(method: Mapping[str, Any]) -> str | None:
     """What the teacher of a canonical method reads, columns in braces, in the place of the prompt; None: the prompt."""
-    if method["trainer"]["name"] != PRIVILEGED:
+    name = method["trainer"]["name"]
+    if name not in (PRIVILEGED, PRIVILEGED_POLICY):
         return None
-    default = find("trainer", PRIVILEGED).parameters["reads"].default
+    default = find("trainer", name).parameters["reads"].default
     return str(method["trainer"].get("reads", default))
 
 

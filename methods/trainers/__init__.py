@@ -32,6 +32,7 @@ __all__ = [
     "minillm",
     "policy_optimisation",
     "privileged_distillation",
+    "privileged_policy",
 ]
 
 
@@ -149,6 +150,46 @@ def policy_optimisation(
         given_column=given_column,
     )
     return PolicyOptimiser(student, args=args, **parts)
+
+
+@component("trainer", "privileged-policy")
+def privileged_policy(
+    student: Any,
+    teacher: Any,
+    *,
+    reads: str = "{prompt}{completion}",
+    follows: float = 0.0,
+    sibling_reward: float = 1.0,
+    num_generations: int = 8,
+    steps_per_generation: int | None = None,
+    num_iterations: int = 1,
+    epsilon: float | None = 0.2,
+    epsilon_high: float | None = None,
+    loss_type: str = "dapo",
+    temperature: float = 1.0,
+    **parts: Any,
+) -> PolicyOptimiser:
+    """The same, with a teacher that reads what the student is not shown, and may be the student itself.
+
+    It scores the student's completions behind `reads`, a text with columns of the row in braces, in the place of the
+    prompt. {sibling} is the text of another completion of the group whose first reward is `sibling_reward` or more, the
+    next one in the group's circle; where there is none the teacher reads the prompt. Before each step it takes over the
+    share `follows` of the student's weights.
+    Source: SDPO, Hübotter et al., arXiv 2601.20802 (a sibling's success); RLSD, arXiv 2604.03128 (the answer).
+    """
+    return policy_optimisation(
+        student,
+        teacher=[replace(one, follows=follows) for one in teacher],
+        sibling_reward=sibling_reward,
+        num_generations=num_generations,
+        steps_per_generation=steps_per_generation,
+        num_iterations=num_iterations,
+        epsilon=epsilon,
+        epsilon_high=epsilon_high,
+        loss_type=loss_type,
+        temperature=temperature,
+        **parts,
+    )
 
 
 @component("trainer", "latent-reasoning")

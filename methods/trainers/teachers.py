@@ -22,6 +22,8 @@ from methods.teachers.remembered import RememberedStates
 from methods.teachers.store import TeacherStore
 from methods.teachers.top_k import TopK
 
+SIBLING = "\0"  # in what a teacher reads: the text of another completion
+
 
 @dataclass(frozen=True)
 class Teacher:
@@ -29,8 +31,9 @@ class Teacher:
 
     `states`: what the model said of rows of the student's ids before, looked up instead of computed. `reads`: a column
     of the training rows whose text this teacher reads in the place of the prompt, before the same completion: the
-    prompt and what the student is not shown, a solution or an instruction. `follows`: the share of the student's
-    weights that it takes over before each optimizer step, in [0, 1]: 0 stays what it is, 1 is the student as it stands.
+    prompt and what the student is not shown, a solution or an instruction; in it SIBLING stands for a right completion
+    that the student wrote to the same prompt. `follows`: the share of the student's weights that it takes over before
+    each optimizer step, in [0, 1]: 0 stays what it is, 1 is the student as it stands.
     """
 
     model: PreTrainedModel | TeacherStore
@@ -89,7 +92,8 @@ def as_they_are(teachers: Sequence[Teacher]) -> None:
     """Raises MethodError for teachers that read another prompt or follow the student, where no trainer serves that."""
     if any(one.reads is not None or one.follows for one in teachers):
         raise MethodError(
-            "a teacher that reads another prompt, or follows the student, goes with the trainer of terms"
+            "a teacher that reads another prompt, or follows the student, goes with the trainers "
+            "privileged-distillation and privileged-policy"
         )
 
 
@@ -136,7 +140,7 @@ class OtherPrompts:
     """What a teacher reads in the place of each prompt: the text of a column of the training rows, as ids.
 
     Rows of one prompt must agree on it. Raises MethodError for a column that is missing, a text of no token, and one
-    that leaves the teacher no room for a completion of `longest` tokens.
+    that leaves the teacher no room for a completion of `longest` tokens; of a SIBLING's text when it is read.
     """
 
     def __init__(self, column: str, teacher: PreTrainedModel, tokenizer: Any, longest: int):
@@ -144,6 +148,7 @@ class OtherPrompts:
         positions = getattr(teacher.config.get_text_config(), "max_position_embeddings", None)
         self._room = None if positions is None else positions - longest
         self._ids: dict[str, list[int]] = {}
+        self.siblings = False  # whether a text has a place for one
 
     def prepare(self, trainer: Any) -> None:
         """Reads the column of the trainer's rows."""
@@ -152,31 +157,66 @@ class OtherPrompts:
         for text in self._texts.values():
             if not isinstance(text, str):
                 raise MethodError(f"{whose} {text!r}, and a teacher reads text")
-            (ids,) = prompt_tokens(self._tokenizer, [text])
-            self._ids[text] = ids
+            self.siblings |= SIBLING in text
+            self._ids[text] = ids = self._encoded(text, "", whose)
             if not ids:
                 raise MethodError(f"{whose} a text of no token: its teacher would read nothing")
-            if self._room is not None and len(ids) > self._room:
-                said = f"{len(ids)} tokens, and its teacher has room for {self._room} before a completion"
-                raise MethodError(f"{whose} {said}")
 
-    def batch(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The batch with other prompts, right-padded: the same labels in the same order behind them."""
-        ids, labels = [], []
-        for row, mask, label in zip(
-            batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True
+    def batch(
+        self, batch: Mapping[str, Tensor], siblings: Sequence[str | None] | None = None
+    ) -> dict[str, Tensor]:
+        """The batch with other prompts, right-padded: the same labels in the same order behind them.
+
+        `siblings`: of each row the text in the place of SIBLING; None: the row's own prompt stays.
+        """
+        befores, rows = [], []
+        for number, (row, mask, label) in enumerate(
+            zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True)
         ):
             keep = mask.bool()
             row, label = row[keep], label[keep]
             begin = int((label != -100).long().argmax()) if (label != -100).any() else len(row)
-            before = row.new_tensor(self._ids[self._texts.get(tuple(row[:begin].tolist()))])
-            ids.append(torch.cat([before, row[begin:]]))
-            labels.append(torch.cat([torch.full_like(before, -100), label[begin:]]))
+            prompt = row[:begin].tolist()
+            ids = self._read(tuple(prompt), None if siblings is None else siblings[number])
+            befores.append(row.new_tensor(prompt if ids is None else ids))
+            rows.append((row[begin:], label[begin:]))
         return {
-            "input_ids": pad_sequence(ids, batch_first=True),
-            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+            "input_ids": pad_sequence(
+                [torch.cat([before, row]) for before, (row, _) in zip(befores, rows, strict=True)],
+                batch_first=True,
+            ),
+            "attention_mask": pad_sequence(
+                [
+                    row.new_ones(len(before) + len(row))
+                    for before, (row, _) in zip(befores, rows, strict=True)
+                ],
+                batch_first=True,
+            ),
+            "labels": pad_sequence(
+                [
+                    torch.cat([torch.full_like(before, -100), label])
+                    for before, (_, label) in zip(befores, rows, strict=True)
+                ],
+                batch_first=True,
+                padding_value=-100,
+            ),
         }
+
+    def _read(self, prompt: tuple[int, ...], sibling: str | None) -> list[int] | None:
+        """What the teacher reads for a prompt; None: the prompt, as there is no sibling to be read."""
+        text = self._texts.get(prompt)
+        if SIBLING not in text:
+            return self._ids[text]
+        if sibling is None:
+            return None
+        return self._encoded(text, sibling, "with a sibling there are")
+
+    def _encoded(self, text: str, sibling: str, whose: str) -> list[int]:
+        (ids,) = prompt_tokens(self._tokenizer, [text.replace(SIBLING, sibling)])
+        if self._room is not None and len(ids) > self._room:
+            said = f"{len(ids)} tokens, and its teacher has room for {self._room} before a completion"
+            raise MethodError(f"{whose} {said}")
+        return ids
 
 
 def follow(teacher: PreTrainedModel, student: PreTrainedModel, share: float) -> None:

@@ -55,7 +55,7 @@ from typing import Any
 from catalog.reader import Lines, nearest, read_yaml_with_lines
 from methods.classes.suits import only_for_classes
 from methods.engine import Engine
-from methods.recipe import SAMPLES_ITSELF
+from methods.recipe import OPTIMISES
 from reproductions.distill import limits
 from reproductions.distill.answers.spec import Answers, why_not
 from reproductions.distill.data.spec import DataSpec, read_spec
@@ -258,7 +258,7 @@ def _check_budget(config: Config) -> None:
         )
 
     completions = config.tree["trainer"].get("num_generations", 8)
-    if config.tree["trainer"]["name"] == SAMPLES_ITSELF:
+    if config.tree["trainer"]["name"] in OPTIMISES:
         batches = generated or budget["accumulate"]
         if budget["batch_size"] * batches % completions:
             raise lines.error(

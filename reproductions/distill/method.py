@@ -13,7 +13,7 @@ from methods.errors import MethodError
 from methods.recipe import (
     ITSELF,
     OF_ANSWERS,
-    SAMPLES_ITSELF,
+    OPTIMISES,
     Recipe,
     canonical_method,
     columns_in,
@@ -182,7 +182,7 @@ def why_no_engine(tree: Mapping[str, Any]) -> str | None:
     samplers = [name for slot, name in components_of(tree) if slot == "sampler" and name != "domains"]
     if trainer["name"] in OF_ANSWERS and not samplers:
         return "this method learns from rows that are there before, and nothing is sampled"
-    if trainer["name"] not in (*OF_ANSWERS, SAMPLES_ITSELF):
+    if trainer["name"] not in (*OF_ANSWERS, *OPTIMISES):
         return f"the trainer {trainer['name']} has a loop of its own, which no engine can stand in for"
     if trainer.get("teacher_mix"):
         return "teacher_mix: student and teacher write together, which no engine does"
@@ -221,7 +221,7 @@ def try_out(method: Mapping[str, Any], teachers: int) -> None:
     if (reads := readings_of(method)) is not None:
         _try("trainer", run=lambda: columns_in(reads))
     if "advantage" in method:
-        _try("advantage", run=lambda: _advantage(method, teachers))
+        _try("advantage", run=lambda: _advantage(method, there))
     for place, tree in enumerate(method.get("rewards", ())):
         _try("rewards", place, run=lambda tree=tree: build("reward", tree))
     if "sampler" in method:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from methods.assembly import READS, with_readings
-from methods.recipe import ITSELF, POLICIES, PRIVILEGED, components_of, readings_of
+from methods.recipe import ITSELF, POLICIES, components_of, readings_of
 from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config, family
@@ -93,9 +93,7 @@ def _writes(method: Mapping[str, Any]) -> tuple[bool, bool]:
 def _tokens(config: Config, ready: Ready, sequences: int, each: float) -> dict[str, int]:
     """Tokens by who reads or writes them; what is written is a most."""
     student, before = _writes(ready.method)
-    alone = (
-        ready.method["trainer"]["name"] == PRIVILEGED
-    )  # elsewhere the student's own copy scores, and is not told
+    alone = readings_of(ready.method) is not None  # elsewhere the student's own copy scores, and is not told
     readers = [name for name in ready.method["teachers"] if name != ITSELF or alone]
     made = {"student": round(sequences * each), "teacher": round(sequences * each * len(readers))}
     written = config.budget["completion_tokens"]

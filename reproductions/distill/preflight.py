@@ -10,7 +10,7 @@ from typing import Any
 from methods.assembly import THOUGHT_TOKENS, looks_at_validation, term_of
 from methods.errors import MethodError
 from methods.modeling.core import shared_vocabulary
-from methods.recipe import ITSELF, OF_ANSWERS, POLICIES, SAMPLES_ITSELF, readings_of, teachers_of
+from methods.recipe import ITSELF, OF_ANSWERS, OPTIMISES, POLICIES, readings_of, teachers_of
 from methods.recipe import columns_of as columns_of_terms
 from methods.registry import build, find
 from methods.tokenizers.encoding import eos_token
@@ -178,13 +178,13 @@ def _check_readers(
     if trainer == "minillm":
         for model, its in named:
             shared_vocabulary(student, model, tokenizer, its)
-    elif trainer in (*OF_ANSWERS, SAMPLES_ITSELF):
+    elif trainer in (*OF_ANSWERS, *OPTIMISES):
         nowhere: Any = Nowhere(tokenizer)
         terms = [term_of(tree, nowhere, method["teachers"]) for tree in method.get("terms", ())]
         sampler = build("sampler", method["sampler"]) if "sampler" in method else None
-        along = trainer == SAMPLES_ITSELF or getattr(sampler, "teacher_reads_along", False)
+        along = trainer in OPTIMISES or getattr(sampler, "teacher_reads_along", False)
         given = [Teacher(model, its) for model, its in named]
         found = readers(given, terms, student, tokenizer, along=along) if given or terms else None
-        if trainer == SAMPLES_ITSELF and found is not None and not found.read_pair:
+        if trainer in OPTIMISES and found is not None and not found.read_pair:
             for model, its in named:  # an advantage asks them for the student's ids
                 shared_vocabulary(student, model, tokenizer, its)

@@ -60,7 +60,7 @@ DEFAULTS = (
     "sft_start", "training", "label", "tuning", "curve", "precision", "test_examples", "download", "start",
 )  # fmt: skip
 CURVE = ("points", "examples")
-TUNING = ("seed", "seeds", "learning_rates", "metric", "widen", "flat", "cliff")
+TUNING = ("seed", "seeds", "learning_rates", "metric", "widen", "flat", "cliff", "floor")
 GATE_SECTIONS = ("checks", "covers", "data")  # of which a testbed that is like another changes single members
 NOT_IDENTITY = (
     "name",
@@ -134,7 +134,7 @@ def gate_identity(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What a gate's outcome follows from: task, models, defaults, the gate itself; not what else is measured."""
     left_out = ("name", "about", "stands_in", "metrics")
     found = copy.deepcopy({key: value for key, value in spec.items() if key not in left_out})
-    for name in ("flat", "cliff"):  # a gate's own sweep takes the best of its own grid, whole
+    for name in ("flat", "cliff", "floor"):  # a gate's own sweep takes the best of its own grid, whole
         found.get("defaults", {}).get("tuning", {}).pop(name, None)
     return found
 

@@ -82,6 +82,7 @@ OTHERS = {
     ("advantage", "reward-within-budget", "baseline"): "none",
     ("advantage", "sum", "parts"): [{"name": "constant"}],
     **{("condition", name, "reward"): 0 for name in ("group-unsolved", "reward-below", "reward-from")},
+    ("condition", "another-right", "reward"): 1,
     ("advantage", "perplexity-weighted", "of"): 1,
     ("advantage", "perplexity-weighted", "where"): {"name": "reward-from", "threshold": 0.1},
     ("condition", "sign", "sign"): "negative",
@@ -177,6 +178,10 @@ OTHERS = {
     ("trainer", "policy-optimisation", "loss_type"): "grpo",
     ("trainer", "policy-optimisation", "num_generations"): 4,
     ("trainer", "privileged-distillation", "reads"): "{prompt}|{completion}",
+    ("trainer", "privileged-policy", "loss_type"): "grpo",
+    ("trainer", "privileged-policy", "num_generations"): 2,
+    ("trainer", "privileged-policy", "reads"): "{prompt}|{completion}",
+    ("trainer", "privileged-policy", "sibling_reward"): 0.1,
 }
 # Components of elicitation train nothing: tests/methods/elicitation/test_behaviour.py.
 ALL = sorted(key for key in set(components()) - WITHOUT if key[0] != "elicitation")

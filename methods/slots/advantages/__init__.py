@@ -2,6 +2,7 @@
 
 from methods.slots.advantages.combine import ByColumn, Clipped, Constant, Only, Powered, ReturnToGo, Sum
 from methods.slots.advantages.conditions import (
+    AnotherRight,
     During,
     GroupUnsolved,
     HighestEntropy,
@@ -27,6 +28,7 @@ from methods.slots.advantages.signals import START, Advantage, Condition, Signal
 __all__ = [
     "START",
     "Advantage",
+    "AnotherRight",
     "ByColumn",
     "CentredLogRatio",
     "Clipped",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from methods.errors import MethodError
@@ -101,6 +102,26 @@ class RewardFrom(Condition):
 
     def __call__(self, signals: Signals) -> Tensor:
         return (signals.reward(self.reward) >= self.threshold).unsqueeze(1).expand(signals.mask.shape)
+
+
+@component("condition", "another-right")
+class AnotherRight(Condition):
+    """All tokens of completions beside which another of the group reaches the reward `threshold`.
+
+    Those are the ones whose teacher is shown a {sibling} in the trainer privileged-policy.
+    Source: SDPO, arXiv 2601.20802 (a completion without one is left out).
+    """
+
+    def __init__(self, threshold: float = 1.0, *, reward: int | None = 0):
+        self.threshold, self.reward = threshold, reward
+
+    def __call__(self, signals: Signals) -> Tensor:
+        right, group = (signals.reward(self.reward) >= self.threshold).long(), signals.groups()
+        everyones, values = signals.everyone(group), signals.everyone(right)
+        numbers, place = everyones.unique(return_inverse=True)
+        count = values.new_zeros(len(numbers)).index_add_(0, place, values)
+        others = count[torch.searchsorted(numbers, group)] - right
+        return (others > 0).unsqueeze(1).expand(signals.mask.shape)
 
 
 @component("condition", "group-unsolved")

@@ -50,6 +50,13 @@ class PolicyCohort(Together):
         super().__init__(members, states)
         self._meeting = Meeting(self._serve)
         self._stacks: dict[tuple[int, ...], tuple[list[Any], StackedModel | None]] = {}
+        self._followers = {
+            id(member.teacher_model(number))
+            for member in members
+            if isinstance(member, PolicyOptimiser)
+            for number, one in enumerate(member.models.who.same)
+            if one.follows
+        }
         for place, member in enumerate(members):
             member.rollout = partial(self._ask_rollouts, place)
             member.token_states = partial(self._ask_states, place)
@@ -71,6 +78,8 @@ class PolicyCohort(Together):
             member.state = self.state
             member.current_gradient_accumulation_steps = 1
             member.model.train()
+            if isinstance(member, PolicyOptimiser):
+                member.models.begin_step()
             inputs = member._prepare_inputs(rows)
             member._step += 1  # as GRPO's `training_step` does
         return inputs
@@ -143,8 +152,11 @@ class PolicyCohort(Together):
         if key not in self._stacks:
             stacked = None
             if not set(models) & set(self.cores) and cannot_stack(models) is None:
-                equal = all(same_weights(models[0], model) for model in models[1:])
+                follows = bool(set(map(id, models)) & self._followers)
+                equal = not follows and all(same_weights(models[0], model) for model in models[1:])
                 stacked = StackedModel(models[:1] if equal else models).requires_grad_(False).eval()
+                if follows:
+                    stacked.seat(models)  # what they take over reaches the stack
             self._stacks[key] = models, stacked
         return self._stacks[key][1]
 

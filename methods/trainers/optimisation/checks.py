@@ -15,7 +15,7 @@ from methods.slots.term import IDS, NOTHING, Term
 from methods.teachers.store import TeacherStore
 from methods.trainers.optimisation.config import OptimisationConfig
 from methods.trainers.optimisation.given import log_probs_of
-from methods.trainers.teachers import as_they_are
+from methods.trainers.teachers import Teacher
 
 
 def check_rows(args: OptimisationConfig, rows: Dataset) -> None:
@@ -41,11 +41,18 @@ def check_parts(terms: Sequence[Term], given: Sequence[Any], asked: set[str | in
                 f"{type(term).__name__} reads more than the teachers' answer to the student's tokens: take the "
                 "trainer distillation"
             )
-    as_they_are(given)
     if any(isinstance(one.model, TeacherStore) for one in given):
         raise MethodError("a teacher store cannot score what a student writes: give the teacher itself")
     if not given and (DIVERGENCE in asked or any(isinstance(who, int) for who in asked)):
         raise MethodError("no teacher is given, and the advantage asks one")
+
+
+def check_prompts(args: OptimisationConfig, given: Sequence[Teacher]) -> None:
+    """Raises MethodError for a teacher that reads another prompt than the student and is to write with it."""
+    if args.teacher_mix and any(one.reads is not None for one in given):
+        raise MethodError(
+            "teacher_mix: a teacher that reads another prompt than the student cannot write with it"
+        )
 
 
 def check_sources(args: OptimisationConfig, rows: Dataset, writer: Any) -> None:

@@ -41,6 +41,12 @@ class Record:
 Writer = Callable[[Sequence[Mapping[str, Any]], Any], tuple[Rollouts, Tensor | None, Tensor | None]]
 
 
+def ids_of(written: Rollouts) -> list[list[int]]:
+    """Each completion's ids."""
+    kept = zip(written.completion_ids, written.completion_mask.bool(), strict=True)
+    return [row[keep].tolist() for row, keep in kept]
+
+
 def as_batch(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """A micro-batch as terms see it: ids, attention, labels (B, P + C), -100 on what the student did not write."""
     names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "mask")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from methods.losses.fused.kernels import Layout
 from methods.losses.fused.linear import Head, head_of, linear_divergence, linear_log_probs
 from methods.modeling.core import token_states
 from methods.modeling.rollouts import spread
+from methods.slots.advantages import START
 from methods.slots.advantages.signals import DIVERGENCE, ENTROPY, STUDENT
+from methods.trainers.optimisation.record import as_batch
 
 
 @torch.no_grad()
@@ -44,7 +46,7 @@ def sampling_weights(
 
 @torch.no_grad()
 def looked_at(
-    batch: Mapping[str, Tensor],
+    batches: Mapping[str | int, Mapping[str, Tensor]],
     mask: Tensor,
     models: Mapping[str | int, Any],
     *,
@@ -55,15 +57,16 @@ def looked_at(
 ) -> dict[str, Tensor]:
     """By name, tensors (B, C, ...) of a part of the generation batch, on the tokens inside `mask` (B, C).
 
-    `models` by whom: STUDENT, START, the numbers of teachers. "log_probs <who>" of those in `asked`, the student's at
-    the temperature of sampling; "entropy" (its, at that temperature) and "divergence" (to teacher 0, at 1); "hidden
-    <who>" of those in `kept`. `read` says how a model reads the batch.
+    `batches` and `models` by whom (STUDENT, START, numbers of teachers): a part of the generation batch as each reads
+    it, the same completions behind prompts of its own. "log_probs <who>" of those in `asked`, the student's at the
+    temperature of sampling; "entropy" (its, at that temperature) and "divergence" (to teacher 0, at 1); "hidden <who>"
+    of those in `kept`. `read` says how a model reads a batch.
     """
-    ids = batch["labels"][:, 1:]
+    ids = next(iter(batches.values()))["labels"][:, 1:]
     ids, made = ids[ids != -100], dict[str, Tensor]()
     states: dict[str | int, Tensor] = {}
     for who, model in models.items():
-        states[who] = read(model, batch)
+        states[who] = read(model, batches[who])
         if who in asked:
             heat = temperature if who == STUDENT else 1.0
             said = linear_log_probs(states[who], head_of(model), ids, temperature=heat)
@@ -79,3 +82,45 @@ def looked_at(
         gap = linear_divergence(ours, our_head, theirs, their_head, divergence="reverse_kl").values
         made[DIVERGENCE] = spread(gap, mask)
     return made
+
+
+def opinions(
+    trainer: Any, inputs: Mapping[str, Tensor], shown: Sequence[str | None] | None = None
+) -> dict[str, Tensor]:
+    """What everybody whom a policy trainer asks thinks of its completions, a micro-batch at a time, without dropout.
+
+    `shown`: of each completion the sibling that teachers are shown.
+    """
+    if not trainer._scored:
+        return {}
+    models = {who: trainer._model(who) for who in trainer._scored}
+    student = trainer._model(STUDENT)
+    training = student.training
+    student.eval()
+    found = []
+    read: dict[str | int, Tensor | int] = dict.fromkeys(models, 0)
+    rows = torch.arange(len(inputs["mask"]), device=inputs["mask"].device)
+    for part in rows.split(trainer.args.per_device_train_batch_size):
+        some = {name: tensor[part] for name, tensor in inputs.items()}
+        batch, siblings = as_batch(some), None if shown is None else [shown[place] for place in part.tolist()]
+        batches: dict[str | int, Mapping[str, Tensor]] = {}
+        for who in models:
+            prompts = trainer.models.prompts[who] if isinstance(who, int) else None
+            batches[who] = batch if prompts is None else prompts.batch(batch, siblings)
+            read[who] = read[who] + batches[who]["attention_mask"].sum()
+        with trainer.accelerator.autocast():
+            found.append(
+                looked_at(
+                    batches,
+                    some["mask"],
+                    models,
+                    asked=trainer._asked,
+                    kept=trainer._kept,
+                    temperature=trainer.temperature,
+                    read=trainer.token_states,
+                )
+            )
+    student.train(training)
+    for who, tokens in read.items():  # of a student that learns
+        trainer.count_tokens("student" if who in (STUDENT, START) else "teacher", tokens)
+    return {name: torch.cat([one[name] for one in found]) for name in found[0]}

@@ -27,11 +27,12 @@ from methods.slots.samplers import Example
 from methods.slots.term import IDS, Term, Window, weight_at
 from methods.trainers.memory import Remembers
 from methods.trainers.models import SAID, Models
-from methods.trainers.optimisation.checks import check_parts, check_rows, check_sources
+from methods.trainers.optimisation.checks import check_parts, check_prompts, check_rows, check_sources
 from methods.trainers.optimisation.config import OptimisationConfig
 from methods.trainers.optimisation.given import mixed_in
-from methods.trainers.optimisation.record import Record, Writer, as_batch
-from methods.trainers.optimisation.scoring import looked_at, sampling_weights
+from methods.trainers.optimisation.record import Record, Writer, as_batch, ids_of
+from methods.trainers.optimisation.scoring import opinions, sampling_weights
+from methods.trainers.optimisation.siblings import siblings
 from methods.trainers.policy import OrderOfEpochs
 from methods.trainers.teachers import Said, Teachers, as_teachers, readers
 from methods.trainers.trl_compat import GRPOTrainer, RepeatSampler, through_wrapper
@@ -50,6 +51,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
     the completion tokens that the student wrote, as in the trainer of terms, and divides by its own count. The mean is
     `loss_type`'s: over tokens ("dapo", "cispo"), over completions of their tokens' means ("grpo"), over completions and
     the length limit ("dr_grpo"); always of the whole accumulation window over all ranks.
+    A teacher may read other prompts than the student, a SIBLING of reward `sibling_reward` in them, and follow it.
     `writer` takes the place of one completion a prompt: an environment, whose own tokens are not learnt from. Of each
     group the last `given_completions` are the data's, rewarded as the others, with rho_t = q / (q + `given_shape`), or
     by another `given_ratio`. With a `given_gate` all are sampled, and those of groups that reach it stay.
@@ -71,6 +73,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         terms: Sequence[Term] = (),
         teacher: Teachers | Sequence[Teachers] | None = None,
         writer: Writer | None = None,
+        sibling_reward: float = 1.0,
         **kwargs: Any,
     ):
         terms = [term for term in terms if callable(term.weight) or term.weight != 0]
@@ -87,6 +90,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         start = freeze(snapshot(model)) if START in asked | wanted else None
         given = as_teachers(teacher)
         check_parts(self.terms, given, asked)
+        check_prompts(args, given)
         check_sources(args, train_dataset, writer)
         super().__init__(
             model,
@@ -134,8 +138,13 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         self.token_states: Callable[..., Tensor] = token_states
         self._most: float | None = None  # of the ratio to what a `rollout` of another precision sampled from
         self.listeners: list[Callable[[Record, Tensor], None]] = []  # told of each generation batch
-        for term in self.terms:
-            term.prepare(self)
+        self.sibling_reward = sibling_reward
+        parts: list[Any] = [*self.terms, *filter(None, self.models.prompts)]
+        for part in parts:
+            part.prepare(self)
+        self._siblings = any(prompts is not None and prompts.siblings for prompts in self.models.prompts)
+        if self._siblings and not rewards:
+            raise MethodError("a teacher that reads a sibling needs rewards, which say who was right")
 
     # Who is asked what.
 
@@ -196,9 +205,14 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             "window_loss": None if self._window_loss is None else self._window_loss.item(),
             "slots": {name: slot.state() for name, slot in self._slots() if hasattr(slot, "state")},
         }
-        return plain, {f"{n}/{name}": t for n, batch in enumerate(buffered) for name, t in batch.items()}
+        tensors = {f"{n}/{name}": t for n, batch in enumerate(buffered) for name, t in batch.items()}
+        return plain, tensors | self.models.followers()
 
     def recall(self, plain: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        followers = self.models.followers()
+        for name, weight in followers.items():
+            weight.data.copy_(tensors[name])
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in followers}
         self._tokens, self.rollout_counts, self._step = plain["tokens"], plain["rollouts"], plain["step"]
         self.had_advantage = plain.get("had_advantage")  # checkpoints of before do not say
         if plain["window_loss"] is not None:
@@ -289,8 +303,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         """(B, R), by TRL's own calls of the reward functions; the row's completion is their `reference`."""
         if not self.rewards:
             return torch.zeros(len(rows), 0, device=written.completion_ids.device)
-        kept = zip(written.completion_ids, written.completion_mask.bool(), strict=True)
-        ids = [row[keep].tolist() for row, keep in kept]
+        ids = ids_of(written)
         said = self.processing_class.batch_decode(ids, skip_special_tokens=True)  # type: ignore[union-attr]
         given = [{**row, "reference": row.get("completion")} for row in rows]
         everyones = self._calculate_rewards(given, [row["prompt"] for row in rows], said, ids)
@@ -313,7 +326,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             if self.args.given_ratio == "written":
                 assert written.log_probs is not None, "they were asked for"
                 inputs["written"] = written.log_probs
-        seen = self._looked_at(inputs)
+        seen = opinions(self, inputs, self._shown(record))
         log_probs = {who: seen[f"log_probs {who}"] for who in self._scored if f"log_probs {who}" in seen}
         gather = self.accelerator.gather
         signals = Signals(
@@ -354,37 +367,21 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
             listener(record, inputs.get("advantages", torch.zeros_like(record.mask)))
         return inputs | {name: tensor for name, tensor in seen.items() if name.startswith("hidden ")}
 
-    def _looked_at(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What everybody who was asked thinks of the completions, a micro-batch at a time, in evaluation mode."""
-        if not self._scored:
-            return {}
-        student = self._model(STUDENT)
-        models = {who: self._model(who) for who in self._scored}
-        read = inputs["prompt_mask"].sum() + inputs["completion_mask"].sum()
-        for who in self._scored:
-            self.count_tokens("student" if who in (STUDENT, START) else "teacher", read)
-        training = student.training
-        student.eval()
-        found = []
-        rows = torch.arange(len(inputs["mask"]), device=inputs["mask"].device)
-        for part in rows.split(self.args.per_device_train_batch_size):
-            some = {name: tensor[part] for name, tensor in inputs.items()}
-            with self.accelerator.autocast():
-                found.append(
-                    looked_at(
-                        as_batch(some),
-                        some["mask"],
-                        models,
-                        asked=self._asked,
-                        kept=self._kept,
-                        temperature=self.temperature,
-                        read=self.token_states,
-                    )
-                )
-        student.train(training)
-        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+    def _shown(self, record: Record) -> list[str | None] | None:
+        """Of each completion the sibling that its teacher is shown; None where no teacher is."""
+        if not self._siblings:
+            return None
+        first = self.accelerator.process_index * len(record.mask)
+        texts = self.processing_class.batch_decode(ids_of(record.rollouts), skip_special_tokens=True)  # type: ignore
+        return siblings(record, texts, range(first, first + len(texts)), self.sibling_reward)
 
     # A micro-batch, in its accumulation window.
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches[0]:
+            self.models.begin_step()
+        return batches
 
     def _prepare_inputs(self, generation_batch):
         """GRPO's buffered slice as a micro-batch of its window, with the window's counts."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.errors import cut
 from methods.assembly import READS
+from methods.recipe import SIBLING, columns_in, filled
 from methods.recipe import columns_of as columns_of_terms
-from methods.recipe import filled
 from methods.tokenizers.encoding import tokenized
 from methods.tokenizers.templates import EndlessTemplate
 from reproductions.distill.data.files import read_table
@@ -272,12 +272,14 @@ def _add_teacher_prompts(texts: Texts, tokenizer: Any) -> None:
 
 def _add_readings(texts: Texts, tokenizer: Any, reads: str) -> None:
     """What a teacher that is shown more reads: the conversation with its last message filled into `reads`."""
+    from methods.trainers.teachers import SIBLING as PLACE
     from reproductions.distill.data.chat import Template
 
     template = Template(tokenizer)
+    kept = {SIBLING: PLACE} if SIBLING in columns_in(reads) and SIBLING not in (texts.rows or [{}])[0] else {}
     for row, asked in zip(texts.rows, texts.asked, strict=True):
         *before, last = asked or [{"role": "user", "content": ""}]
-        text = filled(reads, row | {"prompt": last.get("content") or ""})
+        text = filled(reads, row | kept | {"prompt": last.get("content") or ""})
         row[READS] = _prompt(template, [*before, {**last, "content": text}])
 
 

@@ -4,15 +4,17 @@ A sweep over several seeds is recorded by arm, so that papers share it: reproduc
 without its rate>.json: {"figures": {metric: {rate: {seed: figure on the validation split}}}}. The mean over the seeds
 decides. Where an arm's best rate is the last of the grid, the grid grows by a factor of two for all arms of that paper
 and scale, at most `widen` times. Rates whose means lie within `flat` of each other count as equally good: an edge that
-is no better than that is none, and the grid does not grow for what is noise. A sweep of one seed may be recorded by
-paper, as it was at first: reproductions/tuning/<scale>/<paper>.json: {"tuning": {seed, learning_rates, metric,
-higher_is_better}, "figures": {arm: {rate: figure}}}. Both are written by `kd tune`.
+is no better than that is none, and the grid does not grow for what is noise. With `floor: start` an arm that is
+further below its own start at its best rate than `flat` is given lower rates, by a factor of four, whatever `widen`
+says: what only breaks a student has not been tuned. A sweep of one seed may be recorded by paper, as it was at first:
+reproductions/tuning/<scale>/<paper>.json: {"tuning": {seed, learning_rates, metric, higher_is_better}, "figures": {arm:
+{rate: figure}}}. Both are written by `kd tune`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from reproductions.engine.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2] / "tuning"
 STEP = 2.0  # by which a grid grows
+DOWN = 4.0  # by which it goes down below a start
+LEAST = 1e-9  # a rate that changes no student: below it no grid goes
 
 Figures = Mapping[str, Mapping[str, float]]  # rate -> seed -> the metric
 
@@ -38,6 +42,7 @@ class Tuning:
     by_arm: bool  # recorded by arm: `seeds`, not the one `seed` of the first sweeps
     flat: float = 0.0  # within so much of the metric two rates count as equally good
     cliff: float = 0.0  # a rate so much behind the best one ends the grid on its side; 0: none does
+    floor: bool = False  # the grid goes down while an arm's best rate leaves it below its start
 
 
 def tuning_of(scale: Any, testbed: Mapping[str, Any]) -> Tuning | None:
@@ -60,8 +65,11 @@ def tuning_of(scale: Any, testbed: Mapping[str, Any]) -> Tuning | None:
             raise KDError(
                 f'"{name}" of "tuning" is a number of 0 or more, in the unit of {metric}, not {value!r}'
             )
+    floor = told.get("floor")
+    if floor not in (None, "start") or (floor and not several):
+        raise KDError(f'"floor" of "tuning" is start, and its figures come of several "seeds"; not {floor!r}')
     grid = tuple(sorted(float(rate) for rate in rates))
-    return Tuning(tuple(seeds), grid, metric, int(told.get("widen", 0)), several, **points)  # type: ignore[arg-type]
+    return Tuning(tuple(seeds), grid, metric, int(told.get("widen", 0)), several, **points, floor=bool(floor))  # type: ignore[arg-type]
 
 
 def tuning_path(paper: str, scale: str, root: Path | None = None) -> Path:
@@ -89,23 +97,42 @@ class Sweep:
     """Where a sweep of some arms stands. `missing`: arm -> (rate, seed) still to be run before anything more is known.
 
     `best`: the best rate of each arm, where all of the grid is known; `edges`: arms whose best rate is the last of a
-    grid that may grow no more.
+    grid that may grow no more. `starts`: the seeds of which a start's figure is still to be made, by arm.
     """
 
     grid: tuple[float, ...]
     missing: Mapping[str, tuple[tuple[float, int], ...]]
     best: Mapping[str, float]
     edges: tuple[str, ...]
+    starts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def sweep_of(tuning: Tuning, figures: Mapping[str, Figures], higher_is_better: bool) -> Sweep:
+def sweep_of(
+    tuning: Tuning,
+    figures: Mapping[str, Figures],
+    higher_is_better: bool,
+    starts: Mapping[str, Mapping[str, float]] | None = None,
+) -> Sweep:
     """The grid as far as the figures let it grow, the same for all arms, and each arm's best rate in it.
 
-    Figures outside of the grid count for nothing: another paper may have swept a shared arm more widely.
+    `starts`: of each arm that begins from a student that can be measured, its figure by seed; what a sweep with
+    `floor: start` asks for. Figures outside of the grid count for nothing: another paper may have swept a shared arm
+    more widely.
     """
+    if tuning.floor and starts:
+        unknown = {
+            arm: tuple(seed for seed in tuning.seeds if str(seed) not in of_arm)
+            for arm, of_arm in starts.items()
+        }
+        unknown = {arm: seeds for arm, seeds in unknown.items() if seeds}
+        if unknown:
+            return Sweep(tuning.learning_rates, {}, {}, (), unknown)
     grid, grown, sign = sorted(tuning.learning_rates), 0, 1 if higher_is_better else -1
+    lower: dict[str, list[float]] = {}  # by arm, rates below the grid
     while True:
-        tried = {arm: _tried(tuning, grid, of_arm, sign) for arm, of_arm in figures.items()}
+        tried = {
+            arm: [*lower.get(arm, []), *_tried(tuning, grid, of_arm, sign)] for arm, of_arm in figures.items()
+        }
         missing = {
             arm: tuple(
                 (rate, seed)
@@ -117,7 +144,7 @@ def sweep_of(tuning: Tuning, figures: Mapping[str, Figures], higher_is_better: b
         }
         missing = {arm: runs for arm, runs in missing.items() if runs}
         if missing:
-            return Sweep(tuple(grid), missing, {}, ())
+            return Sweep(_all(grid, lower), missing, {}, ())
         means = {
             arm: {rate: _mean(figures[arm][rate_name(rate)], tuning.seeds) for rate in rates}
             for arm, rates in tried.items()
@@ -129,15 +156,29 @@ def sweep_of(tuning: Tuning, figures: Mapping[str, Figures], higher_is_better: b
         low = [arm for arm in at_edge if best[arm] == grid[0]]
         high = [arm for arm in at_edge if best[arm] == grid[-1]]
         if not (low or high) or grown == tuning.widen:
+            below = [
+                arm
+                for arm, of_arm in (starts if tuning.floor and starts else {}).items()
+                if sign * (means[arm][best[arm]] - _mean(of_arm, tuning.seeds)) < -tuning.flat
+                and min(means[arm]) / DOWN >= LEAST
+            ]
+            if below:
+                for arm in below:
+                    lower[arm] = [_plain((lower.get(arm) or grid)[0] / DOWN), *lower.get(arm, [])]
+                continue
             # Where every rate gives the same, as for a teacher that is measured as it is, none is an optimum.
             edges = [arm for arm in (*low, *high) if len(set(means[arm].values())) > 1]
-            return Sweep(tuple(grid), {}, best, tuple(dict.fromkeys(edges)))
+            return Sweep(_all(grid, lower), {}, best, tuple(dict.fromkeys(edges)))
         grown += 1
         grid = [
             *([_plain(grid[0] / STEP)] if low else []),
             *grid,
             *([_plain(grid[-1] * STEP)] if high else []),
         ]
+
+
+def _all(grid: Sequence[float], lower: Mapping[str, Sequence[float]]) -> tuple[float, ...]:
+    return tuple(sorted({*grid, *(rate for rates in lower.values() for rate in rates)}))
 
 
 def _tried(tuning: Tuning, grid: Sequence[float], figures: Figures, sign: int) -> list[float]:

@@ -88,6 +88,36 @@ def sweep_keys(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -
     return found
 
 
+def start_specs(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of each arm, a training that leaves its start as it is: one step on the rows at the rate 0, by no teacher.
+
+    Arms of one start have one such spec, whatever their method and training are.
+    """
+    from reproductions.testbeds import identity
+
+    found = {}
+    for arm in experiment.scale(scale).arms:
+        spec = spec_of(experiment, scale, arm, testbed, learning_rate=0.0)
+        student = spec.get("student") or "main"
+        of_classes = spec["method"]["trainer"]["name"] == OF_CLASSES
+        method = canonical_method({"terms": [{"term": "next-token"}]}, {})
+        if of_classes:
+            method = {**method, "trainer": {"name": OF_CLASSES}}
+        found[arm] = {
+            **{name: value for name, value in spec.items() if name != "code"},
+            "testbed": json.loads(canonical_json(identity(testbed, teachers=(), student=student))),
+            "method": json.loads(canonical_json(method)),
+            "training": {"max_steps": 1, "per_device_train_batch_size": 1, "learning_rate": 0.0},
+        }
+    return found
+
+
+def start_key(spec: Mapping[str, Any]) -> str:
+    """Where the figures of a start are kept: as those of a sweep of one rate, 0."""
+    training = {name: value for name, value in spec["training"].items() if name != "learning_rate"}
+    return key_of({**spec, "training": training})
+
+
 def swept_arms(experiment: Experiment, scale: str) -> list[str]:
     """The arms of a scale whose rate is to come from its sweep."""
     arms = experiment.scale(scale).arms
@@ -107,7 +137,14 @@ def sweep_at(
     for arm in arms:
         figures[arm], found = recorded_figures(str(testbed["name"]), keys[arm], tuning.metric, root)
         higher = found if figures[arm] else higher
-    return sweep_of(tuning, figures, higher)
+    starts: dict[str, Mapping[str, float]] = {}
+    if tuning.floor:
+        specs = start_specs(experiment, scale, testbed)
+        for arm in arms:
+            known, found = recorded_figures(str(testbed["name"]), start_key(specs[arm]), tuning.metric, root)
+            starts[arm] = known.get(rate_name(0.0), {})
+            higher = found if known else higher
+    return sweep_of(tuning, figures, higher, starts)
 
 
 def at_an_edge(
@@ -135,11 +172,12 @@ def swept_rates(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) 
     if tuning is None or not tuning.by_arm:
         return {}
     sweep = sweep_at(experiment, scale, testbed, tuning, arms)
-    if sweep.missing:
-        runs = sum(map(len, sweep.missing.values()))
+    wanting = {**sweep.missing, **{f"the start of {arm}": seeds for arm, seeds in sweep.starts.items()}}
+    if wanting:
+        runs = sum(map(len, wanting.values()))
         raise UnsweptError(
             f"{experiment.paper} at scale {scale}: {runs} runs of its sweep are not recorded "
-            f"({', '.join(sweep.missing)}); `kd tune {experiment.paper} --scale {scale}` makes them"
+            f"({', '.join(wanting)}); `kd tune {experiment.paper} --scale {scale}` makes them"
         )
     return dict(sweep.best)
 

@@ -19,19 +19,6 @@ from methods.losses.fused.order import plackett_luce, student_entropy
 from methods.losses.mutual_information import MutualInformation
 from methods.modeling.interleaved import interleaved
 from methods.modeling.rollouts import Rollouts, rollout
-from methods.slots.advantages import (
-    EntropyScaled,
-    GroupReward,
-    LogRatio,
-    LowestProbability,
-    Only,
-    PerplexityWeighted,
-    ReturnToGo,
-    RewardBelow,
-    Sign,
-    Sum,
-    Where,
-)
 from methods.slots.difficulty import DifficultyTemperature, Focused
 from methods.slots.features import LayerFilters
 from methods.slots.samplers import (
@@ -62,7 +49,6 @@ from methods.slots.terms import (
     NextToken,
     PlainText,
     Preference,
-    SampledKL,
     SpanConsistency,
     TaskFilters,
 )
@@ -90,9 +76,11 @@ from methods.trainers import (
     sampling,
 )
 from methods.trainers.optimisation import trainer as optimisation
+from methods.trainers.teachers import SIBLING
 from tests.freezing import freeze_imports
 from tests.methods.conftest import ONE_STEP, make_model, pair_tokenizer
 from tests.methods.trainers import latent_update
+from tests.methods.trainers.policy_update import CORPUS, POLICIES
 
 ROWS = Dataset.from_list(
     [
@@ -102,7 +90,6 @@ ROWS = Dataset.from_list(
         {"prompt": "distil|", "completion": "kd"},
     ]
 )
-CORPUS = Dataset.from_list([{"text": text} for text in ("plain", "text|of", "unequal", "le")])
 WITH_NOTES = ROWS.add_column("notes", ["ab|cd|", "o|", "three|x|", "distil|kd|kd|"])
 IN_DOMAINS = ROWS.add_column("domain", ["a", "a", "b", "b"]).add_column("pass_rate", [0.25, 0.5, 0.9, 0.1])
 
@@ -315,47 +302,6 @@ CROSS |= {
 }
 
 
-def spread_reward(completion_ids, **_):
-    """A figure that differs between completions of one prompt; None for some."""
-    return [None if len(ids) == 3 else sum(i % 7 for i in ids) / 9 for ids in completion_ids]
-
-
-# Of the policy trainer: one group over all ranks, one of its completions the data's, without a gate and behind one, and
-# everything at once on a prompt each.
-POLICIES = {
-    "policy-group": lambda: {
-        "advantage": GroupReward(own=True),
-        "rewards": [spread_reward],
-        "settings": {"num_generations": 4, "loss_type": "grpo", "given_completions": 1},
-        "teachers": 0,
-    },
-    "policy-gated": lambda: {
-        "advantage": GroupReward(),
-        "rewards": [spread_reward],
-        "settings": {"num_generations": 4, "given_completions": 1, "given_gate": 9.0, "given_ratio": "own"},
-        "teachers": 0,
-    },
-    "policy-dense": lambda: {
-        "advantage": Sum(
-            [
-                ReturnToGo(LogRatio(), discount=0.9),
-                Only(EntropyScaled(), LowestProbability(0.3)),
-                GroupReward("leave-one-out"),
-                LogRatio(1, "start", weight=0.3),
-                PerplexityWeighted(LogRatio(), RewardBelow(0.5), of=0, power=-1.0),
-            ]
-        ),
-        "rewards": [spread_reward],
-        "terms": [
-            Divergence("forward_kl", token_weights=Where(Sign(LogRatio(), sign="non-positive"))),
-            PlainText(CORPUS, weight=0.7),
-            SampledKL("k3", to="start", weight=0.1),
-            SampledKL("k2", to=1, weight=0.2),
-        ],
-        "settings": {"num_generations": 2, "anchor_teacher_share": 0.3},
-        "teachers": 2,
-    },
-}
 TRAINERS = ("minillm", "minillm-corpus", "codi", *POLICIES, *COMPOSITIONS, *CROSS)
 # Of those, the ones that the slower matrices leave out.
 SAMPLED = ("data and own", "text+bands, balanced", "simct+domains", "alm+both sides", "task-filters")
@@ -400,6 +346,10 @@ def make_trainer(trainer_name: str, kind: str, tokenizer, folder: str, *, accumu
         count, kind = parts.pop("teachers"), "gpt2" if kind == "gpt2" else "llama"
         several = [teacher, make_model(kind, seed=2)][:count]
         args = OptimisationConfig(**ours, max_completion_length=7)
+        if parts.pop("reads", False):
+            several = [Teacher(one, reads="shown") for one in several]
+            shown = [f"{prompt}{SIBLING}|" for prompt in ROWS["prompt"]]
+            shared["train_dataset"] = ROWS.add_column("shown", shown)
         return PolicyOptimiser(student, teacher=several, args=args, **parts, **shared), trained
     options = (COMPOSITIONS | CROSS)[trainer_name]()
     family = "gpt2" if kind == "gpt2" else "llama"

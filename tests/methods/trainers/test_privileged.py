@@ -14,11 +14,10 @@ from methods.assembly import trainer_for
 from methods.errors import MethodError
 from methods.modeling.core import snapshot
 from methods.recipe import canonical_method
-from methods.slots.advantages import LogRatio
 from methods.slots.samplers import OnPolicy, SwitchingSampler
 from methods.slots.terms import Divergence, HiddenMatch
 from methods.toy import ToySurroundings
-from methods.trainers import Distiller, OptimisationConfig, PolicyOptimiser, SFTConfig, Teacher
+from methods.trainers import Distiller, PolicyConfig, PolicyDistiller, SFTConfig, Teacher
 from methods.trainers.teachers import OtherPrompts
 from tests.methods.conftest import make_model
 
@@ -217,13 +216,13 @@ def test_two_texts_for_one_prompt_are_refused(tmp_path, tokenizer):
         made(tmp_path, tokenizer, make_model(), Teacher(make_model(seed=1), reads="reads"), rows)
 
 
-def test_the_policy_trainer_refuses_it(tmp_path, tokenizer):
-    args = OptimisationConfig(
-        output_dir=str(tmp_path), per_device_train_batch_size=4, num_generations=2, use_cpu=True
-    )
-    with pytest.raises(MethodError, match="goes with the trainer of terms"):
-        PolicyOptimiser(
-            make_model(), teacher=Teacher(make_model(seed=1), reads="reads"), advantage=LogRatio(), args=args,
+def test_minillm_s_trainer_refuses_it(tmp_path, tokenizer):
+    args = PolicyConfig(output_dir=str(tmp_path), per_device_train_batch_size=4, use_cpu=True)
+    with pytest.raises(
+        MethodError, match="goes with the trainers privileged-distillation and privileged-policy"
+    ):
+        PolicyDistiller(
+            make_model(), teacher=Teacher(make_model(seed=1), reads="reads"), args=args,
             train_dataset=ROWS, processing_class=tokenizer,
         )  # fmt: skip
 

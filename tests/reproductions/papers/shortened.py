@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from methods.recipe import ITSELF, OF_ANSWERS, OF_CLASSES, SAMPLES_ITSELF
+from methods.recipe import ITSELF, OF_ANSWERS, OF_CLASSES, OPTIMISES
 from methods.registry import load
 from methods.slots.term import NOTHING
 from methods.slots.terms.divergence import BY_ROWS
@@ -131,7 +131,7 @@ def check(case, record):
     assert ("sft-start" in kinds) == ((trained or method["teachers"] == [ITSELF]) and spec["start"] == "sft")
     assert (record["tokens"]["student"] > 0) == trained
     assert (record["tokens"]["teacher"] > 0) == asks_a_teacher(method)
-    itself = method["trainer"]["name"] in ("minillm", SAMPLES_ITSELF)
+    itself = method["trainer"]["name"] in ("minillm", *OPTIMISES)
     samples = itself or "sampler" in method
     if not samples:
         assert record["rollouts"]["completions"] == 0
@@ -142,7 +142,7 @@ def check(case, record):
 def asks_a_teacher(method):
     """Whether a teacher reads along in each step."""
     if method["trainer"]["name"] not in (*OF_ANSWERS, OF_CLASSES):
-        itself = method["trainer"]["name"] in ("minillm", SAMPLES_ITSELF)
+        itself = method["trainer"]["name"] in ("minillm", *OPTIMISES)
         return itself and bool(method["teachers"])
     terms = [load("term", term["term"]).reads for term in method["terms"] if "term" in term]
     divergences = [term["divergence"] for term in method["terms"] if "divergence" in term]

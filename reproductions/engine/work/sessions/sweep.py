@@ -16,12 +16,14 @@ from typing import Any
 from reproductions.engine.errors import KDError
 from reproductions.engine.files import cache_root, file_lock, read_json, write_atomic
 from reproductions.engine.plan.experiment import Experiment, code_path, load_experiment
-from reproductions.engine.plan.rates import Tuning, arm_tuning_path, rate_name, tuning_of, tuning_path
+from reproductions.engine.plan.rates import Sweep, Tuning, arm_tuning_path, rate_name, tuning_of, tuning_path
 from reproductions.engine.plan.spec import (
     SPEC_VERSION,
     key_of,
     read_testbed_of,
     spec_of,
+    start_key,
+    start_specs,
     sweep_at,
     sweep_keys,
     swept_arms,
@@ -37,12 +39,13 @@ ROUNDS = 50  # more than any grid grows
 
 @dataclass(frozen=True)
 class Trial:
-    """An arm with one learning rate and one seed; `work`: what a worker is handed."""
+    """An arm with one learning rate and one seed; `work`: what a worker is handed; `key`: where its figure is kept."""
 
     arm: str
     rate: float
     seed: int
     work: Work
+    key: str = ""
 
     def __str__(self) -> str:
         return f"{self.arm} at {rate_name(self.rate)}"
@@ -97,17 +100,26 @@ def tune(
     many = workers or (cores() if executor is None else executor.workers("cpu", cores()))
     for _ in range(ROUNDS):
         sweep = sweep_at(experiment, scale, testbed, tuning, chosen, root)
-        if not sweep.missing:
+        if not sweep.missing and not sweep.starts:
             break
         trials = {
             (keys[arm], rate, seed): Trial(
-                arm, rate, seed, _work(experiment, scale, arm, testbed, rate, seed, tuning)
+                arm,
+                rate,
+                seed,
+                _work(experiment, f"{arm}@{rate_name(rate)}", spec, testbed, seed, scale, tuning),
+                keys[arm],
             )
             for arm, missing in sweep.missing.items()
             for rate, seed in missing
+            for spec in [spec_of(experiment, scale, arm, testbed, learning_rate=rate)]
         }
-        grid = ", ".join(map(rate_name, sweep.grid))
-        say(f"{paper} at scale {scale}: {len(trials)} runs to make on the grid {grid}")
+        if sweep.starts:
+            trials = _of_starts(experiment, scale, testbed, sweep, tuning)
+            say(f"{paper} at scale {scale}: {len(trials)} runs to make of where its arms start")
+        else:
+            grid = ", ".join(map(rate_name, sweep.grid))
+            say(f"{paper} at scale {scale}: {len(trials)} runs to make on the grid {grid}")
         failed: list[str] = []
         for trial, value, why in run(list(trials.values()), many):
             if value is None:  # the others' figures are kept
@@ -115,7 +127,7 @@ def tune(
                 say(f"  {failed[-1]}")
                 continue
             say(f"  {trial} seed {trial.seed}: {tuning.metric} {value:.4g}")
-            _keep(arm_tuning_path(str(testbed["name"]), keys[trial.arm], root), trial, value, tuning, testbed)
+            _keep(arm_tuning_path(str(testbed["name"]), trial.key, root), trial, value, tuning, testbed)
         if failed:
             raise KDError(f"{len(failed)} of {len(trials)} runs of the sweep failed: {'; '.join(failed)}")
     return record_of(experiment, scale, testbed, tuning, chosen, root)
@@ -179,21 +191,34 @@ def _count(figures: Mapping[str, Mapping[str, Any]]) -> int:
     return sum(map(len, figures.values()))
 
 
+def _of_starts(
+    experiment: Experiment, scale: str, testbed: Mapping[str, Any], sweep: Sweep, tuning: Tuning
+) -> dict[tuple[str, float, int], Trial]:
+    """Every start of which a figure is wanting, once for all arms that begin there."""
+    specs = start_specs(experiment, scale, testbed)
+    trials: dict[tuple[str, float, int], Trial] = {}
+    for arm, seeds in sweep.starts.items():
+        key, name = start_key(specs[arm]), f"start of {arm}"
+        for seed in seeds:
+            work = _work(experiment, name, specs[arm], testbed, seed, scale, tuning)
+            trials.setdefault((key, 0.0, seed), Trial(name, 0.0, seed, work, key))
+    return trials
+
+
 def _work(
     experiment: Experiment,
-    scale: str,
-    arm: str,
+    name: str,
+    spec: Mapping[str, Any],
     testbed: Mapping[str, Any],
-    rate: float,
     seed: int,
+    scale: str,
     tuning: Tuning,
 ) -> Work:
-    spec = spec_of(experiment, scale, arm, testbed, learning_rate=rate)
     return Work(
-        arm=f"{arm}@{rate_name(rate)}",
+        arm=name,
         seeds=[seed],
         key=key_of(spec),
-        spec=spec,
+        spec=dict(spec),
         testbed=dict(testbed),
         curve={"points": 0},
         wanted=[tuning.metric],

@@ -5,11 +5,21 @@ import torch
 from datasets import Dataset
 
 from methods.errors import MethodError
-from methods.slots.advantages import GroupReward, LogRatio, LowestProbability, Only
+from methods.modeling.core import snapshot
+from methods.slots.advantages import (
+    AnotherRight,
+    GroupReward,
+    LogRatio,
+    LowestProbability,
+    Only,
+    ScaledByRatio,
+    Where,
+)
 from methods.slots.terms import Divergence, PlainText, SampledKL
-from methods.trainers import PolicyConfig, PolicyDistiller
+from methods.trainers import PolicyConfig, PolicyDistiller, Teacher
 from methods.trainers.cohort import PolicyCohort
 from methods.trainers.optimisation import OptimisationConfig, PolicyOptimiser
+from methods.trainers.teachers import SIBLING
 from tests.methods.conftest import ONE_STEP, make_model
 
 SEEDS = (3, 4, 5)
@@ -57,7 +67,17 @@ ARMS = {
         },
         {"num_generations": 1, "teacher_mix": 0.4},
     ),
+    "privileged": (
+        lambda: {
+            "advantage": ScaledByRatio(GroupReward()),
+            "rewards": [figures],
+            "terms": [Divergence("reverse_kl", token_weights=Where(AnotherRight(0.8)))],
+            "sibling_reward": 0.8,
+        },
+        {"num_generations": 4, "steps_per_generation": 2},
+    ),
 }
+READING = {"privileged": {"reads": "shown", "follows": 0.4}}  # with the student as its own teacher
 # MiniLLM, its ablations, and its corpus.
 MINILLM = {
     "minillm": {"steps_per_generation": 2, "num_iterations": 2},
@@ -84,6 +104,10 @@ def member(arm, seed, tokenizer, folder, *, teacher_seed=1, **settings):
     }
     student, teacher = make_model(seed=seed).double(), make_model(seed=teacher_seed, width=24).double()
     shared = {"train_dataset": ROWS, "processing_class": tokenizer}
+    if arm in READING:
+        teacher = Teacher(snapshot(student), **READING[arm])
+        shown = [f"{prompt}{SIBLING}|{prompt}" for prompt in ROWS["prompt"]]
+        shared["train_dataset"] = ROWS.add_column("shown", shown)
     if arm in ARMS:
         parts, own = ARMS[arm]
         args = OptimisationConfig(**{**arguments, **own, **settings})

@@ -15,7 +15,7 @@ from methods.slots.advantages import (
 )
 from methods.slots.support import SampledToken
 from methods.slots.terms import Divergence, SampledKL
-from methods.trainers.optimisation import Record
+from methods.trainers.optimisation import Record, scoring
 from methods.trainers.optimisation import trainer as module
 from tests.methods.trainers.optimisation.enumeration import (
     ALL,
@@ -137,8 +137,8 @@ def test_mutations_of_the_log_ratio_are_seen(mutation, student, teacher, tokeniz
             module, "surrogate", lambda logps, anchor, a, **k: right(logps, anchor, a.clamp(-0.1, 0.1), **k)
         )
     else:
-        right = module.looked_at
-        monkeypatch.setattr(module, "looked_at", lambda *a, **k: right(*a, **{**k, "temperature": 1.1}))
+        right = scoring.looked_at
+        monkeypatch.setattr(scoring, "looked_at", lambda *a, **k: right(*a, **{**k, "temperature": 1.1}))
     with pytest.raises(AssertionError):
         sequence_oracle(student, teacher, advantage, tokenizer, tmp_path)
 

@@ -14,6 +14,7 @@ from methods.tokenizers.terms import ContinuationUnits
 from methods.trainers import Distiller, SFTConfig
 from methods.trainers.optimisation import OptimisationConfig, PolicyOptimiser
 from methods.trainers.optimisation.given import with_given
+from methods.trainers.optimisation.scoring import opinions
 from methods.trainers.trl_compat import GRPOTrainer
 from tests.methods.conftest import ONE_STEP, make_model, pair_tokenizer
 
@@ -74,7 +75,7 @@ def test_the_loss_is_that_of_trl(loss_type, moved, tokenizer, tmp_path):
     )
     torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
     if moved:
-        ratio = (inputs["anchor"] - trainer._looked_at(inputs)["log_probs student"]).exp()
+        ratio = (inputs["anchor"] - opinions(trainer, inputs)["log_probs student"]).exp()
         assert ((ratio - 1).abs() > 0.3).any(), "nothing was clipped"
 
 
@@ -92,7 +93,7 @@ def test_behaviour_is_what_the_student_gave_its_own_tokens(tokenizer, tmp_path):
     for heat in (1.0, 1.7):
         trainer.temperature = heat
         record = trainer.sampled(list(ROWS)[:4])
-        seen = trainer._looked_at(
+        seen = opinions(trainer, 
             {
                 "prompt_ids": record.rollouts.prompt_ids, "prompt_mask": record.rollouts.prompt_mask,
                 "completion_ids": record.rollouts.completion_ids,
@@ -111,7 +112,7 @@ def test_a_mixture_is_weighed_by_the_student_s_share(tokenizer, tmp_path):
     inputs = trainer.scored(trainer.sampled(list(ROWS)[:4]))
     keep = inputs["mask"].bool()
     trainer._asked |= {0}
-    seen = trainer._looked_at(inputs)
+    seen = opinions(trainer, inputs)
     q, p = (seen[f"log_probs {who}"].exp() for who in ("student", 0))
     expected = q / ((1 - mix) * q + mix * p)
     torch.testing.assert_close(inputs["weights"][keep], expected[keep], rtol=1e-3, atol=1e-4)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -241,6 +242,80 @@ def test_a_grid_that_grows_for_one_arm_grows_for_no_arm_that_broke_down_before()
     curves = {"grows": lambda n: 40.0 + n, "breaks": lambda n: 0.0 if n >= 4 else 40.0 - n}
     found, runs = swept(curves, 15, widen=1)
     assert found.grid[-1] == 0.64 and max(runs["grows"]) == 0.64 and max(runs["breaks"]) == 0.16
+
+
+FLOOR = Tuning((1, 2), (0.01, 0.02, 0.04), "m", 0, True, 0.5, 0.0, True)
+
+
+def test_an_arm_below_its_start_is_given_lower_rates_until_it_is_not():
+    """It breaks at every rate of the grid; at a sixteenth of the lowest it leaves its start as it is."""
+    curves = {"a": lambda rate: 35.0 if rate < 0.001 else 5.0, "b": lambda rate: 40.0 + 100 * min(rate, 0.02)}
+    starts = {"a": {"1": 35.2, "2": 35.2}, "b": {"1": 35.2, "2": 35.2}}
+    figures = {"a": {}, "b": {}}
+    while (found := sweep_of(FLOOR, figures, True, starts)).missing:
+        for arm, runs in found.missing.items():
+            for rate, seed in runs:
+                figures[arm].setdefault(rate_name(rate), {})[str(seed)] = curves[arm](rate)
+    assert found.grid == (0.000625, 0.0025, 0.01, 0.02, 0.04) and found.best["a"] == 0.000625
+    assert list(figures["b"]) == ["0.01", "0.02", "0.04"], "an arm that learns is not run there"
+    assert sweep_of(replace(FLOOR, floor=False), figures, True, starts).grid == (0.01, 0.02, 0.04)
+
+
+def test_within_flat_of_its_start_an_arm_is_not_below_it_and_the_least_rate_ends_the_search():
+    at = lambda value: {rate_name(r): {"1": value, "2": value} for r in (0.01, 0.02, 0.04)}  # noqa: E731
+    near = sweep_of(FLOOR, {"a": at(34.8)}, True, {"a": {"1": 35.2, "2": 35.2}})
+    assert not near.missing and near.grid == (0.01, 0.02, 0.04)
+    figures, start = {"a": at(5.0)}, {"a": {"1": 35.2, "2": 35.2}}
+    while (found := sweep_of(FLOOR, figures, True, start)).missing:
+        figures["a"] |= {rate_name(rate): {"1": 5.0, "2": 5.0} for rate, _ in found.missing["a"]}
+    assert 1e-9 <= found.grid[0] < 4e-9
+
+
+def test_a_start_is_asked_for_first_and_less_is_worse_where_less_is_better():
+    figures = {"a": {rate_name(r): {"1": 3.0, "2": 3.0} for r in (0.01, 0.02, 0.04)}}
+    asked = sweep_of(FLOOR, figures, False, {"a": {"1": 1.0}})
+    assert asked.starts == {"a": (2,)} and not asked.best and not asked.missing
+    assert sweep_of(FLOOR, figures, False, {"a": {"1": 1.0, "2": 1.0}}).missing == {
+        "a": ((0.0025, 1), (0.0025, 2))
+    }
+    assert not sweep_of(FLOOR, figures, True, {"a": {"1": 1.0, "2": 1.0}}).missing
+
+
+def test_arms_of_one_start_are_measured_there_once_and_a_sweep_waits_for_it(here, monkeypatch):
+    here.change("metric: error", "metric: error, floor: start", "testbeds/line.yaml")
+    here.change("learning_rate: 0.02, minutes", "learning_rate: swept, minutes")
+    monkeypatch.setattr("reproductions.engine.plan.rates.ROOT", here.root / "tuning")
+
+    def said(trials, workers):
+        """The start has an error of 4; training doubles it but at low rates."""
+        for trial in trials:
+            yield trial, 4.0 if trial.rate == 0 else 8.0 if trial.rate > 0.001 else 3.0, ""
+
+    _, made = tune(here, "method", measure=said)
+    assert made[:2] == ["start of method at 0 seed 100", "start of method at 0 seed 101"]
+    assert len(files(here)) == 2 and made[2:] == [
+        f"method at {rate} seed {seed}"
+        for rates in (("0.01", "0.02"), ("0.0025",), ("0.000625",))
+        for rate in rates
+        for seed in (100, 101)
+    ]
+    record, made = tune(here, "method", "baseline", measure=said)
+    assert not [name for name in made if name.startswith("start")] and record["best"]["method"] == 0.000625
+    assert "0.0025" in record["figures"]["baseline"]
+    for path in files(here):
+        if json.loads(path.read_text())["spec"]["training"].get("max_steps") == 1:
+            path.unlink()
+    assert re.match(r"toy at scale tiny: .*the start of baseline", here.plan().unswept)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("metric: error", "metric: error, floor: 35"), ("seeds: [100, 101]", "seed: 100")]
+)
+def test_a_floor_that_is_no_start_or_of_one_seed_is_refused(here, old, new):
+    here.change("metric: error", "metric: error, floor: start", "testbeds/line.yaml")
+    here.change("metric: error, floor: start" if old == "metric: error" else old, new, "testbeds/line.yaml")
+    with pytest.raises(KDError, match='"floor" of "tuning" is start'):
+        tune(here)
 
 
 def test_a_sweep_of_one_seed_that_was_recorded_by_paper_is_read(here):
