@@ -49,7 +49,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("advantage", "step-weighted"): ({"advantage": {"name": "constant"}},),
     ("advantage", "sum"): ({"parts": [{"name": "constant"}, {"name": "log-ratio"}]},),
     ("condition", "during"): ({"begin": 0.5},),
-    ("condition", "another-right"): ({"threshold": 1.0},),
+    ("condition", "another-right"): ({"threshold": 0.4},),
     ("condition", "group-unsolved"): ({"threshold": 1.4},),
     ("condition", "reward-below"): ({"threshold": 0.5},),
     ("condition", "reward-from"): ({"threshold": 0.5},),

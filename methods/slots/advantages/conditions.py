@@ -108,20 +108,23 @@ class RewardFrom(Condition):
 class AnotherRight(Condition):
     """All tokens of completions beside which another of the group reaches the reward `threshold`.
 
-    Those are the ones whose teacher is shown a {sibling} in the trainer privileged-policy.
-    Source: SDPO, arXiv 2601.20802 (a completion without one is left out).
+    Those are the ones whose teacher is shown a {sibling} in the trainer privileged-policy. `only_wrong`: of these the
+    ones that do not reach it themselves.
+    Source: SDPO, arXiv 2601.20802 (a completion without one is left out); SRPO, arXiv 2604.02288 (wrong ones alone).
     """
 
-    def __init__(self, threshold: float = 1.0, *, reward: int | None = 0):
-        self.threshold, self.reward = threshold, reward
+    def __init__(self, threshold: float = 1.0, *, reward: int | None = 0, only_wrong: bool = False):
+        self.threshold, self.reward, self.only_wrong = threshold, reward, only_wrong
 
     def __call__(self, signals: Signals) -> Tensor:
         right, group = (signals.reward(self.reward) >= self.threshold).long(), signals.groups()
         everyones, values = signals.everyone(group), signals.everyone(right)
         numbers, place = everyones.unique(return_inverse=True)
         count = values.new_zeros(len(numbers)).index_add_(0, place, values)
-        others = count[torch.searchsorted(numbers, group)] - right
-        return (others > 0).unsqueeze(1).expand(signals.mask.shape)
+        found = count[torch.searchsorted(numbers, group)] - right > 0
+        if self.only_wrong:
+            found = found & (right == 0)
+        return found.unsqueeze(1).expand(signals.mask.shape)
 
 
 @component("condition", "group-unsolved")

@@ -27,7 +27,7 @@ def asks_for_texts(tree):
 
 VERIFIED = (  # by a reward
     *("kdrl", "rlad", "deepseekmath", "constrained-opd", "scope", "luffy", "near-future-po", "uni-opd"),
-    *("codistill-grpo", "rlsd", "sdpo"),
+    *("codistill-grpo", "rlsd", "sdpo", "srpo"),
 )
 SETTINGS = {
     "seqkd": {"greedy": True},
@@ -44,6 +44,7 @@ SETTINGS = {
     **dict.fromkeys(("dasd-4b-thinking", "rd-provenance"), {"threshold": 0.0}),
     "near-future-po": {"num_generations": 4, "reward": "shared-beginning", "ahead": 2, "threshold": 0.0},
     "sdpo": {"num_generations": 4, "reward": "shared-beginning", "reads": "{sibling}{prompt}", "right": 0.0},
+    "srpo": {"num_generations": 4, "reward": "shared-beginning", "reads": "{sibling}{prompt}", "right": 0.0},
     "rlsd": {"num_generations": 4, "reward": "shared-beginning", "reads": "{completion}{prompt}"},
     **dict.fromkeys(("opsd", "sdft"), {"reads": "{completion}{prompt}"}),
     "dac-kl": {"spans": "ends-in-punctuation"},

@@ -156,6 +156,7 @@ def test_the_condition_holds_where_a_sibling_is_shown(tmp_path, tokenizer):
     signals = Signals(mask=torch.ones(6, 2), log_probs={}, rewards=record.rewards, group=record.group)
     shown = siblings(record, list("abcdef"), range(6), 1.0)
     assert AnotherRight()(signals)[:, 0].tolist() == [one is not None for one in shown]
+    assert AnotherRight(only_wrong=True)(signals)[:, 0].tolist() == [False, True, False, True, False, False]
     assert AnotherRight()(signals).shape == (6, 2) and not AnotherRight(2.0)(signals).any()
 
 
