@@ -88,6 +88,13 @@ def test_a_student_that_teaches_itself_is_told_with_what_it_reads(folder, unload
     assert planned(config_of(folder, "gkd"))["teacher_reads"] is None
 
 
+def test_a_sibling_that_is_not_written_yet_keeps_its_place(folder, unloaded):
+    extra = 'settings: {reads: "{sibling}|{prompt}", num_generations: 4, reward: shared-beginning}\n'
+    plan = planned(config_of(folder, "sdpo", teacher=None, extra=extra))
+    assert plan["teacher_reads"] == "{sibling}|" + plan["first"][0]
+    assert not [name for name in plan["memory_bytes"] if "reference" in name]
+
+
 def test_half_the_bytes_and_fewer_parameters(folder, unloaded):
     whole = planned(config_of(folder))
     less = planned(
