@@ -11,10 +11,14 @@ from methods.slots.terms import (
     Divergence,
     HiddenMatch,
     NextToken,
+    RankedChoices,
     RelationMatch,
+    ReplacedBlocks,
     TokenStatesMatch,
 )
 from tests.methods.classes.test_trainer import change, model_of, trained
+
+SEED = 1  # with which one block of two is put in
 
 
 def terms():
@@ -26,6 +30,10 @@ def terms():
         AttentionMatch("top", weight=0.2),
         TokenStatesMatch("uniform", weight=0.4, filters="identity"),
         RelationMatch("values", weight=0.3),
+        RankedChoices(weight=0.6),
+        ReplacedBlocks(
+            0.5, until=1.0, form="constant", copied=False, outside_learns=True, weight=0.8, seed=SEED
+        ),
     ]
 
 
