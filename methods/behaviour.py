@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from methods.assembly import trainer_for
+from methods.classes.suits import ENCODERS
 from methods.elicitation import behaviour as elicitation
 from methods.errors import MethodError
 from methods.losses.fused.formulas import Block, by_row
@@ -193,13 +194,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
 }
 
 # What is about encoders: its toy tells words apart.
-LABELLED = {
-    ("trainer", OF_CLASSES),
-    *(
-        ("term", name)
-        for name in ("attention-match", "relation-match", "replaced-blocks", "token-states-match")
-    ),
-}
+LABELLED = {("trainer", OF_CLASSES), *(("term", name) for name in ENCODERS)}
 
 Figures = list[list[float]]
 

@@ -14,12 +14,14 @@ TERMS = (
     "attention-match",
     "relation-match",
     "replaced-blocks",
+    "subclass-match",
     "token-states-match",
 )  # beside every divergence: of a label, of an order of classes, of blocks
 ENCODERS = (
     "attention-match",
     "relation-match",
     "replaced-blocks",
+    "subclass-match",
     "token-states-match",
 )  # of those, the ones that are about nothing else
 TEACH_CLASSES = ("next-token", "ranked-choices", "replaced-blocks")  # beside every divergence

@@ -157,6 +157,8 @@ OTHERS = {
     ("term", "relation-match", "heads"): 4,
     ("term", "replaced-blocks", "form"): "falling",
     ("term", "replaced-blocks", "rate"): 0.8,
+    ("term", "subclass-match", "split"): "clusters",
+    ("term", "subclass-match", "subclasses"): 2,
     ("term", "preference", "form"): "square",
     ("term", "preference", "reference"): None,
     ("term", "span-consistency", "spans"): [],

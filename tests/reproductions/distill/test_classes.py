@@ -167,6 +167,7 @@ def test_three_interrupts_change_nothing(folder, monkeypatch):
         ("minilm-v2", "settings: {heads: 4}\n"),
         ("bert-of-theseus", "settings: {until: 0.5}\n"),
         ("pld", ""),
+        ("lelp", ""),
     ],
 )
 def test_a_method_in_phases_makes_a_plain_classifier(folder, method, extra):
