@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from methods.assembly import trainer_for
+from methods.classes.suits import ENCODERS
 from methods.elicitation import behaviour as elicitation
 from methods.errors import MethodError
 from methods.losses.fused.formulas import Block, by_row
@@ -139,6 +140,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("target", "teacher-by-row"): ({"indices": {"a": 0, "b": 1, "c": 1, "d": 0, "e": 1, "data": 1}},),
     ("term", "attention-match"): ({"layers": [[0, 1]]},),
     ("term", "relation-match"): ({"of": "attention"}, {"of": "values", "layers": [[0, 1]], "heads": 1}),
+    ("term", "replaced-blocks"): ({"rate": 0.4, "until": 0.9, "outside_learns": True},),
     ("term", "token-states-match"): ({"layers": [[0, 1]]},),
     ("term", "chunk-likelihood"): ({"temperature": 2.0, "boundary": ",", "epsilon": 1e-3},),
     ("term", "continuation-units"): ({"divergence": "jensen_shannon", "teacher_weight": 0.3},),
@@ -204,10 +206,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
 }
 
 # What is about encoders: its toy tells words apart.
-LABELLED = {
-    ("trainer", OF_CLASSES),
-    *(("term", name) for name in ("attention-match", "relation-match", "token-states-match")),
-}
+LABELLED = {("trainer", OF_CLASSES), *(("term", name) for name in ENCODERS)}
 
 Figures = list[list[float]]
 
@@ -320,6 +319,9 @@ def example(slot: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]
         return {"terms": [{"divergence": name, **own}]}
     if slot == "term":
         teacher = "other" if getattr(load("term", entry.name), "reads", None) == PAIR else "main"
+        teacher = (
+            "second" if name == "replaced-blocks" else teacher
+        )  # of encoders the one as wide as the student
         beside = [plain] if (slot, name) in LABELLED else []  # what teaches a classifier's head
         pairs = {"sampler": "with-student"} if getattr(load("term", entry.name), "pairs", False) else {}
         return {"teacher": teacher, "terms": [{"term": name, **own}, *beside], **pairs}

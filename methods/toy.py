@@ -127,7 +127,8 @@ class ToyClasses(ToySurroundings):
         self._student = _encoder(self.tokenizer, seed=1, width=12, blocks=2)
 
     def teacher(self, name: str) -> Asked:
-        model = _encoder(self.tokenizer, seed=102, width=16, blocks=3)
+        """Of one kind; "second" is as wide as the student."""
+        model = _encoder(self.tokenizer, seed=102, width=12 if name == "second" else 16, blocks=3)
         return Asked(name, model.eval().requires_grad_(False), self.tokenizer, self.completion_tokens)
 
     def rows(self, name: str) -> Dataset:

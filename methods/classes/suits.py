@@ -9,16 +9,22 @@ from methods.recipe import ITSELF, OF_CLASSES, WRITES
 
 TERMS = (
     "next-token",
+    "ranked-choices",
     "hidden-match",
     "attention-match",
     "relation-match",
+    "replaced-blocks",
+    "subclass-match",
     "token-states-match",
-)  # beside every divergence: of a label, of blocks
+)  # beside every divergence: of a label, of an order of classes, of blocks
 ENCODERS = (
     "attention-match",
     "relation-match",
+    "replaced-blocks",
+    "subclass-match",
     "token-states-match",
 )  # of those, the ones that are about nothing else
+TEACH_CLASSES = ("next-token", "ranked-choices", "replaced-blocks")  # beside every divergence
 PLACES = {"sources", "over", "token_weights", "row_settings", "support"}
 
 
@@ -50,7 +56,7 @@ def why_not(method: Mapping[str, Any]) -> str | None:
 def _teaches_classes(term: Mapping[str, Any]) -> bool:
     weight = term.get("weight", 1.0)
     off = isinstance(weight, Mapping) and weight.get("weight") == 0
-    return not off and ("divergence" in term or term.get("term") == "next-token")
+    return not off and ("divergence" in term or term.get("term") in TEACH_CLASSES)
 
 
 def only_for_classes(method: Mapping[str, Any]) -> str | None:

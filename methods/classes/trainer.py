@@ -20,8 +20,9 @@ from methods.classes.model import (
     labelled,
     of_a_text,
 )
-from methods.classes.remembered import RememberedClasses
+from methods.classes.remembered import STATES, RememberedClasses, remember_classes
 from methods.errors import MethodError
+from methods.losses.fused.linear import Head
 from methods.modeling.core import core_model, freeze
 from methods.modeling.normalise import window_mean
 from methods.slots.inside import Inside, recorded_inside
@@ -145,6 +146,24 @@ class ClassDistiller(TrainsTerms, Trainer):
         for term in self.terms:
             term.begin_step(window)
         return batches, labels
+
+    def teacher_states(self) -> tuple[Tensor, Head]:
+        """What goes into the first teacher's head (R, H) for all training texts in order, on the CPU, and the head.
+
+        Raises MethodError where tokens have labels.
+        """
+        texts: Any = self.train_dataset
+        if not isinstance(texts[0]["labels"], int):
+            raise MethodError("a term wants one state a text, and here tokens have labels")
+        teacher, known = self.models.first_teacher(), self._remembered[0]
+        if known is None:
+            prefix = "" if self.first_reads_the_same else THEIRS.format(0)
+            states = remember_classes(teacher, texts, self.data_collator, prefix)[STATES]
+        else:
+            states, _ = known.of(torch.tensor(texts[ROW][:]))
+        head = head_of_classifier(teacher)
+        bias = None if head.bias is None else head.bias.detach().cpu()
+        return states, Head(head.weight.detach().cpu(), bias)
 
     # The loss.
 

@@ -71,6 +71,8 @@ SETTING_RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("temperature", "student_temperature", "teacher_temperature"), POSITIVE),
     **dict.fromkeys(("epsilon", "reward_clip", "filter_learning_rate", "learning_rate_factor"), POSITIVE),
     **dict.fromkeys(("skew", "head_mass", "fraction", "start", "end", "rise", "smoothing", "floor"), SHARE),
+    "rate": SHARE,
+    **dict.fromkeys(("heads", "subclasses"), COUNT),
     **dict.fromkeys(("base", "momentum", "threshold", "teacher_mix"), SHARE),
     **dict.fromkeys(("every", "capacity", "validations", "anchor_steps", "batch_size", "prompts"), COUNT),
     **dict.fromkeys(("samples", "beams", "steps_per_generation", "num_iterations", "thoughts"), COUNT),

@@ -166,7 +166,7 @@ def posts(count, start=0):
 
 
 def encoder_pair():
-    """A tiny stand-in for all-MiniLM-L6: six blocks, and a tokenizer of whole words."""
+    """A tiny stand-in for all-MiniLM-L6: six blocks, as wide as 48 heads ask, and a tokenizer of whole words."""
     words = dict.fromkeys(word for line in posts(400).splitlines() for word in line.split())
     core = Tokenizer(
         models.WordLevel({w: n for n, w in enumerate(["[PAD]", "[UNK]", *words])}, unk_token="[UNK]")
@@ -174,7 +174,7 @@ def encoder_pair():
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]")
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=6, num_attention_heads=2, intermediate_size=32,
+        vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=6, num_attention_heads=2, intermediate_size=32,
         pad_token_id=0, max_position_embeddings=64,
     )  # fmt: skip
     return BertModel(config), tokenizer

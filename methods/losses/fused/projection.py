@@ -73,13 +73,14 @@ class Projection:
 def wide_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """hidden `(..., H)` @ weight `(V, H)`.T + bias `(V,)` in fp32 of operands in bf16 or fp16, autocast's among them.
 
-    Differentiable, once. Operands of fp32 and float64 outside of autocast give their own dtype.
+    Differentiable, once. Operands of fp32 and float64 outside of autocast give their own dtype, the wider of two.
     """
     device, dtype = hidden.device.type, torch.promote_types(hidden.dtype, weight.dtype)
     if torch.is_autocast_enabled(device) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
     if dtype.itemsize > 2:
-        return torch.nn.functional.linear(hidden, weight, bias)
+        own = None if bias is None else bias.to(dtype)
+        return torch.nn.functional.linear(hidden.to(dtype), weight.to(dtype), own)
     rows = hidden.reshape(-1, hidden.shape[-1]).to(dtype)
     logits: Tensor = _Wide.apply(rows, weight.to(dtype))
     logits = logits if bias is None else logits + bias

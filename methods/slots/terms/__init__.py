@@ -8,6 +8,8 @@ from methods.slots.terms.inside import AttentionMatch, RelationMatch, TokenState
 from methods.slots.terms.logits import LogitMatch
 from methods.slots.terms.plain_text import PlainText
 from methods.slots.terms.preference import FirstChoices, Preference
+from methods.slots.terms.ranking import RankedChoices
+from methods.slots.terms.replacing import ReplacedBlocks
 from methods.slots.terms.sampled import SampledKL
 from methods.slots.terms.spans import SpanConsistency
 
@@ -23,7 +25,9 @@ __all__ = [
     "NextToken",
     "PlainText",
     "Preference",
+    "RankedChoices",
     "RelationMatch",
+    "ReplacedBlocks",
     "SampledKL",
     "SpanConsistency",
     "TaskFilters",

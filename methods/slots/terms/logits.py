@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from methods.errors import MethodError
 from methods.losses.fused.entries import WEIGHTS
 from methods.losses.fused.kernels import Layout
+from methods.losses.fused.linear import Head
 from methods.registry import component
 from methods.slots.rows import Rows
 from methods.slots.scores import shared, side_of
@@ -33,9 +34,7 @@ class LogitMatch(Term):
     def total(self, rows: Rows) -> Tensor:
         size = shared(rows, self.index)
         hidden, head = side_of(rows, "teacher", self.index)
-        biases = [bias[:size] for bias in (rows.head.bias, head.bias) if bias is not None]
-        if any(bool(bias.isinf().any()) for bias in biases):
-            raise MethodError("logit-match cannot match the logits of a head whose bias masks ids")
+        check_unmasked("logit-match cannot match", size, rows.head, head)
         layout = Layout.plan(max(len(hidden), 1), size, hidden.device, torch.float32, None)
 
         def part(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -50,3 +49,9 @@ class LogitMatch(Term):
         return sum(
             (checkpoint(part, *pair, use_reentrant=False) for pair in parts), rows.hidden.new_zeros(())
         )
+
+
+def check_unmasked(what: str, size: int, *heads: Head) -> None:
+    """Raise MethodError, "<what> the logits of ...", for heads that mask some of the first ids."""
+    if any(bool(head.bias[:size].isinf().any()) for head in heads if head.bias is not None):
+        raise MethodError(f"{what} the logits of a head whose bias masks ids")

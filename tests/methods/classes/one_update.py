@@ -6,26 +6,37 @@ import tempfile
 
 from safetensors.torch import save_file
 
+from methods.classes.subclasses import SubclassMatch
 from methods.slots.terms import (
     AttentionMatch,
     Divergence,
     HiddenMatch,
     NextToken,
+    RankedChoices,
     RelationMatch,
+    ReplacedBlocks,
     TokenStatesMatch,
 )
 from tests.methods.classes.test_trainer import change, model_of, trained
 
+SEED = 1  # with which one block of two is put in
 
-def terms():
+
+def terms(tokens):
     """All that an encoder's student can learn from."""
+    of_texts = [] if tokens else [SubclassMatch(2, weight=0.4, seed=SEED)]
     return [
+        *of_texts,
         NextToken(weight=0.3),
         Divergence("reverse-kl", weight=0.7),
         HiddenMatch("uniform", weight=0.5, filters="identity"),
         AttentionMatch("top", weight=0.2),
         TokenStatesMatch("uniform", weight=0.4, filters="identity"),
         RelationMatch("values", weight=0.3),
+        RankedChoices(weight=0.6),
+        ReplacedBlocks(
+            0.5, until=1.0, form="constant", copied=False, outside_learns=True, weight=0.8, seed=SEED
+        ),
     ]
 
 
@@ -37,7 +48,13 @@ def both_updates(folder, batch=None):
         teacher = model_of(seed=2, layers=3, tokens=tokens)
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
         trainer = trained(
-            folder, student, terms(), teacher=teacher, batch=batch or 8 // ranks, tokens=tokens, ranks=ranks
+            folder,
+            student,
+            terms(tokens),
+            teacher=teacher,
+            batch=batch or 8 // ranks,
+            tokens=tokens,
+            ranks=ranks,
         )
         after = trainer.accelerator.unwrap_model(trainer.model)
         made |= {f"{tokens} {name}": delta for name, delta in change(student, after).items()}

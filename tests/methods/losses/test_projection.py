@@ -107,3 +107,13 @@ def test_under_autocast_weights_in_fp32_give_the_logits_of_their_bf16_operands()
     exact = torch.autograd.grad(wanted.square().sum(), (hidden, weight))
     assert [grad.dtype for grad in made] == [torch.float32] * 2
     assert error([grad.double() for grad in made], [grad.double() for grad in exact]) < 0.01
+
+
+def test_states_in_bf16_under_a_head_in_fp32_give_what_fp32_gives():
+    """What a model made under autocast meets its head outside of it."""
+    (hidden, weight, *_), _ = near_its_teacher(torch.float32)
+    hidden, bias = hidden.bfloat16().requires_grad_(), torch.linspace(-1, 1, len(weight))
+    got = Head(weight, bias).logits(hidden, 300)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, hidden.float() @ weight[:300].t() + bias[:300])
+    assert torch.autograd.grad(got.sum(), hidden)[0].dtype == torch.bfloat16

@@ -10,7 +10,8 @@ NAMES = {
     "divergence": "forward-kl reverse-kl jensen-shannon total-variation adaptive-kl skew-forward-kl skew-reverse-kl "
     "detached-skew-reverse-kl cross-entropy plackett-luce student-entropy",
     "term": "next-token plain-text clipped-kl span-consistency hidden-match task-filters sorted-probabilities "
-    "chunk-likelihood merged-chunks continuation-units dual-space sampled-kl preference first-choices",
+    "chunk-likelihood merged-chunks continuation-units dual-space sampled-kl preference first-choices "
+    "ranked-choices",
     "sampler": "on-policy teacher-mixed with-student half-student adaptive-replay paired-student paired corrected "
     "domains speculative switching handing-over nucleus mixed truncated continued gated-length",
     "target": "teacher average-logits interpolated-logits noisy-teacher combined-logits teacher-by-row likeliest-token",

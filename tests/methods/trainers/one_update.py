@@ -49,6 +49,7 @@ from methods.slots.terms import (
     NextToken,
     PlainText,
     Preference,
+    RankedChoices,
     SpanConsistency,
     TaskFilters,
 )
@@ -248,6 +249,7 @@ COMPOSITIONS |= {
             Preference(0.9, reference=None, form="square", per_token=False, weight=0.1),
             Preference(1.5, form="hinge", weight=0.4),
             FirstChoices(0.5, weight=0.3),
+            RankedChoices(temperature=2.0, weight=0.2),
             NextToken(sources=("teacher",), weight=0.5),
         ],
     },

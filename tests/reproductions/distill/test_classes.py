@@ -159,11 +159,21 @@ def test_three_interrupts_change_nothing(folder, monkeypatch):
     assert made(path) == record, "what is finished is not made again"
 
 
-@pytest.mark.parametrize("method", ["tinybert", "minilm"])
-def test_a_method_in_two_phases_makes_a_plain_classifier(folder, method):
-    """Inner layers first, predictions or labels then; the student begins as blocks of its teacher."""
+@pytest.mark.parametrize(
+    ("method", "extra"),
+    [
+        ("tinybert", ""),
+        ("minilm", ""),
+        ("minilm-v2", "settings: {heads: 4}\n"),
+        ("bert-of-theseus", "settings: {until: 0.5}\n"),
+        ("pld", ""),
+        ("lelp", ""),
+    ],
+)
+def test_a_method_in_phases_makes_a_plain_classifier(folder, method, extra):
+    """Inner layers or a hybrid first, predictions or labels then; the student begins as blocks of its teacher."""
     student = "{model: teacher, layers: 2}"
-    record = made(config_of(folder, method=method, student=student, steps=8, name="tiny"))
+    record = made(config_of(folder, method=method, student=student, steps=8, name="tiny", extra=extra))
     assert record["steps"] == 8 and record["tokens"]["teacher"] > 0
     made_student = AutoModelForSequenceClassification.from_pretrained(folder / "tiny")
     assert made_student.config.num_hidden_layers == 2

@@ -188,7 +188,12 @@ def test_it_is_about_encoders():
 
 def relations_by_hand(student, teacher, pairs, of, heads=2):
     """Loops over texts read alone, blocks, heads and tokens: sums of p log(p / q), by the layers' weights."""
-    names = {"attention": ("query", "key"), "values": ("value", "value"), "queries": ("query", "query")}[of]
+    names = {
+        "attention": ("query", "key"),
+        "values": ("value", "value"),
+        "queries": ("query", "query"),
+        "keys": ("key", "key"),
+    }[of]
     total = 0.0
     for text in TEXTS:
         ids = torch.tensor([letter_tokenizer()(text)["input_ids"]])
@@ -216,6 +221,7 @@ def relations_by_hand(student, teacher, pairs, of, heads=2):
         ("values", "last", None),
         ("values", "uniform", 4),
         ("queries", [(0, 3)], 1),
+        ("keys", "last", 8),
     ],
 )
 def test_relations_are_the_loop_over_texts_read_alone(of, layers, heads, tmp_path):
