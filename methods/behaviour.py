@@ -80,6 +80,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("data", "pass-rates"): (
         {"verifier": {"name": "task"}, "samples": 6, "temperature": 0.3, "threshold": 0.3, "seed": 1},
     ),
+    ("data", "self-guided"): ({"keep": 2, "rounds": 3, "inner": 3},),
     ("data", "teacher-traces"): (
         {
             "by": "most",
@@ -194,6 +195,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
 # What is about encoders: its toy tells words apart.
 LABELLED = {
     ("trainer", OF_CLASSES),
+    ("data", "self-guided"),
     *(("term", name) for name in ("attention-match", "relation-match", "token-states-match")),
 }
 
@@ -215,7 +217,7 @@ def _tried(slot: str, name: str, settings: Mapping[str, Any]) -> Figures:
     with _toy_world():
         labelled = (slot, name) in LABELLED
         surroundings = ToyClasses() if labelled else ToySurroundings()
-        if name in OWN_STEPS:
+        if name in OWN_STEPS and not labelled:
             stops_often(surroundings.student(), surroundings.tokenizer)
         method = canonical_method(example(slot, name, settings))
         trainer = trainer_for(method | ({"trainer": {"name": OF_CLASSES}} if labelled else {}), surroundings)

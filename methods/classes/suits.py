@@ -20,6 +20,7 @@ ENCODERS = (
     "token-states-match",
 )  # of those, the ones that are about nothing else
 PLACES = {"sources", "over", "token_weights", "row_settings", "support"}
+OF_LABELS = ("annealed-labels",)  # token weights that look at a label and what is said instead of it
 
 
 def why_not(method: Mapping[str, Any]) -> str | None:
@@ -40,11 +41,16 @@ def why_not(method: Mapping[str, Any]) -> str | None:
                 return f"the term {term['term']} is about what is written"
             if term.get("filters") == "task":
                 return "its filters learn from next tokens first"
-        if PLACES & term.keys():
+        weighed = "token_weights" in term and _named(term["token_weights"]) not in OF_LABELS
+        if PLACES - {"token_weights"} & term.keys() or weighed:
             return "a term of it tells places of a written text apart"
     if not any(_teaches_classes(term) for term in method["terms"]):
         return "none of its terms is about the classes, and a new head would stay as it was drawn"
     return None
+
+
+def _named(tree: Any) -> Any:
+    return tree["name"] if isinstance(tree, Mapping) else tree
 
 
 def _teaches_classes(term: Mapping[str, Any]) -> bool:

@@ -62,20 +62,23 @@ class Classes:
         said = run.shared.data(
             "teacher-said",
             key,
-            lambda apart: _logits(evaluation, bed.teacher(apart, name), every=True).argmax(-1).tolist(),
+            lambda apart: _logits(evaluation, bed.teacher(apart, name), reader=name).argmax(-1).tolist(),
         )
         return np.array(said[: len(evaluation.prompts)])
 
 
-def _logits(evaluation: Evaluation, model: Any, *, every: bool = False) -> Tensor:
-    """Logits (N, C) in fp32 of the evaluation's texts, in their order; texts of one length are read together."""
+def _logits(evaluation: Evaluation, model: Any, *, reader: str | None = None) -> Tensor:
+    """Logits (N, C) in fp32 of the evaluation's texts, in their order; texts of one length are read together.
+
+    `reader`: a teacher's name, for the teacher itself, on all texts of the split in its own tokens.
+    """
     import torch
 
     from methods.classes.model import logits_of
     from reproductions.metrics.decoding.decoder import autocast
 
-    tokenizer, decoder = evaluation.decoder.tokenizer, evaluation.decoder
-    texts = evaluation.all_prompts if every else evaluation.prompts
+    decoder = evaluation.decoder if reader is None else evaluation.testbed.decoder_of(reader)
+    tokenizer, texts = decoder.tokenizer, evaluation.prompts if reader is None else evaluation.all_prompts
     rows = tokenizer(texts, truncation=True, max_length=decoder.prompt_tokens)
     order = sorted(range(len(texts)), key=lambda place: len(rows["input_ids"][place]))
     parts = [order[start : start + decoder.batch] for start in range(0, len(order), decoder.batch)]

@@ -86,6 +86,21 @@ def test_a_calibration_that_is_left_out_is_caught():
         check_calibration("blank", plain)
 
 
+def test_the_end_behind_a_name_counts_where_it_is_asked_for():
+    class Ends(EmptyWriter):
+        """It says each name alike, and that nothing follows behind "land"."""
+
+        def score(self, requests, texts):
+            return [[math.log(0.5), math.log(0.9 if text == ": land" else 0.1)] for text in texts]
+
+    whole, open_ended = (
+        classify(rows("x"), Session(Ends()), classes=CLASSES, calibrate="none", before=": ", ends=ends)[0]
+        for ends in (True, False)
+    )
+    assert (whole.label, whole.score) == ("land", pytest.approx(0.9))
+    assert open_ended.score == pytest.approx(0.5)
+
+
 def test_each_text_is_asked_about_once_for_each_class():
     writer = Likes()
     classify(rows("waves", "hills"), Session(writer), classes=CLASSES)
@@ -126,6 +141,21 @@ def test_texts_are_written_for_each_class_and_classes_are_no_texts():
         *[(f"text {n} of praise", "praise for a product", "praise for a product") for n in range(3)],
     ]
     assert [row.parents[0] for row in made[2:]] == [KINDS[0].id] * 3 + [KINDS[1].id] * 3
+
+
+def test_how_texts_are_sampled_and_end_is_asked_for_and_what_they_were_asked_by_is_kept():
+    script = Script(lambda asked, request, sample: "text")
+    written = write(KINDS, script.session, count=2, top_p=0.9, stop=['"'])
+    blended = blend(KINDS, script.session, count=1, top_p=0.8, stop=["|"])
+    paraphrase(rows("x"), script.session, top_p=0.7, stop=["."])
+    assert [(one.top_p, one.stop) for one in script.requests] == [
+        *[(0.9, ('"',))] * 2,
+        *[(0.8, ("|",))] * 2,
+        (0.7, (".",)),
+    ]
+    for row in (*written[2:], *blended[2:]):
+        assert row.fields["asked"] in script.asked and KINDS[0].prompt.split()[0] in "".join(script.asked)
+    assert written[2].fields["asked"] == script.asked[0]
 
 
 @pytest.mark.parametrize(("writer", "reason"), [(CutWriter(), "truncated"), (EmptyWriter(), "empty")])
