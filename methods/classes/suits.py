@@ -13,6 +13,7 @@ TERMS = (
     "attention-match",
     "relation-match",
     "token-states-match",
+    "ensembled-labels",
 )  # beside every divergence: of a label, of blocks
 ENCODERS = (
     "attention-match",
@@ -56,12 +57,14 @@ def _named(tree: Any) -> Any:
 def _teaches_classes(term: Mapping[str, Any]) -> bool:
     weight = term.get("weight", 1.0)
     off = isinstance(weight, Mapping) and weight.get("weight") == 0
-    return not off and ("divergence" in term or term.get("term") == "next-token")
+    return not off and ("divergence" in term or term.get("term") in ("next-token", "ensembled-labels"))
 
 
 def only_for_classes(method: Mapping[str, Any]) -> str | None:
     """Why a canonical method can distil a classifier alone, in a few words; None where it can do more."""
     if method["trainer"]["name"] == OF_CLASSES:
         return "its trainer reads labels of texts"
+    if any(term.get("term") == "ensembled-labels" for term in method.get("terms", ())):
+        return "its ensembled-labels is about texts with a label each"
     found = [term["term"] for term in method.get("terms", ()) if term.get("term") in ENCODERS]
     return f"its {found[0]} is about every token inside an encoder" if found else None

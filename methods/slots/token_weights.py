@@ -403,6 +403,9 @@ class Verified:
         return uniform.to(chances) < chances
 
 
+AT_ONCE = 2**24  # logits that are looked at together
+
+
 @component("token-weights", "annealed-labels")
 class AnnealedLabels:
     """1, but 0 where the student is surer than a threshold of something else than the label.
@@ -424,15 +427,19 @@ class AnnealedLabels:
         self._progress = window.progress
 
     def __call__(self, rows: Rows) -> Tensor:
-        size = len(rows.head.weight)
-        level = self.start + (1 / size - self.start) * self._progress
-
-        def surest(student: Tensor) -> Tensor:
-            shares, ids = student.softmax(-1).max(-1)
-            return torch.where(shares > level, ids, -1)
-
-        said = by_row(surest, size, side_of(rows, "student"))
-        return ((said < 0) | (said == rows.labels)).to(rows.hidden.dtype)
+        exact = torch.promote_types(rows.hidden.dtype, torch.float32)
+        weight, bias = rows.head.weight.detach().to(exact), rows.head.bias
+        bias = None if bias is None else bias.detach().to(exact)
+        level = self.start + (1 / len(weight) - self.start) * self._progress
+        pieces = max(1, AT_ONCE // len(weight))
+        found = []
+        with torch.autocast(weight.device.type, enabled=False):
+            for hidden, labels in zip(
+                rows.hidden.detach().split(pieces), rows.labels.split(pieces), strict=True
+            ):
+                shares, ids = torch.nn.functional.linear(hidden.to(exact), weight, bias).softmax(-1).max(-1)
+                found.append((shares <= level) | (ids == labels))
+        return torch.cat(found).to(rows.hidden.dtype)
 
 
 def generator_for(seed: int, progress: float, labels: Tensor) -> torch.Generator:

@@ -160,7 +160,7 @@ def test_as_many_of_each_class_are_kept_with_their_columns():
     assert len(rows_of(canonical_data({"use": "self-guided", "keep": 2}, {}), surroundings)) == 4
     for wrong, said in (
         ({"keep": 9}, "keeps 9 rows of each of several classes; there are a 6, b 6"),
-        ({"keep": 3, "outer": "reverse"}, 'no outer loss "reverse".*did you mean'),
+        ({"keep": 3, "outer": "cross-entropie"}, 'no outer loss "cross-entropie".*did you mean'),
         ({"keep": 3, "held": 1.0}, '"held" between 0 and 1'),
     ):
         with pytest.raises(MethodError, match=said):

@@ -1,10 +1,11 @@
 """Labels by likelihood with calibrations by hand, and texts for classes by a scripted teacher."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from methods.elicitation.components.classes import blend, classify, paraphrase, query, write
+from methods.elicitation.components.classes import blend, classify, jumble, paraphrase, query, write
 from methods.elicitation.records.record import Record
 from methods.elicitation.writers.session import Session
 from methods.errors import MethodError
@@ -210,3 +211,41 @@ def test_settings_that_make_no_sense_are_refused():
     for component, name in ((write, "count"), (blend, "count"), (paraphrase, "samples"), (query, "samples")):
         with pytest.raises(MethodError, match=f'"{name}" must be 1 or more'):
             component(KINDS, session, **{name: 0})
+
+
+WORDS = [f"w{n}" for n in range(20)]
+
+
+def check_jumbled(component):
+    """Of 20 words, a tenth: two swaps in the first and third copy, some left out in the second; the row stays."""
+    seed = Record(" ".join(WORDS), "good", label="good")
+    session = Script(lambda *a: "", seed=2).session
+    made = component([Record("x").drop("leak"), seed], session, samples=3, share=0.1)
+    assert made[1] is seed and len(made) == 5
+    for place, row in enumerate(made[2:]):
+        words = row.prompt.split()
+        assert (row.completion, row.label, row.parents) == ("good", "good", (seed.id,))
+        if place == 1:
+            assert 10 <= len(words) < 20 and words == [word for word in WORDS if word in words]
+        else:
+            moved = sum(one != other for one, other in zip(words, WORDS, strict=True))
+            assert sorted(words) == sorted(WORDS) and 1 < moved <= 4
+    return [row.prompt for row in made[2:]]
+
+
+def test_words_are_swapped_or_left_out_and_each_copy_is_another():
+    first, again = check_jumbled(jumble), check_jumbled(jumble)
+    assert first == again and len(set(first)) == 3
+    one = jumble([Record("word", "good")], Script(lambda *a: "", seed=1).session, samples=2, share=0.9)
+    assert reasons(one) == [None, "unchanged", "unchanged"], (
+        "of one word nothing is left to swap, and it stays"
+    )
+
+
+def test_words_that_are_shuffled_altogether_are_caught():
+    def shuffled(rows, session, *, samples, share):
+        made = jumble(rows, session, samples=samples, share=share)
+        return [*made[:2], *(replace(row, prompt=" ".join(row.prompt.split()[::-1])) for row in made[2:])]
+
+    with pytest.raises(AssertionError):
+        check_jumbled(shuffled)
