@@ -140,7 +140,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("term", "attention-match"): ({"layers": [[0, 1]]},),
     ("term", "relation-match"): ({"of": "attention"}, {"of": "values", "layers": [[0, 1]], "heads": 1}),
     ("term", "token-states-match"): ({"layers": [[0, 1]]},),
-    ("term", "ensembled-labels"): ({"every": 1, "least": 0, "threshold": 0.4, "rise": 3},),
+    ("term", "ensembled-labels"): ({"every": 1, "least": 0, "threshold": 0.4, "ramp": 3},),
     ("term", "chunk-likelihood"): ({"temperature": 2.0, "boundary": ",", "epsilon": 1e-3},),
     ("term", "continuation-units"): ({"divergence": "jensen_shannon", "teacher_weight": 0.3},),
     ("term", "hidden-match"): (

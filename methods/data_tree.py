@@ -3,7 +3,8 @@
 train                                        the rows of the surroundings
 {from: X, first: 100} | {from: X, share: .5}  some of them
 {use: label, of: X, teacher: T, ...}          what a registered step makes of them
-{elicit: [explain, verify], of: X, teacher: T}  what components of elicitation make of them, one after another
+{elicit: [explain, verify], of: X, teacher: T}  what components of elicitation make of them, one after another; X may
+                                             be elicited itself, and is then made once for all that begin with it
 {join: [thoughts, completion]}                completions made of several columns
 {mix: [{data: X, prefix: "..."}, ...]}        rows of several sources
 """

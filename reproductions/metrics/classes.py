@@ -42,7 +42,8 @@ class Classes:
 
     def columns(self, evaluation: Evaluation) -> Columns:
         """Figures of every text."""
-        logits = _logits(evaluation, evaluation.model)
+        asked = evaluation.reader is not None and _asked_in_words(evaluation, evaluation.reader)
+        logits = _said(evaluation, str(evaluation.reader)) if asked else _logits(evaluation, evaluation.model)
         said, classes = logits.argmax(-1).numpy(), list(evaluation.task.classes)
         right = np.array([classes.index(name) for name in evaluation.references])
         nats = -logits.log_softmax(-1).numpy()[np.arange(len(right)), right]
@@ -54,6 +55,8 @@ class Classes:
     def _theirs(self, evaluation: Evaluation) -> np.ndarray[Any, Any]:
         """The classes that the teacher says; kept with what it makes, which is the same for all runs of a draw."""
         bed, run, name = evaluation.testbed, evaluation.run, str(self.teacher)
+        if _asked_in_words(evaluation, name):
+            return _said(evaluation, name).argmax(-1).numpy()
         key = {
             "teacher": bed.teacher_key(run, name),
             "split": evaluation.split,
@@ -65,6 +68,28 @@ class Classes:
             lambda apart: _logits(evaluation, bed.teacher(apart, name), reader=name).argmax(-1).tolist(),
         )
         return np.array(said[: len(evaluation.prompts)])
+
+
+def _asked_in_words(evaluation: Evaluation, name: str) -> bool:
+    return evaluation.testbed.models.prompted(name) is not None
+
+
+def _said(evaluation: Evaluation, name: str) -> Tensor:
+    """Logits (N, C) of a teacher that is asked in words: it is slow, and asked once for all runs, its own too."""
+    import torch
+
+    bed, run = evaluation.testbed, evaluation.run
+    key = {
+        "teacher": bed.teacher_key(run, name),
+        "split": evaluation.split,
+        "texts": len(evaluation.all_prompts),
+    }
+    said = run.shared.data(
+        "teacher-logits",
+        key,
+        lambda apart: _logits(evaluation, bed.teacher(apart, name), reader=name).tolist(),
+    )
+    return torch.tensor(said)[: len(evaluation.prompts)]
 
 
 def _logits(evaluation: Evaluation, model: Any, *, reader: str | None = None) -> Tensor:

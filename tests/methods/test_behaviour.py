@@ -177,6 +177,7 @@ OTHERS = {
     ("token-weights", "verified", "form"): "top-k",
     ("term", "sampled-kl", "estimator"): "k3",
     ("token-weights", "where", "where"): {"name": "lowest-probability"},
+    ("term", "ensembled-labels", "threshold"): 0.9,
     ("trainer", "minillm", "steps_per_generation"): 1,
     ("trainer", "policy-optimisation", "loss_type"): "grpo",
     ("trainer", "policy-optimisation", "num_generations"): 4,

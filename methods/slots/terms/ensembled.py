@@ -28,7 +28,7 @@ class EnsembledLabels(Term):
     training texts; m becomes momentum m + (1 - momentum) p, and m / (1 - momentum^looks) is the mean. From the first
     look on a text is trusted whose mean has its label likeliest and above the `threshold`; of a class of which fewer
     than `least` are, those above the median of their label's mean. `pull` times KL(mean || student) is added, times
-    exp(-5 (1 - looks / rise)^2) until there were `rise` looks. The sum over trusted texts is divided by all texts.
+    exp(-5 (1 - looks / ramp)^2) until there were `ramp` looks. The sum over trusted texts is divided by all texts.
     Source: SuperGen, arXiv 2202.04538, and its code, github.com/yumeng5/SuperGen, src/trainer.py and src/models.py
     (0.15, 0.8, 0.8, 10, 16; there texts that are not trusted leave the epoch instead).
     Raises MethodError for rows that are no texts with a label each.
@@ -44,18 +44,18 @@ class EnsembledLabels(Term):
         threshold: float = 0.8,
         pull: float = 10.0,
         every: int = 100,
-        rise: int = 10,
+        ramp: int = 10,
         least: int = 16,
         weight: Weight = 1.0,
     ):
         for name, share in (("smoothing", smoothing), ("momentum", momentum), ("threshold", threshold)):
             check_fraction(name, share)
-        if every < 1 or rise < 1 or least < 0 or pull < 0 or momentum == 1:
+        if every < 1 or ramp < 1 or least < 0 or pull < 0 or momentum == 1:
             raise MethodError(
-                'ensembled-labels: "every" and "rise" are 1 or more, "momentum" below 1, others not below 0'
+                'ensembled-labels: "every" and "ramp" are 1 or more, "momentum" below 1, others not below 0'
             )
         self.smoothing, self.momentum, self.threshold = smoothing, momentum, threshold
-        self.pull, self.every, self.rise, self.least, self.weight = pull, every, rise, least, weight
+        self.pull, self.every, self.ramp, self.least, self.weight = pull, every, ramp, least, weight
         self.looks = 0
         self._sum: Tensor | None = None  # (R, C), m of every text
         self._labels: Tensor | None = None  # (R,)
@@ -120,7 +120,7 @@ class EnsembledLabels(Term):
     @property
     def risen(self) -> float:
         """The share of the pull that is there yet."""
-        return math.exp(-5 * (1 - self.looks / self.rise) ** 2) if self.looks < self.rise else 1.0
+        return math.exp(-5 * (1 - self.looks / self.ramp) ** 2) if self.looks < self.ramp else 1.0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must keep, as plain data."""

@@ -17,12 +17,11 @@ from tests.methods.classes.test_trainer import LABELS, TEXTS, change, model_of, 
 from tests.methods.conftest import letter_tokenizer
 
 CLASSES = 3
-GIVEN = {"smoothing": 0.2, "momentum": 0.6, "threshold": 0.5, "pull": 2.0, "rise": 4, "least": 2}
+GIVEN = {"smoothing": 0.2, "momentum": 0.6, "threshold": 0.5, "pull": 2.0, "ramp": 4, "least": 2}
 
 
 def numbered():
-    rows = rows_of(letter_tokenizer())
-    return rows.add_column("row", list(range(len(rows))))
+    return rows_of(letter_tokenizer())
 
 
 def term(**settings):
@@ -50,7 +49,7 @@ def batch_of(numbers, seed=0):
     )
 
 
-def by_hand(seen, numbers, rows, *, smoothing, momentum, threshold, pull, rise, least):
+def by_hand(seen, numbers, rows, *, smoothing, momentum, threshold, pull, ramp, least):
     """The loss, one text after the other, and who is trusted."""
     mean = [[0.0] * CLASSES for _ in TEXTS]
     for shares in seen:
@@ -79,7 +78,7 @@ def by_hand(seen, numbers, rows, *, smoothing, momentum, threshold, pull, rise, 
         wanted = [(1 - smoothing) * (k == LABELS[number]) + smoothing / CLASSES for k in range(CLASSES)]
         loss = -sum(w * q for w, q in zip(wanted, logs, strict=True))
         if mean:
-            risen = 1.0 if len(seen) >= rise else math.exp(-5 * (1 - len(seen) / rise) ** 2)
+            risen = 1.0 if len(seen) >= ramp else math.exp(-5 * (1 - len(seen) / ramp) ** 2)
             loss += pull * risen * sum(m * (math.log(m) - q) for m, q in zip(mean[number], logs, strict=True))
         total += loss * trusted[number]
     return total, trusted
@@ -115,7 +114,7 @@ def test_too_few_of_a_class_are_made_up_for_by_the_surer_half():
         {"smoothing": 0.0},
         {"pull": 0.0},
         {"threshold": 0.9},
-        {"rise": 2},
+        {"ramp": 2},
     ],
 )
 def test_another_number_is_caught(wrong):
@@ -168,7 +167,7 @@ def trained_on(tmp_path, student, made, steps, batch=4, accumulate=1):
 def test_micro_batches_do_not_matter(tmp_path):
     student, made = model_of(seed=1), []
     for batch, accumulate in ((8, 1), (4, 2), (2, 4)):
-        term = EnsembledLabels(every=1, least=0, threshold=0.4, rise=2)
+        term = EnsembledLabels(every=1, least=0, threshold=0.4, ramp=2)
         trainer = trained_on(tmp_path, student, term, 2, batch, accumulate)
         made.append(change(student, trainer.accelerator.unwrap_model(trainer.model)))
     for other in made[1:]:
