@@ -254,8 +254,7 @@ def jumble(rows: Sequence[Record], session: Any, *, samples: int = 1, share: flo
             else:
                 words = [word for word in words if draws.random() >= share] or [draws.choice(words)]
             said = " ".join(words)
-            fields = {"label": row.label, "completion": row.completion, "fields": {"sample": place}}
-            child = row.child("jumble", prompt=said, **fields)
+            child = row.child("jumble", prompt=said, label=row.label, fields={"sample": place})
             own.append(child.drop("unchanged") if same_words(said) == same_words(row.prompt) else child)
         made[number] = own
     return in_place(rows, made)

@@ -61,7 +61,7 @@ class EnsembledLabels(Term):
         self._labels: Tensor | None = None  # (R,)
 
     def prepare(self, trainer: Any) -> None:
-        rows = getattr(trainer, "train_dataset", None)
+        rows: Any = getattr(trainer, "train_dataset", None)
         names = [] if rows is None else rows.column_names
         if ROW not in names or (len(rows) and not isinstance(rows[0]["labels"], int)):
             raise MethodError(
