@@ -387,19 +387,34 @@ def _kept_step(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict
 
 
 def _kept_elicited(tree: Mapping[str, Any], surroundings: Surroundings) -> list[dict[str, Any]]:
-    """What components of elicitation make, drawn anew for each seed of the runs unless one draw serves all."""
+    """What components of elicitation make, drawn anew for each seed of the runs unless one draw serves all.
+
+    Surroundings whose teachers write a few times only say which of these draws is theirs (`drawn`). Where the rows were
+    elicited themselves, that is made first and kept: pipelines that begin alike share their beginning.
+    """
     from methods.elicitation.pipeline import elicited, writer_of
 
-    seed, name = 0 if tree.get("once") else surroundings.seed, tree.get("teacher", "main")
+    name = tree.get("teacher", "main")
+    drawn = getattr(surroundings, "drawn", lambda teacher: surroundings.seed)
+    seed = 0 if tree.get("once") else drawn(name)
+    before = tree.get("of", "train")
+    first = rows_of(before, surroundings) if _elicited_before(before) else None
 
     def make(apart: Surroundings) -> list[dict[str, Any]]:
-        rows = rows_of(tree.get("of", "train"), apart)
-        return elicited(rows, apart.teacher(name), apart, tree["elicit"], seed)
+        rows = rows_of(before, apart) if first is None else first
+        seen = first is not None or tree.get("seen", False)
+        return elicited(rows, apart.teacher(name), apart, tree["elicit"], seed, seen)
 
     # A program's skill is told by its identity alone.
     writer = writer_of(surroundings, name)
     about = {} if writer is None else {"writer": writer.identity}
     return surroundings.keep("rows-elicited", {"step": dict(tree), "seed": seed, **about}, make)
+
+
+def _elicited_before(tree: Any) -> bool:
+    return isinstance(tree, Mapping) and (
+        "elicit" in tree or ("from" in tree and _elicited_before(tree["from"]))
+    )
 
 
 def _column(part: Any, surroundings: Surroundings) -> tuple[list[str], list[str]]:

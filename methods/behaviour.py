@@ -82,6 +82,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("data", "pass-rates"): (
         {"verifier": {"name": "task"}, "samples": 6, "temperature": 0.3, "threshold": 0.3, "seed": 1},
     ),
+    ("data", "self-guided"): ({"keep": 2, "rounds": 3, "inner": 3},),
     ("data", "teacher-traces"): (
         {
             "by": "most",
@@ -142,6 +143,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("term", "relation-match"): ({"of": "attention"}, {"of": "values", "layers": [[0, 1]], "heads": 1}),
     ("term", "replaced-blocks"): ({"rate": 0.4, "until": 0.9, "outside_learns": True},),
     ("term", "token-states-match"): ({"layers": [[0, 1]]},),
+    ("term", "ensembled-labels"): ({"every": 1, "least": 0, "threshold": 0.4, "ramp": 3},),
     ("term", "chunk-likelihood"): ({"temperature": 2.0, "boundary": ",", "epsilon": 1e-3},),
     ("term", "continuation-units"): ({"divergence": "jensen_shannon", "teacher_weight": 0.3},),
     ("term", "hidden-match"): (
@@ -206,7 +208,11 @@ SETTINGS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
 }
 
 # What is about encoders: its toy tells words apart.
-LABELLED = {("trainer", OF_CLASSES), *(("term", name) for name in ENCODERS)}
+LABELLED = {
+    ("trainer", OF_CLASSES),
+    ("data", "self-guided"),
+    *(("term", name) for name in (*ENCODERS, "ensembled-labels")),
+}
 
 Figures = list[list[float]]
 
@@ -226,7 +232,7 @@ def _tried(slot: str, name: str, settings: Mapping[str, Any]) -> Figures:
     with _toy_world():
         labelled = (slot, name) in LABELLED
         surroundings = ToyClasses() if labelled else ToySurroundings()
-        if name in OWN_STEPS:
+        if name in OWN_STEPS and not labelled:
             stops_often(surroundings.student(), surroundings.tokenizer)
         method = canonical_method(example(slot, name, settings))
         trainer = trainer_for(method | ({"trainer": {"name": OF_CLASSES}} if labelled else {}), surroundings)

@@ -3,7 +3,8 @@
 train                                        the rows of the surroundings
 {from: X, first: 100} | {from: X, share: .5}  some of them
 {use: label, of: X, teacher: T, ...}          what a registered step makes of them
-{elicit: [explain, verify], of: X, teacher: T}  what components of elicitation make of them, one after another
+{elicit: [explain, verify], of: X, teacher: T}  what components of elicitation make of them, one after another; X may
+                                             be elicited itself, and is then made once for all that begin with it
 {join: [thoughts, completion]}                completions made of several columns
 {mix: [{data: X, prefix: "..."}, ...]}        rows of several sources
 """
@@ -75,8 +76,11 @@ def _use(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, .
 
 
 def _elicit(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str, ...]) -> dict[str, Any]:
-    """Components of elicitation over rows, with their teacher; drawn anew for each seed of the runs, or `once`."""
-    known_keys(tree, ("elicit", "of", "teacher", "once"), "elicited data")
+    """Components of elicitation over rows, with their teacher; drawn anew for each seed of the runs, or `once`.
+
+    They see rows without what is right of them, unless it is to be `seen`: labels that go on with their texts.
+    """
+    known_keys(tree, ("elicit", "of", "teacher", "once", "seen"), "elicited data")
     made: dict[str, Any] = {"elicit": below("elicit", canonical_steps, tree["elicit"])}
     rows = below("of", canonical_data, tree.get("of"), steps, around)
     if rows != "train":
@@ -84,10 +88,11 @@ def _elicit(tree: Mapping[str, Any], steps: Mapping[str, Any], around: tuple[str
     teacher = tree.get("teacher", "main")
     if teacher != "main":
         made["teacher"] = below("teacher", text, teacher, "a teacher")
-    once = tree.get("once", False)
-    if not isinstance(once, bool):
-        raise RegistryError('"once" must be true or false', "once")
-    return {**made, "once": True} if once else made
+    for flag in ("once", "seen"):
+        if not isinstance(tree.get(flag, False), bool):
+            raise RegistryError(f'"{flag}" must be true or false', flag)
+        made |= {flag: True} if tree.get(flag) else {}
+    return made
 
 
 def canonical_steps(tree: Any) -> list[dict[str, Any]]:

@@ -67,7 +67,9 @@ TERM_DEFAULTS: Mapping[str, Any] = {
 OVER = ("tokens", "sequences")  # what a divergence's mean is over
 SOURCES = ("data", "teacher", "student")
 # Data steps that ask the student itself, and no teacher.
-OWN_STEPS = frozenset({"own-answers", "agreed-answers", "right-answers", "pass-rates", "guide-answers"})
+OWN_STEPS = frozenset(
+    {"own-answers", "agreed-answers", "right-answers", "pass-rates", "guide-answers", "self-guided"}
+)
 # Those of them that train it first, by the training's own arguments.
 TRAINING_STEPS = frozenset({"guide-answers"})
 # Data steps that ask a teacher, and the student before its training what it makes of the answers.

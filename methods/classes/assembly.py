@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from transformers import TrainingArguments
 
-from methods.assembly import Surroundings, rows_of, stays, term_of
+from methods.assembly import Surroundings, rows_of, term_of
 from methods.classes.encoding import encoded_texts
 from methods.classes.suits import why_not
 from methods.classes.trainer import THEIRS, ClassDistiller, ClassesCollator
@@ -48,7 +48,11 @@ def trainer_of_classes(surroundings: LabelledSurroundings, method: Mapping[str, 
     Raises MethodError for a method that is about what is written, and for a row of no class.
     """
     tree, classes = method["data"], surroundings.classes
-    plain = {**method, "trainer": {"name": WRITES}, "data": "train" if stays(tree) else tree}
+    plain = {
+        **method,
+        "trainer": {"name": WRITES},
+        "data": "train",
+    }  # whoever made the rows: they are looked at below
     if (why := why_not(plain)) is not None:
         raise MethodError(f"no trainer of classes: {why}")
     rows, number = rows_of(tree, surroundings), {name: place for place, name in enumerate(classes)}

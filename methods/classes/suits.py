@@ -16,6 +16,7 @@ TERMS = (
     "replaced-blocks",
     "subclass-match",
     "token-states-match",
+    "ensembled-labels",
 )  # beside every divergence: of a label, of an order of classes, of blocks
 ENCODERS = (
     "attention-match",
@@ -24,8 +25,14 @@ ENCODERS = (
     "subclass-match",
     "token-states-match",
 )  # of those, the ones that are about nothing else
-TEACH_CLASSES = ("next-token", "ranked-choices", "replaced-blocks")  # beside every divergence
+TEACH_CLASSES = (
+    "next-token",
+    "ranked-choices",
+    "replaced-blocks",
+    "ensembled-labels",
+)  # beside every divergence
 PLACES = {"sources", "over", "token_weights", "row_settings", "support"}
+OF_LABELS = ("annealed-labels",)  # token weights that look at a label and what is said instead of it
 
 
 def why_not(method: Mapping[str, Any]) -> str | None:
@@ -46,11 +53,16 @@ def why_not(method: Mapping[str, Any]) -> str | None:
                 return f"the term {term['term']} is about what is written"
             if term.get("filters") == "task":
                 return "its filters learn from next tokens first"
-        if PLACES & term.keys():
+        weighed = "token_weights" in term and _named(term["token_weights"]) not in OF_LABELS
+        if PLACES - {"token_weights"} & term.keys() or weighed:
             return "a term of it tells places of a written text apart"
     if not any(_teaches_classes(term) for term in method["terms"]):
         return "none of its terms is about the classes, and a new head would stay as it was drawn"
     return None
+
+
+def _named(tree: Any) -> Any:
+    return tree["name"] if isinstance(tree, Mapping) else tree
 
 
 def _teaches_classes(term: Mapping[str, Any]) -> bool:
@@ -63,5 +75,7 @@ def only_for_classes(method: Mapping[str, Any]) -> str | None:
     """Why a canonical method can distil a classifier alone, in a few words; None where it can do more."""
     if method["trainer"]["name"] == OF_CLASSES:
         return "its trainer reads labels of texts"
+    if any(term.get("term") == "ensembled-labels" for term in method.get("terms", ())):
+        return "its ensembled-labels is about texts with a label each"
     found = [term["term"] for term in method.get("terms", ()) if term.get("term") in ENCODERS]
     return f"its {found[0]} is about every token inside an encoder" if found else None

@@ -145,6 +145,9 @@ class ClassDistiller(TrainsTerms, Trainer):
         window = Window(self.progress, batches, trainer=self)
         for term in self.terms:
             term.begin_step(window)
+            for part in term.parts().values():
+                if hasattr(part, "begin_step"):
+                    part.begin_step(window)
         return batches, labels
 
     def teacher_states(self) -> tuple[Tensor, Head]:

@@ -26,6 +26,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "expand": {"wanted": 5, "calls": 6, "shots": [2, 1]},
     "evolve": {"rounds": 2},
     "explain": {"chains": 2, "hint": "unsolved"},
+    "hand-back": {"share": 0.5},
     "leaks": {"held_out": ["the rain falls on the old town"], "words": 4},
     "paraphrase": {"samples": 2},
     "pilot": {"prompts": 2, "measure": "score"},

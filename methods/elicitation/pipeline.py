@@ -41,17 +41,22 @@ def elicited(
     surroundings: Surroundings,
     steps: Sequence[Mapping[str, Any]],
     seed: int,
+    seen: bool = False,
 ) -> list[dict[str, Any]]:
     """The training rows of a recipe's `elicit`: prompt, completion, and what is a text in every row.
 
     The rows' completions are the right answers, column `answer` where they have none of that name; the components see
-    rows without a completion. The teacher is the surroundings' `writer` where they have one (a server, an oracle), else
-    its model. Raises MethodError where nothing is left, with the reasons counted.
+    rows without a completion, unless it is to be `seen`: where other steps elicited the rows, and where labels go on
+    with their texts. The teacher is the surroundings' `writer` where they have one (a server, an oracle),
+    else its model. Raises MethodError where nothing is left, with the reasons counted.
     """
     if asked.prompt_column != "prompt":
         raise MethodError("elicit needs a teacher that reads the student's prompts; label takes the others")
-    given = [{**row, "answer": row.get("answer", row["completion"])} for row in rows]
-    begun = seeds([{name: value for name, value in row.items() if name != "completion"} for row in given])
+    if seen:
+        begun = [row.marked(label=row.fields.get("label")) for row in seeds(rows)]
+    else:
+        given = [{**row, "answer": row.get("answer", row["completion"])} for row in rows]
+        begun = seeds([{name: value for name, value in row.items() if name != "completion"} for row in given])
     journal = getattr(surroundings, "answers", None)
     session = Session(_writer(asked, surroundings), None if journal is None else journal(), seed=seed)
     try:

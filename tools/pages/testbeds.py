@@ -77,6 +77,8 @@ def _of_it(tree: Mapping[str, Any]) -> Iterator[str]:
         yield f"blocks {', '.join(map(str, tree['layers']))} of it"
     if "drawn" in tree:
         yield "drawn anew but for the word embeddings"
+    if "prompted" in tree:
+        yield "asked in words"
     if "frozen" in tree:
         yield "its word embeddings frozen"
 

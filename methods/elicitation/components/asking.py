@@ -24,6 +24,8 @@ class How:
     temperature: float = 0.0
     max_tokens: int = 512
     draw: int = 0  # the same question, asked again
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()  # what ends a text, and is no part of it
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,14 @@ def request_for(row: Record, component: str, prompt: Prompt, fields: Mapping[str
     """The request; its note says what row it is about, for a teacher that is no model."""
     note = {**row.fields, "question": row.prompt, "component": component}
     return Request(
-        prompt.fill(fields), how.samples, how.temperature, max_tokens=how.max_tokens, seed=how.draw, note=note
+        prompt.fill(fields),
+        how.samples,
+        how.temperature,
+        how.top_p,
+        max_tokens=how.max_tokens,
+        stop=how.stop,
+        seed=how.draw,
+        note=note,
     )
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from methods.elicitation.components.asking import How, Rows, ask_about, counted, gold_of, in_place
+from methods.elicitation.components.asking import (
+    How,
+    Rows,
+    ask_about,
+    counted,
+    draws_of,
+    gold_of,
+    in_place,
+)
 from methods.elicitation.filters.parsers import parser as parser_of
 from methods.elicitation.records.record import Record
 from methods.errors import MethodError
@@ -136,3 +144,43 @@ def _answered(row: Record, form: str) -> Record:
     if said is None:
         return row.drop("unparseable", f"no {form} in it")
     return row if form == "program" else row.marked(fields={"sub_questions": said.split("\n")})
+
+
+CHOICES = ("lowest", "random")
+
+
+@component("elicitation", "hand-back")
+def hand_back(
+    rows: Sequence[Record], session: Any, *, share: float = 0.2, by: str = "lowest", column: str = "answer"
+) -> Rows:
+    """A share of the rows goes back to people: those with the lowest score, or drawn at `random`, get their label.
+
+    What people say of a row stands in its field `column`, and becomes its completion and label; nobody's is looked at
+    before. Rounded half up; of equal scores the earlier rows go first. A row without a score, or without that field,
+    is refused.
+    Source: "Want To Reduce Labeling Cost? GPT-3 Can Help", arXiv 2108.13487, section 2.4 (active labelling: people
+    label what the model is least sure of).
+    """
+    if by not in CHOICES:
+        raise MethodError(f'hand-back: no choice "{by}"{near(by, CHOICES)}; known: {", ".join(CHOICES)}')
+    if not 0 <= share <= 1:
+        raise MethodError(f'hand-back: "share" lies between 0 and 1, not at {share}')
+    places = [place for place, row in enumerate(rows) if row.alive]
+    count = int(share * len(places) + 0.5)
+    if by == "random":
+        chosen = draws_of(session, "hand-back").sample(places, count)
+    else:
+        chosen = sorted(places, key=lambda place: _surety(rows[place]))[:count]
+    made = list(rows)
+    for place in chosen:
+        gold = gold_of(rows[place], column, "hand-back")
+        made[place] = rows[place].child("hand-back", completion=gold, label=gold)
+    return made
+
+
+def _surety(row: Record) -> float:
+    if row.score is None:
+        raise MethodError(
+            f"hand-back: row {row.id} has no score; a component before it must give one (classify)"
+        )
+    return row.score

@@ -3,6 +3,7 @@
 from methods.slots.term import Term, Window
 from methods.slots.terms.clipped import ClippedKL, FixedBand, LearnedBand
 from methods.slots.terms.divergence import Divergence, NextToken
+from methods.slots.terms.ensembled import EnsembledLabels
 from methods.slots.terms.hidden import HiddenMatch, TaskFilters
 from methods.slots.terms.inside import AttentionMatch, RelationMatch, TokenStatesMatch
 from methods.slots.terms.logits import LogitMatch
@@ -17,6 +18,7 @@ __all__ = [
     "AttentionMatch",
     "ClippedKL",
     "Divergence",
+    "EnsembledLabels",
     "FirstChoices",
     "FixedBand",
     "HiddenMatch",

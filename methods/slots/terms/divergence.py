@@ -98,7 +98,8 @@ class Divergence(Term):
                 known = ", ".join([*FUSED_DIVERGENCES, *BY_ROWS])
                 raise MethodError(f"unknown divergence {self.divergence!r}; one of {known}")
         check_sources(self.sources)
-        plain = self.token_weights is None and self.row_settings is None
+        weighed = [part for part in (self.token_weights, self.row_settings) if part is not None]
+        plain = all(getattr(part, "reads", IDS) == NOTHING for part in weighed)
         if self.support is not None and self._by_rows is not None:
             raise MethodError("a divergence of the labels alone has no support")
         self.reads = NOTHING if self._by_rows is not None and plain else IDS

@@ -77,10 +77,22 @@ class Measure:
                 seed_everything(self._run.seed)
                 if hasattr(model, "eval"):
                     model.eval()
-                return self._run.testbed.evaluate(model, self._run, split=split, limit=limit, wanted=wanted)
+                more = {} if (reader := self._reader()) is None else {"reader": reader}
+                return self._run.testbed.evaluate(
+                    model, self._run, split=split, limit=limit, wanted=wanted, **more
+                )
         finally:
             for module, training in modes:
                 module.training = training
+
+    def _reader(self) -> str | None:
+        """The teacher's name where the arm is a teacher that is asked in words: it has tokens of its own."""
+        method = self._run.spec.get("method", {})
+        if method.get("trainer", {}).get("name") != "teacher-alone":
+            return None
+        name = method["teachers"][0]
+        models = getattr(self._run.testbed, "models", None)
+        return name if models is not None and models.prompted(name) is not None else None
 
 
 def _compact(number: float) -> float | int:

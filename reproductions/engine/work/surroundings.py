@@ -89,6 +89,11 @@ class RunSurroundings:
         """What components of elicitation ask in the place of a teacher's model, None for that."""
         return self._bed.models.writer(name)
 
+    def drawn(self, teacher: str) -> int:
+        """Which draw of what a teacher writes is this run's: its own, where the teacher writes anew for each seed."""
+        found = self._bed.models.drawn(teacher, self._run)
+        return self.seed if found is None else found
+
     def _states(self, name: str, rows: Dataset) -> Any:
         """What a teacher says of fixed rows, computed once for all runs; None where that would take too much disk.
 

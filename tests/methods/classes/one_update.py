@@ -10,6 +10,7 @@ from methods.classes.subclasses import SubclassMatch
 from methods.slots.terms import (
     AttentionMatch,
     Divergence,
+    EnsembledLabels,
     HiddenMatch,
     NextToken,
     RankedChoices,
@@ -47,14 +48,9 @@ def both_updates(folder, batch=None):
         student = model_of(seed=1, tokens=tokens)
         teacher = model_of(seed=2, layers=3, tokens=tokens)
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        both = terms(tokens) if tokens else [*terms(tokens), EnsembledLabels(weight=0.2)]
         trainer = trained(
-            folder,
-            student,
-            terms(tokens),
-            teacher=teacher,
-            batch=batch or 8 // ranks,
-            tokens=tokens,
-            ranks=ranks,
+            folder, student, both, teacher=teacher, batch=batch or 8 // ranks, tokens=tokens, ranks=ranks
         )
         after = trainer.accelerator.unwrap_model(trainer.model)
         made |= {f"{tokens} {name}": delta for name, delta in change(student, after).items()}

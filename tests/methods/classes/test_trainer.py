@@ -62,6 +62,7 @@ def rows_of(tokenizer, *, tokens=False, other=None):
     made = [tokenizer(text) for text in TEXTS]
     rows = {name: [list(one[name]) for one in made] for name in ("input_ids", "attention_mask")}
     rows["labels"] = LABELS
+    rows["row"] = list(range(len(TEXTS)))
     if tokens:  # of every second token, and of none of the fourth text
         rows["labels"] = [
             [-100 if n % 2 or place == 3 else (n + place) % 3 for n in range(len(ids))]

@@ -44,6 +44,57 @@ class Around:
         self.reports.append(report)
 
 
+class Writes(Around):
+    """A teacher that is no oracle: it writes something else each time; `asked` counts how often."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed)
+        self.asked = 0
+
+    def rows(self, name):
+        return Dataset.from_list(
+            [{"prompt": kind, "completion": kind, "label": kind} for kind in ("sea", "land")]
+        )
+
+    def writer(self, name):
+        def say(request, sample):
+            self.asked += 1
+            return f"{request.messages[-1].content} {sample} of {self.seed}"
+
+        return FunctionWriter("writes", say)
+
+    def keep(self, kind, key, make):
+        told = json.dumps([kind, key], sort_keys=True)
+        if told not in self.kept:
+            self.kept[told] = make(self)
+        return self.kept[told]
+
+
+WRITTEN = {"elicit": [{"name": "write", "count": 4, "prompt": "answer"}]}
+
+
+def test_pipelines_that_begin_alike_share_what_was_written():
+    around = Writes()
+    some = canonical_data(
+        {"elicit": [{"name": "select", "by": "random", "keep": 2, "of": "label"}], "of": WRITTEN}, {}
+    )
+    first, again = rows_of(some, around), rows_of(canonical_data(WRITTEN, {}), around)
+    assert around.asked == 8, "two classes, four texts: asked for once"
+    assert len(again) == 8 and len(first) == 4 and {*first["prompt"]} < {*again["prompt"]}
+    assert first["completion"] == first["label"] == ["sea", "sea", "land", "land"], (
+        "what was written keeps its class"
+    )
+
+
+def test_a_teacher_may_write_a_few_times_only():
+    around, made = Writes(), {}
+    for seed in (0, 1, 2, 5):
+        around.seed = seed
+        around.drawn = lambda teacher, seed=seed: seed % 2
+        made[seed] = rows_of(canonical_data(WRITTEN, {}), around)["prompt"][:]
+    assert made[0] == made[2] and made[1] == made[5] and made[0] != made[1] and around.asked == 16
+
+
 TREE = canonical_data(
     {"elicit": [{"name": "explain", "chains": 4}, "verify", {"name": "select", "by": "shortest"}]}, {}
 )

@@ -13,6 +13,7 @@ from methods.slots import token_weights
 from methods.slots.scores import Entropy, LogRatio
 from methods.slots.terms import Divergence, Window
 from methods.slots.token_weights import (
+    AnnealedLabels,
     ByScore,
     Complement,
     ExceptTokens,
@@ -355,3 +356,44 @@ def test_a_student_that_is_the_teacher_is_always_accepted():
 def test_verification_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(MethodError):
         Verified(**wrong)
+
+
+def check_annealed(weights, progress):
+    """A label is dropped where another id has more than the threshold, by float64 one row after the other."""
+    rows = three_sequences()
+    weights.begin_step(Window(progress))
+    level = 0.9 + (1 / len(rows.head.weight) - 0.9) * progress
+    expected = []
+    for hidden, label in zip(rows.hidden, rows.labels, strict=True):
+        logits = rows.head.weight.double() @ hidden.double()
+        shares = [math.exp(float(x - logits.max())) for x in logits]
+        surest = max(range(len(shares)), key=shares.__getitem__)
+        sure = shares[surest] / sum(shares) > level
+        expected.append(0.0 if sure and surest != int(label) else 1.0)
+    assert weights(rows).tolist() == expected
+    return expected
+
+
+def test_labels_that_the_student_surely_disagrees_with_are_dropped_ever_sooner():
+    kept = [sum(check_annealed(AnnealedLabels(), progress)) for progress in (0.0, 0.5, 0.9, 1.0)]
+    assert kept == sorted(kept, reverse=True) and kept[0] > kept[-1]
+
+
+@pytest.mark.parametrize("wrong", ["never falls", "drops what it agrees with"])
+def test_annealing_that_is_another_is_caught(wrong, monkeypatch):
+    right = AnnealedLabels.__call__
+    if wrong == "never falls":
+        monkeypatch.setattr(AnnealedLabels, "begin_step", lambda self, window: None)
+    else:
+        monkeypatch.setattr(AnnealedLabels, "__call__", lambda self, rows: 1 - right(self, rows))
+    with pytest.raises(AssertionError):
+        check_annealed(AnnealedLabels(), 1.0)
+
+
+def test_pieces_of_rows_are_weighed_alike(monkeypatch):
+    weights, rows = AnnealedLabels(), three_sequences()
+    weights.begin_step(Window(0.8))
+    whole = weights(rows)
+    monkeypatch.setattr(token_weights, "AT_ONCE", 2 * len(rows.head.weight))
+    assert torch.equal(weights(rows), whole)
+    assert Divergence("cross-entropy", token_weights=weights).reads == "nothing", "no teacher is needed"

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
 from catalog.schema import load_catalog
+from methods.elicitation.writers.oracle import FunctionWriter
 from methods.elicitation.writers.recorded import RecordedWriter
 from methods.recipe import canonical_method, read_recipe, recipe_ids, teachers_of
 from reproductions.distill.config import check_teacher_terms, family, load_config
@@ -49,11 +50,32 @@ SETTINGS = {
     **dict.fromkeys(("opsd", "sdft"), {"reads": "{completion}{prompt}"}),
     "dac-kl": {"spans": "ends-in-punctuation"},
     "fine-tune-cot": {"chains": 2},
+    **dict.fromkeys(("zerogen", "udg"), {"count": 2, "keep": 1}),
+    "sungen": {"count": 2, "keep": 1, "rounds": 2},
+    "promptmix": {"count": 2},
+    "auggpt": {"samples": 1},
     **dict.fromkeys(("pad", "eotd", "mixed-distillation", "mammoth"), {"run_programs": True}),
 }
+# Recipes whose teacher writes or labels texts of classes.
+TALKS = (
+    *("zerogen", "sungen", "udg", "promptmix", "auggpt", "gpt3-data-annotator"),
+    "wang-2021-gpt3-labeling",
+)
 # What a teacher writes for them: a text that is a program, an equation and steps, and right by each.
 ASKED = (*(name for name in recipe_ids() if asks_for_texts(read_recipe(name).method().get("data"))),)
 SAID = "```python\nprint(3)\n```\nanswer = 3\nAnswer: 3"
+
+
+class Talks(FunctionWriter):
+    """Says something else each time, and finds every text about as likely."""
+
+    def __init__(self):
+        super().__init__(
+            "talks", lambda request, sample: f"{request.messages[-1].content[:9]}{sample}{request.seed}"
+        )
+
+    def score(self, requests, texts):
+        return [[-0.1 * (len(request.messages[-1].content) % 7), -1.0] for request in requests]
 
 
 def _with_numbers(folder):
@@ -113,6 +135,7 @@ def test_every_method_saves_a_plain_folder(folder, method, monkeypatch):
     if method in ASKED:
         _with_numbers(folder)
         said = RecordedWriter("chains", {f"{word}|": [SAID] * 2 for word in WORDS})
+        said = Talks() if method in TALKS else said
         monkeypatch.setattr("methods.elicitation.pipeline._writer", lambda asked, surroundings: said)
     needed = len(teachers_of(canonical_method(read_recipe(method).method())))
     teacher = [None, "teacher", "[teacher, second]"][needed]

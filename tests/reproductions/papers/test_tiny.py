@@ -12,6 +12,7 @@ FEWER = {
     "countdown": {"scribbles": 300, "corrections": 300},
     "navigate": {"walks": 300, "corrections": 300},
     "reasoning": {"train": 80, "base": 300, "solutions": 300, "test_problems": 20, "unseen_problems": 20},
+    "reviews": {"train_texts": 64, "pool_texts": 24, "validation_texts": 20, "test_texts": 24},
     "trace": {"demonstrations": 300, "drafts": 300},
 }
 
@@ -42,8 +43,9 @@ def whatever_ended(data):
         return {**data, "samples": 1, "after": None}
     if data.get("use") in ("guide-answers", "teacher-traces"):
         data = {**data, "threshold": 0.0}
-    if isinstance(data.get("samples"), int):
-        data = {**data, "samples": min(2, data["samples"])}
+    for setting, most in (("samples", 2), ("count", 12), ("keep", 4)):
+        if isinstance(data.get(setting), int):
+            data = {**data, setting: min(most, data[setting])}
     return {name: whatever_ended(part) for name, part in data.items()}
 
 

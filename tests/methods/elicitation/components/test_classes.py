@@ -1,10 +1,11 @@
 """Labels by likelihood with calibrations by hand, and texts for classes by a scripted teacher."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from methods.elicitation.components.classes import blend, classify, paraphrase, query, write
+from methods.elicitation.components.classes import blend, classify, jumble, paraphrase, query, write
 from methods.elicitation.records.record import Record
 from methods.elicitation.writers.session import Session
 from methods.errors import MethodError
@@ -86,6 +87,21 @@ def test_a_calibration_that_is_left_out_is_caught():
         check_calibration("blank", plain)
 
 
+def test_the_end_behind_a_name_counts_where_it_is_asked_for():
+    class Ends(EmptyWriter):
+        """It says each name alike, and that nothing follows behind "land"."""
+
+        def score(self, requests, texts):
+            return [[math.log(0.5), math.log(0.9 if text == ": land" else 0.1)] for text in texts]
+
+    whole, open_ended = (
+        classify(rows("x"), Session(Ends()), classes=CLASSES, calibrate="none", before=": ", ends=ends)[0]
+        for ends in (True, False)
+    )
+    assert (whole.label, whole.score) == ("land", pytest.approx(0.9))
+    assert open_ended.score == pytest.approx(0.5)
+
+
 def test_each_text_is_asked_about_once_for_each_class():
     writer = Likes()
     classify(rows("waves", "hills"), Session(writer), classes=CLASSES)
@@ -126,6 +142,21 @@ def test_texts_are_written_for_each_class_and_classes_are_no_texts():
         *[(f"text {n} of praise", "praise for a product", "praise for a product") for n in range(3)],
     ]
     assert [row.parents[0] for row in made[2:]] == [KINDS[0].id] * 3 + [KINDS[1].id] * 3
+
+
+def test_how_texts_are_sampled_and_end_is_asked_for_and_what_they_were_asked_by_is_kept():
+    script = Script(lambda asked, request, sample: "text")
+    written = write(KINDS, script.session, count=2, top_p=0.9, stop=['"'])
+    blended = blend(KINDS, script.session, count=1, top_p=0.8, stop=["|"])
+    paraphrase(rows("x"), script.session, top_p=0.7, stop=["."])
+    assert [(one.top_p, one.stop) for one in script.requests] == [
+        *[(0.9, ('"',))] * 2,
+        *[(0.8, ("|",))] * 2,
+        (0.7, (".",)),
+    ]
+    for row in (*written[2:], *blended[2:]):
+        assert row.fields["asked"] in script.asked and KINDS[0].prompt.split()[0] in "".join(script.asked)
+    assert written[2].fields["asked"] == script.asked[0]
 
 
 @pytest.mark.parametrize(("writer", "reason"), [(CutWriter(), "truncated"), (EmptyWriter(), "empty")])
@@ -180,3 +211,41 @@ def test_settings_that_make_no_sense_are_refused():
     for component, name in ((write, "count"), (blend, "count"), (paraphrase, "samples"), (query, "samples")):
         with pytest.raises(MethodError, match=f'"{name}" must be 1 or more'):
             component(KINDS, session, **{name: 0})
+
+
+WORDS = [f"w{n}" for n in range(20)]
+
+
+def check_jumbled(component):
+    """Of 20 words, a tenth: two swaps in the first and third copy, some left out in the second; the row stays."""
+    seed = Record(" ".join(WORDS), "good", label="good")
+    session = Script(lambda *a: "", seed=2).session
+    made = component([Record("x").drop("leak"), seed], session, samples=3, share=0.1)
+    assert made[1] is seed and len(made) == 5
+    for place, row in enumerate(made[2:]):
+        words = row.prompt.split()
+        assert (row.completion, row.label, row.parents) == ("good", "good", (seed.id,))
+        if place == 1:
+            assert 10 <= len(words) < 20 and words == [word for word in WORDS if word in words]
+        else:
+            moved = sum(one != other for one, other in zip(words, WORDS, strict=True))
+            assert sorted(words) == sorted(WORDS) and 1 < moved <= 4
+    return [row.prompt for row in made[2:]]
+
+
+def test_words_are_swapped_or_left_out_and_each_copy_is_another():
+    first, again = check_jumbled(jumble), check_jumbled(jumble)
+    assert first == again and len(set(first)) == 3
+    one = jumble([Record("word", "good")], Script(lambda *a: "", seed=1).session, samples=2, share=0.9)
+    assert reasons(one) == [None, "unchanged", "unchanged"], (
+        "of one word nothing is left to swap, and it stays"
+    )
+
+
+def test_words_that_are_shuffled_altogether_are_caught():
+    def shuffled(rows, session, *, samples, share):
+        made = jumble(rows, session, samples=samples, share=share)
+        return [*made[:2], *(replace(row, prompt=" ".join(row.prompt.split()[::-1])) for row in made[2:])]
+
+    with pytest.raises(AssertionError):
+        check_jumbled(shuffled)

@@ -3,7 +3,7 @@
 import pytest
 
 from methods.elicitation.components import asking
-from methods.elicitation.components.labeling import explain, label
+from methods.elicitation.components.labeling import explain, hand_back, label
 from methods.elicitation.components.self_knowledge import verify
 from methods.elicitation.prompting import read_prompt
 from methods.elicitation.records.record import Record
@@ -192,3 +192,58 @@ def test_rationalisation_asks_again_with_the_answer_where_nothing_was_right():
     ]
     assert [row.fields["hinted"] for row in made] == [False, False, True]
     assert len(script.requests) == 3 and made[2].parents == (made[1].id,)
+
+
+SURE = [("a", "x", 0.9), ("b", "y", 0.55), ("c", "x", 0.6), ("d", "x", 0.55)]
+
+
+def labelled_rows():
+    return [
+        Record("dropped", fields={"answer": "y"}).drop("empty"),
+        *[
+            Record(text, label, label=label, score=score, fields={"answer": "y", "other": "z"})
+            for text, label, score in SURE
+        ],
+    ]
+
+
+def check_hand_back(component):
+    """Of four that live the two least sure ones, and of equal ones the first; what people say is in "answer"."""
+    made = component(labelled_rows(), None, share=0.5)
+    assert [(row.prompt, row.completion, row.label) for row in made[1:]] == [
+        ("a", "x", "x"), ("b", "y", "y"), ("c", "x", "x"), ("d", "y", "y"),
+    ]  # fmt: skip
+    assert made[0].dropped == "empty" and [row.component for row in made[1:]].count("hand-back") == 2
+
+
+def test_the_least_sure_go_back_to_people():
+    check_hand_back(hand_back)
+    one = hand_back(labelled_rows(), None, share=0.3)  # 1.2 of four: one
+    assert [row.label for row in one[1:]] == ["x", "y", "x", "x"]
+
+
+def test_the_most_sure_first_is_caught():
+    def turned(rows, session, **settings):
+        rows = [row.marked(score=None if row.score is None else -row.score) for row in rows]
+        return hand_back(rows, session, **settings)
+
+    with pytest.raises(AssertionError):
+        check_hand_back(turned)
+
+
+def test_a_random_share_is_drawn_by_the_session_and_needs_no_score():
+    bare = [Record(str(n), "x", label="x", fields={"answer": "y"}) for n in range(40)]
+    drawn = [
+        hand_back(bare, Script(lambda *a: "", seed=seed).session, by="random", share=0.25)
+        for seed in (1, 1, 2)
+    ]
+    chosen = [[row.prompt for row in rows if row.label == "y"] for rows in drawn]
+    assert chosen[0] == chosen[1] != chosen[2] and [len(one) for one in chosen] == [10, 10, 10]
+    with pytest.raises(MethodError, match="has no score"):
+        hand_back(bare, None)
+    with pytest.raises(MethodError, match='no choice "lowst".*lowest'):
+        hand_back(bare, None, by="lowst")
+    with pytest.raises(MethodError, match="between 0 and 1"):
+        hand_back(bare, None, share=1.5)
+    with pytest.raises(MethodError, match='needs the right answer of each row in "gold"'):
+        hand_back(labelled_rows(), None, column="gold")
