@@ -3,14 +3,12 @@
 from methods.slots.term import Term, Window
 from methods.slots.terms.clipped import ClippedKL, FixedBand, LearnedBand
 from methods.slots.terms.divergence import Divergence, NextToken
-from methods.slots.terms.ensembled import EnsembledLabels
 from methods.slots.terms.hidden import HiddenMatch, TaskFilters
 from methods.slots.terms.inside import AttentionMatch, RelationMatch, TokenStatesMatch
 from methods.slots.terms.logits import LogitMatch
 from methods.slots.terms.plain_text import PlainText
 from methods.slots.terms.preference import FirstChoices, Preference
 from methods.slots.terms.ranking import RankedChoices
-from methods.slots.terms.replacing import ReplacedBlocks
 from methods.slots.terms.sampled import SampledKL
 from methods.slots.terms.spans import SpanConsistency
 
@@ -18,7 +16,6 @@ __all__ = [
     "AttentionMatch",
     "ClippedKL",
     "Divergence",
-    "EnsembledLabels",
     "FirstChoices",
     "FixedBand",
     "HiddenMatch",
@@ -29,7 +26,6 @@ __all__ = [
     "Preference",
     "RankedChoices",
     "RelationMatch",
-    "ReplacedBlocks",
     "SampledKL",
     "SpanConsistency",
     "TaskFilters",

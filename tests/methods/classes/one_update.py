@@ -6,16 +6,16 @@ import tempfile
 
 from safetensors.torch import save_file
 
+from methods.classes.ensembled import EnsembledLabels
+from methods.classes.replacing import ReplacedBlocks
 from methods.classes.subclasses import SubclassMatch
 from methods.slots.terms import (
     AttentionMatch,
     Divergence,
-    EnsembledLabels,
     HiddenMatch,
     NextToken,
     RankedChoices,
     RelationMatch,
-    ReplacedBlocks,
     TokenStatesMatch,
 )
 from tests.methods.classes.test_trainer import change, model_of, trained

@@ -8,12 +8,13 @@ import torch
 from torch.nn import functional
 from transformers import TrainingArguments
 
+from methods.classes import replacing as replacing_module
 from methods.classes.encoding import encoded_texts
+from methods.classes.replacing import ReplacedBlocks
 from methods.classes.trainer import ClassDistiller
 from methods.errors import MethodError
 from methods.slots.term import Window
-from methods.slots.terms import NextToken, ReplacedBlocks
-from methods.slots.terms import replacing as replacing_module
+from methods.slots.terms import NextToken
 from tests.methods.classes.test_trainer import LABELS, TEXTS, model_of
 from tests.methods.conftest import ONE_STEP, letter_tokenizer, pair_tokenizer
 

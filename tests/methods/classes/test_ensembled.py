@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from methods.classes.ensembled import EnsembledLabels
 from methods.classes.trainer import ClassDistiller
 from methods.errors import MethodError
 from methods.losses.fused.linear import Head
 from methods.slots.rows import Rows
-from methods.slots.terms import EnsembledLabels
 from tests.methods.classes.test_trainer import LABELS, TEXTS, change, model_of, rows_of
 from tests.methods.conftest import letter_tokenizer
 
