@@ -12,14 +12,15 @@ from methods.elicitation.components.classes import classify
 from methods.elicitation.records.record import Record
 from methods.elicitation.writers.local import LocalWriter
 from methods.elicitation.writers.session import Session
-from tests.methods.conftest import make_model
+from tests.methods.conftest import letter_tokenizer, make_model
 
 TEXTS = ["ab", "hello", "x", "distil", "gap"]
 CLASSES = ["a", "k"]  # one letter is one token of the toy's tokenizer
 
 
 @pytest.fixture
-def writer(tokenizer):
+def writer():
+    tokenizer = letter_tokenizer()  # its own: that of the fixture is shared by all tests
     tokenizer.backend_tokenizer.decoder = decoders.Fuse()  # ids are told back as the text that they were
     return LocalWriter(make_model(seed=5).requires_grad_(False), tokenizer, "toy", batch=2)
 

@@ -9,13 +9,14 @@ from safetensors.torch import load_file
 
 from methods.modeling.rollouts import rollout
 from methods.trainers import policy, sampling
+from tests.methods.conftest import letter_tokenizer
 from tests.methods.trainers.one_update import greedy_rollouts, one_update
 from tests.methods.trainers.sharded_update import TRAINERS
 from tests.methods.trainers.test_invariance import assert_same
 
 
 @pytest.mark.slow
-def test_sharded_weights_get_the_same_update(tokenizer, tmp_path, monkeypatch):
+def test_sharded_weights_get_the_same_update(tmp_path, monkeypatch):
     for module in (policy, sampling):
         monkeypatch.setattr(module, "rollout", rollout)  # so that the patch below is undone
     greedy_rollouts()
@@ -28,4 +29,4 @@ def test_sharded_weights_get_the_same_update(tokenizer, tmp_path, monkeypatch):
     for trainer in TRAINERS:
         prefix = f"{trainer}/"
         got = {k.removeprefix(prefix): v for k, v in sharded.items() if k.startswith(prefix)}
-        assert_same(got, one_update(trainer, "llama", tokenizer, batch=4, accumulate=1))
+        assert_same(got, one_update(trainer, "llama", letter_tokenizer(), batch=4, accumulate=1))
