@@ -20,14 +20,12 @@ from methods.recipe import (
     PRIVILEGED,
     PRIVILEGED_POLICY,
     SAMPLES_ITSELF,
-    SIBLING,
     TRAINING_STEPS,
     WRITES,
-    columns_in,
-    filled,
     readings_of,
 )
-from methods.registry import build, component, load, near
+from methods.registry import build, component, load
+from methods.teachers.readings import READS, with_readings
 from methods.tokenizers.encoding import SKIP_PREPARATION, encode
 
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
 THOUGHT_TOKENS = ("<think>", "</think>")
-READS = "teacher_reads"  # the column of what a teacher reads in the place of the prompt
 PIECE = 20_000  # rows encoded together: while they are Python lists they take several times the memory
 
 
@@ -216,30 +213,6 @@ def _read_by_teacher(method: Mapping[str, Any], rows: Dataset) -> Dataset:
             f"the student is its own teacher, and reads {reads!r}: the prompts alone, from which it learns nothing"
         )
     return rows
-
-
-def with_readings(rows: Dataset, reads: str | None, *, siblings: bool = False) -> Dataset:
-    """The rows with what a teacher reads in the place of their prompts, column READS; as they are where they have it.
-
-    `reads` is a text with names of columns in braces, None: no such teacher. With `siblings` {sibling} is none of them:
-    its place is kept for what the student will write. MethodError for a column that is missing.
-    """
-    from methods.trainers.teachers import SIBLING as PLACE
-
-    if reads is None or READS in rows.column_names:
-        return rows
-    kept = {SIBLING: PLACE} if siblings else {}
-    names = [name for name in columns_in(reads) if name not in kept]
-    for name in names:
-        if name not in rows.column_names:
-            raise MethodError(
-                f'the teacher reads "{name}" of each row{near(name, rows.column_names)}; the rows have '
-                + ", ".join(rows.column_names)
-            )
-    columns = [rows[name][:] for name in names]
-    said = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    texts = [filled(reads, {**row, **kept}) for row in (said if names else [{}] * len(rows))]
-    return rows.add_column(READS, texts)
 
 
 def stays(tree: Any) -> bool:

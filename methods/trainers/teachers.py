@@ -18,11 +18,10 @@ from methods.modeling.core import shared_vocabulary
 from methods.modeling.rollouts import prompt_tokens
 from methods.slots.columns import ByPrompt
 from methods.slots.term import FIRST, IDS, PAIR, Term
+from methods.teachers.readings import PLACE
 from methods.teachers.remembered import RememberedStates
 from methods.teachers.store import TeacherStore
 from methods.teachers.top_k import TopK
-
-SIBLING = "\0"  # in what a teacher reads: the text of another completion
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Teacher:
 
     `states`: what the model said of rows of the student's ids before, looked up instead of computed. `reads`: a column
     of the training rows whose text this teacher reads in the place of the prompt, before the same completion: the
-    prompt and what the student is not shown, a solution or an instruction; in it SIBLING stands for a right completion
+    prompt and what the student is not shown, a solution or an instruction; in it PLACE stands for a right completion
     that the student wrote to the same prompt. `follows`: the share of the student's weights that it takes over before
     each optimizer step, in [0, 1]: 0 stays what it is, 1 is the student as it stands.
     """
@@ -140,7 +139,7 @@ class OtherPrompts:
     """What a teacher reads in the place of each prompt: the text of a column of the training rows, as ids.
 
     Rows of one prompt must agree on it. Raises MethodError for a column that is missing, a text of no token, and one
-    that leaves the teacher no room for a completion of `longest` tokens; of a SIBLING's text when it is read.
+    that leaves the teacher no room for a completion of `longest` tokens; of a PLACE's text when it is read.
     """
 
     def __init__(self, column: str, teacher: PreTrainedModel, tokenizer: Any, longest: int):
@@ -157,7 +156,7 @@ class OtherPrompts:
         for text in self._texts.values():
             if not isinstance(text, str):
                 raise MethodError(f"{whose} {text!r}, and a teacher reads text")
-            self.siblings |= SIBLING in text
+            self.siblings |= PLACE in text
             self._ids[text] = ids = self._encoded(text, "", whose)
             if not ids:
                 raise MethodError(f"{whose} a text of no token: its teacher would read nothing")
@@ -167,7 +166,7 @@ class OtherPrompts:
     ) -> dict[str, Tensor]:
         """The batch with other prompts, right-padded: the same labels in the same order behind them.
 
-        `siblings`: of each row the text in the place of SIBLING; None: the row's own prompt stays.
+        `siblings`: of each row the text in the place of PLACE; None: the row's own prompt stays.
         """
         befores, rows = [], []
         for number, (row, mask, label) in enumerate(
@@ -205,14 +204,14 @@ class OtherPrompts:
     def _read(self, prompt: tuple[int, ...], sibling: str | None) -> list[int] | None:
         """What the teacher reads for a prompt; None: the prompt, as there is no sibling to be read."""
         text = self._texts.get(prompt)
-        if SIBLING not in text:
+        if PLACE not in text:
             return self._ids[text]
         if sibling is None:
             return None
         return self._encoded(text, sibling, "with a sibling there are")
 
     def _encoded(self, text: str, sibling: str, whose: str) -> list[int]:
-        (ids,) = prompt_tokens(self._tokenizer, [text.replace(SIBLING, sibling)])
+        (ids,) = prompt_tokens(self._tokenizer, [text.replace(PLACE, sibling)])
         if self._room is not None and len(ids) > self._room:
             said = f"{len(ids)} tokens, and its teacher has room for {self._room} before a completion"
             raise MethodError(f"{whose} {said}")

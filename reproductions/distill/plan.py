@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from methods.assembly import READS, with_readings
 from methods.recipe import ITSELF, OPTIMISES, POLICIES, SIBLING, components_of, readings_of
+from methods.teachers.readings import PLACE, READS, with_readings
 from methods.teachers.store import TeacherStore
 from reproductions.distill import state
 from reproductions.distill.config import Config, family
@@ -79,8 +79,6 @@ def plan_of(config: Config, known: Mapping[str, Any], say: Callable[[str], None]
 
 def _reading(ready: Ready) -> str | None:
     """What a teacher with prompts of its own reads of the first row; None for others."""
-    from methods.trainers.teachers import SIBLING as PLACE
-
     reads, siblings = readings_of(ready.method), ready.method["trainer"]["name"] in OPTIMISES
     if reads is None:
         return None

@@ -101,12 +101,15 @@ def _distil(config: Config, report: Report, say: Say, measured: Mapping[str, Any
 def _check_learnt(trainer: Any, output: Path) -> None:
     """Raises KDError where no completion ever had an advantage and no term taught anything: nothing to go on from.
 
-    A term that asks the start alone draws the student back to it, and teaches nothing while nothing moves it away.
+    A term that asks the start alone draws the student back to it, and teaches nothing while nothing moves it away. One
+    with a condition taught where that ever held, which the trainer has noted beside advantages.
     """
     import torch
 
-    if trainer.advantage is None or any(
-        getattr(term, "asks", ()) != (START_MODEL,) for term in trainer.terms
+    from methods.slots.advantages import wheres_of
+
+    if any(
+        getattr(term, "asks", ()) != (START_MODEL,) and not any(wheres_of(term)) for term in trainer.terms
     ):
         return
     may_have = trainer.had_advantage is not False  # a checkpoint of before may not say
@@ -115,7 +118,8 @@ def _check_learnt(trainer: Any, output: Path) -> None:
     if trainer.is_world_process_zero():
         shutil.rmtree(output / STATE, ignore_errors=True)
     raise KDError(
-        "nothing was learnt: no completion ever had an advantage, in each group all rewards were equal. "
+        "nothing was learnt: no completion ever had an advantage, in each group all rewards were equal, and no "
+        "condition of a term ever held. "
         f"{output / REPLAY} has completions with their rewards (`kd replay`); a student that is never right needs an "
         "easier reward, or a start that is right sometimes"
     )

@@ -51,7 +51,7 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
     the completion tokens that the student wrote, as in the trainer of terms, and divides by its own count. The mean is
     `loss_type`'s: over tokens ("dapo", "cispo"), over completions of their tokens' means ("grpo"), over completions and
     the length limit ("dr_grpo"); always of the whole accumulation window over all ranks.
-    A teacher may read other prompts than the student, a SIBLING of reward `sibling_reward` in them, and follow it.
+    A teacher may read other prompts than the student, a sibling of reward `sibling_reward` in them, and follow it.
     `writer` takes the place of one completion a prompt: an environment, whose own tokens are not learnt from. Of each
     group the last `given_completions` are the data's, rewarded as the others, with rho_t = q / (q + `given_shape`), or
     by another `given_ratio`. With a `given_gate` all are sampled, and those of groups that reach it stay.
@@ -128,7 +128,8 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
         self.stop_ids = eos_ids(core, processing_class)
         self._tokens: dict[str, Tensor | int] = {"student": 0, "teacher": 0, "generated": 0}
         self.rollout_counts = {"completions": 0, "truncated": 0, "empty": 0}
-        # Whether a completion of this rank ever had an advantage, before a checkpoint too; None: nobody knows.
+        # Whether a completion of this rank ever had an advantage, or a token met the condition of a term that asks more
+        # than the start, before a checkpoint too; None: nobody knows.
         self.had_advantage: bool | None = False
         self._window: list[dict[str, Any]] = []
         self._counts: dict[str, Any] = {}
@@ -354,6 +355,11 @@ class PolicyOptimiser(Remembers, GRPOTrainer):
                 self.had_advantage = True
         for where in self._wheres:
             inputs[where.key] = where.where(signals).to(written.completion_mask.dtype)
+        teaching = [
+            w for term in self.terms if getattr(term, "asks", ()) != (START,) for w in wheres_of(term)
+        ]
+        if self._learns and any(bool((inputs[where.key] * record.mask).any()) for where in teaching):
+            self.had_advantage = True
         if self.args.stale or self.args.anchor_teacher_share:
             share = self.args.anchor_teacher_share
             anchor = log_probs[STUDENT]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from catalog.errors import cut
-from methods.assembly import READS
 from methods.recipe import SIBLING, columns_in, filled
 from methods.recipe import columns_of as columns_of_terms
+from methods.teachers.readings import PLACE, READS
 from methods.tokenizers.encoding import tokenized
 from methods.tokenizers.templates import EndlessTemplate
 from reproductions.distill.data.files import read_table
@@ -272,7 +272,6 @@ def _add_teacher_prompts(texts: Texts, tokenizer: Any) -> None:
 
 def _add_readings(texts: Texts, tokenizer: Any, reads: str) -> None:
     """What a teacher that is shown more reads: the conversation with its last message filled into `reads`."""
-    from methods.trainers.teachers import SIBLING as PLACE
     from reproductions.distill.data.chat import Template
 
     template = Template(tokenizer)

@@ -63,6 +63,7 @@ from methods.slots.token_weights import (
     TopShare,
 )
 from methods.slots.weights import AdaptiveSkew, student_share, teacher_share
+from methods.teachers.readings import PLACE
 from methods.tokenizers.dual_space import DualSpace
 from methods.tokenizers.terms import ChunkLikelihood, ContinuationUnits, MergedChunks, SortedProbabilities
 from methods.trainers import (
@@ -77,7 +78,6 @@ from methods.trainers import (
     sampling,
 )
 from methods.trainers.optimisation import trainer as optimisation
-from methods.trainers.teachers import SIBLING
 from tests.freezing import freeze_imports
 from tests.methods.conftest import ONE_STEP, make_model, pair_tokenizer
 from tests.methods.trainers import latent_update
@@ -350,7 +350,7 @@ def make_trainer(trainer_name: str, kind: str, tokenizer, folder: str, *, accumu
         args = OptimisationConfig(**ours, max_completion_length=7)
         if parts.pop("reads", False):
             several = [Teacher(one, reads="shown") for one in several]
-            shown = [f"{prompt}{SIBLING}|" for prompt in ROWS["prompt"]]
+            shown = [f"{prompt}{PLACE}|" for prompt in ROWS["prompt"]]
             shared["train_dataset"] = ROWS.add_column("shown", shown)
         return PolicyOptimiser(student, teacher=several, args=args, **parts, **shared), trained
     options = (COMPOSITIONS | CROSS)[trainer_name]()

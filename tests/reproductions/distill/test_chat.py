@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import CatalogError
-from methods.assembly import READS
+from methods.teachers.readings import READS
 from methods.tokenizers import templates
 from methods.tokenizers.encoding import encode, tokenized
 from reproductions.distill.data.chat import Template

@@ -12,7 +12,7 @@ from reproductions.distill.config import load_config
 from reproductions.engine.errors import KDError
 from tools.cli import main
 
-from .conftest import WORDS, made
+from .conftest import WORDS, config_of, made
 
 HEAD = """\
 student: student
@@ -98,6 +98,20 @@ def never_right(folder):
     path = written(folder, NEVER_RIGHT + "save_every: 2\n", "")
     path.write_text(path.read_text().replace("steps: 2", "steps: 4"))
     return path
+
+
+@pytest.mark.parametrize("method", ["sdpo", "srpo"])
+def test_a_student_that_is_never_shown_a_right_answer_learns_nothing_and_that_is_said(folder, method):
+    settings = {
+        "num_generations": 4,
+        "reward": "shared-beginning",
+        "right": 9.0,
+        "reads": "{sibling}{prompt}",
+    }
+    path = config_of(folder, method, teacher=None, extra=f"settings: {json.dumps(settings)}\n")
+    with pytest.raises(KDError, match=NOTHING_LEARNT):
+        made(path)
+    assert not (folder / "run" / "model.safetensors").exists()
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from methods.slots.advantages import (
     Where,
 )
 from methods.slots.terms import Divergence, PlainText, SampledKL
+from methods.teachers.readings import PLACE
 from methods.trainers import PolicyConfig, PolicyDistiller, Teacher
 from methods.trainers.cohort import PolicyCohort
 from methods.trainers.optimisation import OptimisationConfig, PolicyOptimiser
-from methods.trainers.teachers import SIBLING
 from tests.methods.conftest import ONE_STEP, make_model
 
 SEEDS = (3, 4, 5)
@@ -106,7 +106,7 @@ def member(arm, seed, tokenizer, folder, *, teacher_seed=1, **settings):
     shared = {"train_dataset": ROWS, "processing_class": tokenizer}
     if arm in READING:
         teacher = Teacher(snapshot(student), **READING[arm])
-        shown = [f"{prompt}{SIBLING}|{prompt}" for prompt in ROWS["prompt"]]
+        shown = [f"{prompt}{PLACE}|{prompt}" for prompt in ROWS["prompt"]]
         shared["train_dataset"] = ROWS.add_column("shown", shown)
     if arm in ARMS:
         parts, own = ARMS[arm]

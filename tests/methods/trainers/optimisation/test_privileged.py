@@ -13,20 +13,21 @@ from methods.modeling.core import snapshot
 from methods.recipe import canonical_method, columns_of
 from methods.slots.advantages import AnotherRight, GroupReward, LogRatio, ScaledByRatio, Signals, Where
 from methods.slots.terms import Divergence
+from methods.teachers.readings import PLACE
 from methods.toy import ToySurroundings
 from methods.trainers import OptimisationConfig, PolicyOptimiser, Teacher
 from methods.trainers.optimisation import siblings as module
 from methods.trainers.optimisation.record import ids_of
 from methods.trainers.optimisation.scoring import opinions
 from methods.trainers.optimisation.siblings import siblings
-from methods.trainers.teachers import SIBLING, OtherPrompts
+from methods.trainers.teachers import OtherPrompts
 from tests.methods.conftest import make_model
 from tests.methods.trainers.cohort.test_policies import figures
 from tests.methods.trainers.test_privileged import said
 
 ROWS = Dataset.from_list(
     [
-        {"prompt": f"{a}|", "completion": a, "reads": f"{a}{a}|hint|", "shown": f"{a}|{SIBLING}|again|"}
+        {"prompt": f"{a}|", "completion": a, "reads": f"{a}{a}|hint|", "shown": f"{a}|{PLACE}|again|"}
         for a in "abcdefgh"
     ]
 )
@@ -76,8 +77,8 @@ def oracle(tmp_path, tokenizer, *, column="reads", least=1.0):
     for n, ids in enumerate(ids_of(record.rollouts)):
         prompt = record.columns["prompt"][n]
         text = record.columns[column][n]
-        if SIBLING in text:
-            text = prompt if shown[n] is None else text.replace(SIBLING, shown[n])
+        if PLACE in text:
+            text = prompt if shown[n] is None else text.replace(PLACE, shown[n])
         ours = said(untouched, tokenizer, prompt, ids)
         with torch.no_grad():
             theirs = said(teacher, tokenizer, text, ids)
@@ -226,7 +227,7 @@ def test_what_cannot_be_is_said(tmp_path, tokenizer):
         settings={"teacher_mix": 0.2},
     )
     refused("needs rewards, which say who was right", "shown", advantage=LogRatio(), rewards=[])
-    long = Dataset.from_list([{**row, "shown": "a" * 57 + SIBLING} for row in ROWS])
+    long = Dataset.from_list([{**row, "shown": "a" * 57 + PLACE} for row in ROWS])
     trainer = made(
         tmp_path, tokenizer, make_model(), Teacher(make_model(seed=1), reads="shown"), advantage=LogRatio(),
         rows=long, sibling_reward=-1.0,
@@ -252,7 +253,7 @@ def test_a_recipe_names_columns_and_the_sibling_is_none():
         {**TREE, "trainer": {"name": "privileged-policy", "reads": "{prompt}{sibling}", "num_generations": 2}}
     )
     trainer = trainer_for(shown, ToySurroundings())
-    assert all(SIBLING in text for text in trainer.train_dataset["teacher_reads"])
+    assert all(PLACE in text for text in trainer.train_dataset["teacher_reads"])
     terms = {"teacher": "student", "terms": [{"divergence": "reverse-kl"}]}
     with pytest.raises(MethodError, match='the teacher reads "sibling" of each row'):
         wrong = canonical_method(
