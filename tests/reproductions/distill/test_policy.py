@@ -105,7 +105,7 @@ def test_a_student_that_is_never_shown_a_right_answer_learns_nothing_and_that_is
     settings = {
         "num_generations": 4,
         "reward": "shared-beginning",
-        "right": 9.0,
+        "right": 1.0,
         "reads": "{sibling}{prompt}",
     }
     path = config_of(folder, method, teacher=None, extra=f"settings: {json.dumps(settings)}\n")
