@@ -53,7 +53,11 @@ TOKENIZER = ("of", "pad", "eos", "trimmed", "merges", "tokens", "completion")
 SHAPE = ("layers", "hidden", "heads", "intermediate")
 MODEL = ("like", "shape", "model", "layers", "frozen", "drawn", "pooled", "rows", "tokens")
 STUDENT = (*MODEL, "base")
-CLASSIFIERS_ALONE = {"frozen": "embeddings", "drawn": "blocks", "pooled": "mean"}  # what these keys may say, of which models
+CLASSIFIERS_ALONE = {
+    "frozen": "embeddings",
+    "drawn": "blocks",
+    "pooled": "mean",
+}  # what these keys may say, of which models
 TEACHER = (*MODEL, "oracle", "training", "first", "answers", "seed", "draws", "tokenizer", "prompted")
 PROMPTED = ("prompt", "before", "ends", "calibrate")
 BASE = ("rows", "training", "seed")
