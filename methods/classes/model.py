@@ -66,8 +66,9 @@ def classifier_states(
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """What goes into the head (N, H) at the labelled places, and there the outputs (N, H) of some blocks.
 
-    `where` is (B,) for texts, whose blocks are read at the first token (PKD, arXiv 1908.09355, section 3.2), and (B, L)
-    for tokens. `batch` holds what the model's tokenizer made.
+    `where` is (B,) for texts, and (B, L) for tokens. Blocks of texts are read where the head reads the last: at the
+    first token (PKD, arXiv 1908.09355, section 3.2), or as their mean by a model that takes means (`pooled`). `batch`
+    holds what the model's tokenizer made.
     Raises MethodError where the head is not what makes the logits.
     """
     core = core_model(model)
@@ -76,14 +77,21 @@ def classifier_states(
     try:
         with recorded_blocks(core, blocks) if blocks else _nothing() as outputs:
             logits = core(**batch).logits
-            states = {
-                block: output[:, 0] if where.dim() == 1 else output for block, output in outputs.items()
-            }
+            pool = getattr(core, "pooled", _first_token) if where.dim() == 1 else _every_token
+            states = {block: pool(output, batch.get("attention_mask")) for block, output in outputs.items()}
     finally:
         handle.remove()
     if len(seen) != 1 or seen[0].shape[:-1] != logits.shape[:-1] or logits.shape[:-1] != where.shape:
         raise MethodError(f"{type(core).__name__}: its last linear layer does not make its logits")
     return seen[0][where], {block: state[where] for block, state in states.items()}
+
+
+def _first_token(output: Tensor, mask: Tensor | None) -> Tensor:
+    return output[:, 0]
+
+
+def _every_token(output: Tensor, mask: Tensor | None) -> Tensor:
+    return output
 
 
 @torch.no_grad()

@@ -70,8 +70,8 @@ class ClassDistiller(TrainsTerms, Trainer):
     goes into the classifier, `head` its last layer, `inside` every token for terms that want them. Rows have what the
     student's tokenizer made and `labels`; for a teacher with a tokenizer of its own, number n, also what that made,
     under names that begin with `teacher_n_`. Teachers are frozen and have the student's classes in its order. Blocks of
-    texts are read at the first token. What each teacher said of the rows before is looked up in `remembered`, where it
-    is, by their column `row`.
+    texts are read at the first token, or as the mean by a model that takes means. What each teacher said of the rows
+    before is looked up in `remembered`, where it is, by their column `row`.
     Source: the loss of PKD (arXiv 1908.09355, section 3), whose parts are terms here.
     Raises MethodError for terms and teachers that do not fit.
     """

@@ -8,7 +8,8 @@
 
 `drawn: blocks` leaves the word embeddings and draws all else anew by the seed: a student that was never pre-trained.
 `frozen: embeddings` keeps the word embeddings as they were published: half of a small encoder's weights and most of the
-optimiser's work. A head is drawn by the seed.
+optimiser's work. `pooled: mean` lets the head read the mean of all tokens' states, as encoders of sentences are
+published, not the first token's. A head is drawn by the seed.
 """
 
 from __future__ import annotations
@@ -98,6 +99,10 @@ class Classifiers(Models):
             model, _ = load_classifier(tree["model"], self.classes, loading=Loading(layers=layers))
             if "drawn" in tree:
                 model = _with_drawn_blocks(model)
+            if "pooled" in tree:
+                from methods.classes.pooled import mean_pooled
+
+                model = mean_pooled(model)
         if tree.get("frozen") == "embeddings":
             model.get_input_embeddings().requires_grad_(False)
         return on_device(model, run)
@@ -115,9 +120,12 @@ def _with_drawn_blocks(model: PreTrainedModel) -> PreTrainedModel:
 
 def read_classifier(folder: Path) -> Any:
     """A classifier that was made before."""
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
+    from methods.classes.pooled import MEAN, MeanPooledClassifier
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    means = getattr(config, "classifier_pooling", None) == MEAN and config.model_type == "bert"
+    kind: Any = MeanPooledClassifier if means else AutoModelForSequenceClassification
     with preserved_random_state():
-        return AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -366,7 +366,7 @@ class Models:
 
     @staticmethod
     def _model_key(tree: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
-        parts = ("shape", "model", "layers", "frozen", "drawn", "oracle", "base", "prompted")
+        parts = ("shape", "model", "layers", "frozen", "drawn", "pooled", "oracle", "base", "prompted")
         named = {name: tree[name] for name in parts if name in tree}
         return {**named, **vocabulary.key}
 

@@ -51,9 +51,13 @@ LIMITS = ("prompt", "completion", "whole", "pairs")
 DECODING = ("batch", "samples", "keep", "prompt", "completion", "temperatures")
 TOKENIZER = ("of", "pad", "eos", "trimmed", "merges", "tokens", "completion")
 SHAPE = ("layers", "hidden", "heads", "intermediate")
-MODEL = ("like", "shape", "model", "layers", "frozen", "drawn", "rows", "tokens")
+MODEL = ("like", "shape", "model", "layers", "frozen", "drawn", "pooled", "rows", "tokens")
 STUDENT = (*MODEL, "base")
-CLASSIFIERS_ALONE = {"frozen": "embeddings", "drawn": "blocks"}  # what these keys may say, of which models
+CLASSIFIERS_ALONE = {
+    "frozen": "embeddings",
+    "drawn": "blocks",
+    "pooled": "mean",
+}  # what these keys may say, of which models
 TEACHER = (*MODEL, "oracle", "training", "first", "answers", "seed", "draws", "tokenizer", "prompted")
 PROMPTED = ("prompt", "before", "ends", "calibrate")
 BASE = ("rows", "training", "seed")

@@ -79,6 +79,8 @@ def _of_it(tree: Mapping[str, Any]) -> Iterator[str]:
         yield "drawn anew but for the word embeddings"
     if "prompted" in tree:
         yield "asked in words"
+    if "pooled" in tree:
+        yield "its head reads the mean"
     if "frozen" in tree:
         yield "its word embeddings frozen"
 

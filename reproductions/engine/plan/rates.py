@@ -6,13 +6,16 @@ decides. Where an arm's best rate is the last of the grid, the grid grows by a f
 and scale, at most `widen` times. Rates whose means lie within `flat` of each other count as equally good: an edge that
 is no better than that is none, and the grid does not grow for what is noise. With `floor: start` an arm that is
 further below its own start at its best rate than `flat` is given lower rates, by a factor of four, whatever `widen`
-says: what only breaks a student has not been tuned. A sweep of one seed may be recorded by paper, as it was at first:
+says: what only breaks a student has not been tuned. A run that ends because what its method works on is not there, such
+as a right answer of a guide that the rate broke, is kept with what it said (`ended`, rate -> seed -> why) and counts as
+worse than any figure. A sweep of one seed may be recorded by paper, as it was at first:
 reproductions/tuning/<scale>/<paper>.json: {"tuning": {seed, learning_rates, metric, higher_is_better}, "figures": {arm:
 {rate: figure}}}. Both are written by `kd tune`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -83,13 +86,22 @@ def arm_tuning_path(testbed: str, key: str, root: Path | None = None) -> Path:
 
 
 def recorded_figures(testbed: str, key: str, metric: str, root: Path | None = None) -> tuple[Figures, bool]:
-    """An arm's figures, rate -> seed -> metric, and whether more of it is better; {} where there are none."""
+    """An arm's figures, rate -> seed -> metric, and whether more of it is better; {} where there are none.
+
+    Of a run that ended with nothing to work on the figure is the worst there is, an infinite one.
+    """
     path = arm_tuning_path(testbed, key, root)
     if not path.is_file():
         return {}, True
     record = _read(path, path.stat().st_mtime_ns)
     found = record.get("metrics", {}).get(metric, {})
-    return found.get("figures", {}), bool(found.get("higher_is_better", True))
+    figures, higher = found.get("figures", {}), bool(found.get("higher_is_better", True))
+    if "ended" not in found:
+        return figures, higher
+    worst = -math.inf if higher else math.inf
+    ended = {rate: dict.fromkeys(seeds, worst) for rate, seeds in found["ended"].items()}
+    rates = sorted({*figures, *ended}, key=float)
+    return {rate: {**ended.get(rate, {}), **figures.get(rate, {})} for rate in rates}, higher
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,7 @@ def sweep_of(
 
     `starts`: of each arm that begins from a student that can be measured, its figure by seed; what a sweep with
     `floor: start` asks for. Figures outside of the grid count for nothing: another paper may have swept a shared arm
-    more widely.
+    more widely. Raises KDError for an arm of which no rate has a figure of every seed.
     """
     if tuning.floor and starts:
         unknown = {
@@ -166,6 +178,11 @@ def sweep_of(
                 for arm in below:
                     lower[arm] = [_plain((lower.get(arm) or grid)[0] / DOWN), *lower.get(arm, [])]
                 continue
+            nowhere = [arm for arm in best if math.isinf(means[arm][best[arm]])]
+            if nowhere:
+                raise KDError(
+                    f"the sweep of {', '.join(nowhere)}: at every rate a run had nothing to work on"
+                )
             # Where every rate gives the same, as for a teacher that is measured as it is, none is an optimum.
             edges = [arm for arm in (*low, *high) if len(set(means[arm].values())) > 1]
             return Sweep(_all(grid, lower), {}, best, tuple(dict.fromkeys(edges)))

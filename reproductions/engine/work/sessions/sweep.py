@@ -8,6 +8,7 @@ written as it comes, so that an interrupted sweep goes on where it stopped; arms
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +52,9 @@ class Trial:
         return f"{self.arm} at {rate_name(self.rate)}"
 
 
-Answer = tuple[Trial, float | None, str]  # the metric, or what went wrong
+Answer = tuple[
+    Trial, float | None, str
+]  # the metric, NaN where there was nothing to work on; what went wrong
 
 
 def declared_tuning(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> Tuning:
@@ -126,8 +129,10 @@ def tune(
                 failed.append(f"{trial} seed {trial.seed}: {why}")
                 say(f"  {failed[-1]}")
                 continue
-            say(f"  {trial} seed {trial.seed}: {tuning.metric} {value:.4g}")
-            _keep(arm_tuning_path(str(testbed["name"]), trial.key, root), trial, value, tuning, testbed)
+            found = why if math.isnan(value) else f"{tuning.metric} {value:.4g}"
+            say(f"  {trial} seed {trial.seed}: {found}")
+            path = arm_tuning_path(str(testbed["name"]), trial.key, root)
+            _keep(path, trial, why if math.isnan(value) else value, tuning, testbed)
         if failed:
             raise KDError(f"{len(failed)} of {len(trials)} runs of the sweep failed: {'; '.join(failed)}")
     return record_of(experiment, scale, testbed, tuning, chosen, root)
@@ -149,6 +154,10 @@ def record_of(
     by_seed, figures, higher = {}, {}, True
     for arm in arms:
         found, higher = recorded_figures(str(testbed["name"]), keys[arm], tuning.metric, root)
+        found = {
+            rate: {seed: value for seed, value in seeds.items() if not math.isinf(value)}
+            for rate, seeds in found.items()
+        }
         names = [name for name in map(rate_name, sweep.grid) if name in found]
         by_seed[arm] = {name: dict(found[name]) for name in names}
         figures[arm] = {
@@ -230,8 +239,8 @@ def _work(
     )
 
 
-def _keep(path: Path, trial: Trial, value: float, tuning: Tuning, testbed: Mapping[str, Any]) -> None:
-    """Adds a figure to the arm's record; one that is there already stays."""
+def _keep(path: Path, trial: Trial, value: float | str, tuning: Tuning, testbed: Mapping[str, Any]) -> None:
+    """Adds a figure, or why there is none, to the arm's record; one that is there already stays."""
     from reproductions.testbeds import metrics_of
 
     with file_lock(cache_root() / "tune" / f"{path.parent.name}-{path.stem}.lock"):
@@ -239,10 +248,12 @@ def _keep(path: Path, trial: Trial, value: float, tuning: Tuning, testbed: Mappi
         higher = metrics_of(testbed)[tuning.metric].higher_is_better
         metrics = record.setdefault("metrics", {})
         mine = metrics.setdefault(tuning.metric, {"higher_is_better": higher, "figures": {}})
-        mine["figures"].setdefault(rate_name(trial.rate), {}).setdefault(str(trial.seed), value)
-        mine["figures"] = {
+        kind = "ended" if isinstance(value, str) else "figures"
+        kept = mine.setdefault(kind, {})
+        kept.setdefault(rate_name(trial.rate), {}).setdefault(str(trial.seed), value)
+        mine[kind] = {
             rate: dict(sorted(seeds.items(), key=lambda item: int(item[0])))
-            for rate, seeds in sorted(mine["figures"].items(), key=lambda item: float(item[0]))
+            for rate, seeds in sorted(kept.items(), key=lambda item: float(item[0]))
         }
         write_atomic(path, json.dumps(record, indent=1) + "\n")
 
@@ -290,7 +301,8 @@ def _in_workers(trials: Sequence[Trial], workers: int, executor: Executor | None
             elif kind == "finished":
                 yield at[number].pop(event["seed"]), float(next(iter(event["metrics"].values()))), ""
             elif kind == "failed":
-                yield at[number].pop(event["seed"]), None, event["message"]
+                nothing = math.nan if event.get("nothing") else None
+                yield at[number].pop(event["seed"]), nothing, event["message"]
             elif kind == "exited":
                 why = pool.remove(number).splitlines()[0]
                 if number not in at:

@@ -125,6 +125,8 @@ def test_what_is_about_written_text_is_refused(testbed, run):
         ("topics", "frozen: everything"),
         ("navigate", "frozen: embeddings"),
         ("topics", "drawn: embeddings"),
+        ("topics", "pooled: max"),
+        ("navigate", "pooled: mean"),
         ("navigate", "drawn: blocks"),
     ],
 )
