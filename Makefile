@@ -77,7 +77,7 @@ check-links: .venv/ready ## ask every linked address whether it answers (needs t
 readme: .venv/ready ## write README, lists, paper pages and gallery from the catalog and the results
 	@$(KD) readme $$ARGS
 
-bench: .venv/ready ## [ARGS=--step|--rollouts|--policy|--store|--speculative|--catalog|--evidence|--cohort]: the fused loss beside TRL's, Liger's and the four-GEMM floor
+bench: .venv/ready ## [ARGS=--step|--rollouts|--policy|--store|--speculative|--catalog|--evidence|--cohort|--encoders]: the fused loss beside TRL's, Liger's and the four-GEMM floor
 	@.venv/bin/pip install -q --no-deps -c constraints.txt liger-kernel==0.8.5
 	@$(KD) bench $$ARGS
 

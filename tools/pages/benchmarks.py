@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.bench.cohort import cells as cohort_cells
-from tools.bench.grpo import rows as grpo_rows
+from tools.bench.encoders import COLUMNS as ENCODER_COLUMNS
+from tools.bench.encoders import cells as encoder_cells
+from tools.bench.trainings.cohort import cells as cohort_cells
+from tools.bench.trainings.grpo import rows as grpo_rows
 from tools.pages.conventions import convention_rows
 from tools.pages.markdown import md, table
 from tools.paths import ROOT
@@ -26,8 +28,8 @@ def page(folder: Path | None = None) -> str:
         "<!-- Written by `make readme` from the files of this folder; edit tools/pages/benchmarks.py. -->",
         "",
         "Recorded by `make bench ARGS=--record` and its `--step`, `--rollouts`, `--store`, `--speculative`,",
-        "`--policy`, `--grpo`, `--evidence`, `--cohort`; `make bench` measures your machine. Times are of one",
-        "thread, or the table says. [Back to the README](../README.md).",
+        "`--policy`, `--grpo`, `--evidence`, `--cohort`, `--encoders`; `make bench` measures your machine. Times",
+        "are of one thread, or the table says. [Back to the README](../README.md).",
         "",
     ]
     for title, about, tables in sections(folder):
@@ -108,6 +110,13 @@ def sections(folder: Path | None = None) -> list[tuple[str, str, list[dict[str, 
             "is all that differs; where a student writes its own data, one other token leads to another training. "
             "`make bench ARGS=--cohort`.",
             cohort_benchmarks(folder),
+        ),
+        (
+            "Small encoders",
+            "An encoder of the shape of all-MiniLM-L6-v2 that keeps its first blocks: weights, and the time of a text. "
+            "How often classifiers of these sizes are right stands in "
+            "[the atlas](../reproductions/atlas.md#small-encoders). `make bench ARGS=--encoders`.",
+            encoder_benchmarks(folder),
         ),
         (
             "Conventions",
@@ -311,6 +320,19 @@ def cohort_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
         rows = [(arm, cohort_cells(found)) for arm, found in record["figures"].items()]
         about = f"{record['device']}; {record['what']}; {record['seeds']} seeds; {_versions(record)}"
         tables.append({"about": about, "columns": columns, "rows": rows})
+    return tables
+
+
+def encoder_benchmarks(folder: Path | None = None) -> list[dict[str, Any]]:
+    """A table for each recorded measurement of an encoder's sizes: sizes down, weights and milliseconds across."""
+    tables = []
+    for record in _records("encoders-*.json", folder):
+        rows = [(cell[0], cell[1:]) for cell in map(encoder_cells, record["sizes"])]
+        about = (
+            f"{record['device']}; texts of {record['tokens']} tokens, one thread, fp32, fastest of "
+            f"{record['turns']} turns; {_versions(record)}"
+        )
+        tables.append({"about": about, "columns": ENCODER_COLUMNS, "rows": rows})
     return tables
 
 

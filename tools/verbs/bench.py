@@ -8,17 +8,18 @@ import os
 import sys
 
 SUMMARY = "time and memory beside others: loss, step, rollouts, policy, pages, evidence"
-OTHERS = (
-    "store",
-    "rollouts",
-    "step",
-    "speculative",
-    "catalog",
-    "evidence",
-    "cohort",
-    "policy",
-    "grpo",
-)  # measured instead of the fused loss
+OTHERS = {  # measured instead of the fused loss, each by a file of tools/bench
+    "store": "store",
+    "rollouts": "rollouts",
+    "step": "trainings.step",
+    "speculative": "speculative",
+    "catalog": "catalog",
+    "evidence": "evidence",
+    "cohort": "trainings.cohort",
+    "policy": "trainings.policy",
+    "grpo": "trainings.grpo",
+    "encoders": "encoders",
+}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cohort", action="store_true", help="seeds trained as one model beside each alone")
     parser.add_argument("--policy", action="store_true", help="policy-gradient steps beside TRL's GRPO")
     parser.add_argument("--grpo", action="store_true", help="GRPO's learning curve beside TRL's own")
+    parser.add_argument("--encoders", action="store_true", help="size and time of an encoder's first blocks")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
@@ -64,6 +66,6 @@ def main(args: argparse.Namespace) -> int:
     if len(asked) > 1 or (asked and args.device == "cuda"):
         print(f"kd bench: --{asked[0]} goes with no other benchmark and is for the CPU.", file=sys.stderr)
         return 2
-    measurement = importlib.import_module(f"tools.bench.{asked[0] if asked else 'fused'}")
+    measurement = importlib.import_module(f"tools.bench.{OTHERS[asked[0]] if asked else 'fused'}")
     console = Console(width=100 if asked else 80, stderr=args.json)
     return measurement.run(args, console, environment(args))

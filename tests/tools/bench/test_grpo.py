@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from tools.bench import grpo
+from tools.bench.trainings import grpo
 
 
 def test_a_row_is_a_paired_difference_with_an_interval_for_all_rows_together():

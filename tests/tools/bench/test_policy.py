@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tools.bench import measure
-from tools.bench import policy as bench
+from tools.bench.trainings import policy as bench
 from tools.cli import main
 
 CASE = bench.Case(53, 4, 2, 4, 6, (16, 1), (24, 1))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tools.bench import measure
-from tools.bench import step as bench
+from tools.bench.trainings import step as bench
 from tools.cli import main
 
 CASE = bench.Case(53, "forward_kl", False, 2, 8, (8, 1), (16, 1))

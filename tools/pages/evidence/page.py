@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from reproductions.engine.atlas.record import AgreementRow, PooledRow, Record, Row, Table
 from tools.pages.atlas import Atlas, told
+from tools.pages.evidence import encoders
 from tools.pages.evidence.charts import sharpness
 from tools.pages.evidence.told import (
     agrees,
@@ -50,6 +51,16 @@ def page(atlas: Atlas) -> str:
     lines += ["## Statements over papers", "", *_statements(record)]
     lines += ["## Agreement with the papers' own order", "", *_agreement(record)]
     lines += ["## Quality and sharpness", "", *_sharpness(record)]
+    sizes = encoders.rows(atlas)
+    if sizes:
+        lines += [
+            "## Small encoders",
+            "",
+            encoders.ABOUT,
+            "",
+            *table(encoders.HEAD, sizes, right=range(5)),
+            "",
+        ]
     lines += ["## League tables", "", *_leagues(record)]
     lines += ["## How these figures come about", ""]
     lines += [f"- **{md(head)}** {md(text)}" for head, text in rules(record)]

@@ -12,6 +12,7 @@ from reproductions.engine.atlas.record import PooledRow, Record, Row, Table
 from reproductions.engine.show.view import ClaimRow, Outcome
 from reproductions.engine.verdicts.words import VERDICTS
 from tools.pages.atlas import Atlas, told
+from tools.pages.evidence import encoders
 from tools.pages.evidence.charts import Scale, axis, interval, sharpness
 from tools.pages.evidence.page import drawn
 from tools.pages.evidence.told import agrees, figure, holds, league_name, place, rules, sharp, stated
@@ -51,6 +52,7 @@ def evidence(atlas: Atlas, marks: dict[str, str]) -> dict[str, Any]:
         "stated": [] if record is None else [_stated(league, rows) for league, rows in stated(record)],
         "others": [] if record is None else _others(record),
         "leagues": [] if record is None else [_league(found) for found in record.tables],
+        "encoders": {"about": encoders.ABOUT, "head": encoders.HEAD, "rows": encoders.rows(atlas)},
         "agreement": [] if record is None else [
             (place(row), agrees(row), row.orders) for row in record.agreement if row.mean is not None
         ],

@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from tools.bench.measure import publish
-from tools.bench.step import STEPS, WARM_UP, seconds_of_a_step
+from tools.bench.trainings.step import STEPS, WARM_UP, seconds_of_a_step
 
 PEER = "TRL, GRPOTrainer"
 OURS = "KD Atlas, GRPO"

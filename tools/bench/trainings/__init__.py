@@ -1,0 +1,1 @@
+"""Whole trainings and their steps, beside other trainers or one beside several at once."""
