@@ -1,4 +1,4 @@
-"""The table of small encoders: each size with cost and accuracies, the best of its league; gaps where nothing is known."""
+"""The table of small encoders: sizes with cost and accuracies, the best of its league; gaps where nothing is known."""
 
 import json
 from types import SimpleNamespace
