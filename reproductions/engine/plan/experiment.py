@@ -60,8 +60,8 @@ ARM_KEYS = (
 )
 SCALE_KEYS = (
     "testbed", "seeds", "minutes", "arms", "start", "learning_rate", "training", "sft_start", "set", "plus_terms",
-    "teacher", "tuning", "precision", "curve", "test_examples", "lora", "device", "gpu_workers", "download", "label",
-    "metrics", "dials",
+    "teacher", "student", "tuning", "precision", "curve", "test_examples", "lora", "device", "gpu_workers", "download",
+    "label", "metrics", "dials",
 )  # fmt: skip
 OWN_KEYS = ("settings", "start", "training", "learning_rate", *METHOD_KEYS)  # of an arm at one scale
 SWEPT = "swept"

@@ -65,7 +65,7 @@ def specs_at(
     its key has no results.
     """
     chosen = experiment.scale(scale)
-    bed = with_teachers(testbed, chosen) if testbed is not None else read_testbed_of(experiment, chosen)
+    bed = with_models(testbed, chosen) if testbed is not None else read_testbed_of(experiment, chosen)
     rates: Mapping[str, float | str] = {}
     try:
         rates = swept_rates(experiment, scale, bed)
@@ -191,17 +191,17 @@ def read_testbed_of(experiment: Experiment, scale: Scale) -> dict[str, Any]:
 
     beside = experiment.path.parent.parent / "testbeds"
     try:
-        return with_teachers(read_testbed(scale.testbed, beside if beside.is_dir() else ROOT), scale)
+        return with_models(read_testbed(scale.testbed, beside if beside.is_dir() else ROOT), scale)
     except KDError as error:
         raise experiment.error(str(error), "scales", scale.name, "testbed") from None
 
 
-def with_teachers(testbed: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
-    """The testbed with teachers as the scale changes them, or adds some."""
+def with_models(testbed: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
+    """The testbed with teachers and students as the scale changes them, or adds some."""
     from reproductions.testbeds import changed
 
-    teachers = scale.settings.get("teacher")
-    return changed(testbed, {"teachers": teachers}) if teachers else dict(testbed)
+    own = {f"{kind}s": scale.settings.get(kind) for kind in ("teacher", "student")}
+    return changed(testbed, {kind: models for kind, models in own.items() if models})
 
 
 def spec_of(

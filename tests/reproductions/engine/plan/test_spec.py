@@ -38,6 +38,16 @@ def test_another_learning_rate_of_the_teacher_is_another_key_for_those_who_ask_i
     assert {arm for arm, key in keys(scaled).items() if key != before[arm]} == {"large"}
 
 
+def test_a_student_of_the_scale_is_one_for_those_who_name_it(papers):
+    before = keys(papers())
+    own = ("seeds: 3,", "seeds: 3, student: {tiny: {shape: {layers: 1}}},")
+    assert keys(papers(*own)) == before
+    named = papers(*own, "large: {like: akl, teacher: large}", "large: {like: akl, student: tiny}")
+    spec = specs_at(named, "tiny", BED)["large"]
+    assert spec["student"] == "tiny" and spec["testbed"]["students"] == {"tiny": {"shape": {"layers": 1}}}
+    assert {arm for arm, key in keys(named).items() if key != before[arm]} == {"large"}
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
