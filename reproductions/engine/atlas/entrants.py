@@ -25,8 +25,9 @@ from reproductions.engine.store.layout import arms_in
 from reproductions.engine.store.pair import read_arm
 
 CONFIDENCE = "confidence"  # the mean probability of the greedy answer, in percent where exact match is
+AGREEMENT = "agreement"  # of a classifier with its teacher, in percent of texts
 FEWEST = 3  # arms of a league
-_PRIMARY = ("greedy_exact_match", "golden", "exact_match")
+_PRIMARY = ("greedy_exact_match", "golden", "exact_match", "accuracy")
 _SAMPLED = ("exact_match", "rouge_l")
 _MATCHED = "matched_"
 
@@ -108,9 +109,9 @@ class League:
 
     @property
     def companions(self) -> list[str]:
-        """What stands beside it: the sampled figures, those at matched decoding, confidence."""
+        """What stands beside it: sampled figures, those at matched decoding, of classes the agreement; confidence."""
         wanted = [name for score in _SAMPLED for name in (score, _MATCHED + score)]
-        return [name for name in [*wanted, CONFIDENCE] if name in self.known and name != self.primary]
+        return [name for name in [*wanted, AGREEMENT, CONFIDENCE] if name in self.known and name != self.primary]
 
     @property
     def known(self) -> list[str]:

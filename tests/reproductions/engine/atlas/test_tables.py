@@ -81,6 +81,17 @@ def test_a_lower_error_is_first_and_behind_is_still_positive():
     assert all(row.behind > 0 for row in found.rows[1:]) and found.rows[3].letters == "d"
 
 
+def test_classifiers_are_sorted_by_accuracy_beside_how_often_they_say_what_their_teacher_says():
+    classes = {
+        "accuracy": Metric("mean", ("greedy_exact_match",), True, "accuracy", "%"),
+        "agreement": Metric("mean", ("exact_match",), True, "says the teacher's class", "%"),
+        "loss": Metric("mean", ("confidence",), False, "loss", "nats"),
+    }
+    found = table("toy", league(*arms_at(50, 60, 70, metrics=classes)))
+    assert [column.metric for column in found.columns] == ["accuracy", "agreement"]
+    assert [row.key for row in found.rows] == ["a2", "a1", "a0"]
+
+
 def test_sharper_arms_show_in_the_correlations():
     arms = [
         arm(f"a{place}", method([kind]), 50 + place, shift=-8.0 * place) for place, kind in enumerate(KINDS)
