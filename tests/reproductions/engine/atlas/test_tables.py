@@ -85,7 +85,7 @@ def test_classifiers_are_sorted_by_accuracy_beside_how_often_they_say_what_their
     classes = {
         "accuracy": Metric("mean", ("greedy_exact_match",), True, "accuracy", "%"),
         "agreement": Metric("mean", ("exact_match",), True, "says the teacher's class", "%"),
-        "loss": Metric("mean", ("confidence",), False, "loss", "nats"),
+        "loss": Metric("mean", ("correct",), False, "loss", "nats"),
     }
     found = table("toy", league(*arms_at(50, 60, 70, metrics=classes)))
     assert [column.metric for column in found.columns] == ["accuracy", "agreement"]
