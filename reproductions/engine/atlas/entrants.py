@@ -111,7 +111,9 @@ class League:
     def companions(self) -> list[str]:
         """What stands beside it: sampled figures, those at matched decoding, of classes the agreement; confidence."""
         wanted = [name for score in _SAMPLED for name in (score, _MATCHED + score)]
-        return [name for name in [*wanted, AGREEMENT, CONFIDENCE] if name in self.known and name != self.primary]
+        return [
+            name for name in [*wanted, AGREEMENT, CONFIDENCE] if name in self.known and name != self.primary
+        ]
 
     @property
     def known(self) -> list[str]:

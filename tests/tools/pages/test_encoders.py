@@ -31,7 +31,7 @@ def atlas():
     few = league("one", ("KD", 52.0), ("SFT", 50.0))
     elsewhere = SimpleNamespace(student="main", testbeds=("words",), rows=[None] * 9)
     record = SimpleNamespace(tables=(elsewhere, many, few))
-    return SimpleNamespace(views={encoders.QUESTION: view}, record=record)
+    return SimpleNamespace(questions={encoders.QUESTION: SimpleNamespace(view=view)}, record=record)
 
 
 def test_sizes_have_their_costs_and_accuracies_and_the_best_of_their_league(atlas, tmp_path):
@@ -46,7 +46,9 @@ def test_sizes_have_their_costs_and_accuracies_and_the_best_of_their_league(atla
 
 
 def test_nothing_is_shown_before_anything_was_recorded(atlas, tmp_path):
-    atlas.views[encoders.QUESTION].scales = (ScaleRow("tiny", "topics", 1, 5, (ArmRow("sft", "", ""),)),)
+    atlas.questions[encoders.QUESTION].view.scales = (
+        ScaleRow("tiny", "topics", 1, 5, (ArmRow("sft", "", ""),)),
+    )
     assert encoders.rows(atlas, tmp_path / "none.json") == []
-    atlas.views = {}
+    atlas.questions = {}
     assert encoders.rows(atlas) == []
