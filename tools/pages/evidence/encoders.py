@@ -38,7 +38,8 @@ HEAD = (
 ABOUT = (
     "One encoder's first blocks as a classifier of newsgroup posts (testbed topics; all arms as many steps, fine-tuned "
     "and distilled on the same 800 posts, the best method on whatever texts it takes): what each size costs one thread "
-    "for a text of 16 tokens, and its accuracy with a 95 % interval over seeds. The teacher, all six blocks taught on 10,266 posts, is in the last row."
+    "for a text of 16 tokens, and its accuracy with a 95 % interval over seeds. The teacher, all six blocks taught "
+    "on 10,266 posts, is in the last row."
 )
 
 
