@@ -42,6 +42,6 @@ def test_file_names_are_ids_and_nothing_else_lies_there():
 
 def test_every_reproduction_belongs_to_a_record_whose_method_is_here():
     papers = {path.stem for path in (HERE.parent / "reproductions" / "papers").glob("*.yaml")}
-    questions = {"coverage", "coverage-learned", "labels-against-text", "whose-prefixes"}
+    questions = {"coverage", "coverage-learned", "encoder-depths", "labels-against-text", "whose-prefixes"}
     assert papers - set(CATALOG.papers) == questions, "of our own, see tools/experiments.py"
     assert all(CATALOG.papers[name].method for name in papers & set(CATALOG.papers))
