@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BertModel, BertPreTrainedModel
+from transformers import AutoModelForSequenceClassification, BertModel, BertPreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from methods.errors import MethodError
@@ -28,6 +28,11 @@ class MeanPooledClassifier(BertPreTrainedModel):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
+
+    @classmethod
+    def from_config(cls, config: Any, **kwargs: Any) -> MeanPooledClassifier:
+        """One with drawn weights, as transformers' Auto classes make theirs."""
+        return cls(config)
 
     def pooled(self, states: Tensor, mask: Tensor | None) -> Tensor:
         """The mean (B, H) of states (B, L, H) where the mask (B, L) is 1; of all for None."""
@@ -51,6 +56,12 @@ class MeanPooledClassifier(BertPreTrainedModel):
         logits = self.classifier(self.dropout(self.pooled(states, attention_mask)))
         loss: Any = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def classifier_class(config: Any) -> Any:
+    """The class that reads or makes classifiers of a configuration: ours where it says that means are taken of BERT."""
+    means = config.model_type == "bert" and getattr(config, "classifier_pooling", None) == MEAN
+    return MeanPooledClassifier if means else AutoModelForSequenceClassification
 
 
 def mean_pooled(model: Any) -> MeanPooledClassifier:

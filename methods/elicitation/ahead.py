@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from methods.assembly import trainer_for
 from methods.elicitation.steps import checked_answers
-from methods.errors import MethodError, NotYet
+from methods.errors import Broken, MethodError
 from methods.losses.fused.linear import head_of, linear_log_probs
 from methods.modeling.core import core_model, token_states
 from methods.modeling.rollouts import labelled, left_pad, prompt_tokens
@@ -51,8 +51,8 @@ def guide_answers(
     prompts, by GRPO on the `verifier` (groups of `num_generations`, a `baseline`, a `loss_type`, the k3 estimate of the
     KL to the start weighed by `kl_weight`); 0 is the student as it is. That guide writes `samples` answers to each
     prompt; the first whose reward reaches `threshold` stands in the column `guide`, None where there is none, and the
-    guide's log-probabilities of its tokens at `temperature`, in nats, in `guide_log_probs`. Raises NotYet where none
-    is right.
+    guide's log-probabilities of its tokens at `temperature`, in nats, in `guide_log_probs`. Raises Broken where none
+    is right, MethodError where none of the student's as it is.
     Source: NPO, arXiv 2604.20733, section 3 and Algorithm 1, known through reading notes (train ahead, go back, keep
     one verified answer for each prompt); the number of answers is our choice.
     """
@@ -92,7 +92,8 @@ def guide_answers(
         if figure is not None and figure >= threshold:
             right.setdefault(prompt, text)
     if not right:
-        raise NotYet(f"guide-answers: none of the guide's {len(judged)} answers is right")
+        error = Broken if ahead else MethodError  # what no training changed no rate has broken
+        raise error(f"guide-answers: none of the guide's {len(judged)} answers is right")
     said = log_probs_by(around.model, surroundings.tokenizer, right, temperature, batch_size)
     prompts, names = list(rows["prompt"]), (GUIDE, log_probs_of(GUIDE))
     kept = rows.remove_columns([name for name in names if name in rows.column_names])

@@ -120,12 +120,12 @@ def _with_drawn_blocks(model: PreTrainedModel) -> PreTrainedModel:
 
 def read_classifier(folder: Path) -> Any:
     """A classifier that was made before."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
-    from methods.classes.pooled import MEAN, MeanPooledClassifier
+    from methods.classes.pooled import classifier_class
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    means = getattr(config, "classifier_pooling", None) == MEAN and config.model_type == "bert"
-    kind: Any = MeanPooledClassifier if means else AutoModelForSequenceClassification
+    kind = classifier_class(
+        AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    )
     with preserved_random_state():
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

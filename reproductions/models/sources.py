@@ -270,7 +270,9 @@ def load_classifier(
     KDError as `load_pretrained` does.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
+
+    from methods.classes.pooled import MeanPooledClassifier, classifier_class
 
     loading = loading or Loading()
     source, looked = _source(hub_id)
@@ -278,20 +280,22 @@ def load_classifier(
     with _clear(hub_id, source, looked):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned)
         own = [config.id2label[n] for n in range(config.num_labels)]
-        head = any("SequenceClassification" in name for name in config.architectures or ())
+        kind = classifier_class(config)
+        own_head = ("SequenceClassification", MeanPooledClassifier.__name__)
+        head = any(one in name for name in config.architectures or () for one in own_head)
         new = classes is not None and (not head or list(classes) != own)
         if new:
             labels = {n: str(name) for n, name in enumerate(classes or ())}
             named = {"id2label": labels, "label2id": {name: n for n, name in labels.items()}}
             config = AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned, **named)
         if weights:
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model = kind.from_pretrained(
                 source, config=config, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=new,
                 **loading.arguments(), **pinned,
             )  # fmt: skip
         else:
             with torch.device("meta"):
-                model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+                model = kind.from_config(config, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **pinned)
     if classes is None and not head:
         raise KDError(f"{hub_id}: no classifier; a teacher is one that was trained on its classes")

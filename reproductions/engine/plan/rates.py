@@ -6,9 +6,9 @@ decides. Where an arm's best rate is the last of the grid, the grid grows by a f
 and scale, at most `widen` times. Rates whose means lie within `flat` of each other count as equally good: an edge that
 is no better than that is none, and the grid does not grow for what is noise. With `floor: start` an arm that is
 further below its own start at its best rate than `flat` is given lower rates, by a factor of four, whatever `widen`
-says: what only breaks a student has not been tuned. A run that ends because what its method works on is not there, such
-as a right answer of a guide that the rate broke, is kept with what it said (`ended`, rate -> seed -> why) and counts as
-worse than any figure. A sweep of one seed may be recorded by paper, as it was at first:
+says: what only breaks a student has not been tuned. A run that ends because the rate broke a model that its method
+needs, such as a guide that is never right, is kept with what it said (`ended`, rate -> seed -> why) and counts as worse
+than any figure. A sweep of one seed may be recorded by paper, as it was at first:
 reproductions/tuning/<scale>/<paper>.json: {"tuning": {seed, learning_rates, metric, higher_is_better}, "figures": {arm:
 {rate: figure}}}. Both are written by `kd tune`.
 """
@@ -88,7 +88,7 @@ def arm_tuning_path(testbed: str, key: str, root: Path | None = None) -> Path:
 def recorded_figures(testbed: str, key: str, metric: str, root: Path | None = None) -> tuple[Figures, bool]:
     """An arm's figures, rate -> seed -> metric, and whether more of it is better; {} where there are none.
 
-    Of a run that ended with nothing to work on the figure is the worst there is, an infinite one.
+    Of a run that ended so the figure is the worst there is, an infinite one.
     """
     path = arm_tuning_path(testbed, key, root)
     if not path.is_file():
@@ -180,9 +180,7 @@ def sweep_of(
                 continue
             nowhere = [arm for arm in best if math.isinf(means[arm][best[arm]])]
             if nowhere:
-                raise KDError(
-                    f"the sweep of {', '.join(nowhere)}: at every rate a run had nothing to work on"
-                )
+                raise KDError(f"the sweep of {', '.join(nowhere)}: every rate broke a run")
             # Where every rate gives the same, as for a teacher that is measured as it is, none is an optimum.
             edges = [arm for arm in (*low, *high) if len(set(means[arm].values())) > 1]
             return Sweep(_all(grid, lower), {}, best, tuple(dict.fromkeys(edges)))

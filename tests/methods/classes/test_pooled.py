@@ -9,9 +9,12 @@ from methods.classes.model import classifier_states
 from methods.classes.pooled import MeanPooledClassifier, mean_pooled
 from methods.errors import MethodError
 from methods.modeling.cut import keep_blocks
+from methods.slots.terms.divergence import Divergence, NextToken
 from methods.slots.terms.hidden import HiddenMatch
 from reproductions.models.classifiers import read_classifier
+from reproductions.models.sources import load_classifier
 from tests.methods.classes.test_trainer import model_of, trained
+from tests.methods.conftest import letter_tokenizer
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 5, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -59,6 +62,35 @@ def test_it_is_saved_read_cut_and_taught(tmp_path):
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     after = trained(tmp_path, student, [HiddenMatch([(0, 0)])], teacher=teacher)
     assert any(not torch.equal(before[name], tensor) for name, tensor in after.model.state_dict().items())
+
+
+def test_the_update_is_the_same_whatever_is_padded_beside_a_text(tmp_path):
+    """Texts of other lengths stand beside each other in batches of 2 and of 8: what is padding differs."""
+    student, teacher = mean_pooled(model_of().double()), mean_pooled(model_of(seed=1, layers=3).double())
+    terms = lambda: [NextToken(), Divergence("forward-kl"), HiddenMatch([(0, 1)])]  # noqa: E731
+    whole, parts = (
+        trained(tmp_path / str(batch), student, terms(), teacher=teacher, batch=batch).model.state_dict()
+        for batch in (8, 2)
+    )
+    for name, tensor in whole.items():
+        torch.testing.assert_close(tensor, parts[name], rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_a_mean_that_counts_padding_is_caught(plain, monkeypatch):
+    model = mean_pooled(plain)
+    right = model(IDS, MASK).logits
+    monkeypatch.setattr(MeanPooledClassifier, "pooled", lambda self, states, mask: states.mean(1))
+    assert not torch.allclose(model(IDS, MASK).logits[1], right[1])
+
+
+def test_whoever_loads_it_reads_the_mean(tmp_path):
+    model = mean_pooled(model_of())
+    model.save_pretrained(tmp_path)
+    letter_tokenizer().save_pretrained(tmp_path)
+    again, _ = load_classifier(str(tmp_path))
+    torch.testing.assert_close(again(IDS, MASK).logits, model(IDS, MASK).logits)
+    outline, _ = load_classifier(str(tmp_path), weights=False)
+    assert type(outline) is MeanPooledClassifier and outline.device.type == "meta"
 
 
 def test_plain_ones_are_read_as_plain_ones(tmp_path, plain):

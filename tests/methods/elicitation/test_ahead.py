@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from methods.assembly import rows_of, trainer_for
 from methods.elicitation import ahead
-from methods.errors import MethodError
+from methods.errors import Broken, MethodError
 from methods.recipe import canonical_method, read_recipe
 from methods.toy import ToySurroundings, stops_often
 from tests.methods.conftest import make_model
@@ -109,8 +109,11 @@ def test_what_is_right_stands_beside_each_row(toy, monkeypatch):
     beside = ["guide", "guide_log_probs"]
     assert found.remove_columns(beside).to_list() == rows.remove_columns("guide").to_list()
     said[:] = [(first, "no", 0.2)]
-    with pytest.raises(MethodError, match="none of the guide's 1 answers is right"):
+    with pytest.raises(MethodError, match="none of the guide's 1 answers is right") as as_it_is:
         ahead.guide_answers(rows, None, toy, **settings)
+    assert not isinstance(as_it_is.value, Broken), "no rate has broken what was not trained"
+    with pytest.raises(Broken, match="none of the guide's 1 answers is right"):
+        ahead.guide_answers(rows, None, toy, **{**settings, "ahead": 1})
     for wrong in ({"ahead": -1}, {"samples": 0}):
         with pytest.raises(MethodError, match='"ahead" is 0 or more and "samples" 1 or more'):
             ahead.guide_answers(rows, None, toy, **wrong)

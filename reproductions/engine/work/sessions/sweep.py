@@ -52,9 +52,8 @@ class Trial:
         return f"{self.arm} at {rate_name(self.rate)}"
 
 
-Answer = tuple[
-    Trial, float | None, str
-]  # the metric, NaN where there was nothing to work on; what went wrong
+# The metric, NaN where the rate broke a model that the method needs; what went wrong.
+Answer = tuple[Trial, float | None, str]
 
 
 def declared_tuning(experiment: Experiment, scale: str, testbed: Mapping[str, Any]) -> Tuning:
@@ -301,8 +300,8 @@ def _in_workers(trials: Sequence[Trial], workers: int, executor: Executor | None
             elif kind == "finished":
                 yield at[number].pop(event["seed"]), float(next(iter(event["metrics"].values()))), ""
             elif kind == "failed":
-                nothing = math.nan if event.get("nothing") else None
-                yield at[number].pop(event["seed"]), nothing, event["message"]
+                broken = math.nan if event.get("broken") else None
+                yield at[number].pop(event["seed"]), broken, event["message"]
             elif kind == "exited":
                 why = pool.remove(number).splitlines()[0]
                 if number not in at:

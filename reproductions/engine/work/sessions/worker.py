@@ -199,7 +199,7 @@ def _run_one(job: Job, work: Work, seed: int, send: Send, ahead: Run | None = No
         path = failure_path(work.failures, work.arm, seed)
         write_atomic(path, traceback.format_exc())
         message = {"message": _one_line(error), "known": _is_known(error), "file": str(path)}
-        message["nothing"] = is_about_nothing(error)
+        message["broken"] = is_broken(error)
         send({"event": "failed", "arm": work.arm, "seed": seed, **message})
     else:
         send({"event": "finished", "arm": work.arm, "seed": seed, "seconds": seconds, "metrics": metrics})
@@ -350,10 +350,10 @@ def _is_known(error: Exception) -> bool:
     return isinstance(error, KDError) or bool(names & {"CatalogError", "MethodError"})
 
 
-def is_about_nothing(error: BaseException | None) -> bool:
-    """Whether a method ended because what it works on was not there."""
+def is_broken(error: BaseException | None) -> bool:
+    """Whether a method ended because its training had broken a model."""
     while error is not None:
-        if "NotYet" in {kind.__name__ for kind in type(error).__mro__}:
+        if "Broken" in {kind.__name__ for kind in type(error).__mro__}:
             return True
         error = error.__cause__
     return False

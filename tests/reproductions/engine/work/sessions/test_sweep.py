@@ -14,14 +14,14 @@ from dataclasses import replace
 
 import pytest
 
-from methods.errors import MethodError, NotYet
+from methods.errors import Broken, NotYet
 from reproductions.engine.errors import KDError
 from reproductions.engine.plan.experiment import load_experiment
 from reproductions.engine.plan.rates import Tuning, arm_tuning_path, best_rate, rate_name, sweep_of
 from reproductions.engine.plan.spec import UnsweptError, read_testbed_of, specs_at, sweep_keys
 from reproductions.engine.show import gather
 from reproductions.engine.work.sessions import sweep
-from reproductions.engine.work.sessions.worker import Job, is_about_nothing, validated
+from reproductions.engine.work.sessions.worker import Job, is_broken, validated
 from tools.checks import results
 
 COMMAND = (
@@ -393,8 +393,8 @@ def test_specs_of_a_scale_without_a_swept_arm_ask_for_no_sweep(here):
     assert len(specs_at(experiment, "tiny")) == 4
 
 
-def with_nothing_at(*rates):
-    """Each trial in this process; at these rates seed 101 has nothing to work on."""
+def breaking_at(*rates):
+    """Each trial in this process; at these rates seed 101 breaks."""
 
     def measure(trials, workers):
         for trial, value, why in at_once(trials, workers):
@@ -405,8 +405,8 @@ def with_nothing_at(*rates):
     return measure
 
 
-def test_a_rate_that_leaves_nothing_to_work_on_is_the_worst(here):
-    record, made = tune(here, "method", measure=with_nothing_at(0.02))
+def test_a_rate_that_breaks_a_run_is_the_worst(here):
+    record, made = tune(here, "method", measure=breaking_at(0.02))
     assert record["best"]["method"] == 0.01 and set(record["figures"]["method"]) == {"0.01"}
     assert set(record["by_seed"]["method"]["0.02"]) == {"100"}
     kept = json.loads(files(here)[0].read_text())["metrics"]["error"]
@@ -415,15 +415,13 @@ def test_a_rate_that_leaves_nothing_to_work_on_is_the_worst(here):
     assert "method at 0.02 seed 101" in made and tune(here, "method") == (record, []), "it is not tried again"
 
 
-def test_an_arm_that_has_nothing_to_work_on_at_any_rate_is_said(here):
-    with pytest.raises(KDError, match="the sweep of method: at every rate a run had nothing to work on"):
-        tune(here, "method", measure=with_nothing_at(0.01, 0.02))
+def test_an_arm_that_every_rate_breaks_is_said(here):
+    with pytest.raises(KDError, match="the sweep of method: every rate broke a run"):
+        tune(here, "method", measure=breaking_at(0.01, 0.02))
 
 
-def test_nothing_to_work_on_is_told_from_every_other_failure():
+def test_what_a_rate_broke_is_told_from_every_other_failure():
     wrapped = KDError("the arm method")
-    wrapped.__cause__ = NotYet("none of 3 answers is right")
-    told = [
-        is_about_nothing(error) for error in (wrapped.__cause__, wrapped, MethodError("no"), OSError("full"))
-    ]
+    wrapped.__cause__ = Broken("none of 3 answers is right")
+    told = [is_broken(error) for error in (wrapped.__cause__, wrapped, NotYet("no row"), OSError("full"))]
     assert told == [True, True, False, False]
