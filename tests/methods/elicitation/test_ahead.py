@@ -113,7 +113,7 @@ def test_what_is_right_stands_beside_each_row(toy, monkeypatch):
         ahead.guide_answers(rows, None, toy, **settings)
     assert not isinstance(as_it_is.value, Broken), "no rate has broken what was not trained"
     with pytest.raises(Broken, match="none of the guide's 1 answers is right"):
-        ahead.guide_answers(rows, None, toy, **{**settings, "ahead": 1})
+        ahead.guide_answers(rows, None, toy, **{**settings, "ahead": 1, "num_generations": 2})
     for wrong in ({"ahead": -1}, {"samples": 0}):
         with pytest.raises(MethodError, match='"ahead" is 0 or more and "samples" 1 or more'):
             ahead.guide_answers(rows, None, toy, **wrong)
