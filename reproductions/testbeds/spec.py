@@ -38,9 +38,9 @@ from reproductions.metrics.base import MEASUREMENTS, make_measurements
 from reproductions.metrics.base import metrics_of as metrics_of_measurements
 from reproductions.parts import PartError
 from reproductions.tasks.base import TASKS
+from reproductions.testbeds.models import MAIN, TOKENIZER, check_keys, check_models
 
 ROOT = Path(__file__).resolve().parent
-MAIN = "main"
 
 KEYS = (
     "about", "stands_in", "like", "task", "draws", "revision", "tokenizer", "limits", "decoding",
@@ -49,18 +49,6 @@ KEYS = (
 NEEDED = ("about", "task", "decoding", "students", "metrics")
 LIMITS = ("prompt", "completion", "whole", "pairs")
 DECODING = ("batch", "samples", "keep", "prompt", "completion", "temperatures")
-TOKENIZER = ("of", "pad", "eos", "trimmed", "merges", "tokens", "completion")
-SHAPE = ("layers", "hidden", "heads", "intermediate")
-MODEL = ("like", "shape", "model", "layers", "frozen", "drawn", "pooled", "rows", "tokens")
-STUDENT = (*MODEL, "base")
-CLASSIFIERS_ALONE = {
-    "frozen": "embeddings",
-    "drawn": "blocks",
-    "pooled": "mean",
-}  # what these keys may say, of which models
-TEACHER = (*MODEL, "oracle", "training", "first", "answers", "seed", "draws", "tokenizer", "prompted")
-PROMPTED = ("prompt", "before", "ends", "calibrate")
-BASE = ("rows", "training", "seed")
 DEFAULTS = (
     "sft_start", "training", "label", "tuning", "curve", "precision", "test_examples", "download", "start",
 )  # fmt: skip
@@ -104,7 +92,7 @@ def read_testbed(name: str, root: Path = ROOT) -> dict[str, Any]:
     for kind, found in models.items():
         trees = {model: tree for model, tree in (found or {}).items() if tree is not None}
         merged[kind] = {model: _likeness(trees, model, kind, where) for model in trees}
-    _check_models(merged, where)
+    check_models(merged, where)
     _check_parts(merged, where)
     return {"name": name, **merged}
 
@@ -272,7 +260,7 @@ def _chain(name: str, root: Path) -> list[tuple[dict[str, Any], Lines]]:
 
 def _check(tree: Mapping[str, Any], where: Where) -> None:
     """Names of keys, kinds of values."""
-    _known(tree, KEYS, "a testbed", where)
+    check_keys(tree, KEYS, "a testbed", where)
     for key in NEEDED:
         if key not in tree:
             raise where.error(f'a testbed needs "{key}"', key)
@@ -299,10 +287,10 @@ def _check(tree: Mapping[str, Any], where: Where) -> None:
         "tokenizer": TOKENIZER,
         "defaults": DEFAULTS,
     }.items():
-        _known(tree.get(key, {}), known, f'"{key}"', where, key)
+        check_keys(tree.get(key, {}), known, f'"{key}"', where, key)
     defaults = tree.get("defaults", {})
-    _known(defaults.get("curve", {}), CURVE, '"curve"', where, "defaults", "curve")
-    _known(defaults.get("tuning", {}), TUNING, '"tuning"', where, "defaults", "tuning")
+    check_keys(defaults.get("curve", {}), CURVE, '"curve"', where, "defaults", "curve")
+    check_keys(defaults.get("tuning", {}), TUNING, '"tuning"', where, "defaults", "tuning")
     if "batch" not in tree["decoding"]:
         raise where.error('"decoding" needs "batch", the prompts that are answered together', "decoding")
     if tree["decoding"].get("keep", "end") not in ("start", "end"):
@@ -365,86 +353,6 @@ def _likeness(
     return changed(_likeness(trees, other, kind, where, (*seen, name)), own)
 
 
-def _check_models(tree: Mapping[str, Any], where: Where) -> None:
-    task = tree["task"].get("name")  # an unknown one is said where the task is checked
-    classifies = task in TASKS.all and TASKS.find(task).classifies  # type: ignore[attr-defined]
-    for kind, known in {"students": STUDENT, "teachers": TEACHER}.items():
-        for name, model in tree[kind].items():
-            _known(model, known, f'"{name}"', where, kind, name)
-            if "oracle" in model:
-                _check_oracle(model, tree["task"], where, kind, name)
-                continue
-            if ("shape" in model) == ("model" in model):
-                raise where.error(
-                    'a model has either a "shape", from scratch, or a "model", a hub id', kind, name
-                )
-            for key, value in CLASSIFIERS_ALONE.items():
-                if key in model and (model[key] != value or not classifies):
-                    raise where.error(f'"{key}" is {value}, and of models that classify', kind, name, key)
-            if "prompted" in model:
-                _check_prompted(model, bool(classifies), where, kind, name)
-            if "base" in model:
-                _check_base(model, where, kind, name)
-            if "shape" in model and sorted(model["shape"]) != sorted(SHAPE):
-                raise where.error(f"a shape is {', '.join(SHAPE)}", kind, name, "shape")
-            if "shape" in model and kind == "teachers" and "training" not in model:
-                raise where.error('a teacher from scratch needs a "training"', kind, name)
-            if "draws" in model:
-                if type(model["draws"]) is not int or model["draws"] < 1:
-                    raise where.error(
-                        '"draws" is how often a teacher is made: a whole number', kind, name, "draws"
-                    )
-                if "prompted" not in model and ("training" not in model or "seed" in model):
-                    raise where.error(
-                        '"draws" are of a teacher trained here, or asked in words; they take the place of its "seed"',
-                        kind,
-                        name,
-                        "draws",
-                    )
-            if "tokenizer" in model:
-                _known(model["tokenizer"], TOKENIZER, '"tokenizer"', where, kind, name, "tokenizer")
-            source = model.get("answers", {}).get("of", MAIN) if "answers" in model else None
-            if source is not None and source not in tree[kind]:
-                raise where.error(
-                    f'no teacher is called "{source}"{nearest(str(source), tree[kind])}',
-                    kind,
-                    name,
-                    "answers",
-                    "of",
-                )
-
-
-def _check_oracle(model: Mapping[str, Any], task: Mapping[str, Any], where: Where, *path: str) -> None:
-    """A task's own program and nothing else; its settings are those of the task's `oracle`."""
-    if set(model) != {"oracle"}:
-        raise where.error("an oracle is the task's own program: it takes nothing else", *path)
-    if task.get("name") not in TASKS.all:
-        return  # said where the task is checked
-    kind: Any = TASKS.find(task["name"])
-    taken = inspect.signature(kind.oracle).parameters.values()
-    known = [item.name for item in taken if item.kind is item.KEYWORD_ONLY]
-    if not known:
-        raise where.error(f"the task {task['name']} has no oracle", *path, "oracle")
-    _known(model["oracle"] or {}, known, "the oracle", where, *path, "oracle")
-
-
-def _check_prompted(model: Mapping[str, Any], classifies: bool, where: Where, *path: str) -> None:
-    _known(model["prompted"], PROMPTED, '"prompted"', where, *path, "prompted")
-    for key in model.keys() - {"model", "prompted", "draws"}:
-        raise where.error(f'a model asked in words takes no "{key}": it is as published', *path, key)
-    if not classifies:
-        raise where.error("only texts that are classified are asked about in words", *path, "prompted")
-
-
-def _check_base(model: Mapping[str, Any], where: Where, *path: str) -> None:
-    if "shape" not in model:
-        raise where.error("a published model is its own base", *path, "base")
-    _known(model["base"], BASE, '"base"', where, *path, "base")
-    for key in ("rows", "training"):
-        if key not in model["base"]:
-            raise where.error(f'a base needs "{key}"', *path, "base")
-
-
 def _check_parts(tree: dict[str, Any], where: Where) -> None:
     """Task, measurements and their settings; those at their defaults are left out of `tree`."""
     task = tree["task"]
@@ -492,13 +400,3 @@ def _part(parts: Any, name: str, tree: Mapping[str, Any], where: Where, *path: s
     except PartError as error:
         inside = error.path or (("name",) if path == ("task",) else ())
         raise where.error(str(error), *path, *inside) from None
-
-
-def _known(tree: Mapping[str, Any], known: Collection[str], what: str, where: Where, *path: str) -> None:
-    if not isinstance(tree, Mapping):
-        raise where.error(f"{what} is a mapping", *path)
-    for key in tree:
-        if key not in known:
-            raise where.error(
-                f'{what} has no "{key}"{nearest(str(key), known)}; it may have {", ".join(known)}', *path, key
-            )

@@ -13,6 +13,7 @@ from methods.recipe import RECIPE_KEYS, recipe_ids
 from reproductions.engine.plan import experiment
 from reproductions.engine.show.view import STANDS_IN
 from reproductions.engine.verdicts import reading
+from reproductions.testbeds import models as testbed_models
 from reproductions.testbeds import spec as testbed
 from tools.schemas.method import Schema, closed, definitions, method_properties
 
@@ -223,8 +224,8 @@ def a_testbed() -> Schema:
 
     def models(names: Iterable[str]) -> Schema:
         own: dict[str, Schema] = dict.fromkeys(names, {}) | {
-            "tokenizer": keys(testbed.TOKENIZER),
-            "base": keys(testbed.BASE),
+            "tokenizer": keys(testbed_models.TOKENIZER),
+            "base": keys(testbed_models.BASE),
         }
         one = {**closed({name: own[name] for name in names}), "type": ["object", "null"]}
         return {"type": ["object", "null"], "additionalProperties": one}
@@ -238,11 +239,11 @@ def a_testbed() -> Schema:
         "task": OPEN,
         "draws": {"type": "integer", "minimum": 2},
         "revision": TEXT,
-        "tokenizer": keys(testbed.TOKENIZER),
+        "tokenizer": keys(testbed_models.TOKENIZER),
         "limits": keys(testbed.LIMITS),
         "decoding": keys(testbed.DECODING),
-        "students": models(testbed.STUDENT),
-        "teachers": models(testbed.TEACHER),
+        "students": models(testbed_models.STUDENT),
+        "teachers": models(testbed_models.TEACHER),
         "metrics": {"type": ["object", "null"]},
         "defaults": {**closed(defaults), "type": ["object", "null"]},
         "gate": {"type": ["object", "null"]},

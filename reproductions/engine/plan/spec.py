@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +189,32 @@ def read_testbed_of(experiment: Experiment, scale: Scale) -> dict[str, Any]:
     Testbeds are the YAML files of `testbeds` beside the experiments' folder, of the atlas where there is no such.
     """
     from reproductions.testbeds import ROOT, read_testbed
+    from reproductions.testbeds.models import STUDENT, check_keys, check_models
 
     beside = experiment.path.parent.parent / "testbeds"
     try:
-        return with_models(read_testbed(scale.testbed, beside if beside.is_dir() else ROOT), scale)
+        testbed = read_testbed(scale.testbed, beside if beside.is_dir() else ROOT)
     except KDError as error:
         raise experiment.error(str(error), "scales", scale.name, "testbed") from None
+    students, where = scale.settings.get("student", {}), _OfAScale(experiment, scale.name)
+    check_keys(students, students, '"student"', where)
+    made = with_models(testbed, scale)
+    own = {name: made["students"][name] for name in students}
+    for name in own:
+        check_keys(own[name], [key for key in STUDENT if key != "like"], f'"{name}"', where, "students", name)
+    check_models({**made, "students": own, "teachers": {}}, where)
+    return made
+
+
+@dataclass(frozen=True)
+class _OfAScale:
+    """Where a scale's own students were written."""
+
+    experiment: Experiment
+    scale: str
+
+    def error(self, message: str, *path: str | int) -> Exception:
+        return self.experiment.error(message, "scales", self.scale, "student", *path[1:])
 
 
 def with_models(testbed: Mapping[str, Any], scale: Scale) -> dict[str, Any]:

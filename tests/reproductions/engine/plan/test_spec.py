@@ -10,7 +10,7 @@ from catalog.errors import CatalogError
 from reproductions.engine.errors import KDError
 from reproductions.engine.plan.experiment import list_papers, load_experiment
 from reproductions.engine.plan.measures import measures_of
-from reproductions.engine.plan.spec import key_of, spec_of, specs_at
+from reproductions.engine.plan.spec import key_of, read_testbed_of, spec_of, specs_at
 
 from .conftest import BED
 
@@ -207,3 +207,25 @@ def training_without_rate(experiment, arm):
     """An arm's training; not every paper has its sweep yet."""
     training = specs_at(experiment, "tiny", unswept=True)[arm]["training"]
     return {name: value for name, value in training.items() if name != "learning_rate"}
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ("{model: m, poled: mean}", '"one" has no "poled".*pooled'),
+        ("{model: m, pooled: max}", '"pooled" is mean, and of models that classify'),
+        ("{like: main, model: m}", '"one" has no "like"'),
+        ("{pooled: mean}", 'a model has either a "shape", from scratch, or a "model"'),
+        ("[model]", '"one" is a mapping'),
+    ],
+)
+def test_a_scale_s_own_student_is_held_to_the_rules_of_a_testbed_s(papers, tree, message):
+    experiment = papers("testbed: bed, seeds: 3,", f"testbed: topics, seeds: 3, student: {{one: {tree}}},")
+    with pytest.raises(CatalogError, match=rf"mine.yaml:\d+: .*{message}"):
+        read_testbed_of(experiment, experiment.scale("tiny"))
+
+
+def test_a_list_of_students_is_refused(papers):
+    experiment = papers("testbed: bed, seeds: 3,", "testbed: topics, seeds: 3, student: [one],")
+    with pytest.raises(CatalogError, match='"student" is a mapping'):
+        read_testbed_of(experiment, experiment.scale("tiny"))
