@@ -31,7 +31,8 @@ def recipe_line(spec: Mapping[str, Any]) -> str:
     if spec.get("student"):
         parts.append(f"{spec['student']} student")
     if spec.get("start") == "pretrained":
-        parts.append("from the untrained start")
+        trained = any("model" in tree or "base" in tree for tree in spec["testbed"]["students"].values())
+        parts.append("from the pretrained model" if trained else "from the untrained start")
     return "; ".join(parts)
 
 
